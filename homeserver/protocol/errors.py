@@ -1,0 +1,258 @@
+"""Every error that Domicile answers with, as one tree.
+
+    Refusal                        a Matrix error: errcode, HTTP status, fields
+    ├── BadRequest … (one class per errcode of the specification)
+    └── ResidencyRefusal …         ours: a Matrix errcode plus ``org.domicile.reason``
+
+The errcode and status are class attributes; an instance adds the sentence a person reads and
+the fields that explain it. Errors of *other servers* are not in this tree (see context.py), so
+that they never reach a client by accident.
+
+spec: client-server-api/#standard-error-response
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Refusal(Exception):
+    """A request that is answered with a Matrix error. ``fields`` are merged into the JSON answer."""
+
+    errcode: ClassVar[str] = "M_UNKNOWN"
+    status: ClassVar[int] = 400
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object of the answer."""
+        return {"errcode": self.errcode, "error": self.message, **self.fields}
+
+
+class Unknown(Refusal):
+    errcode, status = "M_UNKNOWN", 400
+
+
+class Unrecognized(Refusal):
+    """No such endpoint."""
+
+    errcode, status = "M_UNRECOGNIZED", 404
+
+
+class MethodNotAllowed(Refusal):
+    errcode, status = "M_UNRECOGNIZED", 405
+
+
+class NotJson(Refusal):
+    errcode, status = "M_NOT_JSON", 400
+
+
+class BadJson(Refusal):
+    errcode, status = "M_BAD_JSON", 400
+
+
+class InvalidParam(Refusal):
+    errcode, status = "M_INVALID_PARAM", 400
+
+
+class MissingParam(Refusal):
+    errcode, status = "M_MISSING_PARAM", 400
+
+
+class TooLarge(Refusal):
+    errcode, status = "M_TOO_LARGE", 413
+
+
+class MissingToken(Refusal):
+    errcode, status = "M_MISSING_TOKEN", 401
+
+
+class UnknownToken(Refusal):
+    """The access token is not valid; ``soft_logout=True`` when it merely expired."""
+
+    errcode, status = "M_UNKNOWN_TOKEN", 401
+
+
+class Unauthorized(Refusal):
+    errcode, status = "M_UNAUTHORIZED", 401
+
+
+class Forbidden(Refusal):
+    errcode, status = "M_FORBIDDEN", 403
+
+
+class Unauthenticated(Refusal):
+    """A user-interactive authentication that has not been completed: 401 whose body is not an error unless a
+    stage failed.
+
+    spec: client-server-api/#user-interactive-authentication-api
+    """
+
+    errcode, status = "M_FORBIDDEN", 401
+
+    def __init__(self, challenge: dict[str, Any], failure: Refusal | None = None) -> None:
+        super().__init__("Additional authentication is needed")
+        self.challenge = challenge
+        self.failure = failure
+
+    def body(self) -> dict[str, Any]:
+        return {**self.challenge, **(self.failure.body() if self.failure else {})}
+
+
+class NotFound(Refusal):
+    errcode, status = "M_NOT_FOUND", 404
+
+
+class LimitExceeded(Refusal):
+    """spec: client-server-api/#rate-limiting"""
+
+    errcode, status = "M_LIMIT_EXCEEDED", 429
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__("Too many requests; try again later", retry_after_ms=retry_after_ms)
+        self.retry_after_ms = retry_after_ms
+
+
+class UserInUse(Refusal):
+    errcode, status = "M_USER_IN_USE", 400
+
+
+class InvalidUsername(Refusal):
+    errcode, status = "M_INVALID_USERNAME", 400
+
+
+class RoomInUse(Refusal):
+    errcode, status = "M_ROOM_IN_USE", 400
+
+
+class AliasInUse(Refusal):
+    """Not an errcode of its own in the specification: 409 M_UNKNOWN."""
+
+    errcode, status = "M_UNKNOWN", 409
+
+
+class InvalidRoomState(Refusal):
+    errcode, status = "M_INVALID_ROOM_STATE", 400
+
+
+class UnsupportedRoomVersion(Refusal):
+    errcode, status = "M_UNSUPPORTED_ROOM_VERSION", 400
+
+
+class IncompatibleRoomVersion(Refusal):
+    errcode, status = "M_INCOMPATIBLE_ROOM_VERSION", 400
+
+
+class BadState(Refusal):
+    errcode, status = "M_BAD_STATE", 400
+
+
+class BadAlias(Refusal):
+    errcode, status = "M_BAD_ALIAS", 400
+
+
+class UserDeactivated(Refusal):
+    errcode, status = "M_USER_DEACTIVATED", 403
+
+
+class UserLocked(Refusal):
+    errcode, status = "M_USER_LOCKED", 401
+
+
+class UserSuspended(Refusal):
+    errcode, status = "M_USER_SUSPENDED", 403
+
+
+class WeakPassword(Refusal):
+    errcode, status = "M_WEAK_PASSWORD", 400
+
+
+class GuestAccessForbidden(Refusal):
+    errcode, status = "M_GUEST_ACCESS_FORBIDDEN", 403
+
+
+class WrongRoomKeysVersion(Refusal):
+    """The answer carries ``current_version``."""
+
+    errcode, status = "M_WRONG_ROOM_KEYS_VERSION", 403
+
+
+class CannotLeaveServerNoticeRoom(Refusal):
+    errcode, status = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", 403
+
+
+class Exclusive(Refusal):
+    errcode, status = "M_EXCLUSIVE", 400
+
+
+class NotYetUploaded(Refusal):
+    errcode, status = "M_NOT_YET_UPLOADED", 504
+
+
+class CannotOverwriteMedia(Refusal):
+    errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
+
+
+class InvalidSignature(Refusal):
+    errcode, status = "M_INVALID_SIGNATURE", 400
+
+
+class UnableToAuthoriseJoin(Refusal):
+    errcode, status = "M_UNABLE_TO_AUTHORISE_JOIN", 400
+
+
+class UnableToGrantJoin(Refusal):
+    errcode, status = "M_UNABLE_TO_GRANT_JOIN", 400
+
+
+class UnknownPos(Refusal):
+    errcode, status = "M_UNKNOWN_POS", 400
+
+
+class PlaintextRefused(Refusal):
+    """An event that would be readable by the server. ``org.domicile.plaintext_refused`` is always true."""
+
+    errcode, status = "M_FORBIDDEN", 403
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, **{"org.domicile.reason": "plaintext_refused", "org.domicile.plaintext_refused": True})
+
+
+class FlowDenied(Refusal):
+    """A relation for which the residency policy names no flow."""
+
+    errcode, status = "M_FORBIDDEN", 403
+
+    def __init__(self, message: str, *, source: str, destination: str, data_class: str) -> None:
+        super().__init__(
+            message,
+            **{
+                "org.domicile.reason": "flow_denied",
+                "org.domicile.flow": {"from": source, "to": destination, "class": data_class},
+            },
+        )
+
+
+class NodeUnavailable(Refusal):
+    """The node that holds the data cannot be reached; nothing is answered from elsewhere in its place."""
+
+    errcode, status = "M_UNKNOWN", 503
+
+    def __init__(self, node: str) -> None:
+        super().__init__(
+            "The storage of this account is unreachable at the moment. Nothing is lost; try again later.",
+            **{"org.domicile.reason": "node_unavailable", "org.domicile.node": node},
+        )
+        self.node = node
+
+
+class ResidencyViolation(Refusal):
+    """A row was about to rest where its owner is not pinned. Always a fault of ours: logged, counted, refused."""
+
+    errcode, status = "M_UNKNOWN", 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, **{"org.domicile.reason": "pin_mismatch"})
