@@ -1,0 +1,93 @@
+"""What everything above storage is given: the server's resources, and who is calling.
+
+`Server` holds resources and no services: resources are passed, services are imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from nacl.signing import SigningKey
+
+from config.policy import Policy
+from config.settings import Settings
+from homeserver.protocol.errors import Forbidden
+from homeserver.runtime.clock import Clock
+from homeserver.runtime.jobs import Jobs
+from homeserver.runtime.telemetry import Telemetry
+from homeserver.runtime.wakeups import Wakeups
+from homeserver.storage.nodes import Node, Nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The authenticated user behind a request. ``node`` is where all that they own rests.
+
+    ``user_nid`` and ``device_nid`` are row ids on that node and mean nothing elsewhere.
+    """
+
+    user_id: str
+    localpart: str
+    node: Node
+    user_nid: int
+    device_id: str
+    device_nid: int
+    admin: bool = False
+    guest: bool = False
+
+    def must_be(self, user_id: str) -> None:
+        """Refuse to act on somebody else. Raises Forbidden."""
+        if user_id != self.user_id:
+            raise Forbidden("You may do this for your own account only")
+
+
+class CurrentPolicy:
+    """The residency policy in force; replaced as a whole when a new one has been loaded without fault."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.now = policy
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The keys of the deployment: it signs with ``key`` under ``key_id`` (``ed25519:…``).
+
+    ``secret`` keys every hash that must not be guessable from outside.
+    """
+
+    server_name: str
+    key_id: str
+    key: SigningKey
+    secret: bytes
+
+    def tag(self, purpose: str, *parts: str) -> bytes:
+        """A keyed 16-byte digest of ``parts``, which are told apart by their lengths."""
+        digest = blake2b(digest_size=16, key=self.secret, person=purpose.encode()[:16])
+        for part in parts:
+            encoded = part.encode()
+            digest.update(len(encoded).to_bytes(4, "big") + encoded)
+        return digest.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The resources of one running deployment."""
+
+    settings: Settings
+    policy: CurrentPolicy
+    identity: Identity
+    nodes: Nodes
+    clock: Clock
+    wakeups: Wakeups
+    jobs: Jobs
+    telemetry: Telemetry
+
+    @property
+    def name(self) -> str:
+        """The deployment's server_name."""
+        return self.identity.server_name
+
+    async def whose(self, user_id: str) -> Node | None:
+        """The node of a local user."""
+        return await self.nodes.of_user(user_id)

@@ -1,0 +1,56 @@
+"""A mapping bounded in weight that forgets what was used longest ago."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """At most ``capacity`` in weight (entries, unless ``weigh`` says otherwise)."""
+
+    def __init__(self, capacity: int, weigh: Callable[[V], int] | None = None) -> None:
+        self.capacity = capacity
+        self.weight = 0
+        self._weigh = weigh
+        self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._held
+
+    def get(self, key: K) -> V | None:
+        """The value, which counts as used now; None when it is not held."""
+        entry = self._held.get(key)
+        if entry is None:
+            return None
+        self._held.move_to_end(key)
+        return entry[0]
+
+    def __setitem__(self, key: K, value: V) -> None:
+        weight = 1 if self._weigh is None else self._weigh(value)
+        self.pop(key)
+        self._held[key] = (value, weight)
+        self.weight += weight
+        while self.weight > self.capacity and len(self._held) > 1:
+            _, (_, gone) = self._held.popitem(last=False)
+            self.weight -= gone
+
+    def pop(self, key: K) -> V | None:
+        """Forget one key; returns what it held."""
+        entry = self._held.pop(key, None)
+        if entry is None:
+            return None
+        self.weight -= entry[1]
+        return entry[0]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self.weight = 0

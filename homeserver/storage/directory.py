@@ -1,0 +1,80 @@
+"""The deployment's directory: keyed hash of a localpart, room, alias or medium -> the node it rests on.
+
+It holds nothing else about a person, and without the key (a file beside the configuration) nobody can try names
+against it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from homeserver.runtime.lru import Lru
+
+if TYPE_CHECKING:
+    from homeserver.storage.engine import Engine, Transaction
+
+REMEMBERED = 100_000
+
+
+class Kind(Enum):
+    """What a route leads to. Localparts are hashed without the server name; the rest by their full id."""
+
+    USER = "user"
+    ROOM = "room"
+    ALIAS = "alias"
+    MEDIA = "media"
+
+
+async def _find(tx: Transaction, kind: str, key: bytes) -> str | None:
+    row = await tx.one("SELECT node FROM routes WHERE kind = ? AND route_key = ?", kind, key)
+    return None if row is None else str(row[0])
+
+
+async def _claim(tx: Transaction, kind: str, key: bytes, node: str) -> str:
+    await tx.run("INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, key, node)
+    found = await _find(tx, kind, key)
+    assert found is not None
+    return found
+
+
+async def _release(tx: Transaction, kind: str, key: bytes) -> None:
+    await tx.run("DELETE FROM routes WHERE kind = ? AND route_key = ?", kind, key)
+
+
+class Directory:
+    """Where things rest. Routes that were found are remembered; absence never is."""
+
+    def __init__(self, engine: Engine, key: bytes) -> None:
+        self.engine = engine
+        self._key = key
+        self._known: Lru[tuple[Kind, str], str] = Lru(REMEMBERED)
+
+    def hash(self, kind: Kind, name: str) -> bytes:
+        """The keyed hash (16 bytes) under which a name stands in the directory."""
+        return blake2b(name.encode(), digest_size=16, key=self._key, person=kind.value.encode()).digest()
+
+    async def find(self, kind: Kind, name: str) -> str | None:
+        """The name of the node where ``name`` rests, or None."""
+        node = self._known.get((kind, name))
+        if node is None:
+            node = await self.engine.read(_find, kind.value, self.hash(kind, name))
+            if node is not None:
+                self._known[kind, name] = node
+        return node
+
+    def remembered(self, kind: Kind, name: str) -> str | None:
+        """The node of ``name`` if it is in memory: for paths that may not wait."""
+        return self._known.get((kind, name))
+
+    async def claim(self, kind: Kind, name: str, node: str) -> str:
+        """Route ``name`` to ``node`` unless it has a route; returns the node that it is routed to now."""
+        found = await self.engine.write(_claim, kind.value, self.hash(kind, name), node)
+        self._known[kind, name] = found
+        return found
+
+    async def release(self, kind: Kind, name: str) -> None:
+        """Forget the route of ``name``."""
+        await self.engine.write(_release, kind.value, self.hash(kind, name))
+        self._known.pop((kind, name))

@@ -1,0 +1,122 @@
+"""The nodes of a deployment. This file and directory.py are the only ones that see more than one database.
+
+A `Node` is one place of storage: its engine, its media folder, its positions, and what services keep in memory
+about it. Nothing here opens a transaction on two nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.storage.directory import Directory, Kind
+from homeserver.storage.engine import Engine, Transaction
+from homeserver.storage.streams import Changes, Stream, current
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Node:
+    """One place of storage in one jurisdiction.
+
+    ``position`` is the last announced position: what a sync token of this node says. Owned by `advance`.
+    """
+
+    def __init__(self, name: str, jurisdiction: str, engine: Engine, media: Path) -> None:
+        self.name = name
+        self.jurisdiction = jurisdiction
+        self.engine = engine
+        self.media = media
+        self.position = 0
+        self.changes = Changes(0)
+        self._order = asyncio.Lock()
+        self._memories: dict[type[Any], Any] = {}
+        self._started = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.jurisdiction}>"
+
+    async def read(self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs) -> T:
+        """Run ``fn(tx, …)`` on a snapshot of this node."""
+        return await self.engine.read(fn, *args, **kw)
+
+    async def write(self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs) -> T:
+        """Run ``fn(tx, …)`` and commit. ``fn`` may run again when the database asks for it; it takes no positions."""
+        return await self.engine.write(fn, *args, **kw)
+
+    async def advance(self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs) -> T:
+        """Like `write`, for transactions that take positions: one at a time, announced before the next begins."""
+        async with self._order:
+            await self.start()
+            return await self.engine.write(fn, *args, **kw)
+
+    async def start(self) -> None:
+        """Learn the node's position from its database, once; a node that was down at first learns it later."""
+        if not self._started:
+            self.position = await self.engine.read(current)
+            self.changes = Changes(self.position)
+            self._started = True
+
+    def announce(self, pos: int, changes: Iterable[tuple[Stream, Iterable[int]]]) -> None:
+        """To be called after the commit, inside `advance` (``tx.after_commit``): ``changes`` happened up to ``pos``."""
+        for stream, keys in changes:
+            self.changes.note(stream, keys, pos)
+        self.position = max(self.position, pos)
+
+    def memory(self, kind: type[T]) -> T:
+        """What a service keeps in memory about this node: one instance of ``kind``, made at first use."""
+        found = self._memories.get(kind)
+        if found is None:
+            found = self._memories[kind] = kind()
+        return found  # type: ignore[no-any-return]
+
+
+class Nodes:
+    """All nodes, and the directory that says what rests on which."""
+
+    def __init__(self, nodes: Iterable[Node], directory: Directory, server_name: str) -> None:
+        self._nodes = {node.name: node for node in nodes}
+        self.directory = directory
+        self.server_name = server_name
+        self._suffix = ":" + server_name
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __getitem__(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:  # a route to a node that the policy no longer has
+            raise NodeUnavailable(name)
+        return node
+
+    def is_local(self, user_id: str) -> bool:
+        """Does this deployment answer for the user?"""
+        return user_id.endswith(self._suffix)
+
+    async def of_user(self, user_id: str) -> Node | None:
+        """The node to which a local user is pinned; None when there is no such user."""
+        if not self.is_local(user_id):
+            return None
+        return self._held(await self.directory.find(Kind.USER, user_id[1 : -len(self._suffix)]))
+
+    async def of_room(self, room_id: str) -> Node | None:
+        """The home node of a room; None when no local user ever was in it."""
+        return self._held(await self.directory.find(Kind.ROOM, room_id))
+
+    async def of_alias(self, alias: str) -> Node | None:
+        """The node that holds a local alias."""
+        return self._held(await self.directory.find(Kind.ALIAS, alias))
+
+    async def of_media(self, media_id: str) -> Node:
+        """The node that holds a local medium. Raises NotFound."""
+        node = self._held(await self.directory.find(Kind.MEDIA, media_id))
+        if node is None:
+            raise NotFound("There is no such medium")
+        return node
+
+    def _held(self, name: str | None) -> Node | None:
+        return None if name is None else self[name]

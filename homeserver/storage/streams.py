@@ -1,0 +1,83 @@
+"""Positions: each node counts everything durable with one counter, and remembers what changed lately.
+
+Invariant: positions become visible in their order. They are allocated by an UPDATE of one row inside the
+writing transaction (which makes later writers wait on both engines), and `Node.advance` announces what
+changed before it lets the next such transaction begin.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.storage.engine import Transaction
+
+
+class Stream(Enum):
+    """What changed. The key of a change is named behind each."""
+
+    TIMELINE = "timeline"  # room_nid: an event joined the room's timeline, or its state changed
+    MEMBERSHIP = "membership"  # user_nid of a resident: their membership in some room changed
+    RECEIPTS = "receipts"  # room_nid
+    PRIVATE_RECEIPTS = "private_receipts"  # user_nid of a resident
+    ACCOUNT_DATA = "account_data"  # user_nid of a resident: account data, tags or push rules
+    TO_DEVICE = "to_device"  # device_nid
+    DEVICE_LISTS = "device_lists"  # user_nid: public device or cross-signing keys
+
+
+async def allocate(tx: Transaction, count: int = 1) -> int:
+    """Take ``count`` positions; returns the first. Only inside `Node.advance`."""
+    row = await tx.one("UPDATE stream SET position = position + ? WHERE id = 1 RETURNING position", count)
+    assert row is not None
+    return int(row[0]) - count + 1
+
+
+async def allocate_history(tx: Transaction, count: int) -> int:
+    """Take ``count`` positions before everything known; returns the highest (the newest of them)."""
+    row = await tx.one("UPDATE stream SET history = history - ? WHERE id = 1 RETURNING history", count)
+    assert row is not None
+    return int(row[0]) + count - 1
+
+
+async def current(tx: Transaction) -> int:
+    """The position up to which everything is visible to this transaction."""
+    row = await tx.one("SELECT position FROM stream WHERE id = 1")
+    assert row is not None
+    return int(row[0])
+
+
+class Changes:
+    """Which keys changed after a position, from memory.
+
+    Exact for what happened after ``floor``; before it the answer is "maybe" (True), and the caller asks the
+    database. Bounded: the oldest entries are dropped and the floor rises to them.
+    """
+
+    def __init__(self, floor: int, capacity: int = 20_000) -> None:
+        self._capacity = capacity
+        self._floor = {stream: floor for stream in Stream}
+        self._last: dict[Stream, OrderedDict[int, int]] = {stream: OrderedDict() for stream in Stream}
+
+    def note(self, stream: Stream, keys: Iterable[int], pos: int) -> None:
+        """``keys`` changed at ``pos``; positions are noted in ascending order."""
+        last = self._last[stream]
+        for key in keys:
+            last[key] = pos
+            last.move_to_end(key)
+        while len(last) > self._capacity:
+            self._floor[stream] = last.popitem(last=False)[1]
+
+    def changed(self, stream: Stream, key: int, since: int) -> bool:
+        """May ``key`` have changed after position ``since``?"""
+        last = self._last[stream].get(key)
+        if last is not None:
+            return last > since
+        return since < self._floor[stream]
+
+    def last(self, stream: Stream, key: int) -> int | None:
+        """The position of the last change of ``key``, when it is remembered."""
+        return self._last[stream].get(key)

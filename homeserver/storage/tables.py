@@ -1,0 +1,91 @@
+"""Every table of a node's database: the data class of its rows, and the column that names their owner.
+
+The one list that the write guard, the mover, the auditor and the eraser read. A table whose class never
+flows, or whose rows have no business elsewhere, is *resident*: its owner column REFERENCES residents, so
+that the database refuses a row of somebody pinned to another node. tests/storage/test_tables.py holds this
+list against the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config.residency import DataClass
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. ``owner`` is a column holding a user_nid; None: the rows belong to nobody in particular
+    (``via`` then says through which column the owner is found, if there is one).
+    """
+
+    name: str
+    data_class: DataClass | None
+    owner: str | None
+    resident: bool = False
+    via: str | None = None
+
+
+def _resident(name: str, data_class: DataClass, owner: str = "user_nid") -> Table:
+    return Table(name, data_class, owner, resident=True)
+
+
+def _replicated(name: str, data_class: DataClass, owner: str | None = None, via: str | None = None) -> Table:
+    return Table(name, data_class, owner, via=via)
+
+
+def _plumbing(name: str) -> Table:
+    return Table(name, None, None)
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _replicated("users", DataClass.EVENTS, "user_nid"),
+        _plumbing("residents"),
+        _plumbing("stream"),
+        _resident("accounts", DataClass.ACCOUNT),
+        _resident("threepids", DataClass.ACCOUNT),
+        _resident("devices", DataClass.ACCOUNT),
+        _resident("access_tokens", DataClass.ACCOUNT),
+        _resident("refresh_tokens", DataClass.ACCOUNT),
+        _resident("account_data", DataClass.ACCOUNT),
+        _resident("push_rules", DataClass.ACCOUNT),
+        _resident("pushers", DataClass.ACCOUNT),
+        _resident("filters", DataClass.ACCOUNT),
+        _resident("forgotten_rooms", DataClass.ACCOUNT),
+        _resident("private_receipts", DataClass.ACCOUNT),
+        _resident("unread_counts", DataClass.ACCOUNT),
+        _resident("client_transactions", DataClass.ACCOUNT),
+        _resident("chores", DataClass.ACCOUNT),
+        _resident("backup_versions", DataClass.KEY_BACKUP),
+        _resident("backup_sessions", DataClass.KEY_BACKUP),
+        _resident("to_device", DataClass.MAILBOX),
+        _replicated("device_keys", DataClass.KEYS, "user_nid"),
+        _replicated("cross_signing_keys", DataClass.KEYS, "user_nid"),
+        _resident("user_signatures", DataClass.KEYS, "signer_nid"),
+        _replicated("device_list_changes", DataClass.KEYS, "user_nid"),
+        _resident("one_time_keys", DataClass.KEYS),
+        _resident("fallback_keys", DataClass.KEYS),
+        _replicated("rooms", DataClass.EVENTS),
+        _replicated("events", DataClass.EVENTS, "sender_nid"),
+        _replicated("event_transactions", DataClass.EVENTS, "sender_nid"),
+        _replicated("current_state", DataClass.EVENTS, via="event_nid"),
+        _replicated("state_changes", DataClass.EVENTS, via="event_nid"),
+        _replicated("state_groups", DataClass.EVENTS),
+        _replicated("state_group_entries", DataClass.EVENTS, via="event_nid"),
+        _replicated("memberships", DataClass.EVENTS, "user_nid"),
+        _replicated("room_nodes", DataClass.EVENTS),
+        _resident("invitations", DataClass.EVENTS),
+        _replicated("relations", DataClass.EVENTS, "sender_nid"),
+        _replicated("waiting_redactions", DataClass.EVENTS, via="redaction_nid"),
+        _replicated("aliases", DataClass.EVENTS, "creator_nid"),
+        _replicated("receipts", DataClass.RECEIPTS, "user_nid"),
+        _resident("presence", DataClass.PRESENCE),
+        _resident("profiles", DataClass.PROFILE),
+        _resident("media", DataClass.MEDIA),
+        _plumbing("outbox"),
+        _plumbing("inbox"),
+        _plumbing("migrations"),
+    )
+}
