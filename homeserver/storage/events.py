@@ -1,0 +1,241 @@
+"""Events of one node: written once, read by row id, event id or place in the timeline.
+
+`client`, `rest` and `unsigned` are the byte strings of protocol/events.py: they are spliced into answers, and parsed
+only where a rule has to look inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from homeserver.storage.users import NID_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.storage.engine import Row, Transaction
+
+
+class Verdict(IntEnum):
+    """What the checks on an event came to."""
+
+    ACCEPTED = 0
+    SOFT_FAILED = 1
+    REJECTED = 2
+
+
+class StoredEvent(NamedTuple):
+    """An event as it rests in the database. ``pos`` is None outside the timeline."""
+
+    event_nid: int
+    event_id: str
+    pos: int | None
+    depth: int
+    ts: int
+    type: str
+    state_key: str | None
+    sender: str
+    state_group: int | None
+    verdict: int
+    client: bytes
+    rest: bytes
+    unsigned: bytes | None
+
+
+@dataclass(slots=True)
+class NewEvent:
+    """The columns of an event that is about to be written."""
+
+    event_nid: int
+    event_id: str
+    room_nid: int
+    pos: int | None
+    depth: int
+    ts: int
+    type: str
+    state_key: str | None
+    sender: str
+    state_group: int | None
+    verdict: Verdict
+    client: bytes
+    rest: bytes
+    unsigned: bytes | None
+
+
+_COLUMNS = (
+    "e.event_nid, e.event_id, e.pos, e.depth, e.ts, e.type, e.state_key, u.user_id, e.state_group, e.verdict,"
+    " e.client, e.rest, e.unsigned"
+)
+_FROM = "FROM events e JOIN users u ON u.user_nid = e.sender_nid"
+_VISIBLE = "e.verdict = 0"
+
+
+def _stored(rows: Sequence[Row]) -> list[StoredEvent]:
+    return [StoredEvent(*row) for row in rows]
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
+    """Queue new events. An event that this node knows already without a place in the timeline gets its place.
+
+    Their senders have been interned.
+    """
+    tx.later(
+        "INSERT INTO events (event_nid, event_id, room_nid, pos, depth, ts, type, state_key, sender_nid, state_group,"
+        f" verdict, client, rest, unsigned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, {NID_OF}, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (event_id) DO UPDATE SET pos = COALESCE(events.pos, excluded.pos),"
+        " state_group = COALESCE(events.state_group, excluded.state_group)",
+        [
+            (
+                e.event_nid,
+                e.event_id,
+                e.room_nid,
+                e.pos,
+                e.depth,
+                e.ts,
+                e.type,
+                e.state_key,
+                e.sender,
+                e.state_group,
+                int(e.verdict),
+                e.client,
+                e.rest,
+                e.unsigned,
+            )
+            for e in events
+        ],
+    )
+
+
+def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:
+    """Queue the redaction of events: rows of (client, rest, unsigned, event id)."""
+    tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
+
+
+async def known(tx: Transaction, event_ids: Collection[str]) -> dict[str, tuple[int, int | None]]:
+    """Which of the events this node has: event id to (row id, place in the timeline)."""
+    if not event_ids:
+        return {}
+    rows = await tx.all(
+        f"SELECT event_id, event_nid, pos FROM events WHERE event_id IN ({_marks(event_ids)})", *event_ids
+    )
+    return {event_id: (event_nid, pos) for event_id, event_nid, pos in rows}
+
+
+async def by_id(tx: Transaction, room_nid: int, event_id: str) -> StoredEvent | None:
+    """One event of a room, whatever its verdict."""
+    row = await tx.one(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = ? AND e.room_nid = ?", event_id, room_nid)
+    return None if row is None else StoredEvent(*row)
+
+
+async def by_ids(tx: Transaction, event_ids: Collection[str]) -> list[StoredEvent]:
+    """Those of the events that this node has, in no particular order."""
+    found: list[StoredEvent] = []
+    wanted = list(event_ids)
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        found += _stored(await tx.all(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id IN ({_marks(part)})", *part))
+    return found
+
+
+async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEvent]:
+    """Events by row id, in no particular order."""
+    found: list[StoredEvent] = []
+    wanted = list(event_nids)
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        found += _stored(await tx.all(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid IN ({_marks(part)})", *part))
+    return found
+
+
+async def timeline_backwards(
+    tx: Transaction, room_nid: int, upto: int, after: int | None, limit: int
+) -> list[StoredEvent]:
+    """Accepted events with ``after < pos <= upto``, newest first. ``after`` None: no lower bound."""
+    if after is None:
+        return _stored(
+            await tx.all(
+                f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos <= ? AND {_VISIBLE}"
+                " ORDER BY e.pos DESC LIMIT ?",
+                room_nid,
+                upto,
+                limit,
+            )
+        )
+    return _stored(
+        await tx.all(
+            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos <= ? AND e.pos > ? AND {_VISIBLE}"
+            " ORDER BY e.pos DESC LIMIT ?",
+            room_nid,
+            upto,
+            after,
+            limit,
+        )
+    )
+
+
+async def timeline_forwards(
+    tx: Transaction, room_nid: int, after: int, upto: int | None, limit: int
+) -> list[StoredEvent]:
+    """Accepted events with ``after < pos <= upto``, oldest first. ``upto`` None: to the newest."""
+    bound = "" if upto is None else " AND e.pos <= ?"
+    params: list[int] = [room_nid, after, *([] if upto is None else [upto]), limit]
+    return _stored(
+        await tx.all(
+            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos > ?{bound} AND {_VISIBLE}"
+            " ORDER BY e.pos LIMIT ?",
+            *params,
+        )
+    )
+
+
+async def newest_of_rooms(
+    tx: Transaction, rooms: Collection[int], upto: int, limit: int
+) -> list[tuple[int, StoredEvent]]:
+    """The newest ``limit`` accepted events of each room, in one trip: (room_nid, event), newest first per room."""
+    if not rooms:
+        return []
+    rows = await tx.all(
+        f"SELECT r.room_nid, {_COLUMNS} FROM rooms r JOIN events e ON e.event_nid IN (SELECT x.event_nid FROM events x"
+        " WHERE x.room_nid = r.room_nid AND x.pos <= ? AND x.verdict = 0 ORDER BY x.pos DESC LIMIT ?)"
+        f" JOIN users u ON u.user_nid = e.sender_nid WHERE r.room_nid IN ({_marks(rooms)})"
+        " ORDER BY r.room_nid, e.pos DESC",
+        upto,
+        limit,
+        *rooms,
+    )
+    return [(row[0], StoredEvent(*row[1:])) for row in rows]
+
+
+async def transaction_event(tx: Transaction, txn_key: bytes) -> str | None:
+    """The event that came of a transaction id before."""
+    row = await tx.one("SELECT event_id FROM event_transactions WHERE txn_key = ?", txn_key)
+    return None if row is None else str(row[0])
+
+
+def remember_transactions(tx: Transaction, rows: Sequence[tuple[bytes, str, str, int]]) -> None:
+    """Queue rows of (transaction key, sender's user id, event id, milliseconds since 1970)."""
+    tx.later(
+        f"INSERT INTO event_transactions (txn_key, sender_nid, event_id, ts) VALUES (?, {NID_OF}, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        rows,
+    )
+
+
+async def forget_transactions(tx: Transaction, before_ts: int) -> None:
+    """Drop transaction ids older than ``before_ts``."""
+    await tx.run("DELETE FROM event_transactions WHERE ts < ?", before_ts)
+
+
+def relate(tx: Transaction, rows: Sequence[tuple[str, int, int, str, str, str]]) -> None:
+    """Queue relations: (parent event id, child row id, room_nid, rel_type, event type, sender)."""
+    tx.later(
+        "INSERT INTO relations (parent_id, child_nid, room_nid, rel_type, type, sender_nid)"
+        f" VALUES (?, ?, ?, ?, ?, {NID_OF}) ON CONFLICT DO NOTHING",
+        rows,
+    )

@@ -1,0 +1,78 @@
+"""Traffic between the nodes of a deployment: what waits to be shipped, and what has been applied.
+
+A row enters the outbox in the transaction that makes it true, and its position marks it as applied on the other
+node in the transaction that applies it there: so it happens once, whenever either of them is killed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.storage.engine import Transaction
+
+
+class Parcel(NamedTuple):
+    """One row of the outbox. ``kind`` says how ``body`` is read (rooms/replicas.py)."""
+
+    pos: int
+    kind: str
+    room_nid: int | None
+    event_nid: int | None
+    body: bytes | None
+
+
+class NewParcel(NamedTuple):
+    """What is to be shipped to ``destination``; its position is taken when it is written."""
+
+    destination: str
+    kind: str
+    room_nid: int | None = None
+    event_nid: int | None = None
+    body: bytes | None = None
+
+
+def put(tx: Transaction, first: int, parcels: Sequence[NewParcel]) -> None:
+    """Queue parcels at the positions ``first``, ``first + 1``, …"""
+    tx.later(
+        "INSERT INTO outbox (pos, destination, kind, room_nid, event_nid, body) VALUES (?, ?, ?, ?, ?, ?)",
+        [(first + offset, *parcel) for offset, parcel in enumerate(parcels)],
+    )
+
+
+async def waiting(tx: Transaction, destination: str, after: int, limit: int) -> list[Parcel]:
+    """The oldest parcels for a node with a position above ``after``."""
+    rows = await tx.all(
+        "SELECT pos, kind, room_nid, event_nid, body FROM outbox WHERE destination = ? AND pos > ? ORDER BY pos LIMIT ?",
+        destination,
+        after,
+        limit,
+    )
+    return [Parcel(*row) for row in rows]
+
+
+async def depth(tx: Transaction) -> dict[str, int]:
+    """How many parcels wait for each node."""
+    rows = await tx.all("SELECT destination, COUNT(*) FROM outbox GROUP BY destination")
+    return {destination: count for destination, count in rows}
+
+
+async def clear(tx: Transaction, destination: str, upto: int) -> None:
+    """Drop the parcels that the destination has applied."""
+    await tx.run("DELETE FROM outbox WHERE destination = ? AND pos <= ?", destination, upto)
+
+
+async def applied(tx: Transaction, source: str) -> int:
+    """How far the outbox of another node has been applied on this one."""
+    row = await tx.one("SELECT pos FROM inbox WHERE source = ?", source)
+    return 0 if row is None else int(row[0])
+
+
+def set_applied(tx: Transaction, source: str, pos: int) -> None:
+    """Queue that the outbox of ``source`` has been applied up to ``pos``."""
+    tx.later(
+        "INSERT INTO inbox (source, pos) VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET pos = excluded.pos",
+        [(source, pos)],
+    )

@@ -1,0 +1,211 @@
+"""The state of rooms on one node: what it is now, what changed when, and what it was after any event.
+
+Snapshots (`state_groups`) are chains of differences. A chain of n snapshots is read in O(log n) steps: the snapshot
+at depth d holds what changed since its ancestor at depth ``d & (d - 1)`` (d without its lowest set bit), so that it
+takes O(log n) rows on average to write one, however large the room is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from homeserver.storage.engine import Transaction
+
+StateKey = tuple[str, str]
+"""(event type, state key)"""
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """A snapshot in a chain. ``nid`` is None until the transaction that writes it has begun."""
+
+    nid: int | None
+    depth: int
+    parent: Group | None
+
+    def successor(self) -> Group:
+        """A new snapshot one deeper in the chain, with the ancestor that it is stored against."""
+        depth = self.depth + 1
+        target = depth & (depth - 1)
+        ancestor: Group | None = self
+        while ancestor is not None and ancestor.depth > target:
+            ancestor = ancestor.parent
+        return Group(None, depth, ancestor)
+
+    def between(self, ancestor: Group | None) -> Iterable[Group]:
+        """The snapshots from this one down to ``ancestor`` (not included), newest first."""
+        group: Group | None = self
+        while group is not None and group is not ancestor:
+            yield group
+            group = group.parent
+
+
+def insert_group(
+    tx: Transaction,
+    room_nid: int,
+    group: Group,
+    previous: Group | None,
+    changes: Iterable[tuple[str, str, int]],
+) -> None:
+    """Queue a snapshot: that of ``previous`` with ``changes`` (type, state key, row id) on top.
+
+    ``previous`` is the snapshot from which ``group`` was made by `Group.successor`, or None for a root, whose changes
+    are the whole state.
+    """
+    parent = group.parent
+    tx.later(
+        "INSERT INTO state_groups (group_nid, room_nid, parent_nid, depth) VALUES (?, ?, ?, ?)",
+        [(group.nid, room_nid, None if parent is None else parent.nid, group.depth)],
+    )
+    tx.later(
+        "INSERT INTO state_group_entries (group_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)",
+        [(group.nid, *change) for change in changes],
+    )
+    if previous is not None:
+        tx.later(
+            "INSERT INTO state_group_entries (group_nid, type, state_key, event_nid)"
+            " SELECT CAST(? AS BIGINT), type, state_key, event_nid FROM state_group_entries WHERE group_nid = ?"
+            " ON CONFLICT DO NOTHING",
+            [(group.nid, piece.nid) for piece in previous.between(parent)],
+        )
+
+
+async def load_group(tx: Transaction, group_nid: int) -> Group:
+    """A snapshot's place in its chain."""
+    rows = await tx.all(
+        "WITH RECURSIVE chain (group_nid, parent_nid, depth) AS ("
+        " SELECT group_nid, parent_nid, depth FROM state_groups WHERE group_nid = ?"
+        " UNION ALL SELECT g.group_nid, g.parent_nid, g.depth FROM state_groups g JOIN chain c"
+        " ON g.group_nid = c.parent_nid) SELECT group_nid, depth FROM chain ORDER BY depth",
+        group_nid,
+    )
+    group: Group | None = None
+    for nid, depth in rows:
+        group = Group(nid, depth, group)
+    assert group is not None
+    return group
+
+
+async def group_state(tx: Transaction, group: Group) -> dict[StateKey, int]:
+    """The whole state at a snapshot: key to the event's row id."""
+    chain = list(group.between(None))
+    marks = ",".join("?" * len(chain))
+    rows = await tx.all(
+        f"SELECT group_nid, type, state_key, event_nid FROM state_group_entries WHERE group_nid IN ({marks})",
+        *[piece.nid for piece in chain],
+    )
+    by_group: dict[int, list[tuple[StateKey, int]]] = {}
+    for group_nid, kind, state_key, event_nid in rows:
+        by_group.setdefault(group_nid, []).append(((kind, state_key), event_nid))
+    state: dict[StateKey, int] = {}
+    for piece in reversed(chain):
+        assert piece.nid is not None
+        state.update(by_group.get(piece.nid, ()))
+    return state
+
+
+def change_current(
+    tx: Transaction, room_nid: int, pos: int, changes: Mapping[StateKey, int | None]
+) -> None:
+    """Queue what the current state became at ``pos``: key to row id, or None where the key left the state."""
+    tx.later(
+        "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (room_nid, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
+        [(room_nid, *key, nid) for key, nid in changes.items() if nid is not None],
+    )
+    tx.later(
+        "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?",
+        [(room_nid, *key) for key, nid in changes.items() if nid is None],
+    )
+    tx.later(
+        "INSERT INTO state_changes (room_nid, pos, type, state_key, event_nid) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (room_nid, pos, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
+        [(room_nid, pos, *key, nid) for key, nid in changes.items()],
+    )
+
+
+async def current(tx: Transaction, room_nid: int) -> list[tuple[str, str, int, str]]:
+    """The current state of a room: (type, state key, row id, event id)."""
+    return [
+        (kind, state_key, event_nid, event_id)
+        for kind, state_key, event_nid, event_id in await tx.all(
+            "SELECT s.type, s.state_key, s.event_nid, e.event_id FROM current_state s JOIN events e USING (event_nid)"
+            " WHERE s.room_nid = ?",
+            room_nid,
+        )
+    ]
+
+
+async def changes_between(
+    tx: Transaction, room_nid: int, after: int, upto: int
+) -> dict[StateKey, int | None]:
+    """What the current state became with ``after < pos <= upto``, the last change of each key."""
+    rows = await tx.all(
+        "SELECT type, state_key, event_nid FROM state_changes WHERE room_nid = ? AND pos > ? AND pos <= ?"
+        " ORDER BY pos",
+        room_nid,
+        after,
+        upto,
+    )
+    return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
+
+
+async def at(tx: Transaction, room_nid: int, pos: int) -> dict[StateKey, int]:
+    """The state of a room as it was at a position of this node: key to row id."""
+    rows = await tx.all(
+        "SELECT c.type, c.state_key, c.event_nid FROM state_changes c JOIN"
+        " (SELECT type, state_key, MAX(pos) AS pos FROM state_changes WHERE room_nid = ? AND pos <= ?"
+        " GROUP BY type, state_key) l ON l.type = c.type AND l.state_key = c.state_key AND l.pos = c.pos"
+        " WHERE c.room_nid = ? AND c.event_nid IS NOT NULL",
+        room_nid,
+        pos,
+        room_nid,
+    )
+    return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
+
+
+async def key_at(tx: Transaction, room_nid: int, kind: str, state_key: str, pos: int) -> int | None:
+    """The row id of one entry of the state as it was at a position."""
+    row = await tx.one(
+        "SELECT event_nid FROM state_changes WHERE room_nid = ? AND type = ? AND state_key = ? AND pos <= ?"
+        " ORDER BY pos DESC LIMIT 1",
+        room_nid,
+        kind,
+        state_key,
+        pos,
+    )
+    return None if row is None or row[0] is None else int(row[0])
+
+
+async def history_of_key(tx: Transaction, room_nid: int, kind: str, state_key: str) -> list[tuple[int, int | None]]:
+    """When an entry of the state changed, oldest first: (pos, row id or None)."""
+    return [
+        (pos, event_nid)
+        for pos, event_nid in await tx.all(
+            "SELECT pos, event_nid FROM state_changes WHERE room_nid = ? AND type = ? AND state_key = ? ORDER BY pos",
+            room_nid,
+            kind,
+            state_key,
+        )
+    ]
+
+
+async def entries(
+    tx: Transaction, room_nid: int, keys: Collection[StateKey]
+) -> dict[StateKey, int]:
+    """Chosen entries of the current state."""
+    if not keys:
+        return {}
+    marks = ",".join("(?, ?)" for _ in keys)
+    flat: Sequence[str] = [part for key in keys for part in key]
+    rows = await tx.all(
+        f"SELECT type, state_key, event_nid FROM current_state WHERE room_nid = ? AND (type, state_key) IN"
+        f" (VALUES {marks})",
+        room_nid,
+        *flat,
+    )
+    return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
