@@ -1,0 +1,160 @@
+"""The conformance ledger: each operation of the Matrix specification, its route, and the test that shows it.
+
+``docs/conformance.tsv`` is written partly by hand (status, test, note), partly from the routes (route, and what
+follows from it): ``scripts/conformance`` brings it up to date, ``scripts/conformance --check`` says whether it is.
+Every operation is in it; the ledger says "no" exactly where no route is declared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LEDGER = ROOT / "docs" / "conformance.tsv"
+ENDPOINTS = ("homeserver/endpoints", "federation/endpoints")
+UNTESTED = "no test is named yet"
+
+Key = tuple[str, str]
+"""Method and path, the path's parameters without their names."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the ledger. ``status`` is yes, partial or no; ``route`` is ``module:function``.
+
+    ``test`` holds one or more pytest ids, separated by spaces.
+    """
+
+    api: str
+    method: str
+    path: str
+    operationId: str  # noqa: N815  # the specification's spelling
+    status: str = "no"
+    route: str = ""
+    test: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> Key:
+        return key(self.method, self.path)
+
+
+COLUMNS = [field.name for field in fields(Operation)]
+
+
+def key(method: str, path: str) -> Key:
+    """What two spellings of one operation have in common."""
+    return method, re.sub(r"{\w+}", "{}", path)
+
+
+def read(path: Path = LEDGER) -> list[Operation]:
+    """The operations of a ledger. Raises ValueError on a malformed line."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if header.split("\t") != COLUMNS:
+        raise ValueError(f"{path.name}: the columns must be {' '.join(COLUMNS)}")
+    for number, line in enumerate(lines, start=2):
+        if line.count("\t") != len(COLUMNS) - 1:
+            raise ValueError(f"{path.name}:{number}: {line.count(chr(9)) + 1} columns instead of {len(COLUMNS)}")
+    return [Operation(*line.split("\t")) for line in lines]
+
+
+def render(operations: list[Operation]) -> str:
+    """The text of the ledger."""
+    lines = [COLUMNS, *(list(astuple(operation)) for operation in operations)]
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def routes() -> dict[Key, str]:
+    """Every declared route, as ``module:function``. Raises ValueError when two declare the same operation."""
+    found: dict[Key, str] = {}
+    for folder in ENDPOINTS:
+        for path in sorted((ROOT / folder).glob("**/*.py")):
+            module = path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".")
+            for where, function in declared(path.read_text(encoding="utf-8")):
+                if where in found:
+                    raise ValueError(f"{' '.join(where)} is declared by {found[where]} and by {module}:{function}")
+                found[where] = f"{module}:{function}"
+    return found
+
+
+def declared(source: str) -> Iterator[tuple[Key, str]]:
+    """The routes that a module's text declares with ``@route(METHOD, PATH, …)``, and the functions that serve them."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
+            continue
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "route":
+                method, path = (ast.literal_eval(argument) for argument in call.args[:2])
+                yield key(method, path), node.name
+
+
+def updated(operations: list[Operation], declared: Mapping[Key, str]) -> list[Operation]:
+    """The ledger with its routes as declared. A new route begins as partial until somebody names its test."""
+    return [with_route(operation, declared.get(operation.key, "")) for operation in operations]
+
+
+def with_route(operation: Operation, route: str) -> Operation:
+    if not route:
+        note = "" if operation.note == UNTESTED else operation.note
+        return replace(operation, status="no", route="", test="", note=note)
+    if operation.status == "no":
+        return replace(operation, status="partial", route=route, note=operation.note or UNTESTED)
+    return replace(operation, route=route)
+
+
+def faults(operation: Operation, declared: Mapping[Key, str]) -> Iterator[str]:
+    """What is wrong with one line of the ledger."""
+    name = f"{operation.method} {operation.path}"
+    route = declared.get(operation.key, "")
+    if operation.status not in {"yes", "partial", "no"}:
+        yield f"{name}: the status is {operation.status!r}, not yes, partial or no"
+    if operation.status == "no" and route:
+        yield f"{name}: the ledger says no, {route} serves it"
+    if operation.status != "no" and not route:
+        yield f"{name}: the ledger says {operation.status}, no route serves it"
+    if operation.route != route:
+        yield f"{name}: the ledger says {operation.route or 'no route'}, the code {route or 'no route'}"
+    if operation.status == "yes" and not operation.test:
+        yield f"{name}: the ledger says yes and names no test"
+    if operation.status == "partial" and not operation.note:
+        yield f"{name}: the ledger says partial and does not note what is missing"
+    yield from (f"{name}: there is no test {test}" for test in operation.test.split() if not is_test(test))
+
+
+def is_test(identifier: str) -> bool:
+    """Whether a pytest id, ``tests/….py::test_name``, names a test function that exists."""
+    name, _, function = identifier.partition("::")
+    path = ROOT / name
+    if not function.startswith("test_") or not path.is_file():
+        return False
+    return any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def main() -> int:
+    """Bring the ledger up to date, or with ``--check`` say what is stale or wrong in it (exit status 1)."""
+    parser = argparse.ArgumentParser(prog="scripts/conformance", description=main.__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    arguments = parser.parse_args()
+    declared = routes()
+    operations = read() if arguments.check else updated(read(), declared)
+    if not arguments.check:
+        LEDGER.write_text(render(operations), encoding="utf-8")
+    found = [fault for operation in operations for fault in faults(operation, declared)]
+    for fault in found:
+        print(fault)
+    if found and arguments.check:
+        print("scripts/conformance brings the routes up to date; status, test and note are written by hand.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

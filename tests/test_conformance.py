@@ -1,0 +1,111 @@
+"""docs/conformance.tsv lists every operation of the specification and says of each what is true today."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import UNTESTED, Operation, declared, faults, is_test, key, read, render, routes, updated
+
+SPECIFICATION = Path(__file__).resolve().parent.parent.parent / "shared" / "spec" / "endpoints.tsv"
+LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
+ROUTES = {LOGIN.key: "homeserver.endpoints.login:log_in"}
+THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
+
+
+def test_the_ledger_says_what_the_routes_say() -> None:
+    declared_routes = routes()
+    assert [fault for operation in read() for fault in faults(operation, declared_routes)] == []
+
+
+def test_stable_routes_are_operations_of_the_specification() -> None:
+    """A path with a slip in it would otherwise serve nobody and be missed by nobody."""
+    known = {operation.key for operation in read()}
+    stable = {
+        (method, path) for method, path in routes() if path.startswith(("/_matrix/client/v", "/_matrix/federation/v"))
+    }
+    assert sorted(stable - known) == []
+
+
+def test_the_ledger_has_every_operation_once() -> None:
+    operations = read()
+    assert len({operation.key for operation in operations}) == len(operations) == 235
+
+
+@pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification does not lie beside this checkout")
+def test_the_operations_are_the_specifications() -> None:
+    with SPECIFICATION.open(encoding="utf-8", newline="") as lines:
+        specified = [
+            (row["api"], row["method"], row["path"], row["operationId"])
+            for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ]
+    assert [(o.api, o.method, o.path, o.operationId) for o in read()] == specified
+
+
+def test_a_true_line_has_no_fault() -> None:
+    served = replace(LOGIN, route=ROUTES[LOGIN.key])
+    assert not list(faults(LOGIN, {}))
+    assert not list(faults(replace(served, status="yes", test=THIS_TEST), ROUTES))
+    assert not list(faults(replace(served, status="partial", note="no tokens"), ROUTES))
+
+
+@pytest.mark.parametrize(
+    ("line", "serving"),
+    [
+        (LOGIN, True),
+        (replace(LOGIN, status="yes", test=THIS_TEST), False),
+        (replace(LOGIN, status="partial", note="no tokens"), False),
+        (replace(LOGIN, status="yes"), True),
+        (replace(LOGIN, status="partial"), True),
+        (replace(LOGIN, status="maybe"), True),
+        (replace(LOGIN, status="yes", test="tests/test_conformance.py::test_lacking"), True),
+        (replace(LOGIN, status="yes", test="tests/lacking.py::test_lacking"), True),
+    ],
+)
+def test_an_untrue_line_is_seen(line: Operation, serving: bool) -> None:
+    route = ROUTES if serving else {}
+    if line.status != "no":
+        line = replace(line, route=route.get(line.key, ""))
+    assert list(faults(line, route))
+
+
+def test_a_stale_route_is_seen() -> None:
+    line = replace(LOGIN, status="yes", route="homeserver.endpoints.session:log_in", test=THIS_TEST)
+    assert len(list(faults(line, ROUTES))) == 1
+
+
+def test_a_new_route_begins_as_partial_and_a_lost_one_ends_as_no() -> None:
+    [begun] = updated([LOGIN], ROUTES)
+    assert begun == replace(LOGIN, status="partial", route=ROUTES[LOGIN.key], note=UNTESTED)
+    assert updated([begun], {}) == [LOGIN]
+    shown = replace(begun, status="yes", test=THIS_TEST, note="")
+    assert updated([shown], ROUTES) == [shown]
+
+
+def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.tsv"
+    path.write_text(render([LOGIN]), encoding="utf-8")
+    assert read(path) == [LOGIN]
+    path.write_text(render([LOGIN]) + "client-server\tGET\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"ledger\.tsv:3"):
+        read(path)
+
+
+def test_declarations_are_read_from_the_decorator() -> None:
+    source = (
+        '@route("GET", "/_matrix/client/v3/rooms/{room}/state/{type}", auth=Auth.USER)\n'
+        '@route("GET", "/_matrix/client/v3/rooms/{room}/state/{type}/{key}", auth=Auth.USER)\n'
+        "async def state(server, request): ...\n"
+    )
+    assert dict(declared(source)) == {
+        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): "state",
+        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}"): "state",
+    }
+
+
+def test_only_tests_count_as_tests() -> None:
+    assert is_test(THIS_TEST)
+    assert not is_test("tests/conformance.py::routes")
