@@ -66,6 +66,40 @@ class TooLarge(Refusal):
     errcode, status = "M_TOO_LARGE", 413
 
 
+class UriTooLong(TooLarge):
+    status = 414
+
+
+class HeadersTooLarge(TooLarge):
+    status = 431
+
+
+class MalformedRequest(Unknown):
+    """What arrived is not a request of HTTP/1.0 or HTTP/1.1."""
+
+
+class RequestTimeout(Unknown):
+    """The request did not arrive in time."""
+
+    status = 408
+
+
+class ExpectationFailed(Unknown):
+    status = 417
+
+
+class VersionNotSupported(Unknown):
+    """A version of HTTP other than 1.0 and 1.1."""
+
+    status = 505
+
+
+class InternalError(Unknown):
+    """A fault of ours. What went wrong stands in the log, never in the answer."""
+
+    status = 500
+
+
 class MissingToken(Refusal):
     errcode, status = "M_MISSING_TOKEN", 401
 
