@@ -1,0 +1,176 @@
+"""The body of a request while it arrives.
+
+Whoever reads it never waits for more than they asked for, and no more than ``HIGH_WATER`` bytes wait
+for a reader that is slow: then the connection is told to stop reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from homeserver.protocol.errors import TooLarge
+
+HIGH_WATER = 128 * 1024
+"""Bytes that may wait for their reader before the connection stops reading."""
+
+
+class DisconnectedError(Exception):
+    """The client went away before its request had arrived, or before its answer had been sent."""
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a body of more than ``limit`` bytes."""
+    return TooLarge(f"The request body may have at most {limit} bytes")
+
+
+class Incoming(AsyncIterator[bytes]):
+    """A body of at most ``limit`` bytes: read it piece by piece (``async for``) or whole (`whole`).
+
+    ``declared`` is the Content-Length, or None for a chunked body.
+    ``flow(stop)`` is called with True when the connection should stop reading, False when it may go on;
+    ``wanted()`` once, when somebody starts to read.
+    """
+
+    __slots__ = (
+        "_error",
+        "_flow",
+        "_pieces",
+        "_stopped",
+        "_waiter",
+        "_waiting",
+        "_wanted",
+        "_whole",
+        "declared",
+        "discarding",
+        "finished",
+        "limit",
+        "received",
+    )
+
+    def __init__(
+        self,
+        limit: int,
+        declared: int | None = None,
+        flow: Callable[[bool], None] | None = None,
+        wanted: Callable[[], None] | None = None,
+    ) -> None:
+        self.limit = limit
+        self.declared = declared
+        self.received = 0
+        self.finished = False
+        self.discarding = False
+        self._flow = flow
+        self._wanted = wanted
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0  # bytes in _pieces
+        self._whole = False  # somebody waits for all of it
+        self._stopped = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @classmethod
+    def of(cls, body: bytes) -> Incoming:
+        """A body that is here already."""
+        incoming = cls(len(body), len(body))
+        incoming.feed(body)
+        incoming.end()
+        return incoming
+
+    @property
+    def remaining(self) -> int | None:
+        """Bytes that are still to come; None when only the sender knows."""
+        return None if self.declared is None else self.declared - self.received
+
+    # The connection's side
+
+    def feed(self, piece: bytes) -> None:
+        """Take what has arrived."""
+        self.received += len(piece)
+        if self.discarding or self._error is not None:
+            return
+        if self.received > self.limit:
+            self.fail(too_large(self.limit))
+            return
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._waiter is not None and not self._whole:
+            self._wake()
+        if self._waiting > HIGH_WATER and not self._whole and self._flow is not None:
+            self._stopped = True
+            self._flow(True)
+
+    def end(self) -> None:
+        """All of it has arrived."""
+        self.finished = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will arrive; who reads is told by ``error``, at once."""
+        if self._error is None and not self.finished:
+            self._error = error
+            self._pieces.clear()
+            self._waiting = 0
+            self._wake()
+            self._go_on()
+
+    def discard(self) -> None:
+        """Nobody is going to read this: forget what has come and what comes."""
+        self.discarding = True
+        self._pieces.clear()
+        self._waiting = 0
+        self._go_on()
+
+    # The reader's side
+
+    async def whole(self) -> bytes:
+        """The entire body. Raises TooLarge, another refusal, or DisconnectedError."""
+        self._whole = True
+        self._begin()
+        while not self.finished and self._error is None:
+            await self._more()
+        if self._error is not None:
+            raise self._error
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting = 0
+        return body
+
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises TooLarge, another refusal, or DisconnectedError."""
+        self._begin()
+        while not self._pieces and not self.finished and self._error is None:
+            await self._more()
+        if self._error is not None:
+            raise self._error
+        if not self._pieces:
+            raise StopAsyncIteration
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._waiting <= HIGH_WATER // 2:
+            self._go_on()
+        return piece
+
+    def _begin(self) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None and not self.finished:
+            wanted()
+        if self._whole:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stopped and self._flow is not None:
+            self._stopped = False
+            self._flow(False)
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
