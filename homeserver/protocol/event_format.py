@@ -1,0 +1,116 @@
+"""The event format of each room version: required properties, their types, and the size limits.
+
+What passes here can be hashed, stored and looked at by the authorisation rules without another type check.
+
+spec: server-server-api/#pdus, client-server-api/#size-limits
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from homeserver.protocol import canonical, identifiers
+from homeserver.protocol.errors import BadJson, TooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.protocol.versions import RoomRules
+
+MAX_PDU_BYTES: Final = 65_536
+"""The whole event in federation format as canonical JSON, signatures included, ``unsigned`` not."""
+MAX_PREV_EVENTS: Final = 20
+MAX_AUTH_EVENTS: Final = 10
+_INT64: Final = 2**63
+
+
+def check_format(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
+    """Check an event in federation format as another server sends it, except for its size as a whole.
+
+    Raises BadJson, or TooLarge for a property that exceeds its limit. spec: rooms/v12/#event-format
+    """
+    check_fields(rules, pdu)
+    hashes = pdu.get("hashes")
+    if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
+        raise BadJson("An event needs hashes with a sha256")
+    _check_signatures(pdu.get("signatures"))
+    if not isinstance(pdu.get("unsigned", {}), dict):
+        raise BadJson("unsigned of an event must be an object")
+    if rules.strict_canonical_json:
+        canonical.check({key: value for key, value in pdu.items() if key != "unsigned"})
+
+
+def check_fields(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
+    """The part of `check_format` that holds for an event before it is hashed and signed. Raises BadJson, TooLarge."""
+    _check_strings(pdu)
+    _check_room_id(rules, pdu)
+    if not isinstance(pdu.get("content"), dict):
+        raise BadJson("content of an event must be an object")
+    if not 0 <= _integer(pdu, "depth") <= rules.max_depth:
+        raise BadJson("depth of an event is out of range")
+    if not -_INT64 <= _integer(pdu, "origin_server_ts") < _INT64:
+        raise BadJson("origin_server_ts of an event is out of range")
+    _check_references(pdu, "prev_events", MAX_PREV_EVENTS)
+    _check_references(pdu, "auth_events", MAX_AUTH_EVENTS)
+    if pdu["type"] == "m.room.redaction" and not rules.redacts_in_content:
+        _check_redacts(pdu)
+
+
+def check_size(pdu: bytes) -> None:
+    """Raise TooLarge if an event in federation format, without ``unsigned``, exceeds 65,536 bytes."""
+    if len(pdu) > MAX_PDU_BYTES:
+        raise TooLarge(f"The event is larger than {MAX_PDU_BYTES} bytes")
+
+
+def _check_strings(pdu: Mapping[str, Any]) -> None:
+    event_type, state_key = pdu.get("type"), pdu.get("state_key", "")
+    if not isinstance(event_type, str) or not isinstance(state_key, str):
+        raise BadJson("type and state_key of an event must be strings")
+    if not identifiers.fits(event_type):
+        raise TooLarge("type of an event must be at most 255 bytes")
+    if not identifiers.fits(state_key):
+        raise TooLarge("state_key of an event must be at most 255 bytes")
+    if not identifiers.is_user_id(pdu.get("sender")):
+        raise BadJson("sender of an event must be a user ID")
+
+
+def _check_room_id(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
+    room_id = pdu.get("room_id")
+    if not rules.room_id_is_create_hash:
+        if not isinstance(room_id, str) or not identifiers.is_room_id_with_domain(room_id):
+            raise BadJson("room_id of an event must be a room ID with a domain")
+    elif pdu["type"] == "m.room.create":
+        if "room_id" in pdu:
+            raise BadJson("The create event of this room version has no room_id")
+    elif not isinstance(room_id, str) or not identifiers.is_hash_room_id(room_id):
+        raise BadJson("room_id of an event must be a room ID without a domain")
+
+
+def _integer(pdu: Mapping[str, Any], key: str) -> int:
+    value = pdu.get(key)
+    if type(value) is not int:  # bool is an int to isinstance
+        raise BadJson(f"{key} of an event must be an integer")
+    return value
+
+
+def _check_references(pdu: Mapping[str, Any], key: str, limit: int) -> None:
+    references = pdu.get(key)
+    if not isinstance(references, list | tuple) or not all(map(identifiers.is_event_id, references)):
+        raise BadJson(f"{key} of an event must be a list of event IDs")
+    if len(references) > limit:
+        raise BadJson(f"{key} of an event must name at most {limit} events")
+
+
+def _check_redacts(pdu: Mapping[str, Any]) -> None:
+    redacts = pdu.get("redacts", "")
+    if not isinstance(redacts, str):
+        raise BadJson("redacts of a redaction must be an event ID")
+    canonical.encode(redacts)  # refuses lone surrogates
+
+
+def _check_signatures(signatures: object) -> None:
+    if not isinstance(signatures, dict):
+        raise BadJson("signatures of an event must be an object")
+    for by_key in signatures.values():
+        if not isinstance(by_key, dict) or not all(isinstance(text, str) for text in by_key.values()):
+            raise BadJson("signatures of a server must be an object of strings")
