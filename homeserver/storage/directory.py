@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeserver.runtime.lru import Lru
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Engine, Transaction
 
 REMEMBERED = 100_000
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -50,6 +52,8 @@ class Directory:
         self.engine = engine
         self._key = key
         self._known: Lru[tuple[Kind, str], str] = Lru(REMEMBERED)
+        self._known_hashes: Lru[tuple[Kind, bytes], str] = Lru(REMEMBERED)
+        self._memories: dict[type[Any], Any] = {}
 
     def hash(self, kind: Kind, name: str) -> bytes:
         """The keyed hash (16 bytes) under which a name stands in the directory."""
@@ -64,6 +68,25 @@ class Directory:
                 self._known[kind, name] = node
         return node
 
+    async def find_hash(self, kind: Kind, key: bytes) -> str | None:
+        """Like `find`, for whoever has only the hash of a name (such as an access token has)."""
+        node = self._known_hashes.get((kind, key))
+        if node is None:
+            node = await self.engine.read(_find, kind.value, key)
+            if node is not None:
+                self._known_hashes[kind, key] = node
+        return node
+
+    def memory(self, kind: type[T]) -> T:
+        """What a service keeps in memory about the deployment as a whole: one instance of ``kind``, made at first use.
+
+        What concerns one user belongs into the memory of their node instead.
+        """
+        found = self._memories.get(kind)
+        if found is None:
+            found = self._memories[kind] = kind()
+        return found  # type: ignore[no-any-return]
+
     def remembered(self, kind: Kind, name: str) -> str | None:
         """The node of ``name`` if it is in memory: for paths that may not wait."""
         return self._known.get((kind, name))
@@ -77,4 +100,9 @@ class Directory:
     async def release(self, kind: Kind, name: str) -> None:
         """Forget the route of ``name``."""
         await self.engine.write(_release, kind.value, self.hash(kind, name))
+        self.forget(kind, name)
+
+    def forget(self, kind: Kind, name: str) -> None:
+        """Ask the database next time: the route of ``name`` has changed."""
         self._known.pop((kind, name))
+        self._known_hashes.pop((kind, self.hash(kind, name)))

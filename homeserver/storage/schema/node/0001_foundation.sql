@@ -59,15 +59,18 @@ CREATE TABLE access_tokens (
     refresh_hash BLOB
 );
 CREATE INDEX access_tokens_device ON access_tokens (device_nid);
+CREATE INDEX access_tokens_user ON access_tokens (user_nid);
 
 -- A used refresh token stays until the access token that it bought is used.
 CREATE TABLE refresh_tokens (
     token_hash BLOB PRIMARY KEY,
     user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
     device_nid INTEGER NOT NULL,
-    next_hash BLOB
+    next_hash BLOB,
+    expires_ts INTEGER
 );
 CREATE INDEX refresh_tokens_device ON refresh_tokens (device_nid);
+CREATE INDEX refresh_tokens_user ON refresh_tokens (user_nid);
 
 -- room_nid 0: global.
 CREATE TABLE account_data (
