@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import pkgutil
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import federation.endpoints
+import homeserver.endpoints
+from homeserver.web.routes import Route, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = ROOT / "docs" / "conformance.tsv"
-ENDPOINTS = ("homeserver/endpoints", "federation/endpoints")
 UNTESTED = "no test is named yet"
 
 Key = tuple[str, str]
@@ -71,27 +78,27 @@ def render(operations: list[Operation]) -> str:
 
 
 def routes() -> dict[Key, str]:
-    """Every declared route, as ``module:function``. Raises ValueError when two declare the same operation."""
-    found: dict[Key, str] = {}
-    for folder in ENDPOINTS:
-        for path in sorted((ROOT / folder).glob("**/*.py")):
-            module = path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".")
-            for where, function in declared(path.read_text(encoding="utf-8")):
-                if where in found:
-                    raise ValueError(f"{' '.join(where)} is declared by {found[where]} and by {module}:{function}")
-                found[where] = f"{module}:{function}"
-    return found
+    """Every route that a module of the endpoint packages declares, as ``module:function``."""
+    return served(Table.of(*endpoint_modules()).routes)
 
 
-def declared(source: str) -> Iterator[tuple[Key, str]]:
-    """The routes that a module's text declares with ``@route(METHOD, PATH, …)``, and the functions that serve them."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
-            continue
-        for call in node.decorator_list:
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "route":
-                method, path = (ast.literal_eval(argument) for argument in call.args[:2])
-                yield key(method, path), node.name
+def endpoint_modules() -> list[ModuleType]:
+    """The modules of the endpoint packages."""
+    names = [
+        found.name
+        for package in (homeserver.endpoints, federation.endpoints)
+        for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+    ]
+    return [importlib.import_module(name) for name in sorted(names)]
+
+
+def served(declared: Iterable[Route[Any]]) -> dict[Key, str]:
+    """The routes by what they serve, under each form of their path."""
+    return {
+        key(route.method, path): f"{route.endpoint.__module__}:{route.endpoint.__name__}"
+        for route in declared
+        for path in route.paths
+    }
 
 
 def updated(operations: list[Operation], declared: Mapping[Key, str]) -> list[Operation]:

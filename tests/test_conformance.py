@@ -5,12 +5,28 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conformance import UNTESTED, Operation, declared, faults, is_test, key, read, render, routes, updated
+from homeserver.web.messages import Request
+from homeserver.web.routes import Auth, declared, route
+from tests.conformance import (
+    ROOT,
+    UNTESTED,
+    Operation,
+    endpoint_modules,
+    faults,
+    is_test,
+    key,
+    read,
+    render,
+    routes,
+    served,
+    updated,
+)
 
-SPECIFICATION = Path(__file__).resolve().parent.parent.parent / "shared" / "spec" / "endpoints.tsv"
+SPECIFICATION = ROOT.parent / "shared" / "spec" / "endpoints.tsv"
 LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
 ROUTES = {LOGIN.key: "homeserver.endpoints.login:log_in"}
 THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
@@ -66,10 +82,10 @@ def test_a_true_line_has_no_fault() -> None:
     ],
 )
 def test_an_untrue_line_is_seen(line: Operation, serving: bool) -> None:
-    route = ROUTES if serving else {}
+    known = ROUTES if serving else {}
     if line.status != "no":
-        line = replace(line, route=route.get(line.key, ""))
-    assert list(faults(line, route))
+        line = replace(line, route=known.get(line.key, ""))
+    assert list(faults(line, known))
 
 
 def test_a_stale_route_is_seen() -> None:
@@ -94,16 +110,28 @@ def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
         read(path)
 
 
-def test_declarations_are_read_from_the_decorator() -> None:
-    source = (
-        '@route("GET", "/_matrix/client/v3/rooms/{room}/state/{type}", auth=Auth.USER)\n'
-        '@route("GET", "/_matrix/client/v3/rooms/{room}/state/{type}/{key}", auth=Auth.USER)\n'
-        "async def state(server, request): ...\n"
-    )
-    assert dict(declared(source)) == {
-        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): "state",
-        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}"): "state",
+async def state(server: object, request: Request) -> dict[str, Any]:
+    return {}
+
+
+def test_declarations_are_found_under_each_form_of_their_path() -> None:
+    path = "/_matrix/client/v3/rooms/{room}/state/{type}"
+    route("GET", path, auth=Auth.USER, also=["r0", path + "/{key}"])(state)
+    assert served(declared(state)) == {
+        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): f"{__name__}:state",
+        key("GET", "/_matrix/client/r0/rooms/{roomId}/state/{eventType}"): f"{__name__}:state",
+        key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}"): f"{__name__}:state",
     }
+
+
+def test_the_modules_of_both_endpoint_packages_are_read() -> None:
+    files = {
+        path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for package in ("homeserver/endpoints", "federation/endpoints")
+        for path in ROOT.glob(f"{package}/**/*.py")
+    }
+    packages = {"homeserver.endpoints", "federation.endpoints"}
+    assert {module.__name__ for module in endpoint_modules()} == files - packages
 
 
 def test_only_tests_count_as_tests() -> None:
