@@ -85,7 +85,7 @@ class Directory:
         found = self._memories.get(kind)
         if found is None:
             found = self._memories[kind] = kind()
-        return found  # type: ignore[no-any-return]
+        return found
 
     def remembered(self, kind: Kind, name: str) -> str | None:
         """The node of ``name`` if it is in memory: for paths that may not wait."""

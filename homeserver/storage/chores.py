@@ -1,0 +1,49 @@
+"""Work that one service asks of another above it, by a row instead of a call: it is done even after a crash.
+
+Whoever asks writes the row in the transaction that makes the work necessary; the job of that kind does it, at least
+once, and then deletes the row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.storage.engine import Transaction
+
+
+class Chore(NamedTuple):
+    """One piece of work. ``user_nid`` is the resident whom it is about; ``body`` is JSON bytes."""
+
+    chore_nid: int
+    user_nid: int
+    user_id: str
+    body: bytes
+
+
+def ask(tx: Transaction, kind: str, user_nid: int, body: bytes = b"{}") -> None:
+    """Queue a chore; whoever asks wakes its job after the commit (``server.wakeups.wake(key(node, kind))``)."""
+    tx.later("INSERT INTO chores (kind, user_nid, body) VALUES (?, ?, ?)", [(kind, user_nid, body)])
+
+
+def key(node: str, kind: str) -> tuple[str, str]:
+    """What the job of a kind waits for in ``server.wakeups``."""
+    return (node, f"chore:{kind}")
+
+
+async def waiting(tx: Transaction, kind: str, limit: int) -> list[Chore]:
+    """The oldest chores of a kind."""
+    rows = await tx.all(
+        "SELECT c.chore_nid, c.user_nid, u.user_id, c.body FROM chores c JOIN users u USING (user_nid)"
+        " WHERE c.kind = ? ORDER BY c.chore_nid LIMIT ?",
+        kind,
+        limit,
+    )
+    return [Chore(*row) for row in rows]
+
+
+async def done(tx: Transaction, chore_nids: Collection[int]) -> None:
+    """Delete chores that have been done."""
+    await tx.many("DELETE FROM chores WHERE chore_nid = ?", [(chore_nid,) for chore_nid in chore_nids])
