@@ -1,0 +1,519 @@
+"""What an operator may say in ``domicile.toml``, with the meaning and default of each key.
+
+Nothing here depends on where the file stands or on the machine: values in, values out. Relative paths have been
+joined to the file's directory by the loader.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from config.kinds import (
+    Address,
+    Choice,
+    Duration,
+    FilePath,
+    Flag,
+    Integer,
+    ListOf,
+    Network,
+    Range,
+    Rate,
+    Secret,
+    SecretFile,
+    Size,
+    Span,
+    Text,
+    is_web_address,
+)
+from config.problems import Fault
+from config.tables import Setting, TableOf, TablesOf
+
+KiB, MiB = 2**10, 2**20
+SECOND, MINUTE, HOUR, DAY = (Duration(ms) for ms in (1000, 60_000, 3_600_000, 86_400_000))
+
+SIGNING_KEY = Secret(file=Path("signing.key"))
+
+CLEAR_EVENT_TYPES = (
+    "m.reaction",
+    "m.room.redaction",
+    "m.call.invite",
+    "m.call.candidates",
+    "m.call.answer",
+    "m.call.select_answer",
+    "m.call.reject",
+    "m.call.hangup",
+    "m.call.negotiate",
+    "m.call.sdp_stream_metadata_changed",
+)
+"""The only events, besides ``m.room.encrypted`` and state, that may ever be sent in the clear."""
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+SERVER_NAME_PATTERN = rf"(?=.{{1,230}}\Z)(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?"
+SERVER_NAME = Text('a server name such as "example.org"', SERVER_NAME_PATTERN)
+"""spec: appendices/#server-name"""
+
+WEB_ADDRESS = Text(
+    'a web address such as "https://matrix.example.org"',
+    normal=lambda text: text.rstrip("/"),
+    accepts=is_web_address,
+    hint=lambda text: "" if "://" in text else 'it begins with "https://"',
+)
+CONTACT = Text(
+    'an address such as "mailto:abuse@example.org" or "https://example.org/contact"',
+    r"mailto:[^@\s]+@[^@\s]+|https?://\S+",
+    hint=lambda text: 'write "mailto:" before an e-mail address' if re.fullmatch(r"[^@\s:]+@[^@\s]+", text) else "",
+)
+
+Resource = Literal["client", "federation", "console", "metrics"]
+RESOURCES: tuple[Resource, ...] = ("client", "federation", "console", "metrics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Who runs this deployment. Published in the passport and as support contact."""
+
+    legal_name: Annotated[
+        str | None,
+        Setting(Text("a name"), "Name of the person or company that answers for the deployment.", "Example Telecom"),
+    ] = None
+    contact: Annotated[
+        str | None, Setting(CONTACT, "Where users and other operators can write to.", "mailto:abuse@example.org")
+    ] = None
+    security_contact: Annotated[
+        str | None, Setting(CONTACT, "Where weaknesses are reported.", "mailto:security@example.org")
+    ] = None
+    support_page: Annotated[
+        str | None, Setting(WEB_ADDRESS, "A page with help for users.", "https://example.org/support")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificate of a listener."""
+
+    certificate: Annotated[Path, Setting(FilePath(), "Certificate chain, PEM.", Path("tls.crt"))]
+    key: Annotated[Path, Setting(FilePath(), "Private key, PEM.", Path("tls.key"))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """An address on which the server answers. `GET /health` is answered on every one."""
+
+    address: Annotated[str, Setting(Address(), "Address to bind. `0.0.0.0` and `::` mean all.")] = "127.0.0.1"
+    port: Annotated[int, Setting(Integer(0, 65535), "Port to bind; 0 lets the system choose one.")] = 8008
+    resources: Annotated[
+        tuple[Resource, ...],
+        Setting(
+            ListOf(Choice(RESOURCES), least=1),
+            "What is served: `client` the client-server API and media, `federation` the server-server API and keys, "
+            "`console` the operator's pages and the admin API, `metrics` the Prometheus metrics.",
+        ),
+    ] = RESOURCES
+    tls: Annotated[
+        Tls | None,
+        Setting(
+            TableOf(Tls),
+            "Speak TLS with this certificate; plain HTTP without.",
+            Tls(certificate=Path("tls.crt"), key=Path("tls.key")),
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        Setting(
+            ListOf(Range()),
+            "Reverse proxies whose `X-Forwarded-For` says who the client is.",
+            (ipaddress.ip_network("127.0.0.1"),),
+        ),
+    ] = ()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the listener."""
+        return ipaddress.ip_address(self.address).is_loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """Who may make an account. Where its data will rest is said in residency.toml."""
+
+    mode: Annotated[
+        Literal["open", "token", "closed"],
+        Setting(
+            Choice(("open", "token", "closed")),
+            "`open`: everyone; `token`: who has a registration token; `closed`: only the operator makes accounts.",
+        ),
+    ] = "closed"
+    shared_secret: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_REGISTRATION_SHARED_SECRET"),
+            "Secret of `/_synapse/admin/v1/register`, by which tools make accounts. The route is off without it.",
+            Secret(file=Path("registration.secret")),
+        ),
+    ] = None
+    tokens: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_REGISTRATION_TOKENS"),
+            "Registration tokens that always hold, one a line; `#` begins a comment.",
+            Secret(file=Path("registration.tokens")),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """How long logins and what belongs to them live."""
+
+    access_token_lifetime: Annotated[
+        Duration | None,
+        Setting(Span(never=True), "Life of the access token of a client that can refresh it."),
+    ] = HOUR
+    refresh_token_lifetime: Annotated[
+        Duration | None,
+        Setting(Span(never=True), "Life of a refresh token that is not used; after it the user logs in again."),
+    ] = None
+    login_token_lifetime: Annotated[
+        Duration, Setting(Span(), "Life of the token by which a logged-in device lets another one in.")
+    ] = 2 * MINUTE
+    authentication_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a user may take for an interactive authentication, registration included.")
+    ] = 15 * MINUTE
+    transaction_id_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a repeated transaction id of a client is answered like the first time.")
+    ] = DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """Traffic with other Matrix servers. Which data may flow to whom is said in residency.toml."""
+
+    enabled: Annotated[bool, Setting(Flag(), "Whether there is any.")] = True
+    ca_file: Annotated[
+        Path | None, Setting(FilePath(), "PEM file of one more certificate authority to trust.", Path("ca.pem"))
+    ] = None
+    verify_certificates: Annotated[
+        bool, Setting(Flag(), "Whether the certificates of other servers are verified. false is for tests only.")
+    ] = True
+    allow_addresses: Annotated[
+        tuple[Network, ...],
+        Setting(
+            ListOf(Range()),
+            "Ranges exempt from the deny-list of private and loopback addresses, which holds for every outgoing "
+            "connection of the server.",
+        ),
+    ] = ()
+    request_timeout: Annotated[Duration, Setting(Span(), "How long another server may take to answer.")] = MINUTE
+    longest_backoff: Annotated[
+        Duration, Setting(Span(), "The longest pause before a server that does not answer is tried again.")
+    ] = HOUR
+    key_validity: Annotated[
+        Duration, Setting(Span(), "How long other servers may keep our signing key before they ask again.")
+    ] = DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """A bucket that holds `burst` requests and gains `per_second` of them each second."""
+
+    per_second: Annotated[float, Setting(Rate(), "Requests gained each second.")]
+    burst: Annotated[int, Setting(Integer(1, 10**6), "Requests that may come at once.")]
+
+
+def _bucket(doc: str) -> Setting:
+    return Setting(TableOf(RateLimit), doc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """How much one user, or one address where there is no user yet, may ask for. An answer says when to try again."""
+
+    enabled: Annotated[bool, Setting(Flag(), "Whether limits hold at all.")] = True
+    message: Annotated[RateLimit, _bucket("Events, redactions and state sent, by user.")] = RateLimit(
+        per_second=10, burst=50
+    )
+    login: Annotated[RateLimit, _bucket("Login attempts, by address.")] = RateLimit(per_second=0.2, burst=10)
+    login_failure: Annotated[RateLimit, _bucket("Failed logins, by account.")] = RateLimit(per_second=0.05, burst=5)
+    registration: Annotated[RateLimit, _bucket("Registrations and their checks, by address.")] = RateLimit(
+        per_second=0.2, burst=10
+    )
+    room_creation: Annotated[RateLimit, _bucket("Rooms made or upgraded, by user.")] = RateLimit(
+        per_second=0.2, burst=20
+    )
+    join: Annotated[RateLimit, _bucket("Joins and knocks, by user.")] = RateLimit(per_second=1, burst=20)
+    invite: Annotated[RateLimit, _bucket("Invitations, by user.")] = RateLimit(per_second=0.5, burst=30)
+    media: Annotated[RateLimit, _bucket("Uploads and downloads, by user.")] = RateLimit(per_second=10, burst=100)
+    keys: Annotated[RateLimit, _bucket("Uploads, queries and claims of keys, by user.")] = RateLimit(
+        per_second=10, burst=100
+    )
+    to_device: Annotated[RateLimit, _bucket("Requests that send messages to devices, by user.")] = RateLimit(
+        per_second=10, burst=100
+    )
+    ephemeral: Annotated[RateLimit, _bucket("Typing, receipts and presence, by user.")] = RateLimit(
+        per_second=20, burst=100
+    )
+    profile: Annotated[RateLimit, _bucket("Changes of a profile, by user.")] = RateLimit(per_second=0.5, burst=10)
+    directory: Annotated[RateLimit, _bucket("Searches for rooms and users, by user.")] = RateLimit(
+        per_second=2, burst=30
+    )
+    request: Annotated[RateLimit, _bucket("Everything else, by user.")] = RateLimit(per_second=50, burst=300)
+    federation: Annotated[RateLimit, _bucket("Requests of another server, by server.")] = RateLimit(
+        per_second=50, burst=500
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passwords:
+    """Passwords and the cost of their Argon2id hash, in its library's terms. Low costs are for tests only."""
+
+    minimum_length: Annotated[int, Setting(Integer(1, 512), "Characters that a new password needs.")] = 8
+    time_cost: Annotated[int, Setting(Integer(1, 1000), "Passes over the memory.")] = 3
+    memory_cost: Annotated[int, Setting(Integer(8, 2**24), "Memory of one hash, in KiB; at least 8 for each lane.")] = (
+        65536
+    )
+    parallelism: Annotated[int, Setting(Integer(1, 255), "Lanes.")] = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """A size in which thumbnails are made. `crop` fills the frame, `scale` fits into it."""
+
+    width: Annotated[int, Setting(Integer(1, 4096), "Width of the frame, in pixels.")]
+    height: Annotated[int, Setting(Integer(1, 4096), "Height of the frame, in pixels.")]
+    method: Annotated[Literal["crop", "scale"], Setting(Choice(("crop", "scale")), "How the picture is put in it.")]
+
+
+# spec: client-server-api/#thumbnails
+SPEC_THUMBNAILS = (
+    Thumbnail(width=32, height=32, method="crop"),
+    Thumbnail(width=96, height=96, method="crop"),
+    Thumbnail(width=320, height=240, method="scale"),
+    Thumbnail(width=640, height=480, method="scale"),
+    Thumbnail(width=800, height=600, method="scale"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """Uploaded files. Attachments of encrypted rooms are ciphertext here; only avatars and such can be looked into."""
+
+    max_upload: Annotated[int, Setting(Size(), "The biggest file that a user may upload.")] = 100 * MiB
+    max_download: Annotated[int, Setting(Size(), "The biggest file that is fetched from another server.")] = 100 * MiB
+    max_pixels: Annotated[
+        int,
+        Setting(Integer(1, 10**9), "Pictures with more pixels get no thumbnail: unpacked they would fill the memory."),
+    ] = 32_000_000
+    thumbnails: Annotated[
+        tuple[Thumbnail, ...],
+        Setting(TablesOf(Thumbnail), "Sizes of thumbnails, the specification's when none is named."),
+    ] = SPEC_THUMBNAILS
+    pending_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a content URI that was made before its upload waits for it.")
+    ] = DAY
+    pending_uploads: Annotated[int, Setting(Integer(1, 10_000), "How many of those one user may have.")] = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one client or server can make this one hold or wait for."""
+
+    max_body: Annotated[int, Setting(Size(low=64 * KiB), "The biggest JSON body of a client's request.")] = 4 * MiB
+    max_federation_body: Annotated[
+        int, Setting(Size(low=4 * MiB), "The biggest JSON body of another server's request.")
+    ] = 16 * MiB
+    max_headers: Annotated[int, Setting(Size(low=4 * KiB), "The most bytes of a request line and its headers.")] = (
+        32 * KiB
+    )
+    receive_timeout: Annotated[
+        Duration, Setting(Span(), "How long a client may take to send the headers, and each MiB of a body.")
+    ] = 30 * SECOND
+    idle_timeout: Annotated[Duration, Setting(Span(), "How long a connection without a request is kept.")] = 75 * SECOND
+    connections: Annotated[int, Setting(Integer(1), "Connections held at once, over all listeners.")] = 20_000
+    sync_timeout: Annotated[Duration, Setting(Span(), "The longest that `/sync` waits, whatever the client asks.")] = (
+        5 * MINUTE
+    )
+    page_size: Annotated[int, Setting(Integer(1, 10_000), "The most events or entries in one page of an answer.")] = (
+        1000
+    )
+    one_time_keys: Annotated[
+        int, Setting(Integer(50, 100_000), "One-time keys of each algorithm that are kept for a device.")
+    ] = 1000
+    devices: Annotated[int, Setting(Integer(1, 100_000), "Devices that one user may have.")] = 500
+    account_data: Annotated[int, Setting(Size(low=4 * KiB), "The biggest content of one account data entry.")] = (
+        256 * KiB
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The log. It never holds content, tokens or addresses of users."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Setting(Choice(("debug", "info", "warning", "error")), "The least important entries that are written."),
+    ] = "info"
+    format: Annotated[
+        Literal["text", "json"], Setting(Choice(("text", "json")), "`text` for people, `json` for machines.")
+    ] = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """What users can see of each other."""
+
+    directory: Annotated[
+        Literal["shared_rooms", "all", "off"],
+        Setting(
+            Choice(("shared_rooms", "all", "off")),
+            "Whom the user directory finds: users in rooms that one can see, all whose profile may flow to the "
+            "searcher's jurisdiction, or nobody.",
+        ),
+    ] = "shared_rooms"
+    presence: Annotated[bool, Setting(Flag(), "Whether presence is tracked and shown.")] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Rooms made on this server."""
+
+    default_version: Annotated[
+        str,
+        Setting(
+            Choice(tuple(str(version) for version in range(3, 13))),
+            "Room version of new rooms, unless asked otherwise.",
+        ),
+    ] = "12"
+    publish: Annotated[
+        Literal["everyone", "admins", "nobody"],
+        Setting(Choice(("everyone", "admins", "nobody")), "Who may put a room into the public room directory."),
+    ] = "everyone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encryption:
+    """What may be sent unencrypted. The list can be made shorter than the built-in one, never longer."""
+
+    allow_in_clear: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(Choice(CLEAR_EVENT_TYPES)),
+            "Types of events, state aside, that are accepted in the clear. Servers see what they say.",
+        ),
+    ] = CLEAR_EVENT_TYPES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caches:
+    """Memory of the caches. Each is bounded by bytes and counted in the metrics."""
+
+    events: Annotated[int, Setting(Size(), "Events.")] = 64 * MiB
+    state: Annotated[int, Setting(Size(), "State of rooms.")] = 64 * MiB
+    accounts: Annotated[int, Setting(Size(), "Access tokens, devices and what else is asked at each request.")] = (
+        16 * MiB
+    )
+    keys: Annotated[int, Setting(Size(), "Public keys of devices and of other servers.")] = 16 * MiB
+    database: Annotated[int, Setting(Size(), "Pages of each connection to an SQLite database.")] = 16 * MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """How the nodes' databases, which residency.toml names, are used."""
+
+    readers: Annotated[int, Setting(Integer(1, 64), "Reading connections of each SQLite node; one more writes.")] = 3
+    connections: Annotated[int, Setting(Integer(2, 1000), "Connections of each PostgreSQL node.")] = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The deployment as a whole."""
+
+    server_name: Annotated[
+        str,
+        Setting(SERVER_NAME, "The part of user ids after the colon. It can never be changed.", "example.org"),
+    ]
+    public_base_url: Annotated[
+        str | None,
+        Setting(
+            WEB_ADDRESS,
+            "Where clients reach the client-server API; `https://` and the server name when not given.",
+            "https://matrix.example.org",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path, Setting(FilePath(), "Directory of all that the server writes. Relative paths start from this file.")
+    ] = Path("data")
+    residency: Annotated[Path, Setting(FilePath(), "The residency policy.")] = Path("residency.toml")
+    signing_key: Annotated[
+        Secret,
+        Setting(
+            SecretFile("DOMICILE_SIGNING_KEY", key_suffix=""),
+            "The server's signing key: `ed25519`, the key's id and the seed in unpadded base64, with spaces between.",
+        ),
+    ] = SIGNING_KEY
+    deployment_secret: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_DEPLOYMENT_SECRET"),
+            "Secret from which the keys of keyed hashes come (directory, rate limits). Without it one is made at the "
+            "first start and kept in the data directory.",
+            Secret(file=Path("deployment.secret")),
+        ),
+    ] = None
+    conformance_mode: Annotated[
+        bool,
+        Setting(Flag(), "Accept plaintext, for conformance suites. Every listener must then be on a loopback address."),
+    ] = False
+    operator: Annotated[Operator, Setting(TableOf(Operator), "")] = field(default_factory=Operator)
+    listeners: Annotated[tuple[Listener, ...], Setting(TablesOf(Listener), "")] = (Listener(),)
+    registration: Annotated[Registration, Setting(TableOf(Registration), "")] = field(default_factory=Registration)
+    sessions: Annotated[Sessions, Setting(TableOf(Sessions), "")] = field(default_factory=Sessions)
+    federation: Annotated[Federation, Setting(TableOf(Federation), "")] = field(default_factory=Federation)
+    rate_limits: Annotated[RateLimits, Setting(TableOf(RateLimits), "")] = field(default_factory=RateLimits)
+    passwords: Annotated[Passwords, Setting(TableOf(Passwords), "")] = field(default_factory=Passwords)
+    media: Annotated[Media, Setting(TableOf(Media), "")] = field(default_factory=Media)
+    limits: Annotated[Limits, Setting(TableOf(Limits), "")] = field(default_factory=Limits)
+    users: Annotated[Users, Setting(TableOf(Users), "")] = field(default_factory=Users)
+    rooms: Annotated[Rooms, Setting(TableOf(Rooms), "")] = field(default_factory=Rooms)
+    encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
+    caches: Annotated[Caches, Setting(TableOf(Caches), "")] = field(default_factory=Caches)
+    storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)
+    log: Annotated[Log, Setting(TableOf(Log), "")] = field(default_factory=Log)
+
+    @property
+    def base_url(self) -> str:
+        """Where clients reach the client-server API, without a slash at the end."""
+        return self.public_base_url or f"https://{self.server_name}"
+
+
+def faults(settings: Settings) -> Iterator[Fault]:
+    """Mistakes that only show between several keys."""
+    yield from _listener_faults(settings)
+    if settings.passwords.memory_cost < 8 * settings.passwords.parallelism:
+        yield Fault(
+            ("passwords", "memory_cost"),
+            f"wanted at least {8 * settings.passwords.parallelism}: 8 KiB for each lane of parallelism",
+        )
+
+
+def _listener_faults(settings: Settings) -> Iterator[Fault]:
+    if not settings.listeners:
+        yield Fault(("listeners",), "wanted at least one listener")
+    taken: dict[tuple[str, int], int] = {}
+    for index, listener in enumerate(settings.listeners):
+        if settings.conformance_mode and not listener.is_loopback:
+            yield Fault(
+                ("listeners", index, "address"),
+                "conformance_mode accepts plaintext, so it listens on loopback addresses only, "
+                f'such as "127.0.0.1"; found "{listener.address}"',
+            )
+        place = (listener.address, listener.port)
+        if listener.port and place in taken:
+            yield Fault(
+                ("listeners", index, "port"),
+                f"{listener.address} port {listener.port} is taken by listeners[{taken[place]}]",
+            )
+        taken.setdefault(place, index)
