@@ -130,8 +130,14 @@ def read_keys(text: str) -> list[SigningKey]:
 
     Raises ValueError for a line that is none.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [SigningKey(key.version, key.encode()) for key in key_files.read_signing_keys(lines)]
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                keys += key_files.read_signing_keys([line])
+            except ValueError:  # its own text may quote the secret
+                raise ValueError(f"line {number} of the key file is not: ed25519 VERSION SEED") from None
+    return [SigningKey(key.version, key.encode()) for key in keys]
 
 
 def write_keys(keys: Iterable[SigningKey]) -> str:
