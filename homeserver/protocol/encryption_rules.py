@@ -1,0 +1,357 @@
+"""What may stand in an event that a server can read: that encryption is not optional, as rules.
+
+Refused is what a careful person would call a message: everything but ciphertext and a short list of types that clients
+send in the clear by design, each held to its shape so that it cannot carry a message in passing. State events stay in
+the clear, as Matrix leaves them. Nothing here can stop a sender who *wants* to be read, for letters can be packed into
+anything; it stops the app that forgot to encrypt, and the one that was told to.
+
+spec: client-server-api/#end-to-end-encryption
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, Final, NoReturn
+
+from homeserver.protocol.errors import BadJson, PlaintextRefused
+from homeserver.protocol.signing import decode_base64
+
+ENCRYPTED: Final = "m.room.encrypted"
+ENCRYPTION: Final = "m.room.encryption"
+MEGOLM: Final = "m.megolm.v1.aes-sha2"
+
+ROTATION_PERIOD_MS: Final = 7 * 24 * 60 * 60 * 1000
+"""The recommended default, and the most that a room may have. spec: client-server-api/#mroomencryption"""
+ROTATION_PERIOD_MSGS: Final = 100
+"""The recommended default, and the most that a room may have. spec: client-server-api/#mroomencryption"""
+
+_LONGEST_NAME: Final = 255
+"""Characters of an identifier, a key or another short word in the clear."""
+_LONGEST_REACTION: Final = 64
+_LONGEST_REASON: Final = 500
+_MOST_ENTRIES: Final = 50
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{43}")
+_MEGOLM_VERSION: Final = 3
+_MEGOLM_TRAILER: Final = 8 + 64
+"""Bytes of MAC and signature at the end of a Megolm message. spec: olm-megolm/megolm/#message-format"""
+
+_CIPHERTEXT_KEYS: Final = frozenset(
+    (
+        "algorithm",
+        "ciphertext",
+        "session_id",
+        "sender_key",
+        "device_id",
+        "m.relates_to",
+        "im.nheko.relations.v1.relations",
+    )
+)
+_RELATION_KEYS: Final = frozenset(
+    ("rel_type", "event_id", "key", "is_falling_back", "io.element.show_reply", "m.in_reply_to")
+)
+_TEXT_KEYS: Final = frozenset(
+    ("body", "formatted_body", "msgtype", "m.new_content", "m.text", "m.message", "url", "file")
+)
+_MESSAGE_TYPES: Final = frozenset(
+    (
+        *("m.room.message", "m.sticker", "m.reaction", "m.room.redaction"),
+        *(
+            "m.message",
+            "m.text",
+            "m.emote",
+            "m.notice",
+            "m.image",
+            "m.video",
+            "m.audio",
+            "m.voice",
+            "m.file",
+            "m.location",
+        ),
+        *("m.call.invite", "m.call.candidates", "m.call.answer", "m.call.hangup", "m.call.reject"),
+        *("m.call.negotiate", "m.call.select_answer", "m.call.sdp_stream_metadata_changed"),
+    )
+)
+_MESSAGE_TYPE_PREFIXES: Final = ("m.key.verification.", "m.poll.", "org.matrix.msc3381.", "org.matrix.msc1767.")
+
+_NOT_ENCRYPTED: Final = (
+    "Messages on this server must be end-to-end encrypted, so that nobody but the people in the room can read them. "
+    "Your app sent this one in readable form; it was neither sent on nor kept. Use an app that encrypts."
+)
+_NO_CIPHERTEXT: Final = "Your app marked this message as encrypted, but it is not: {}. It was neither sent on nor kept."
+_TOO_MUCH: Final = "Your app put more than it needs into a part of the message that is not encrypted: {}."
+
+
+# -- events
+
+
+def refuse_plaintext(
+    event_type: str,
+    content: Mapping[str, Any],
+    *,
+    is_state: bool,
+    allow_in_clear: Set[str] | None = None,
+    conformance: bool = False,
+) -> None:
+    """Raise PlaintextRefused, with words for the user, if an event has content that a server must not be able to read.
+
+    ``allow_in_clear`` is what the operator left of IN_CLEAR (None: all of it); types beyond IN_CLEAR are never
+    allowed. ``conformance`` lifts the rule altogether. Changes of m.room.encryption have a rule of their own,
+    `refuse_weaker_encryption`, and redactions of it another, `refuse_redaction`.
+    """
+    if conformance:
+        return
+    if event_type == ENCRYPTED:
+        _check_ciphertext(content)
+    elif is_state:
+        if event_type in _MESSAGE_TYPES or event_type.startswith(_MESSAGE_TYPE_PREFIXES):
+            raise PlaintextRefused(_NOT_ENCRYPTED)
+    else:
+        check_shape = _SHAPES.get(event_type)
+        if check_shape is None or (allow_in_clear is not None and event_type not in allow_in_clear):
+            raise PlaintextRefused(_NOT_ENCRYPTED)
+        check_shape(content)
+
+
+def is_plaintext(
+    event_type: str, content: Mapping[str, Any], *, is_state: bool, allow_in_clear: Set[str] | None = None
+) -> bool:
+    """Whether `refuse_plaintext` would refuse an event: for those of peers, which are not answered."""
+    try:
+        refuse_plaintext(event_type, content, is_state=is_state, allow_in_clear=allow_in_clear)
+    except PlaintextRefused:
+        return True
+    return False
+
+
+def narrowed(types: Iterable[str]) -> frozenset[str]:
+    """The types in the clear that an operator leaves. Raises ValueError naming those that never may be."""
+    chosen = frozenset(types)
+    if beyond := sorted(chosen - IN_CLEAR):
+        raise ValueError(f"never allowed in the clear: {', '.join(beyond)}")
+    return chosen
+
+
+# -- ciphertext
+
+
+def _check_ciphertext(content: Mapping[str, Any]) -> None:
+    """Whether this is the content of an m.room.encrypted event with a Megolm message, and nothing beside it.
+
+    spec: client-server-api/#mmegolmv1aes-sha2
+    """
+    if content.get("algorithm") != MEGOLM:
+        _not_ciphertext(f"its algorithm is not {MEGOLM}")
+    if not is_megolm_message(content.get("ciphertext")):
+        _not_ciphertext("it holds no ciphertext")
+    if not _is_key(content.get("session_id")):
+        _not_ciphertext("it names no session")
+    if len(content) == 3:
+        return
+    if "sender_key" in content and not _is_key(content["sender_key"]):
+        _not_ciphertext("its sender_key is no key")
+    if "device_id" in content and not _is_short(content["device_id"]):
+        _not_ciphertext("its device_id is none")
+    _check_keys(content, _CIPHERTEXT_KEYS)
+    if "m.relates_to" in content:
+        _check_relation(content["m.relates_to"])
+    if "im.nheko.relations.v1.relations" in content:
+        _check_relations(content["im.nheko.relations.v1.relations"])
+
+
+def is_megolm_message(text: object) -> bool:
+    """Whether this is the Base64 of a byte string with the parts of a Megolm message, of the right lengths.
+
+    spec: olm-megolm/megolm/#message-format
+    """
+    if not isinstance(text, str) or not text.isascii():
+        return False
+    try:
+        raw = decode_base64(text)
+    except BadJson:
+        return False
+    if raw[:2] != bytes((_MEGOLM_VERSION, 0x08)):
+        return False
+    position = _after_integer(raw, 2)[1]
+    if raw[position : position + 1] != b"\x12":
+        return False
+    length, position = _after_integer(raw, position + 1)
+    return length > 0 and position + length + _MEGOLM_TRAILER == len(raw)
+
+
+def _after_integer(raw: bytes, position: int) -> tuple[int, int]:
+    """A variable-length integer and the position behind it; of at most five bytes, what follows is then no message."""
+    value = 0
+    for shift, byte in enumerate(raw[position : position + 5]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, position + shift + 1
+    return 0, len(raw)
+
+
+def _is_key(value: object) -> bool:
+    """Whether this is 32 bytes in unpadded Base64."""
+    return isinstance(value, str) and _KEY.fullmatch(value) is not None
+
+
+def _not_ciphertext(why: str) -> NoReturn:
+    raise PlaintextRefused(_NO_CIPHERTEXT.format(why))
+
+
+# -- what is allowed in the clear
+
+
+def _check_relation(relation: object) -> None:
+    """spec: client-server-api/#definition-mrelates_to"""
+    if not isinstance(relation, Mapping):
+        _too_much("m.relates_to")
+    _check_keys(relation, _RELATION_KEYS, "m.relates_to.")
+    for name in ("rel_type", "event_id"):
+        if name in relation and not _is_short(relation[name]):
+            _too_much(f"m.relates_to.{name}")
+    if "key" in relation:
+        _check_reaction_key(relation["key"])
+    for name in ("is_falling_back", "io.element.show_reply"):
+        if not isinstance(relation.get(name, False), bool):
+            _too_much(f"m.relates_to.{name}")
+    if "m.in_reply_to" in relation:
+        reply = relation["m.in_reply_to"]
+        if not isinstance(reply, Mapping) or set(reply) != {"event_id"} or not _is_short(reply["event_id"]):
+            _too_much("m.in_reply_to")
+
+
+def _check_relations(relations: object) -> None:
+    if not isinstance(relations, list) or len(relations) > _MOST_ENTRIES:
+        _too_much("relations")
+    for relation in relations:
+        _check_relation(relation)
+
+
+def _check_reaction_key(key: object) -> None:
+    longest = _LONGEST_NAME if isinstance(key, str) and key.startswith("mxc://") else _LONGEST_REACTION
+    if not isinstance(key, str) or len(key) > longest:
+        raise PlaintextRefused("Reactions are not encrypted, and this one is too long to be a reaction")
+
+
+def _check_reaction(content: Mapping[str, Any]) -> None:
+    """An annotation and nothing else. spec: client-server-api/#mreaction"""
+    _check_keys(content, frozenset(("m.relates_to", "shortcode", "com.beeper.reaction.shortcode")))
+    relation = content.get("m.relates_to")
+    _check_relation(relation)
+    if not isinstance(relation, Mapping) or not {"rel_type", "event_id", "key"} <= relation.keys():
+        raise PlaintextRefused("A reaction must name the message that it is for, and a key")
+    if relation["rel_type"] != "m.annotation":
+        raise PlaintextRefused("A reaction must be an annotation")
+    for name in ("shortcode", "com.beeper.reaction.shortcode"):
+        if name in content:
+            _check_reaction_key(content[name])
+
+
+def _check_redaction(content: Mapping[str, Any]) -> None:
+    """The redacted event's id and a short reason, which everybody sees. spec: client-server-api/#mroomredaction"""
+    _check_keys(content, frozenset(("redacts", "reason", "org.matrix.msc3912.with_relations", "with_rel_types")))
+    if "redacts" in content and not _is_short(content["redacts"]):
+        _too_much("redacts")
+    reason = content.get("reason")
+    if reason is not None and (not isinstance(reason, str) or len(reason) > _LONGEST_REASON):
+        raise PlaintextRefused(f"The reason of a redaction is not encrypted; it may have {_LONGEST_REASON} characters")
+    for name in ("org.matrix.msc3912.with_relations", "with_rel_types"):
+        if name in content:
+            _check_short_values(name, content[name], 1)
+
+
+def _check_signalling(content: Mapping[str, Any]) -> None:
+    """Short words, numbers and relations, no text."""
+    for name, value in content.items():
+        if name in _TEXT_KEYS:
+            _too_much(name)
+        if name == "m.relates_to":
+            _check_relation(value)
+        else:
+            _check_short_values(name, value, 2)
+
+
+def _check_short_values(name: str, value: object, depth: int) -> None:
+    """Refuse anything but short strings, numbers, booleans and, down to ``depth``, small containers of them."""
+    if _is_short(name) and (value is None or isinstance(value, bool | int) or _is_short(value)):
+        return
+    if depth and isinstance(value, list) and len(value) <= _MOST_ENTRIES:
+        for each in value:
+            _check_short_values(name, each, depth - 1)
+    elif depth and isinstance(value, Mapping) and len(value) <= _MOST_ENTRIES and not _TEXT_KEYS & value.keys():
+        for key, each in value.items():
+            _check_short_values(key, each, depth - 1)
+    else:
+        _too_much(name)
+
+
+def _check_keys(content: Mapping[str, Any], allowed: Set[str], within: str = "") -> None:
+    for key in content:
+        if key not in allowed:
+            _too_much(within + key[:_LONGEST_NAME])
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME
+
+
+def _too_much(name: str) -> NoReturn:
+    raise PlaintextRefused(_TOO_MUCH.format(name))
+
+
+_SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any]], None]]] = {
+    "m.reaction": _check_reaction,
+    "m.room.redaction": _check_redaction,
+    # Ringing and declining say that there is a call. The older m.call.* are not here: they carry the addresses of the
+    # callers, and the fingerprints that authenticate the call's media, which a server could then exchange.
+    "m.rtc.notification": _check_signalling,
+    "org.matrix.msc4075.rtc.notification": _check_signalling,
+    "m.rtc.decline": _check_signalling,
+    "org.matrix.msc4310.rtc.decline": _check_signalling,
+}
+
+IN_CLEAR: Final = frozenset(_SHAPES)
+"""The types, other than of state events, that a server may read. An operator can only narrow it."""
+
+
+# -- the encryption of a room
+
+
+def refuse_weaker_encryption(
+    state_key: str, content: Mapping[str, Any], current: Mapping[str, Any] | None = None
+) -> None:
+    """Raise PlaintextRefused unless an m.room.encryption event keeps its room at least as well encrypted.
+
+    ``current`` is the content of the present m.room.encryption, None if the room has none yet.
+    spec: client-server-api/#mroomencryption
+    """
+    if state_key != "":
+        raise PlaintextRefused("The encryption of a room is set for the whole room, with an empty state_key")
+    if content.get("algorithm") != MEGOLM:
+        raise PlaintextRefused(f"Rooms on this server are encrypted with {MEGOLM}; this cannot be changed or removed")
+    for name, most in (("rotation_period_ms", ROTATION_PERIOD_MS), ("rotation_period_msgs", ROTATION_PERIOD_MSGS)):
+        before = most if current is None else _period(current.get(name), most)
+        after = content.get(name, most)
+        if type(after) is not int or after < 1:
+            raise PlaintextRefused(f"{name} must be a positive integer")
+        if after > before:
+            raise PlaintextRefused(f"{name} may be at most {before}: keys that live longer protect less")
+
+
+def _period(value: object, most: int) -> int:
+    return min(value, most) if type(value) is int and value > 0 else most
+
+
+def refuse_redaction(event_type: str, state_key: str | None) -> None:
+    """Raise PlaintextRefused if a redaction of such an event would take the encryption of a room away.
+
+    spec: client-server-api/#redactions
+    """
+    if event_type == ENCRYPTION and state_key == "":
+        raise PlaintextRefused("The encryption of a room cannot be removed")
+
+
+def is_encrypted(content: Mapping[str, Any] | None) -> bool:
+    """Whether a room with this content of m.room.encryption (None: no such event) may be joined: it is encrypted by
+    the algorithm that we insist on."""
+    return content is not None and content.get("algorithm") == MEGOLM
