@@ -24,13 +24,13 @@ class Chore(NamedTuple):
 
 
 def ask(tx: Transaction, kind: str, user_nid: int, body: bytes = b"{}") -> None:
-    """Queue a chore; whoever asks wakes its job after the commit (``server.wakeups.wake(key(node, kind))``)."""
+    """Queue a chore; whoever asks wakes its job after the commit (``server.wakeups.wake(key(node.name, kind))``)."""
     tx.later("INSERT INTO chores (kind, user_nid, body) VALUES (?, ?, ?)", [(kind, user_nid, body)])
 
 
-def key(node: str, kind: str) -> tuple[str, str]:
+def key(node: str, kind: str) -> tuple[str, str, str]:
     """What the job of a kind waits for in ``server.wakeups``."""
-    return (node, f"chore:{kind}")
+    return ("chore", node, kind)
 
 
 async def waiting(tx: Transaction, kind: str, limit: int) -> list[Chore]:
