@@ -83,6 +83,11 @@ class Incoming(AsyncIterator[bytes]):
         """Bytes that are still to come; None when only the sender knows."""
         return None if self.declared is None else self.declared - self.received
 
+    @property
+    def failed(self) -> bool:
+        """Whether the rest of it will not come."""
+        return self._error is not None
+
     # The connection's side
 
     def feed(self, piece: bytes) -> None:

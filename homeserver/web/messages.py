@@ -129,13 +129,13 @@ class Request:
         method: str,
         target: str,
         headers: Mapping[bytes, bytes],
-        incoming: Incoming,
         address: str = "",
+        incoming: Incoming | None = None,
     ) -> None:
         self.method = method
         self.path, _, self.query_text = target.partition("?")
         self.headers = headers  # names in lower case
-        self.incoming = incoming
+        self.incoming = Incoming(0, 0) if incoming is None else incoming
         self.address = address
         self.args: dict[str, str] = {}
         self.template = ""
