@@ -1,0 +1,141 @@
+"""The documents: their links lead somewhere, what they name exists, no file names somebody's machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+NAMED_SCRIPT = re.compile(r"(?<![\w/.-])(?:\./)?(scripts/[a-z][\w.-]*)")
+NAMED_MODULE = re.compile(r"`([\w/]+/[\w/]*\.py)`|`((?:homeserver|federation|config|tests)/\w[\w/]*)`")
+LOCKED = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
+
+
+def documents() -> list[Path]:
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a page's headings, as a forge makes them."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+@cache
+def committed() -> tuple[Path, ...]:
+    """Every file that is, or is about to be, in the repository."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return tuple(path for path in (ROOT / entry for entry in listed.split("\0") if entry) if path.is_file())
+
+
+def text_of(path: Path) -> str:
+    content = path.read_bytes()
+    return "" if b"\0" in content else content.decode(errors="replace")
+
+
+@pytest.mark.parametrize("path", documents(), ids=name)
+def test_links_lead_somewhere(path: Path) -> None:
+    broken = []
+    for target, anchor in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
+        page = (path.parent / target).resolve() if target else path
+        if not page.exists() or (anchor and page.suffix == ".md" and anchor not in headings(page)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", documents(), ids=name)
+def test_named_scripts_and_modules_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    scripts = {script for script in NAMED_SCRIPT.findall(text) if not os.access(ROOT / script, os.X_OK)}
+    modules = {first or second for first, second in NAMED_MODULE.findall(text)}
+    lacking = {module for module in modules if not any((top / module).exists() for top in (ROOT, ROOT / "homeserver"))}
+    assert sorted(scripts | lacking) == []
+
+
+def test_decisions_are_numbered_listed_and_of_one_form() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(page for page in folder.glob("*.md") if page.name not in {"README.md", "0000-template.md"})
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^## .+$", (folder / "0000-template.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        title = re.match(
+            r"# (\d+)\. (.+)\n\nStatus: (accepted|proposed|replaced by \[\d+\]\(\S+\))\. Date: \d{4}-", text
+        )
+        assert title, page.name
+        status = title[3].split(" by ")[0]
+        assert re.search(rf"\[{title[1]}\]\({page.name}\) \| {re.escape(title[2])} \| {status}", index), page.name
+        assert re.findall(r"^## .+$", text, re.MULTILINE) == parts, page.name
+
+
+def test_every_script_runs_and_says_what_it_does() -> None:
+    for path in sorted((ROOT / "scripts").iterdir()):
+        if path.is_file() and path in committed():
+            first, second = path.read_text(encoding="utf-8").split("\n")[:2]
+            assert first.startswith("#!"), path.name
+            assert second.startswith(("# ", '"""')), path.name
+            assert os.access(path, os.X_OK), path.name
+
+
+PLACE = re.compile(r"(?<![\w.~}>-])/(?:work|root|tmp/brief|(?:home|Users)/[a-z]\w*)/")
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    found = [
+        f"{name(path)}:{number}: {line.strip()[:100]}"
+        for path in committed()
+        if path != Path(__file__)
+        for number, line in enumerate(text_of(path).splitlines(), start=1)
+        if PLACE.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["see /work" + "/notes", "cd /root" + "/x", "`/work" + "/main/.venv`", '"/home' + '/me/x"', "/tmp/brief" + "/"],
+)
+def test_such_a_place_is_seen(line: str) -> None:
+    assert PLACE.search(line)
+
+
+@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", ""), ("requirements-dev.lock", "dev")])
+def test_the_lock_fits_the_project(lock: str, extra: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    locked = {canonicalize_name(found): version for found, version in LOCKED.findall(text)}
+    for requirement in map(Requirement, wanted):
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement} is not locked: scripts/lock"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} is locked at {version}"
+
+
+def test_the_locks_agree_and_pin_by_hash_without_naming_a_registry() -> None:
+    running, testing = (
+        (ROOT / lock).read_text(encoding="utf-8") for lock in ("requirements.lock", "requirements-dev.lock")
+    )
+    assert set(LOCKED.findall(running)) <= set(LOCKED.findall(testing))
+    for text in (running, testing):
+        entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+        assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+        assert "://" not in text
+        assert "--index" not in text
