@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from nacl.signing import SigningKey
-
 from config.policy import Policy
 from config.settings import Settings
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.telemetry import Telemetry
@@ -51,13 +50,9 @@ class CurrentPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The keys of the deployment: it signs with ``key`` under ``key_id`` (``ed25519:…``).
-
-    ``secret`` keys every hash that must not be guessable from outside.
-    """
+    """The deployment's name and keys: it signs with ``key``; ``secret`` keys every hash that must not be guessed."""
 
     server_name: str
-    key_id: str
     key: SigningKey
     secret: bytes
 

@@ -283,6 +283,10 @@ class NodeUnavailable(Refusal):
         self.node = node
 
 
+class CommitUnknown(NodeUnavailable):
+    """The node was lost while it committed: whether it did can be told only when it is back."""
+
+
 class ResidencyViolation(Refusal):
     """A row was about to rest where its owner is not pinned. Always a fault of ours: logged, counted, refused."""
 

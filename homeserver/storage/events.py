@@ -153,6 +153,14 @@ async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEv
     return found
 
 
+async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | None:
+    """The highest position that any of the events has in the timeline."""
+    if not event_ids:
+        return None
+    row = await tx.one(f"SELECT MAX(pos) FROM events WHERE event_id IN ({_marks(event_ids)})", *event_ids)
+    return None if row is None or row[0] is None else int(row[0])
+
+
 async def timeline_backwards(
     tx: Transaction, room_nid: int, upto: int, after: int | None, limit: int
 ) -> list[StoredEvent]:
@@ -216,6 +224,11 @@ async def transaction_event(tx: Transaction, txn_key: bytes) -> str | None:
     """The event that came of a transaction id before."""
     row = await tx.one("SELECT event_id FROM event_transactions WHERE txn_key = ?", txn_key)
     return None if row is None else str(row[0])
+
+
+async def transaction_keys(tx: Transaction) -> list[bytes]:
+    """All transaction keys that are remembered."""
+    return [row[0] for row in await tx.all("SELECT txn_key FROM event_transactions")]
 
 
 def remember_transactions(tx: Transaction, rows: Sequence[tuple[bytes, str, str, int]]) -> None:

@@ -48,10 +48,12 @@ class Node:
         """Run ``fn(tx, …)`` and commit. ``fn`` may run again when the database asks for it; it takes no positions."""
         return await self.engine.write(fn, *args, **kw)
 
-    async def advance(self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs) -> T:
+    async def advance(
+        self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs
+    ) -> T:
         """Like `write`, for transactions that take positions: one at a time, announced before the next begins."""
+        await self.start()
         async with self._order:
-            await self.start()
             return await self.engine.write(fn, *args, **kw)
 
     async def start(self) -> None:

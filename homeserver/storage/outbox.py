@@ -56,7 +56,7 @@ async def waiting(tx: Transaction, destination: str, after: int, limit: int) -> 
 async def depth(tx: Transaction) -> dict[str, int]:
     """How many parcels wait for each node."""
     rows = await tx.all("SELECT destination, COUNT(*) FROM outbox GROUP BY destination")
-    return {destination: count for destination, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 async def clear(tx: Transaction, destination: str, upto: int) -> None:

@@ -9,7 +9,7 @@ from homeserver.storage.users import NID_OF
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from homeserver.storage.engine import Transaction
+    from homeserver.storage.engine import Row, Transaction
 
 
 class StoredRoom(NamedTuple):
@@ -42,7 +42,7 @@ class StoredMembership(NamedTuple):
 _ROOM = "room_nid, room_id, version, home, tips, state_group, published, history_before"
 
 
-def _room(row: tuple[int, str, str, str | None, str, int | None, int, int | None]) -> StoredRoom:
+def _room(row: Row) -> StoredRoom:
     room_nid, room_id, version, home, tips, state_group, published, history_before = row
     return StoredRoom(
         room_nid, room_id, version, home, tuple(tips.split()), state_group, bool(published), history_before
@@ -65,19 +65,30 @@ async def find(tx: Transaction, room_id: str) -> StoredRoom | None:
     return None if row is None else _room(row)
 
 
+async def by_nid(tx: Transaction, room_nid: int) -> StoredRoom:
+    """A room by its row id."""
+    row = await tx.one(f"SELECT {_ROOM} FROM rooms WHERE room_nid = ?", room_nid)
+    assert row is not None
+    return _room(row)
+
+
+async def unfinished(tx: Transaction) -> list[StoredRoom]:
+    """The replicas of which older history has yet to be copied."""
+    return [_room(row) for row in await tx.all(f"SELECT {_ROOM} FROM rooms WHERE history_before IS NOT NULL")]
+
+
 async def ids(tx: Transaction, room_nids: Collection[int]) -> dict[int, str]:
     """Room ids by row id."""
     if not room_nids:
         return {}
     marks = ",".join("?" * len(room_nids))
-    return dict(await tx.all(f"SELECT room_nid, room_id FROM rooms WHERE room_nid IN ({marks})", *room_nids))  # type: ignore[arg-type]
+    rows = await tx.all(f"SELECT room_nid, room_id FROM rooms WHERE room_nid IN ({marks})", *room_nids)
+    return {row[0]: row[1] for row in rows}
 
 
 def advance(tx: Transaction, room_nid: int, tips: Sequence[str], state_group: int | None) -> None:
     """Queue the room's new forward extremities and the snapshot of its current state."""
-    tx.later(
-        "UPDATE rooms SET tips = ?, state_group = ? WHERE room_nid = ?", [(" ".join(tips), state_group, room_nid)]
-    )
+    tx.later("UPDATE rooms SET tips = ?, state_group = ? WHERE room_nid = ?", [(" ".join(tips), state_group, room_nid)])
 
 
 def set_history_before(tx: Transaction, room_nid: int, before: int | None) -> None:
@@ -92,10 +103,7 @@ async def publish(tx: Transaction, room_nid: int, published: bool) -> None:
 
 async def published(tx: Transaction, home: str) -> list[StoredRoom]:
     """The rooms in the room directory whose home is this node."""
-    return [
-        _room(row)  # type: ignore[arg-type]
-        for row in await tx.all(f"SELECT {_ROOM} FROM rooms WHERE published = 1 AND home = ?", home)
-    ]
+    return [_room(row) for row in await tx.all(f"SELECT {_ROOM} FROM rooms WHERE published = 1 AND home = ?", home)]
 
 
 # members ------------------------------------------------------------------------------------
@@ -178,7 +186,12 @@ async def nodes_sharing(tx: Transaction, user_nid: int) -> list[str]:
 async def nodes(tx: Transaction, room_nid: int) -> dict[str, int]:
     """How many joined members of a room each node has."""
     rows = await tx.all("SELECT node, members FROM room_nodes WHERE room_nid = ? AND members > 0", room_nid)
-    return {node: count for node, count in rows}
+    return {row[0]: row[1] for row in rows}
+
+
+def clear_nodes(tx: Transaction, room_nid: int) -> None:
+    """Queue that no node has members in a room."""
+    tx.later("DELETE FROM room_nodes WHERE room_nid = ?", [(room_nid,)])
 
 
 def set_nodes(tx: Transaction, rows: Sequence[tuple[int, str, int]]) -> None:
@@ -210,7 +223,7 @@ async def invitations(tx: Transaction, user_nid: int, room_nids: Collection[int]
     rows = await tx.all(
         f"SELECT room_nid, state FROM invitations WHERE user_nid = ? AND room_nid IN ({marks})", user_nid, *room_nids
     )
-    return {room_nid: state for room_nid, state in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 # aliases ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.storage.engine import Transaction
 
@@ -44,34 +44,44 @@ class Group:
             group = group.parent
 
 
-def insert_group(
-    tx: Transaction,
-    room_nid: int,
-    group: Group,
-    previous: Group | None,
-    changes: Iterable[tuple[str, str, int]],
-) -> None:
-    """Queue a snapshot: that of ``previous`` with ``changes`` (type, state key, row id) on top.
+@dataclass(frozen=True, slots=True)
+class NewGroup:
+    """A snapshot to be written: that of ``previous`` with ``changes`` (type, state key, row id) on top.
 
     ``previous`` is the snapshot from which ``group`` was made by `Group.successor`, or None for a root, whose changes
     are the whole state.
     """
-    parent = group.parent
+
+    room_nid: int
+    group: Group
+    previous: Group | None
+    changes: Sequence[tuple[str, str, int]]
+
+
+def insert_groups(tx: Transaction, groups: Sequence[NewGroup]) -> None:
+    """Queue snapshots, ancestors before descendants."""
     tx.later(
         "INSERT INTO state_groups (group_nid, room_nid, parent_nid, depth) VALUES (?, ?, ?, ?)",
-        [(group.nid, room_nid, None if parent is None else parent.nid, group.depth)],
+        [
+            (new.group.nid, new.room_nid, None if new.group.parent is None else new.group.parent.nid, new.group.depth)
+            for new in groups
+        ],
     )
     tx.later(
         "INSERT INTO state_group_entries (group_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)",
-        [(group.nid, *change) for change in changes],
+        [(new.group.nid, *change) for new in groups for change in new.changes],
     )
-    if previous is not None:
-        tx.later(
-            "INSERT INTO state_group_entries (group_nid, type, state_key, event_nid)"
-            " SELECT CAST(? AS BIGINT), type, state_key, event_nid FROM state_group_entries WHERE group_nid = ?"
-            " ON CONFLICT DO NOTHING",
-            [(group.nid, piece.nid) for piece in previous.between(parent)],
-        )
+    tx.later(  # what lies between the snapshot and the ancestor it is stored against, newest first
+        "INSERT INTO state_group_entries (group_nid, type, state_key, event_nid)"
+        " SELECT CAST(? AS BIGINT), type, state_key, event_nid FROM state_group_entries WHERE group_nid = ?"
+        " ON CONFLICT DO NOTHING",
+        [
+            (new.group.nid, piece.nid)
+            for new in groups
+            if new.previous is not None
+            for piece in new.previous.between(new.group.parent)
+        ],
+    )
 
 
 async def load_group(tx: Transaction, group_nid: int) -> Group:
@@ -108,24 +118,28 @@ async def group_state(tx: Transaction, group: Group) -> dict[StateKey, int]:
     return state
 
 
-def change_current(
-    tx: Transaction, room_nid: int, pos: int, changes: Mapping[StateKey, int | None]
-) -> None:
-    """Queue what the current state became at ``pos``: key to row id, or None where the key left the state."""
+def change_current(tx: Transaction, changes: Sequence[tuple[int, int, str, str, int | None]]) -> None:
+    """Queue what current states became, in order: (room_nid, pos, type, state key, row id); None: it left the state."""
+    last = {(room_nid, kind, state_key): nid for room_nid, _, kind, state_key, nid in changes}
     tx.later(
         "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (room_nid, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
-        [(room_nid, *key, nid) for key, nid in changes.items() if nid is not None],
+        [(*key, nid) for key, nid in last.items() if nid is not None],
     )
     tx.later(
         "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?",
-        [(room_nid, *key) for key, nid in changes.items() if nid is None],
+        [key for key, nid in last.items() if nid is None],
     )
     tx.later(
         "INSERT INTO state_changes (room_nid, pos, type, state_key, event_nid) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (room_nid, pos, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
-        [(room_nid, pos, *key, nid) for key, nid in changes.items()],
+        changes,
     )
+
+
+def clear_current(tx: Transaction, room_nid: int) -> None:
+    """Queue that a room's current state is empty, before it is written anew."""
+    tx.later("DELETE FROM current_state WHERE room_nid = ?", [(room_nid,)])
 
 
 async def current(tx: Transaction, room_nid: int) -> list[tuple[str, str, int, str]]:
@@ -140,13 +154,10 @@ async def current(tx: Transaction, room_nid: int) -> list[tuple[str, str, int, s
     ]
 
 
-async def changes_between(
-    tx: Transaction, room_nid: int, after: int, upto: int
-) -> dict[StateKey, int | None]:
+async def changes_between(tx: Transaction, room_nid: int, after: int, upto: int) -> dict[StateKey, int | None]:
     """What the current state became with ``after < pos <= upto``, the last change of each key."""
     rows = await tx.all(
-        "SELECT type, state_key, event_nid FROM state_changes WHERE room_nid = ? AND pos > ? AND pos <= ?"
-        " ORDER BY pos",
+        "SELECT type, state_key, event_nid FROM state_changes WHERE room_nid = ? AND pos > ? AND pos <= ? ORDER BY pos",
         room_nid,
         after,
         upto,
@@ -194,9 +205,7 @@ async def history_of_key(tx: Transaction, room_nid: int, kind: str, state_key: s
     ]
 
 
-async def entries(
-    tx: Transaction, room_nid: int, keys: Collection[StateKey]
-) -> dict[StateKey, int]:
+async def entries(tx: Transaction, room_nid: int, keys: Collection[StateKey]) -> dict[StateKey, int]:
     """Chosen entries of the current state."""
     if not keys:
         return {}

@@ -59,7 +59,7 @@ class Changes:
 
     def __init__(self, floor: int, capacity: int = 20_000) -> None:
         self._capacity = capacity
-        self._floor = {stream: floor for stream in Stream}
+        self._floor = dict.fromkeys(Stream, floor)
         self._last: dict[Stream, OrderedDict[int, int]] = {stream: OrderedDict() for stream in Stream}
 
     def note(self, stream: Stream, keys: Iterable[int], pos: int) -> None:

@@ -25,7 +25,7 @@ async def nids(tx: Transaction, user_ids: Collection[str]) -> dict[str, int]:
         return {}
     marks = ",".join("?" * len(user_ids))
     rows = await tx.all(f"SELECT user_id, user_nid FROM users WHERE user_id IN ({marks})", *user_ids)
-    return {user_id: user_nid for user_id, user_nid in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def intern(tx: Transaction, user_ids: Collection[str]) -> None:
@@ -54,3 +54,17 @@ async def resident(tx: Transaction, user_id: str) -> int | None:
         user_id,
     )
     return None if row is None else int(row[0])
+
+
+async def residents_among(tx: Transaction, user_ids: Collection[str]) -> list[int]:
+    """Row ids of those of the users who are residents of this node."""
+    found: list[int] = []
+    wanted = list(user_ids)
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        marks = ",".join("?" * len(part))
+        rows = await tx.all(
+            f"SELECT user_nid FROM users JOIN residents USING (user_nid) WHERE user_id IN ({marks})", *part
+        )
+        found += [int(row[0]) for row in rows]
+    return found

@@ -1,0 +1,424 @@
+"""The only way that an event enters a database.
+
+Events of all rooms of a node that are ready at the same time are committed together, in the order in which they were
+submitted: one transaction of two trips, however many they are (group commit). Readers see them, sleepers are woken and
+the senders are answered after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.rooms.state import RECENT, Rooms, Timed
+from homeserver.storage import events, outbox, rooms, state, streams, users
+from homeserver.storage.events import NewEvent, Verdict
+from homeserver.storage.state import Group, NewGroup
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.event_view import StateKey
+    from homeserver.protocol.events import Event
+    from homeserver.rooms.state import Entry, Room, Snapshot
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.outbox import NewParcel
+
+log = structlog.get_logger("rooms.persist")
+
+BATCH = 256
+"""Events in one transaction at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """What a membership became, by which entry of the state (None: the entry went).
+
+    ``resident`` is the member's row id when they are pinned to this node; ``stripped`` what an invited or knocking
+    resident may see of the room (a JSON array).
+    """
+
+    user_id: str
+    membership: str
+    entry: Entry | None
+    resident: int | None
+    stripped: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """What a redaction leaves of its target."""
+
+    event: Event
+    unsigned: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStep:
+    """A new snapshot: ``previous`` with ``changes`` on top; None as ``previous``: the changes are all of it."""
+
+    group: Group
+    previous: Group | None
+    changes: Mapping[StateKey, Entry]
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One event on its way into a node's replica of a room.
+
+    ``after`` is the room after it; ``changes`` is what that does to the current state (None: the key goes).
+    ``group`` is the state after the event itself. ``nid`` may be known before: an event that was outside the timeline.
+    """
+
+    room: Room
+    event: Event
+    after: Snapshot
+    group: Group
+    verdict: Verdict = Verdict.ACCEPTED
+    timeline: bool = True
+    entry: Entry | None = None
+    changes: Mapping[StateKey, Entry | None] = field(default_factory=dict)
+    groups: Sequence[GroupStep] = ()
+    unsigned: bytes | None = None
+    txn_key: bytes | None = None
+    redacted: Redacted | None = None
+    members: Sequence[MemberChange] = ()
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    relation: tuple[str, str] | None = None
+    parcels: Sequence[NewParcel] = ()
+    nid: int | None = None
+    pos: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Submission:
+    """Steps that are committed together or not at all. ``also`` queues what belongs into the same transaction."""
+
+    steps: Sequence[Step]
+    done: asyncio.Future[None]
+    also: Callable[[Transaction], None] | None = None
+
+
+class Persister:
+    """What waits to be committed on one node (``node.memory(Persister)``). One task at a time empties it.
+
+    ``one_by_one``: so many submissions at the front were refused together and are tried alone.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Submission] = []
+        self.one_by_one = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+def submit(
+    server: Server, node: Node, steps: Sequence[Step], also: Callable[[Transaction], None] | None = None
+) -> asyncio.Future[None]:
+    """Put steps in the queue and move the heads of their rooms; the result comes after the commit.
+
+    Does not wait, so that whoever built a step from a head can submit it before anyone else sees that head.
+    The future fails with NodeUnavailable, or with what the database had against an event.
+    """
+    persister = node.memory(Persister)
+    memory = node.memory(Rooms)
+    for step in steps:
+        memory.begin(step.room)
+        step.room.head = step.after
+    submission = Submission(steps, asyncio.get_running_loop().create_future(), also)
+    persister.waiting.append(submission)
+    if persister.task is None:
+        persister.task = asyncio.get_running_loop().create_task(_empty(server, node, persister))
+    return submission.done
+
+
+async def commit(
+    server: Server, node: Node, steps: Sequence[Step], also: Callable[[Transaction], None] | None = None
+) -> None:
+    """Submit and wait; the commit goes on when the caller is cancelled."""
+    await asyncio.shield(submit(server, node, steps, also))
+
+
+async def _empty(server: Server, node: Node, persister: Persister) -> None:
+    try:
+        while persister.waiting:
+            batch = _take(persister)
+            try:
+                await node.advance(_write, server, node, batch)
+            except NodeUnavailable as error:
+                _fail(node, [*batch, *persister.waiting], error)
+                persister.waiting.clear()
+            except Exception as error:
+                _retreat(node, persister, batch, error)
+    finally:
+        persister.task = None
+
+
+def _take(persister: Persister) -> list[Submission]:
+    """The next submissions to commit together; at least one."""
+    count, size = 0, 0
+    limit = 1 if persister.one_by_one else BATCH
+    for submission in persister.waiting:
+        size += len(submission.steps)
+        if count and size > limit:
+            break
+        count += 1
+    batch, persister.waiting = persister.waiting[:count], persister.waiting[count:]
+    persister.one_by_one = max(0, persister.one_by_one - count)
+    return batch
+
+
+def _retreat(node: Node, persister: Persister, batch: list[Submission], error: Exception) -> None:
+    """The database refused a batch: try its submissions one by one, so that one event does not take others with it."""
+    if len(batch) > 1:
+        persister.waiting[:0] = batch
+        persister.one_by_one = len(batch)
+        return
+    log.error("event refused by the database", node=node.name, exc_info=error)
+    _fail(node, _dependent(batch[0], persister), error)
+
+
+def _dependent(failed: Submission, persister: Persister) -> list[Submission]:
+    """A failed submission and those in the queue that were built on top of it; they leave the queue."""
+    broken = {step.room for step in failed.steps}
+    gone = [failed]
+    for submission in list(persister.waiting):
+        if broken & {step.room for step in submission.steps}:
+            broken |= {step.room for step in submission.steps}
+            gone.append(submission)
+            persister.waiting.remove(submission)
+    return gone
+
+
+def _fail(node: Node, submissions: Iterable[Submission], error: Exception) -> None:
+    memory = node.memory(Rooms)
+    for submission in submissions:
+        for step in submission.steps:
+            step.room.reset()
+            memory.end(step.room)
+        if not submission.done.done():
+            submission.done.set_exception(error)
+            submission.done.exception()  # seen: a sender who went away does not ask for it
+
+
+# the transaction ----------------------------------------------------------------------------
+
+
+async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Submission]) -> None:
+    steps = [step for submission in batch for step in submission.steps]
+    parcels = [parcel for step in steps for parcel in step.parcels]
+    positions = sum(1 + len(step.groups) for step in steps) + len(parcels)
+    first = await streams.allocate(tx, positions)
+    following = _number(steps, first)
+    _write_events(tx, server, steps)
+    _write_state(tx, steps)
+    _write_members(tx, steps)
+    outbox.put(
+        tx,
+        following,
+        [
+            parcel._replace(room_nid=step.room.nid, event_nid=step.nid) if parcel.event_nid is None else parcel
+            for step in steps
+            for parcel in step.parcels
+        ],
+    )
+    for submission in batch:
+        if submission.also is not None:
+            submission.also(tx)
+    tx.after_commit(lambda: _publish(server, node, batch, first + positions - 1, bool(parcels)))
+
+
+def _number(steps: Sequence[Step], first: int) -> int:
+    """Give row ids and positions to events and snapshots; returns the next free position."""
+    following = first
+    for step in steps:
+        step.pos = following if step.timeline else None
+        if step.nid is None or step.nid >= first:  # the latter: numbered by an attempt that was rolled back
+            step.nid = following
+        following += 1
+        if step.entry is not None:
+            step.entry.nid = step.nid
+        for new in step.groups:
+            new.group.nid = following
+            following += 1
+    return following
+
+
+def _write_events(tx: Transaction, server: Server, steps: Sequence[Step]) -> None:
+    users.intern(tx, {name for step in steps for name in _people(step)})
+    events.insert(
+        tx,
+        [
+            NewEvent(
+                step.nid or 0,
+                step.event.event_id,
+                step.room.nid,
+                step.pos,
+                step.event.depth,
+                step.event.origin_server_ts,
+                step.event.type,
+                step.event.state_key,
+                step.event.sender,
+                step.group.nid,
+                step.verdict,
+                step.event.client,
+                step.event.rest,
+                step.unsigned,
+            )
+            for step in steps
+        ],
+    )
+    events.remember_transactions(
+        tx,
+        [
+            (step.txn_key, step.event.sender, step.event.event_id, server.clock.now_ms())
+            for step in steps
+            if step.txn_key is not None
+        ],
+    )
+    events.replace_bytes(
+        tx,
+        [
+            (step.redacted.event.client, step.redacted.event.rest, step.redacted.unsigned, step.redacted.event.event_id)
+            for step in steps
+            if step.redacted is not None
+        ],
+    )
+    events.relate(
+        tx,
+        [
+            (step.relation[1], step.nid or 0, step.room.nid, step.relation[0], step.event.type, step.event.sender)
+            for step in steps
+            if step.relation is not None
+        ],
+    )
+
+
+def _people(step: Step) -> Iterable[str]:
+    """The users that an event names and who may be new to this node."""
+    for member in step.members:
+        yield member.user_id
+    if ("m.room.member", step.event.sender) not in step.room.now.state:
+        yield step.event.sender
+
+
+def _write_state(tx: Transaction, steps: Sequence[Step]) -> None:
+    state.insert_groups(
+        tx,
+        [
+            NewGroup(
+                step.room.nid,
+                new.group,
+                new.previous,
+                [(*key, entry.nid or 0) for key, entry in new.changes.items()],
+            )
+            for step in steps
+            for new in step.groups
+        ],
+    )
+    state.change_current(
+        tx,
+        [
+            (step.room.nid, step.pos or 0, *key, None if entry is None else entry.nid)
+            for step in steps
+            for key, entry in step.changes.items()
+        ],
+    )
+    for room, last in {step.room: step.after for step in steps}.items():
+        rooms.advance(tx, room.nid, list(last.tips), last.group.nid)
+
+
+def _write_members(tx: Transaction, steps: Sequence[Step]) -> None:
+    rooms.set_membership(
+        tx,
+        [
+            (
+                member.user_id,
+                step.room.nid,
+                member.membership,
+                (step.nid if member.entry is None else member.entry.nid) or 0,
+                step.pos or 0,
+            )
+            for step in steps
+            for member in step.members
+        ],
+    )
+    rooms.set_nodes(tx, [(step.room.nid, node, count) for step in steps for node, count in step.nodes.items()])
+    for step in steps:
+        for member in step.members:
+            if member.resident is not None and member.stripped is not None:
+                rooms.invite(tx, member.user_id, step.room.nid, member.stripped)
+
+
+# after the commit ---------------------------------------------------------------------------
+
+
+def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, shipped: bool) -> None:
+    memory = node.memory(Rooms)
+    touched: set[Room] = set()
+    people: set[int] = set()
+    for submission in batch:
+        for step in submission.steps:
+            _show(step)
+            touched.add(step.room)
+            people.update(member.resident for member in step.members if member.resident is not None)
+    node.announce(pos, [(Stream.TIMELINE, [room.nid for room in touched]), (Stream.MEMBERSHIP, people)])
+    for user_nid in people.union(*(room.residents.values() for room in touched)):
+        server.wakeups.wake((node.name, user_nid))
+    if shipped:
+        server.wakeups.wake(("outbox", node.name))
+    for submission in batch:
+        for step in submission.steps:
+            memory.end(step.room)
+        if not submission.done.done():
+            submission.done.set_result(None)
+
+
+def _show(step: Step) -> None:
+    """Let readers see a committed event."""
+    room, event = step.room, step.event
+    room.now = step.after
+    if step.timeline and step.verdict is Verdict.ACCEPTED:
+        assert step.pos is not None
+        assert step.nid is not None
+        if len(room.recent) >= RECENT:
+            room.recent_floor = room.recent.popleft().pos
+        room.recent.append(
+            Timed(
+                step.pos,
+                step.nid,
+                event.event_id,
+                event.type,
+                event.state_key,
+                event.sender,
+                event.origin_server_ts,
+                event.client,
+                step.unsigned,
+            )
+        )
+    for member in step.members:
+        if member.resident is not None and member.membership == "join":
+            room.residents[member.user_id] = member.resident
+        else:
+            room.residents.pop(member.user_id, None)
+    if step.redacted is not None:
+        _blank(room, step.redacted)
+
+
+def _blank(room: Room, redacted: Redacted) -> None:
+    """Replace what is in memory of a redacted event."""
+    event = redacted.event
+    for entry in room.recent:
+        if entry.event_id == event.event_id:
+            entry.client, entry.unsigned, entry.shown = event.client, redacted.unsigned, None
+    if event.state_key is not None:
+        for snapshot in (room.now, room.head):
+            entry_ = snapshot.state.get((event.type, event.state_key))
+            if entry_ is not None and entry_.event_id == event.event_id:
+                entry_.event = event

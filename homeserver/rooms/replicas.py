@@ -1,0 +1,202 @@
+"""Shipping: what was made true on one node reaches the others once, in order, whoever is killed.
+
+One task per pair of nodes reads the source's outbox and has each parcel applied to the destination; the position up to
+which that is done is written in the destination's own transaction. A destination that is down costs a timer.
+
+The one service that reads one node and writes another. Each parcel is asked of the policy here once more, as the
+second lock behind the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from config.residency import DataClass
+from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.protocol.events import from_stored
+from homeserver.protocol.versions import rules_of
+from homeserver.rooms import invitations, seeding
+from homeserver.rooms.receive import receive
+from homeserver.storage import events, outbox, rooms
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.rooms.seeding import Mark
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.outbox import Parcel
+
+log = structlog.get_logger("rooms.replicas")
+
+AT_ONCE = 200
+"""Parcels that are read together."""
+
+RETRY_AFTER = 1.0
+"""Seconds until a node that is down, or a parcel that is held back, is tried again."""
+
+CATCH_UP = 10.0
+"""Seconds that a request waits for its own effect to reach its node, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How a kind of parcel is applied, as which class of data it travels, and whether it may be dropped.
+
+    ``apply(server, source, destination, parcel, mark)`` calls ``mark(tx)`` in the destination's transaction; it returns
+    the future of that transaction's commit if it did not wait for it. A parcel that the policy no longer allows is
+    dropped if it is ``fleeting``; otherwise the stream of parcels waits.
+    """
+
+    data_class: DataClass
+    apply: Callable[[Server, Node, Node, Parcel, Mark], Awaitable[asyncio.Future[None] | None]]
+    fleeting: bool = False
+
+
+async def _apply_room(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
+    assert parcel.room_nid is not None
+    assert parcel.event_nid is not None
+    await seeding.plant(server, source, destination, parcel.room_nid, parcel.event_nid, mark)
+    server.jobs.poke(HISTORY_JOB)
+
+
+async def _apply_member(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
+    assert parcel.room_nid is not None
+    assert parcel.event_nid is not None
+    room = await source.read(rooms.by_nid, parcel.room_nid)
+    (event,) = await source.read(events.by_nids, [parcel.event_nid])
+    await invitations.take(server, destination, room, event, parcel.body, mark)
+
+
+async def _apply_event(
+    server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark
+) -> asyncio.Future[None] | None:
+    """Have an event received; None when the destination has it, and the mark has been made."""
+    assert parcel.event_nid is not None
+    assert parcel.room_nid is not None
+    room = await source.read(rooms.by_nid, parcel.room_nid)
+    (row,) = await source.read(events.by_nids, [parcel.event_nid])
+    event = from_stored(rules_of(room.version), room.room_id, row.client, row.rest)
+    try:
+        done = await receive(server, destination, room.room_id, event, txn_key=parcel.body, also=mark)
+    except NotFound:  # the destination gave the room up meanwhile
+        done = None
+    if done is None:
+        await destination.write(_only, mark)
+    return done
+
+
+async def _only(tx: object, mark: Mark) -> None:
+    mark(tx)  # type: ignore[arg-type]
+
+
+ROOM_HANDLERS: Mapping[str, Handler] = {
+    "room": Handler(DataClass.EVENTS, _apply_room),
+    "member": Handler(DataClass.EVENTS, _apply_member),
+    "event": Handler(DataClass.EVENTS, _apply_event),
+}
+
+HISTORY_JOB = "copy history"
+
+
+class Progress:
+    """How far the outbox of each other node has been applied here (``node.memory(Progress)``), as a position there."""
+
+    def __init__(self) -> None:
+        self.reached: dict[str, int] = {}
+
+
+async def ship(server: Server, source: Node, destination: Node, handlers: Mapping[str, Handler]) -> None:
+    """Ship parcels from ``source`` to ``destination`` for ever."""
+    after: int | None = None
+    while True:
+        with server.wakeups.listen([("outbox", source.name)]) as listener:
+            try:
+                if after is None:
+                    after = await destination.read(outbox.applied, source.name)
+                reached, after = await _round(server, source, destination, handlers, after)
+            except NodeUnavailable:
+                reached, after = False, None
+                await server.clock.sleep(RETRY_AFTER)
+            except Exception:
+                log.exception("shipping failed", source=source.name, destination=destination.name)
+                reached, after = False, None
+                await server.clock.sleep(RETRY_AFTER)
+            if reached:
+                await listener.wait()
+
+
+async def _round(
+    server: Server, source: Node, destination: Node, handlers: Mapping[str, Handler], after: int
+) -> tuple[bool, int]:
+    """Ship what waits now; True when nothing is left, and the position reached."""
+    await source.start()
+    visible = source.position
+    parcels = await source.read(outbox.waiting, destination.name, after, AT_ONCE)
+    under_way: list[asyncio.Future[None]] = []
+    kind = None
+    for parcel in parcels:
+        handler = handlers[parcel.kind]
+        if parcel.kind != kind:
+            await asyncio.gather(*under_way)
+            under_way, kind = [], parcel.kind
+        verdict = server.policy.now.may(handler.data_class, source.jurisdiction, destination.jurisdiction)
+        if verdict.allowed:
+            done = await handler.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))
+            if done is not None:
+                under_way.append(done)
+        elif not handler.fleeting:
+            await asyncio.gather(*under_way)
+            log.warning("held back by the policy", node=source.name, destination=destination.name, kind=parcel.kind)
+            await server.clock.sleep(RETRY_AFTER)
+            return False, after
+        after = parcel.pos
+    await asyncio.gather(*under_way)
+    if parcels:
+        await source.write(outbox.clear, destination.name, after)
+    complete = len(parcels) < AT_ONCE
+    destination.memory(Progress).reached[source.name] = visible if complete else after
+    server.wakeups.wake(("inbox", destination.name))
+    return complete, after
+
+
+def _mark(source: str, pos: int) -> Mark:
+    return lambda tx: outbox.set_applied(tx, source, pos)
+
+
+async def caught_up(server: Server, source: Node, destination: Node) -> None:
+    """Wait until what is true on ``source`` now has been applied to ``destination``, for a bounded time.
+
+    So that a user who joined a room that another node orders finds it on their own. Returns early when the
+    destination is down: then it will be true later.
+    """
+    if source is destination:
+        return
+    target = source.position
+    deadline = server.clock.monotonic() + CATCH_UP
+    while True:
+        with server.wakeups.listen([("inbox", destination.name)]) as listener:
+            if destination.memory(Progress).reached.get(source.name, 0) >= target:
+                return
+            left = deadline - server.clock.monotonic()
+            if left <= 0 or not destination.engine.health().up:
+                return
+            await listener.wait(left)
+
+
+async def copy_histories(server: Server) -> None:
+    """Copy the older history of all replicas that are not whole yet. A job; it goes on where it was cut off."""
+    for destination in server.nodes:
+        if not destination.engine.health().up:
+            continue
+        for room in await destination.read(rooms.unfinished):
+            home = None if room.home is None else server.nodes[room.home]
+            if home is None or not home.engine.health().up:
+                continue
+            while server.policy.now.may(DataClass.EVENTS, home.jurisdiction, destination.jurisdiction).allowed:
+                if not await seeding.copy_history(home, destination, room):
+                    break
+                room = await destination.read(rooms.by_nid, room.room_nid)

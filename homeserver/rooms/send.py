@@ -1,0 +1,302 @@
+"""Ordering: a draft becomes an event at the tip of a room, allowed by its state, signed, and submitted to be committed.
+
+A room's events are ordered on its home node; when that node is down, on the sender's own, and the branches are merged
+when it is back (rooms/receive.py). Between reading the tip and submitting nothing waits, so a room does not fork
+under concurrent senders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from homeserver.protocol import auth_rules, canonical, encryption_rules, events
+from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, NodeUnavailable, NotFound
+from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
+from homeserver.protocol.rejection import Rejected
+from homeserver.rooms import effects, state, transactions
+from homeserver.rooms.persist import GroupStep, Redacted, Step, submit
+from homeserver.rooms.state import Rooms
+from homeserver.rooms.stripped import stripped_keys, stripped_state
+from homeserver.storage import events as stored
+from homeserver.storage.outbox import NewParcel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.rooms.state import Entry, Room, Snapshot
+    from homeserver.storage.nodes import Node
+
+ENCRYPTION: StateKey = ("m.room.encryption", "")
+REDACTION = "m.room.redaction"
+MAX_PREV_EVENTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before it has a place in a room. ``txn_key`` tells a repeated request from a second one.
+
+    ``origin_server_ts``: milliseconds since 1970; the server's clock when None.
+    """
+
+    type: str
+    sender: str
+    content: dict[str, Any]
+    state_key: str | None = None
+    redacts: str | None = None
+    origin_server_ts: int | None = None
+    txn_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What had to be looked up before a draft can be ordered without waiting."""
+
+    places: Mapping[str, effects.Place]
+    target: Event | None = None
+    keys: Sequence[StateKey] = field(default_factory=tuple)
+
+
+async def order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    """Order a draft on ``node``, wait for its commit, and return the event id.
+
+    Raises Forbidden when the room's rules do not allow it, PlaintextRefused, NotFound without the room, BadJson and
+    TooLarge for what is no event, NodeUnavailable.
+    """
+    _refuse_nul(draft)
+    if draft.txn_key is None:
+        return await _order(server, node, room_id, draft)
+    under_way = node.memory(_UnderWay).events
+    earlier = under_way.get(draft.txn_key)
+    if earlier is None:  # else: the same request, twice at once
+        earlier = under_way[draft.txn_key] = asyncio.ensure_future(_order_once(server, node, room_id, draft))
+        earlier.add_done_callback(lambda _: under_way.pop(draft.txn_key or b""))
+    return await asyncio.shield(earlier)
+
+
+async def _order_once(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    assert draft.txn_key is not None
+    known = await transactions.event_of(node, draft.txn_key)
+    if known is not None:
+        return known
+    node.memory(transactions.Seen).add(draft.txn_key)
+    return await _order(server, node, room_id, draft)
+
+
+async def _order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    event, committed = await place(server, node, room_id, draft)
+    await asyncio.shield(committed)
+    return event.event_id
+
+
+class _UnderWay:
+    """Transaction keys whose events wait for their commit on one node."""
+
+    def __init__(self) -> None:
+        self.events: dict[bytes, asyncio.Future[str]] = {}
+
+
+def _refuse_nul(draft: Draft) -> None:
+    if "\0" in draft.type or (draft.state_key is not None and "\0" in draft.state_key):
+        raise InvalidParam("Event types and state keys must not contain U+0000")
+
+
+async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
+    """Build a draft at the room's tip and submit it; the future is that of `persist.submit`."""
+    while True:
+        room = await state.get(node, room_id)
+        around = await _look_around(server, node, room, draft)
+        if node.memory(Rooms).get(room_id) is room and not state.lacking(room.head, around.keys):
+            step = _build(server, node, room, draft, around)
+            return step.event, submit(server, node, [step])
+
+
+async def _look_around(server: Server, node: Node, room: Room, draft: Draft) -> _Surroundings:
+    """Load what `_build` needs. Usually everything is in memory, and nothing waits."""
+    core = _Core(draft)
+    keys = [CREATE, *auth_rules.auth_types_for(room.rules, core)]
+    if draft.state_key is not None:
+        keys.append((draft.type, draft.state_key))
+    places: Mapping[str, effects.Place] = {}
+    if draft.type == MEMBER and draft.state_key is not None:
+        keys += stripped_keys(room.head, draft.sender)
+        places = await effects.look_up(server, node, [draft.state_key])
+    target = None
+    if draft.redacts is not None:
+        target = await _load_target(node, room, draft.redacts)
+        keys.append(POWER_LEVELS)
+    await state.require(node, room, keys)
+    return _Surroundings(places, target, keys)
+
+
+async def _load_target(node: Node, room: Room, event_id: str) -> Event:
+    row = await node.read(stored.by_id, room.nid, event_id)
+    if row is None:
+        raise NotFound("There is no such event in the room")
+    return state.parse(room, row)
+
+
+class _Core:
+    """A draft as the selection of auth events looks at it."""
+
+    __slots__ = ("content", "sender", "state_key", "type")
+
+    def __init__(self, draft: Draft) -> None:
+        self.type = draft.type
+        self.state_key = draft.state_key
+        self.sender = draft.sender
+        self.content = draft.content
+
+
+# nothing below waits ------------------------------------------------------------------------
+
+
+def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surroundings) -> Step:
+    head = room.head
+    check_encryption(server, room, draft)
+    places = auth_rules.auth_types_for(room.rules, _Core(draft))
+    cited = [entry for entry in (head.state.get(key) for key in places) if entry is not None]
+    now = server.clock.now_ms()
+    event = events.build(
+        room.rules,
+        type=draft.type,
+        sender=draft.sender,
+        room_id=room.room_id,
+        content=draft.content,
+        state_key=draft.state_key,
+        prev_events=list(head.tips)[:MAX_PREV_EVENTS],
+        auth_events=[entry.event_id for entry in cited],
+        depth=head.depth + 1,
+        origin_server_ts=now if draft.origin_server_ts is None else draft.origin_server_ts,
+        redacts=draft.redacts,
+        server_name=server.name,
+        key=server.identity.key,
+    )
+    authorise(room, event, head)
+    step = Step(room, event, head, head.group, txn_key=draft.txn_key, relation=relation_of(draft.content))
+    if event.state_key is not None:
+        _change_state(node, step, event, around.places)
+    else:
+        step.after = replace(head, tips={event.event_id: head.group}, depth=event.depth)
+    if around.target is not None:
+        step.redacted = redacted(room, event, around.target)
+    step.parcels = [*step.parcels, *_shipments(node, room, head, step.after, draft.txn_key)]
+    return step
+
+
+def check_encryption(server: Server, room: Room, draft: Draft) -> None:
+    """Close every way by which something readable could enter. Raises PlaintextRefused."""
+    settings = server.settings
+    if settings.conformance_mode:
+        return
+    encryption_rules.refuse_plaintext(
+        draft.type,
+        draft.content,
+        is_state=draft.state_key is not None,
+        allow_in_clear=settings.encryption.allow_in_clear,
+    )
+    if draft.state_key is None and not room.encrypted:
+        encryption_rules.refuse_unencrypted_room()
+    if (draft.type, draft.state_key) == ENCRYPTION:
+        current = room.head.event(ENCRYPTION)
+        encryption_rules.check_encryption_change(None if current is None else current.content, draft.content)
+
+
+def authorise(room: Room, event: Event, snapshot: Snapshot) -> None:
+    """Check an event against a snapshot whose entries have been loaded. Raises Forbidden with the rule's reason."""
+    places = (CREATE, *auth_rules.auth_types_for(room.rules, event))
+    known = {key: found for key in places if (found := snapshot.event(key)) is not None}
+    try:
+        auth_rules.check(room.rules, event, known)
+    except Rejected as error:
+        raise Forbidden(error.reason) from None
+
+
+def redacted(room: Room, redaction: Event, target: Event) -> Redacted | None:
+    """What a redaction leaves of its target. Raises Forbidden when its sender may not redact that."""
+    known = {key: found for key in (CREATE, POWER_LEVELS) if (found := room.head.event(key)) is not None}
+    if target.type == "m.room.create" or not auth_rules.may_redact(room.rules, redaction.sender, target.sender, known):
+        raise Forbidden("You may not redact that event")
+    return Redacted(
+        target.redacted(),
+        b'"redacted_because":' + redaction.client + b',"room_id":' + orjson.dumps(room.room_id) + b"}",
+    )
+
+
+def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(rel_type, parent event id) of an event that relates to another. spec: client-server-api/#forming-relationships-between-events"""
+    relates = content.get("m.relates_to")
+    if not isinstance(relates, dict):
+        return None
+    rel_type, parent = relates.get("rel_type"), relates.get("event_id")
+    if isinstance(rel_type, str) and isinstance(parent, str) and "\0" not in rel_type + parent:
+        return rel_type, parent
+    return None
+
+
+def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, effects.Place]) -> None:
+    """Fill a step with what a state event does to the room."""
+    assert event.state_key is not None
+    head, key = step.after, (event.type, event.state_key)
+    entry = state.entry_of(event)
+    group = head.group.successor()
+    step.entry, step.group = entry, group
+    step.groups = [GroupStep(group, head.group, {key: entry})]
+    step.changes = {key: entry}
+    step.unsigned = replaced(head.state.get(key))
+    done = effects.apply(head, step.changes, places)
+    step.after = replace(done.after, tips={event.event_id: group}, depth=event.depth, group=group)
+    step.members, step.nodes = done.members, done.nodes
+    if entry.membership in ("invite", "knock"):
+        step.members = [replace(step.members[0], stripped=stripped_state(step.after, event))]
+    home = places.get(event.state_key, effects.ELSEWHERE).home
+    if event.type == MEMBER and home not in (None, node.name, step.room.home, *head.nodes, *step.after.nodes):
+        step.parcels = [NewParcel(home, "member", body=step.members[0].stripped)]
+
+
+def replaced(before: Entry | None) -> bytes | None:
+    """The ``unsigned`` of a state event that takes the place of another, as it is spliced."""
+    if before is None or before.event is None:
+        return None
+    return (
+        b'"prev_content":'
+        + canonical.encode(before.event.content, strict=False)
+        + b',"prev_sender":'
+        + orjson.dumps(before.event.sender)
+        + b',"replaces_state":'
+        + orjson.dumps(before.event_id)
+    )
+
+
+def _shipments(node: Node, room: Room, before: Snapshot, after: Snapshot, txn_key: bytes | None) -> Sequence[NewParcel]:
+    """What the other nodes with members, and the home node, are sent: the event, and first the room if it is new."""
+    held = {*before.nodes, room.home} - {None}
+    parcels = []
+    for name in sorted(name for name in {*held, *after.nodes} if name is not None and name != node.name):
+        if name not in held:
+            parcels.append(NewParcel(name, "room"))
+        parcels.append(NewParcel(name, "event", body=txn_key))
+    return parcels
+
+
+async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tuple[Node, str]:
+    """Order a draft where the room is ordered: on its home node, or on ``own`` while that is down.
+
+    Returns the node on which it was ordered and the event id.
+    """
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    if home is not own and home.engine.health().up:
+        try:
+            return home, await order(server, home, room_id, draft)
+        except CommitUnknown:
+            raise  # only the same request, repeated, may find out
+        except NodeUnavailable:
+            pass
+    return own, await order(server, own, room_id, draft)

@@ -1,0 +1,293 @@
+"""Rooms in memory: what a node's replica of a room is now, and what it will be once what is under way is committed.
+
+Invariants: `Room.now` and `Room.recent` show committed events only, and change in one step after the commit;
+`Room.head` runs ahead of them with events that wait for their commit, so that the next event can be built without
+waiting. Both are immutable snapshots that share their structure. Only rooms/persist.py replaces them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+from immutables import Map
+
+from homeserver.protocol import versions
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.event_view import CREATE, MEMBER, StateKey
+from homeserver.protocol.events import Event, from_stored
+from homeserver.runtime.lru import Lru
+from homeserver.storage import events, rooms, state
+from homeserver.storage.events import StoredEvent
+from homeserver.storage.state import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from homeserver.protocol.versions import RoomRules
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+RECENT = 50
+"""Events of a timeline that stay in memory."""
+
+ROOMS_WEIGHT = 400_000
+"""State entries and recent events, over all rooms of a node, that stay in memory."""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One entry of a room's state. ``nid`` is None until its transaction has begun; ``event`` until it is needed."""
+
+    event_id: str
+    nid: int | None = None
+    membership: str | None = None
+    event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A room after certain events.
+
+    ``tips``: the forward extremities and, for each, the snapshot of the state after it.
+    ``nodes``: joined members per node of this deployment.
+    """
+
+    state: Map[StateKey, Entry]
+    tips: Mapping[str, Group]
+    depth: int
+    group: Group
+    joined: int
+    invited: int
+    nodes: Mapping[str, int]
+
+    def membership(self, user_id: str) -> str | None:
+        """The membership of a user; None when they never had one."""
+        entry = self.state.get((MEMBER, user_id))
+        return None if entry is None else entry.membership
+
+    def event(self, key: StateKey) -> Event | None:
+        """A state event that has been loaded (see `require`); None when the state has no such entry."""
+        entry = self.state.get(key)
+        if entry is None:
+            return None
+        if entry.event is None:
+            raise LookupError(f"{key} has not been loaded")
+        return entry.event
+
+
+@dataclass(eq=False, slots=True)
+class Timed:
+    """An event in the timeline of a room in memory; the columns of `StoredEvent` that readers need."""
+
+    pos: int
+    event_nid: int
+    event_id: str
+    type: str
+    state_key: str | None
+    sender: str
+    ts: int
+    client: bytes
+    unsigned: bytes | None
+    # The bytes last given to a reader, and when (milliseconds): a fan-out formats an event once.
+    shown: tuple[int, bytes] | None = field(default=None)
+
+
+def timed(row: StoredEvent) -> Timed:
+    """A stored event of the timeline, as it stands in memory."""
+    assert row.pos is not None
+    return Timed(
+        row.pos, row.event_nid, row.event_id, row.type, row.state_key, row.sender, row.ts, row.client, row.unsigned
+    )
+
+
+@dataclass(eq=False, slots=True)
+class Room:
+    """A node's replica of a room, in memory.
+
+    ``recent`` holds every timeline event with ``pos > recent_floor``, oldest first. ``residents`` are the row ids
+    of joined residents of the node by user id; ``interned`` says which user ids surely have a row id.
+    """
+
+    nid: int
+    room_id: str
+    rules: RoomRules
+    home: str | None
+    now: Snapshot
+    head: Snapshot
+    recent: deque[Timed]
+    recent_floor: int
+    residents: dict[str, int]
+
+    @property
+    def last_pos(self) -> int:
+        """The position of the newest timeline event that is in memory, or the floor."""
+        return self.recent[-1].pos if self.recent else self.recent_floor
+
+    def weight(self) -> int:
+        """What the room counts for in memory."""
+        return len(self.now.state) + 4 * len(self.recent) + 10
+
+    def reset(self) -> None:
+        """Forget what was under way."""
+        self.head = self.now
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the room's events are encrypted, as far as is committed or under way."""
+        return ("m.room.encryption", "") in self.head.state
+
+
+class Rooms:
+    """The rooms of one node that are in memory (``node.memory(Rooms)``)."""
+
+    def __init__(self) -> None:
+        self.held: Lru[str, Room] = Lru(ROOMS_WEIGHT, Room.weight)
+        self.loading: dict[str, asyncio.Future[Room | None]] = {}
+        # Rooms with events under way are never forgotten: a second copy would have another head.
+        self.busy: dict[str, tuple[Room, int]] = {}
+
+    def get(self, room_id: str) -> Room | None:
+        """The room if it is in memory."""
+        busy = self.busy.get(room_id)
+        return busy[0] if busy is not None else self.held.get(room_id)
+
+    def hold(self, room: Room) -> None:
+        """Keep a room, or weigh it anew."""
+        self.held[room.room_id] = room
+
+    def begin(self, room: Room) -> None:
+        """An event of the room is under way."""
+        count = self.busy.get(room.room_id, (room, 0))[1]
+        self.busy[room.room_id] = (room, count + 1)
+
+    def end(self, room: Room) -> None:
+        """An event of the room is under way no more."""
+        count = self.busy[room.room_id][1]
+        if count == 1:
+            del self.busy[room.room_id]
+            self.hold(room)
+        else:
+            self.busy[room.room_id] = (room, count - 1)
+
+
+async def find(node: Node, room_id: str) -> Room | None:
+    """A room of which the node holds a replica; None when it holds none."""
+    memory = node.memory(Rooms)
+    room = memory.get(room_id)
+    if room is not None:
+        return room
+    loading = memory.loading.get(room_id)
+    if loading is None:
+        loading = memory.loading[room_id] = asyncio.ensure_future(_load_once(node, memory, room_id))
+    return await asyncio.shield(loading)
+
+
+async def _load_once(node: Node, memory: Rooms, room_id: str) -> Room | None:
+    try:
+        await node.start()
+        room = await node.read(_load, room_id)
+        if room is not None:
+            memory.hold(room)
+        return room
+    finally:
+        del memory.loading[room_id]
+
+
+async def get(node: Node, room_id: str) -> Room:
+    """A room of which the node holds a replica. Raises NotFound."""
+    room = await find(node, room_id)
+    if room is None:
+        raise NotFound("There is no such room here")
+    return room
+
+
+async def _load(tx: Transaction, room_id: str) -> Room | None:
+    row = await rooms.find(tx, room_id)
+    if row is None or row.state_group is None:
+        return None
+    group = await state.load_group(tx, row.state_group)
+    tips = await _tips(tx, row.tips, group)
+    people = await rooms.members(tx, row.room_nid)
+    memberships = {user_id: membership for user_id, _, membership, _ in people}
+    entries = Map(
+        {
+            (kind, key): Entry(event_id, nid, memberships.get(key) if kind == MEMBER else None)
+            for kind, key, nid, event_id in await state.current(tx, row.room_nid)
+        }
+    )
+    newest = await events.timeline_backwards(tx, row.room_nid, 2**62, None, RECENT)
+    recent = deque(timed(event) for event in reversed(newest))
+    now = Snapshot(
+        entries,
+        {event_id: tip_group for event_id, (tip_group, _) in tips.items()},
+        max((depth for _, depth in tips.values()), default=0),
+        group,
+        sum(membership == "join" for membership in memberships.values()),
+        sum(membership == "invite" for membership in memberships.values()),
+        await rooms.nodes(tx, row.room_nid),
+    )
+    return Room(
+        row.room_nid,
+        room_id,
+        versions.rules_of(row.version),
+        row.home,
+        now,
+        now,
+        recent,
+        recent[0].pos - 1 if len(newest) == RECENT else -(2**62),
+        {user_id: nid for user_id, nid, membership, resident in people if resident and membership == "join"},
+    )
+
+
+async def _tips(tx: Transaction, tips: Collection[str], group: Group) -> dict[str, tuple[Group, int]]:
+    found = {}
+    for event in await events.by_ids(tx, tips):
+        assert event.state_group is not None
+        mine = group if event.state_group == group.nid else await state.load_group(tx, event.state_group)
+        found[event.event_id] = (mine, event.depth)
+    return found
+
+
+def lacking(snapshot: Snapshot, keys: Iterable[StateKey]) -> list[Entry]:
+    """The entries among ``keys`` whose events have to be loaded before `Snapshot.event` can give them."""
+    found = (snapshot.state.get(key) for key in keys)
+    return [entry for entry in found if entry is not None and entry.event is None]
+
+
+async def require(node: Node, room: Room, keys: Collection[StateKey]) -> None:
+    """Load the events of ``keys`` of the room's head, as far as they are not in memory. Usually no trip at all."""
+    while missing := lacking(room.head, keys):
+        await load_entries(node, room, missing)
+
+
+async def load_entries(node: Node, room: Room, entries: Collection[Entry]) -> None:
+    """Load the events of state entries that have been committed."""
+    by_nid = {entry.nid: entry for entry in entries if entry.event is None and entry.nid is not None}
+    for row in await node.read(events.by_nids, list(by_nid)):
+        by_nid[row.event_nid].event = parse(room, row)
+
+
+def parse(room: Room, row: StoredEvent) -> Event:
+    """A stored event as the rules see it."""
+    return from_stored(room.rules, room.room_id, row.client, row.rest)
+
+
+def creation(room: Room) -> Entry:
+    """The entry of the room's m.room.create."""
+    return room.head.state[CREATE]
+
+
+def entry_of(event: Event) -> Entry:
+    """The entry that a new state event makes."""
+    membership = event.content.get("membership") if event.type == MEMBER else None
+    return Entry(event.event_id, None, membership if isinstance(membership, str) else None, event)
+
+
+def membership_in(client: bytes) -> str:
+    """The membership in a stored member event; ``leave`` when it is none."""
+    membership = orjson.loads(client + b"}")["content"].get("membership")
+    return membership if isinstance(membership, str) else "leave"
