@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeserver.protocol import identifiers
@@ -205,6 +205,7 @@ def test_the_general_grammars(question: Callable[[object], bool], right: str, wr
         assert not question(text)
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.text() | st.text(alphabet="@!#$:[]a1.\0\n"))
 def test_nothing_makes_the_questions_raise(text: str) -> None:
     for question in (
