@@ -62,6 +62,22 @@ class MissingParam(Refusal):
     errcode, status = "M_MISSING_PARAM", 400
 
 
+class ServerControlled(Refusal):
+    """Account data that only the server sets. spec: client-server-api/#server-behaviour-13"""
+
+    errcode, status = "M_BAD_JSON", 405
+
+
+class ProfileTooLarge(Refusal):
+    errcode, status = "M_PROFILE_TOO_LARGE", 400
+
+
+class KeyTooLarge(Refusal):
+    """The name of a profile field is too long."""
+
+    errcode, status = "M_KEY_TOO_LARGE", 400
+
+
 class TooLarge(Refusal):
     errcode, status = "M_TOO_LARGE", 413
 
