@@ -21,7 +21,7 @@ from config.problems import Fault, KeyPath
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Unfit(Exception):  # noqa: N818 -- caught by the loader, never seen
+class Unfit(Exception):
     """The raw value is not what the key takes; the text says why."""
 
 
@@ -265,7 +265,7 @@ def _measure(text: str, units: Mapping[str, int]) -> int | None:
     """``"1.5 GiB"`` as a whole number of the smallest unit; None when it is not one."""
     parts = _MEASURE.fullmatch(text.strip())
     unit = units.get(parts[2]) if parts else None
-    if parts is None or unit is None or len(parts[1]) > 15:
+    if parts is None or unit is None or len(parts[1]) > 20:
         return None
     amount = Decimal(parts[1]) * unit
     return int(amount) if amount == int(amount) else None

@@ -35,7 +35,7 @@ class Problem:
         return ": ".join(part for part in (where, self.key, self.message) if part)
 
 
-class Faults(Exception):  # noqa: N818 -- the word for what it holds
+class Faults(Exception):
     """A configuration that cannot be used. Its text is one line for each problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:

@@ -57,7 +57,7 @@ EXAMPLE_RESIDENCY = Residency(
         Flow(from_="FR", to=("IR", "unknown"), classes=("*",), consent=False),
     ),
     retention={"IR": Retention(sessions=60 * DAY, media_cache=14 * DAY)},
-    disclosure={"IR": Disclosure(fields=("ip_addresses", "phone_number"))},
+    disclosure={"IR": Disclosure(fields=("ip_addresses", "phone_number"), approvals=3)},
 )
 
 

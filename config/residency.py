@@ -358,8 +358,9 @@ def _place_faults(residency: Residency) -> Iterator[Fault]:
         named += [(("flows", i, "to", k), code) for k, code in enumerate(flow.to)]
     named += [(("retention", code), code) for code in residency.retention]
     named += [(("disclosure", code), code) for code in residency.disclosure]
+    spelled = {code.upper() for code in known}  # one that is declared in small letters is a fault of its own
     for path, code in named:
-        if known and re.fullmatch(_CODE, code) and code not in known:
+        if known and re.fullmatch(_CODE, code) and code not in spelled:
             yield Fault(path, _not_among(code, known, "jurisdiction"))
 
 

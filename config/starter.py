@@ -123,7 +123,7 @@ def _pins(placed: Mapping[str, str]) -> str:
     return (
         "# Where the data of a new user rests: the first rule that matches counts. Rules can look at the beginning\n"
         "# of a verified phone number too, or at the registration token:\n"
-        f'#     [[pins]]\n#     phone_prefix = "+98"\n#     node = {quoted(first)}\n'
+        f'#     [[pins]]\n#     phone_prefix = "+33"\n#     node = {quoted(first)}\n'
         "[[pins]]\n"
         "choice = true                    # the user chooses when registering\n"
         f"nodes = [{', '.join(map(quoted, placed.values()))}]\n\n" + default
@@ -141,9 +141,10 @@ def _flows(codes: Sequence[str], flows: bool) -> str:
     ]
     if written and flows:
         return head + "\n".join(written)
-    if not written:
-        written = [
-            f'[[flows]]\nfrom = {quoted(codes[0])}\nto = ["unknown"]          # servers that no [[peers]] entry names\nclasses = {classes}\n'
-        ]
-    explained = head + "# Users of different jurisdictions can share rooms once events and keys flow both ways:\n#\n"
-    return explained + "".join(f"# {line}".rstrip() + "\n" for line in "\n".join(written).splitlines())
+    if written:
+        why = "# Users of different jurisdictions can share rooms once events and keys flow both ways:\n#\n"
+    else:
+        why = "# Users can share rooms with those of other servers once this is let:\n#\n"
+        to = 'to = ["unknown"]                 # servers that no [[peers]] entry names'
+        written = [f"[[flows]]\nfrom = {quoted(codes[0])}\n{to}\nclasses = {classes}\n"]
+    return head + why + "".join(f"# {line}".rstrip() + "\n" for line in "\n".join(written).splitlines())
