@@ -83,6 +83,13 @@ async def set_password(tx: Transaction, user_nid: int, password_hash: str | None
     await tx.run("UPDATE accounts SET password_hash = ? WHERE user_nid = ?", password_hash, user_nid)
 
 
+async def renew_password(tx: Transaction, user_nid: int, stored: str, renewed: str) -> None:
+    """Replace one hash of a password by another of the same, unless the password was changed meanwhile."""
+    await tx.run(
+        "UPDATE accounts SET password_hash = ? WHERE user_nid = ? AND password_hash = ?", renewed, user_nid, stored
+    )
+
+
 async def set_admin(tx: Transaction, user_nid: int, admin: bool) -> None:
     """Say whether the user administers the server."""
     await tx.run("UPDATE accounts SET admin = ? WHERE user_nid = ?", admin, user_nid)

@@ -1,0 +1,94 @@
+"""What an administrator does with accounts: list, show, lock, suspend, and give another password."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from homeserver.accounts import registration, sessions
+from homeserver.protocol.errors import NotFound
+from homeserver.storage import accounts as stored
+from homeserver.storage import devices as stored_devices
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.storage.accounts import Account, Threepid
+    from homeserver.storage.devices import Device
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+
+class Shown(NamedTuple):
+    """An account with what belongs to it, and where it rests."""
+
+    account: Account
+    node: str
+    jurisdiction: str
+    threepids: list[Threepid]
+    devices: list[Device]
+
+
+async def page(node: Node, after: str = "", limit: int = 100) -> list[Account]:
+    """Accounts of one node in the order of their user ids, behind the user id ``after``."""
+    return await node.read(stored.page, after, limit)
+
+
+async def show(server: Server, user_id: str) -> Shown:
+    """One account. Raises NotFound, NodeUnavailable."""
+    node = await _node(server, user_id)
+    return await node.read(_show, node, user_id)
+
+
+async def _show(tx: Transaction, node: Node, user_id: str) -> Shown:
+    account = await _account(tx, user_id)
+    threepids = await stored.threepids(tx, account.user_nid)
+    return Shown(account, node.name, node.jurisdiction, threepids, await stored_devices.of_user(tx, account.user_nid))
+
+
+async def reset_password(server: Server, user_id: str, password: str, *, log_out: bool = True) -> None:
+    """Give an account another password. Raises NotFound, WeakPassword, InvalidParam, NodeUnavailable."""
+    node = await _node(server, user_id)
+    await registration.change_password(server, node, user_id, password, log_out=log_out)
+
+
+async def set_admin(server: Server, user_id: str, admin: bool) -> None:
+    """Say whether a user administers the server. Raises NotFound."""
+    await _set(server, user_id, stored.set_admin, admin)
+
+
+async def set_locked(server: Server, user_id: str, locked: bool) -> None:
+    """Lock or unlock an account. Raises NotFound. spec: client-server-api/#account-locking"""
+    await _set(server, user_id, stored.set_locked, locked)
+
+
+async def set_suspended(server: Server, user_id: str, suspended: bool) -> None:
+    """Suspend an account, or end that. Raises NotFound. spec: client-server-api/#account-suspension"""
+    await _set(server, user_id, stored.set_suspended, suspended)
+
+
+Change = Callable[["Transaction", int, bool], Awaitable[None]]
+
+
+async def _set(server: Server, user_id: str, change: Change, value: bool) -> None:
+    node = await _node(server, user_id)
+    await node.write(_set_within, server, node, user_id, change, value)
+
+
+async def _set_within(tx: Transaction, server: Server, node: Node, user_id: str, change: Change, value: bool) -> None:
+    account = await _account(tx, user_id)
+    await change(tx, account.user_nid, value)
+    tx.after_commit(lambda: sessions.forget(server, node, user_id))
+
+
+async def _node(server: Server, user_id: str) -> Node:
+    node = await server.nodes.of_user(user_id)
+    if node is None:
+        raise NotFound("There is no such user")
+    return node
+
+
+async def _account(tx: Transaction, user_id: str) -> Account:
+    account = await stored.find(tx, user_id)
+    if account is None:
+        raise NotFound("There is no such user")
+    return account

@@ -1,0 +1,113 @@
+"""A user's devices: listing, naming, removing. A device that goes takes its session, keys and mailbox with it, and
+those who encrypt for its owner are told.
+
+spec: client-server-api/#device-management
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.accounts import sessions
+from homeserver.protocol.errors import NotFound
+from homeserver.storage import chores
+from homeserver.storage import devices as stored_devices
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.context import Caller, Server
+    from homeserver.storage.devices import Device
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+KEYS_CHANGED = "device_list"
+"""The kind of chore that asks to tell other nodes and servers that a user's public keys changed."""
+
+
+def as_json(device: Device) -> dict[str, Any]:
+    """A device as its owner is shown it. spec: client-server-api/#get_matrixclientv3devices"""
+    shown: dict[str, Any] = {"device_id": device.device_id}
+    if device.display_name is not None:
+        shown["display_name"] = device.display_name
+    return shown
+
+
+async def of_caller(caller: Caller) -> list[Device]:
+    """The caller's devices."""
+    return await caller.node.read(stored_devices.of_user, caller.user_nid)
+
+
+async def find(caller: Caller, device_id: str) -> Device:
+    """One of the caller's devices. Raises NotFound."""
+    device = await caller.node.read(stored_devices.find, caller.user_nid, device_id)
+    if device is None:
+        raise NotFound("You have no such device")
+    return device
+
+
+async def rename(server: Server, caller: Caller, device_id: str, display_name: str | None) -> None:
+    """Change a device's name. Raises NotFound, InvalidParam.
+
+    spec: client-server-api/#put_matrixclientv3devicesdeviceid
+    """
+    sessions.check_name(display_name)
+    await caller.node.advance(_rename, server, caller, device_id, display_name)
+
+
+async def _rename(tx: Transaction, server: Server, caller: Caller, device_id: str, display_name: str | None) -> None:
+    device = await stored_devices.find(tx, caller.user_nid, device_id)
+    if device is None:
+        raise NotFound("You have no such device")
+    if device.display_name != display_name and await stored_devices.rename(tx, device, caller.user_nid, display_name):
+        await tell(tx, server, caller.node, caller.user_nid)
+
+
+async def remove(server: Server, node: Node, user_id: str, user_nid: int, device_ids: Collection[str] | None) -> None:
+    """Remove devices of a resident of ``node`` (all of them if None); ids that they do not have are passed over."""
+    await node.advance(remove_within, server, node, user_id, user_nid, device_ids)
+
+
+async def remove_within(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    user_id: str,
+    user_nid: int,
+    device_ids: Collection[str] | None,
+    *,
+    but: str | None = None,
+) -> None:
+    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays."""
+    every = await stored_devices.of_user(tx, user_nid)
+    wanted = None if device_ids is None else set(device_ids)
+    gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
+    if await stored_devices.delete(tx, user_nid, gone):
+        await tell(tx, server, node, user_nid)
+    tx.after_commit(lambda: sessions.forget(server, node, user_id))
+
+
+async def tell(tx: Transaction, server: Server, node: Node, user_nid: int) -> None:
+    """Announce, after the commit, that a resident's public keys changed. Only inside `Node.advance`."""
+    pos = await stored_devices.note_change(tx, user_nid)
+    watchers = await stored_devices.watchers(tx, user_nid)
+    chores.ask(tx, KEYS_CHANGED, user_nid)
+
+    def announce() -> None:
+        node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
+        for watcher in watchers:
+            server.wakeups.wake((node.name, watcher))
+        server.wakeups.wake(chores.key(node.name, KEYS_CHANGED))
+
+    tx.after_commit(announce)
+
+
+async def log_out(server: Server, caller: Caller) -> None:
+    """End the caller's session; the device goes with it. spec: client-server-api/#post_matrixclientv3logout"""
+    await remove(server, caller.node, caller.user_id, caller.user_nid, [caller.device_id])
+
+
+async def log_out_everywhere(server: Server, caller: Caller) -> None:
+    """End all of the caller's sessions. spec: client-server-api/#post_matrixclientv3logoutall"""
+    await remove(server, caller.node, caller.user_id, caller.user_nid, None)

@@ -1,0 +1,244 @@
+"""User-interactive authentication: an operation is performed once its caller has completed the stages of a flow.
+
+A session belongs to one operation on one address by one user, with the parameters that it was begun with: what
+somebody confirmed is what is done. Sessions are kept in memory, bounded in number and in time.
+
+spec: client-server-api/#user-interactive-authentication-api
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from homeserver.accounts import registration_tokens, sessions
+from homeserver.protocol.errors import BadJson, Forbidden, MissingParam, Refusal, Unauthenticated, Unauthorized
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+
+PASSWORD: Final = "m.login.password"  # noqa: S105  # the name of a stage
+DUMMY: Final = "m.login.dummy"
+REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105
+
+Flow = Sequence[str]
+BY_PASSWORD: Final[Sequence[Flow]] = ((PASSWORD,),)
+"""The flows of what only the owner of an account may do."""
+
+MOST_SESSIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is to be authorised. ``user_id`` is the caller; None where nobody has logged in."""
+
+    method: str
+    path: str
+    user_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    """One authentication under way. ``completed``: what each completed stage established."""
+
+    operation: Operation
+    ends: float
+    parameters: bytes | None = None
+    completed: dict[str, str] = field(default_factory=dict)
+
+
+class Sessions:
+    """The sessions under way, the oldest first; all live equally long. One for the deployment."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, server: Server, operation: Operation) -> tuple[str, _Session]:
+        """A new session and its id."""
+        now = server.clock.monotonic()
+        self._forget_ended(now)
+        if len(self._sessions) >= MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        session = _Session(operation, now + server.settings.sessions.authentication_lifetime.seconds)
+        session_id = secrets.token_urlsafe(18)
+        self._sessions[session_id] = session
+        return session_id, session
+
+    def find(self, server: Server, session_id: str) -> _Session | None:
+        """A session that has not ended."""
+        self._forget_ended(server.clock.monotonic())
+        return self._sessions.get(session_id)
+
+    def end(self, session_id: str) -> None:
+        """Forget a session: its operation is being performed."""
+        self._sessions.pop(session_id, None)
+
+    def _forget_ended(self, now: float) -> None:
+        while self._sessions:
+            session_id, oldest = next(iter(self._sessions.items()))
+            if oldest.ends > now:
+                return
+            del self._sessions[session_id]
+
+
+async def require(
+    server: Server, operation: Operation, flows: Sequence[Flow], body: Mapping[str, Any]
+) -> Mapping[str, str]:
+    """Let pass whoever has completed one of the flows with the ``auth`` of this body.
+
+    Returns what each stage established: the user id for m.login.password, the token for m.login.registration_token.
+    Raises Unauthenticated, which is the answer that asks for more; BadJson and MissingParam for a malformed ``auth``;
+    LimitExceeded.
+    """
+    under_way = server.nodes.directory.memory(Sessions)
+    auth = body.get("auth")
+    parameters = _digest(server, body)
+    if auth is None:
+        session_id, session = under_way.begin(server, operation)
+        session.parameters = parameters
+        raise Unauthenticated(_challenge(session_id, session, flows))
+    if not isinstance(auth, dict):
+        raise BadJson("auth must be an object")
+    session_id, session = _session(server, under_way, operation, flows, auth)
+    if session.parameters is None:
+        session.parameters = parameters
+    elif session.parameters != parameters:
+        raise Forbidden("The parameters of the request changed during its authentication")
+    stage = auth.get("type")
+    if stage is not None and stage not in session.completed:
+        await _attempt(server, session_id, session, flows, stage, auth)
+    if not any(set(flow) <= session.completed.keys() for flow in flows):
+        raise Unauthenticated(_challenge(session_id, session, flows))
+    under_way.end(session_id)
+    return session.completed
+
+
+def _session(
+    server: Server, under_way: Sessions, operation: Operation, flows: Sequence[Flow], auth: Mapping[str, Any]
+) -> tuple[str, _Session]:
+    """The session that a client goes on with, or a new one for a client that begins with a stage."""
+    session_id = auth.get("session")
+    if session_id is None:
+        return under_way.begin(server, operation)
+    if not isinstance(session_id, str):
+        raise BadJson("auth.session must be a string")
+    session = under_way.find(server, session_id)
+    if session is None:
+        session_id, session = under_way.begin(server, operation)
+        failure = Forbidden("The authentication session has ended; start again")
+        raise Unauthenticated(_challenge(session_id, session, flows), failure)
+    if session.operation != operation:
+        raise Forbidden("This authentication session belongs to another request")
+    return session_id, session
+
+
+def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
+    """A keyed digest of the parameters, for they hold passwords; None when there are none.
+
+    Clients ask for the flows with an empty request before they know the parameters.
+    """
+    parameters = {name: value for name, value in body.items() if name != "auth"}
+    if not parameters:
+        return None
+    return server.identity.tag("interactive", orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode())
+
+
+def _challenge(session_id: str, session: _Session, flows: Sequence[Flow]) -> dict[str, Any]:
+    challenge: dict[str, Any] = {
+        "flows": [{"stages": list(flow)} for flow in flows],
+        "params": {},
+        "session": session_id,
+    }
+    if session.completed:
+        challenge["completed"] = list(session.completed)
+    return challenge
+
+
+async def _attempt(
+    server: Server, session_id: str, session: _Session, flows: Sequence[Flow], stage: object, auth: Mapping[str, Any]
+) -> None:
+    """Try a stage; a failure is part of the answer that asks again."""
+    if not isinstance(stage, str):
+        raise BadJson("auth.type must be a string")
+    if not any(stage in flow for flow in flows):
+        failure: Refusal = Forbidden("This kind of authentication is not offered here")
+        raise Unauthenticated(_challenge(session_id, session, flows), failure)
+    try:
+        session.completed[stage] = await _STAGES[stage](server, session.operation, auth)
+    except (Forbidden, Unauthorized) as failure:
+        raise Unauthenticated(_challenge(session_id, session, flows), failure) from None
+
+
+def _text(auth: Mapping[str, Any], name: str) -> str:
+    value = auth.get(name)
+    if value is None:
+        raise MissingParam(f"Missing parameter: auth.{name}")
+    if not isinstance(value, str):
+        raise BadJson(f"auth.{name} must be a string")
+    return value
+
+
+async def _dummy(_server: Server, _operation: Operation, _auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#dummy-auth"""
+    return ""
+
+
+async def _registration_token(server: Server, _operation: Operation, auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#token-authenticated-registration"""
+    token = _text(auth, "token")
+    if not await registration_tokens.is_valid(server, token):
+        raise Unauthorized("This registration token does not hold")
+    return token
+
+
+async def _password(server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#password-based"""
+    whose = sessions.full_user_id(server, read_user(auth))
+    password = _text(auth, "password")
+    if operation.user_id is not None and whose != operation.user_id:
+        raise Forbidden("That is not the account that you are logged in to")
+    if await sessions.verify(server, whose, password) is None:
+        raise Forbidden("Invalid password")
+    return whose
+
+
+def read_user(body: Mapping[str, Any]) -> str:
+    """Whom a login or a stage names: ``identifier``, or ``user`` as older clients have it.
+
+    Raises MissingParam, BadJson; Forbidden for identifiers that no account here can have.
+
+    spec: client-server-api/#identifier-types
+    """
+    identifier = body.get("identifier")
+    if identifier is None:
+        return _text_of(body, "user")
+    if not isinstance(identifier, dict):
+        raise BadJson("identifier must be an object")
+    kind = _text_of(identifier, "type")
+    if kind != "m.id.user":
+        raise Forbidden("This server knows users by their user ID only")
+    return _text_of(identifier, "user")
+
+
+def _text_of(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if value is None:
+        raise MissingParam(f"Missing parameter: {'identifier' if name == 'user' else name}")
+    if not isinstance(value, str):
+        raise BadJson(f"{name} must be a string")
+    return value
+
+
+_STAGES: Final[Mapping[str, Callable[[Server, Operation, Mapping[str, Any]], Awaitable[str]]]] = {
+    DUMMY: _dummy,
+    REGISTRATION_TOKEN: _registration_token,
+    PASSWORD: _password,
+}

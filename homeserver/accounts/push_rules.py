@@ -1,0 +1,104 @@
+"""Each user's push rules: changing them, and having them ready, compiled, for the events of their rooms.
+
+Evaluators are kept in memory by resident, and shared between all who have the same rules. What a transaction changes
+is replaced in memory after its commit, and what was read before that is not remembered after it.
+
+spec: client-server-api/#push-rules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from homeserver.protocol.push_evaluation import PREDEFINED_EVALUATOR, Evaluator
+from homeserver.protocol.push_rules import Ruleset, decode, encode
+from homeserver.runtime.lru import Lru
+from homeserver.storage import push_rules as stored
+from homeserver.storage import streams
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+RESIDENTS_REMEMBERED = 100_000
+RULESETS_REMEMBERED = 2_000
+
+
+class Compiled:
+    """The evaluators of a node's residents in memory. ``generation`` counts the changes."""
+
+    def __init__(self) -> None:
+        self._of_resident: Lru[int, Evaluator] = Lru(RESIDENTS_REMEMBERED)
+        self._by_bytes: Lru[bytes, Evaluator] = Lru(RULESETS_REMEMBERED)
+        self.generation = 0
+
+    def find(self, user_nid: int) -> Evaluator | None:
+        """The evaluator of a resident, if it is in memory."""
+        return self._of_resident.get(user_nid)
+
+    def remember(self, user_nid: int, ruleset: bytes | None, generation: int) -> Evaluator:
+        """The evaluator for a stored ruleset, kept unless something changed after ``generation``."""
+        evaluator = PREDEFINED_EVALUATOR
+        if ruleset is not None:
+            found = self._by_bytes.get(ruleset)
+            if found is None:
+                found = self._by_bytes[ruleset] = Evaluator(decode(ruleset))
+            evaluator = found
+        if generation == self.generation:
+            self._of_resident[user_nid] = evaluator
+        return evaluator
+
+    def forget(self, user_nid: int) -> None:
+        """A resident's rules have changed."""
+        self.generation += 1
+        self._of_resident.pop(user_nid)
+
+
+async def evaluators(tx: Transaction, node: Node, user_nids: Collection[int]) -> dict[int, Evaluator]:
+    """The evaluators of residents; no trip when all are in memory, else one."""
+    memory = node.memory(Compiled)
+    generation = memory.generation
+    ready: dict[int, Evaluator] = {}
+    missing: list[int] = []
+    for user_nid in user_nids:
+        evaluator = memory.find(user_nid)
+        if evaluator is None:
+            missing.append(user_nid)
+        else:
+            ready[user_nid] = evaluator
+    if missing:
+        rulesets = await stored.of_users(tx, missing)
+        for user_nid in missing:
+            ready[user_nid] = memory.remember(user_nid, rulesets.get(user_nid), generation)
+    return ready
+
+
+async def of_caller(caller: Caller) -> Ruleset:
+    """The caller's rules."""
+    found = await caller.node.read(stored.find, caller.user_nid)
+    return decode(None if found is None else found[0])
+
+
+async def change(server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:
+    """Replace the caller's rules by what ``edit`` makes of them; raises what it raises, and TooLarge."""
+    await caller.node.advance(_change, server, caller, edit)
+
+
+async def _change(tx: Transaction, server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:
+    found = await stored.find(tx, caller.user_nid)
+    changed = encode(edit(decode(None if found is None else found[0])))
+    if found is not None and found[0] == changed:
+        return
+    node, user_nid = caller.node, caller.user_nid
+    pos = await streams.allocate(tx)
+    await stored.put(tx, user_nid, changed, pos)
+
+    def announce() -> None:
+        node.memory(Compiled).forget(user_nid)
+        node.announce(pos, [(Stream.ACCOUNT_DATA, [user_nid])])
+        server.wakeups.wake((node.name, user_nid))
+
+    tx.after_commit(announce)

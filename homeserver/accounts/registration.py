@@ -1,0 +1,170 @@
+"""Making accounts: a name is claimed in the directory first, then the account is written on the node of the route.
+
+A crash in between leaves a route without an account, which the next registration of that name on the same node
+takes over; on another node the name stays taken.
+
+spec: client-server-api/#legacy-account-registration
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from config.placement import Attributes, MustChoose, Pinned, place
+from homeserver.accounts import devices, passwords, registration_tokens, sessions
+from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN
+from homeserver.accounts.sessions import DeviceWish
+from homeserver.protocol.errors import Forbidden, InvalidParam, Refusal, Unauthorized, UserInUse
+from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
+from homeserver.storage import accounts as stored
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.accounts.sessions import Login
+    from homeserver.context import Server
+    from homeserver.storage.accounts import Threepid
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccount:
+    """The account that is wanted. Without ``password`` nobody can log in to it; without ``device`` nobody is logged in.
+
+    ``attributes`` decide where it rests. ``threepid`` is a verified phone number or address.
+    """
+
+    localpart: str
+    password: str | None
+    attributes: Attributes
+    admin: bool = False
+    threepid: Threepid | None = None
+    device: DeviceWish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """An account that was made."""
+
+    user_id: str
+    node: str
+    login: Login | None = None
+
+
+def flows(server: Server) -> Sequence[Sequence[str]]:
+    """The flows by which anybody may register. Raises Forbidden when nobody may."""
+    mode = server.settings.registration.mode
+    if mode == "closed":
+        raise Forbidden("Registration is not open on this server")
+    return ((REGISTRATION_TOKEN,),) if mode == "token" else ((DUMMY,),)
+
+
+async def check_available(server: Server, username: str) -> str:
+    """The localpart for a username that could be registered now. Raises InvalidUsername, UserInUse.
+
+    spec: client-server-api/#get_matrixclientv3registeravailable
+    """
+    localpart = new_localpart(username, server.name)
+    whose = user_id(localpart, server.name)
+    node = await server.nodes.of_user(whose)
+    if node is not None and await node.read(stored.find, whose) is not None:
+        raise UserInUse("That username is taken")
+    return localpart
+
+
+def random_localpart() -> str:
+    """A name for somebody who did not ask for one."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
+
+
+def placed(server: Server, attributes: Attributes) -> Node:
+    """The node where an account with these attributes rests. Raises Forbidden in the policy's words."""
+    placement = place(server.policy.now, attributes)
+    if isinstance(placement, Pinned):
+        return server.nodes[placement.node]
+    if isinstance(placement, MustChoose):
+        choices = [
+            {"node": name, "jurisdiction": server.policy.now.jurisdiction_of_node(name)} for name in placement.nodes
+        ]
+        raise Forbidden(
+            "Choose where your account is to be stored, and name it as org.domicile.node",
+            **{"org.domicile.reason": "node_choice_needed", "org.domicile.nodes": choices},
+        )
+    raise Forbidden(placement.message, **{"org.domicile.reason": "not_offered"})
+
+
+async def register(server: Server, wanted: NewAccount) -> Registered:
+    """Make an account. A registration token among the attributes is used up by one.
+
+    Raises InvalidUsername, UserInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place, too many
+    devices), Unauthorized (the token does not hold any more), NodeUnavailable.
+    """
+    localpart = new_localpart(wanted.localpart, server.name)
+    if wanted.device is not None:
+        wanted.device.check()
+    if wanted.password is not None:
+        passwords.check_strength(server, wanted.password)
+    node = placed(server, wanted.attributes)
+    await check_available(server, localpart)
+    password_hash = None if wanted.password is None else await passwords.hashed(server, wanted.password)
+    token = wanted.attributes.token
+    if token is not None and not await registration_tokens.use(server, token):
+        raise Unauthorized("This registration token does not hold any more")
+    try:
+        return await _claim(server, node, localpart, password_hash, wanted)
+    except Refusal:
+        if token is not None:
+            await registration_tokens.give_back(server, token)
+        raise
+
+
+async def _claim(
+    server: Server, node: Node, localpart: str, password_hash: str | None, wanted: NewAccount
+) -> Registered:
+    claimed = await server.nodes.directory.claim(Kind.USER, localpart, node.name)
+    if claimed != node.name:
+        raise UserInUse("That username is taken")
+    whose = user_id(localpart, server.name)
+    login = await node.write(_create, server, whose, password_hash, wanted)
+    return Registered(whose, node.name, login)
+
+
+async def _create(
+    tx: Transaction, server: Server, whose: str, password_hash: str | None, wanted: NewAccount
+) -> Login | None:
+    user_nid = await stored.create(tx, whose, password_hash, server.clock.now_ms(), admin=wanted.admin)
+    if user_nid is None:
+        raise UserInUse("That username is taken")
+    if wanted.threepid is not None:
+        stored.add_threepid(tx, user_nid, wanted.threepid)
+    if wanted.device is None:
+        return None
+    return await sessions.open_session(tx, server, whose, user_nid, wanted.device)
+
+
+async def change_password(
+    server: Server, node: Node, whose: str, password: str, *, log_out: bool, but: str | None = None
+) -> None:
+    """Give an account another password; with ``log_out`` every device goes, except the device ``but``.
+
+    Raises WeakPassword, InvalidParam. spec: client-server-api/#post_matrixclientv3accountpassword
+    """
+    passwords.check_strength(server, password)
+    password_hash = await passwords.hashed(server, password)
+    await node.advance(_change_password, server, node, whose, password_hash, log_out, but)
+
+
+async def _change_password(
+    tx: Transaction, server: Server, node: Node, whose: str, password_hash: str, log_out: bool, but: str | None
+) -> None:
+    account = await stored.find(tx, whose)
+    if account is None or account.deactivated_ts is not None:
+        raise InvalidParam(f"There is no account {localpart_of(whose)}")
+    await stored.set_password(tx, account.user_nid, password_hash)
+    if log_out:
+        await devices.remove_within(tx, server, node, whose, account.user_nid, None, but=but)

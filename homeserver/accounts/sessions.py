@@ -1,0 +1,346 @@
+"""Logging in, staying logged in and logging out; and who is calling.
+
+An access token that is in use is answered from memory. The memory of a user is dropped whenever a transaction that
+ends or changes one of their sessions has committed, and what was read before that is not remembered after it.
+
+spec: client-server-api/#legacy-api
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from homeserver.accounts import failures, passwords, tokens
+from homeserver.context import Caller
+from homeserver.protocol.errors import Forbidden, InvalidParam, UnknownToken, UserLocked
+from homeserver.protocol.identifiers import is_device_id, is_user_id, localpart_of, user_id
+from homeserver.runtime.lru import Lru
+from homeserver.storage import accounts as stored_accounts
+from homeserver.storage import devices as stored_devices
+from homeserver.storage import tokens as stored_tokens
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.storage.accounts import Account
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+USERS_REMEMBERED = 20_000
+TOKENS_OF_A_USER = 100
+"""How many are remembered; a user with more of them is asked for again."""
+
+KEPT_EXPIRED_MS = 24 * 3600 * 1000
+"""How long an expired access token is kept, so that its client is told to refresh and not that it is logged out."""
+
+MAX_NAME = 256
+"""Characters of a device's display name."""
+
+
+class _Known(NamedTuple):
+    """An access token as it is remembered."""
+
+    caller: Caller
+    expires_ts: int | None
+    locked: bool
+
+
+class Remembered:
+    """The sessions of a node's users in memory, by directory hash of the user and digest of the token.
+
+    ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
+    """
+
+    def __init__(self) -> None:
+        self._users: Lru[bytes, dict[bytes, _Known]] = Lru(USERS_REMEMBERED)
+        self.generation = 0
+
+    def find(self, token: tokens.Read) -> _Known | None:
+        """What is known about a token."""
+        of_user = self._users.get(token.owner)
+        return None if of_user is None else of_user.get(token.digest)
+
+    def remember(self, token: tokens.Read, known: _Known, generation: int) -> None:
+        """Keep what was read while the generation was ``generation``."""
+        if generation != self.generation:
+            return
+        of_user = self._users.get(token.owner)
+        if of_user is None or len(of_user) >= TOKENS_OF_A_USER:
+            of_user = self._users[token.owner] = {}
+        of_user[token.digest] = known
+
+    def forget(self, owner: bytes) -> None:
+        """Forget a user's sessions: one of them has ended or changed."""
+        self.generation += 1
+        self._users.pop(owner)
+
+
+def owner_hash(server: Server, localpart: str) -> bytes:
+    """The directory's hash of a user: how tokens and memories name them."""
+    return server.nodes.directory.hash(Kind.USER, localpart)
+
+
+def forget(server: Server, node: Node, whose: str) -> None:
+    """Drop a user's sessions from memory; to be called after the commit that changed them."""
+    node.memory(Remembered).forget(owner_hash(server, localpart_of(whose)))
+
+
+# -- who is calling
+
+
+async def authenticate(server: Server, token: str, *, even_locked: bool = False) -> Caller:
+    """Who has this access token. No trip to a database while the token is in memory.
+
+    Raises UnknownToken (``soft_logout`` when it merely expired), UserLocked unless ``even_locked``, NodeUnavailable.
+
+    spec: client-server-api/#using-access-tokens
+    """
+    read = tokens.read(tokens.ACCESS, token)
+    node = await _node_of(server, read)
+    known = node.memory(Remembered).find(read) or await _load(server, node, read)
+    if known.expires_ts is not None and known.expires_ts <= server.clock.now_ms():
+        raise UnknownToken("The access token has expired", soft_logout=True)
+    if known.locked and not even_locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
+    return known.caller
+
+
+async def _node_of(server: Server, token: tokens.Read) -> Node:
+    name = await server.nodes.directory.find_hash(Kind.USER, token.owner)
+    if name is None:
+        raise UnknownToken("Unrecognised access token")
+    return server.nodes[name]
+
+
+async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
+    memory = node.memory(Remembered)
+    generation = memory.generation
+    session = await node.read(stored_tokens.find_access, token.digest)
+    if session is None:
+        raise UnknownToken("Unrecognised access token")
+    known = _Known(
+        Caller(
+            user_id=session.user_id,
+            localpart=localpart_of(session.user_id),
+            node=node,
+            user_nid=session.user_nid,
+            device_id=session.device_id,
+            device_nid=session.device_nid,
+            admin=session.admin,
+            guest=session.guest,
+        ),
+        session.expires_ts,
+        session.locked,
+    )
+    in_time = session.expires_ts is None or session.expires_ts > server.clock.now_ms()
+    if in_time and session.refresh_hash is not None:
+        await node.write(_revoke_used, session.refresh_hash)
+    if in_time:
+        memory.remember(token, known, generation)
+    return known
+
+
+async def _revoke_used(tx: Transaction, refresh_hash: bytes) -> None:
+    stored_tokens.revoke_used(tx, refresh_hash)
+
+
+# -- logging in
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWish:
+    """Which device a client wants to log in. ``refresh``: it can use refresh tokens."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    refresh: bool = False
+
+    def check(self) -> None:
+        """Raise InvalidParam for what cannot be the id or the name of a device."""
+        if self.device_id is not None and not is_device_id(self.device_id):
+            raise InvalidParam("That cannot be the ID of a device")
+        check_name(self.display_name)
+
+
+def check_name(display_name: str | None) -> None:
+    """Raise InvalidParam for what cannot be the name of a device."""
+    if display_name is not None and len(display_name) > MAX_NAME:
+        raise InvalidParam(f"The name of a device has at most {MAX_NAME} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session that has been opened; the only time that its tokens are known."""
+
+    user_id: str
+    device_id: str
+    access_token: str
+    refresh_token: str | None = None
+    expires_in_ms: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer of login and registration. spec: client-server-api/#post_matrixclientv3login"""
+        shown: dict[str, Any] = {
+            "user_id": self.user_id,
+            "access_token": self.access_token,
+            "device_id": self.device_id,
+        }
+        return {**shown, **_refreshable(self.refresh_token, self.expires_in_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """New tokens for an old refresh token."""
+
+    access_token: str
+    refresh_token: str
+    expires_in_ms: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer of a refresh. spec: client-server-api/#post_matrixclientv3refresh"""
+        return {"access_token": self.access_token, **_refreshable(self.refresh_token, self.expires_in_ms)}
+
+
+def _refreshable(refresh_token: str | None, expires_in_ms: int | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if refresh_token is not None:
+        shown["refresh_token"] = refresh_token
+    if expires_in_ms is not None:
+        shown["expires_in_ms"] = expires_in_ms
+    return shown
+
+
+def full_user_id(server: Server, user: str) -> str:
+    """The user id that a ``m.id.user`` identifier means: a localpart or a full id, in whatever case.
+
+    spec: client-server-api/#matrix-user-id
+    """
+    if user.startswith("@"):
+        return user if is_user_id(user) else user.lower()
+    return user_id(user.lower(), server.name)
+
+
+async def verify(server: Server, whose: str, password: str) -> tuple[Node, Account] | None:
+    """The account of a local user and its node, if this is the password; None after the same time if anything is not.
+
+    A hash of an outdated cost is replaced. Raises LimitExceeded after too many wrong passwords, NodeUnavailable.
+    """
+    failures.check(server, whose)
+    node = await server.nodes.of_user(whose)
+    account = None if node is None else await node.read(stored_accounts.find, whose)
+    stored = None if account is None else account.password_hash
+    if not await passwords.matches(server, password, stored):
+        failures.count(server, whose)
+        return None
+    assert node is not None
+    assert account is not None
+    assert stored is not None
+    if passwords.is_outdated(server, stored):
+        renewed = await passwords.hashed(server, password)
+        await node.write(stored_accounts.renew_password, account.user_nid, stored, renewed)
+    return node, account
+
+
+async def log_in(server: Server, user: str, password: str, wish: DeviceWish) -> Login:
+    """Open a session by password. ``user`` is a localpart or a full user id.
+
+    Raises Forbidden (wrong user or password, or the device id is a cross-signing key), InvalidParam, UserLocked.
+
+    spec: client-server-api/#post_matrixclientv3login
+    """
+    wish.check()
+    verified = await verify(server, full_user_id(server, user), password)
+    if verified is None:
+        raise Forbidden("Invalid username or password")
+    node, account = verified
+    if account.locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
+    return await node.write(open_session, server, account.user_id, account.user_nid, wish)
+
+
+async def open_session(tx: Transaction, server: Server, whose: str, user_nid: int, wish: DeviceWish) -> Login:
+    """Give a device, new or known, an access token; what tokens it had are void.
+
+    Raises Forbidden when the device id is that of a cross-signing key, or there are too many devices.
+
+    spec: client-server-api/#relationship-between-access-tokens-and-devices
+    """
+    device_id = wish.device_id or new_device_id()
+    if wish.device_id is not None:
+        _check_no_signing_key(device_id, await stored_accounts.signing_keys(tx, user_nid))
+    now = server.clock.now_ms()
+    device_nid, is_new = await stored_devices.ensure(tx, user_nid, device_id, wish.display_name, now)
+    if not is_new:
+        stored_tokens.drop_device(tx, device_nid)
+    elif await stored_devices.count(tx, user_nid) > server.settings.limits.devices:
+        raise Forbidden("This account has too many devices; log out from one of them first")
+    owner = owner_hash(server, localpart_of(whose))
+    access, access_digest = tokens.make(tokens.ACCESS, owner)
+    lifetime = server.settings.sessions.access_token_lifetime if wish.refresh else None
+    expires = None if lifetime is None else now + lifetime.ms
+    stored_tokens.put_access(tx, access_digest, user_nid, device_nid, expires)
+    refresh = _put_refresh(tx, server, owner, user_nid, device_nid)[0] if wish.refresh else None
+    tx.after_commit(lambda: server.nodes[tx.node].memory(Remembered).forget(owner))
+    return Login(whose, device_id, access, refresh, None if lifetime is None else lifetime.ms)
+
+
+def _put_refresh(tx: Transaction, server: Server, owner: bytes, user_nid: int, device_nid: int) -> tuple[str, bytes]:
+    lifetime = server.settings.sessions.refresh_token_lifetime
+    expires = None if lifetime is None else server.clock.now_ms() + lifetime.ms
+    token, token_digest = tokens.make(tokens.REFRESH, owner)
+    stored_tokens.put_refresh(tx, token_digest, user_nid, device_nid, expires)
+    return token, token_digest
+
+
+def new_device_id() -> str:
+    """A device id for a client that did not choose one."""
+    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
+
+
+def _check_no_signing_key(device_id: str, keys: list[bytes]) -> None:
+    for key in keys:
+        if f"ed25519:{device_id}" in orjson.loads(key).get("keys", {}):
+            raise Forbidden("That device ID is the ID of a cross-signing key")
+
+
+# -- refreshing
+
+
+async def refresh(server: Server, token: str) -> Refreshed:
+    """New tokens for a refresh token, which stays valid until one of the new ones is used.
+
+    Raises UnknownToken (``soft_logout`` when it expired), UserLocked.
+
+    spec: client-server-api/#refreshing-access-tokens
+    """
+    read = tokens.read(tokens.REFRESH, token)
+    node = await _node_of(server, read)
+    return await node.write(_refresh, server, read)
+
+
+async def _refresh(tx: Transaction, server: Server, read: tokens.Read) -> Refreshed:
+    now = server.clock.now_ms()
+    found = await stored_tokens.find_refresh(tx, read.digest)
+    if found is None:
+        raise UnknownToken("Unrecognised refresh token")
+    if found.expires_ts is not None and found.expires_ts <= now:
+        raise UnknownToken("The refresh token has expired", soft_logout=True)
+    if found.locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
+    for used in await stored_tokens.predecessors(tx, read.digest):
+        stored_tokens.revoke_used(tx, used)
+    stored_tokens.take_back(tx, read.digest)
+    stored_tokens.drop_expired(tx, found.device_nid, now - KEPT_EXPIRED_MS)
+    lifetime = server.settings.sessions.access_token_lifetime
+    expires = None if lifetime is None else now + lifetime.ms
+    access, access_digest = tokens.make(tokens.ACCESS, read.owner)
+    stored_tokens.put_access(tx, access_digest, found.user_nid, found.device_nid, expires, read.digest)
+    next_token, next_digest = _put_refresh(tx, server, read.owner, found.user_nid, found.device_nid)
+    stored_tokens.set_bought(tx, read.digest, next_digest)
+    tx.after_commit(lambda: server.nodes[tx.node].memory(Remembered).forget(read.owner))
+    return Refreshed(access, next_token, None if lifetime is None else lifetime.ms)
