@@ -30,7 +30,7 @@ log = structlog.get_logger("storage")
 
 
 class DatabaseFault(Exception):
-    """A statement that the database refused: wrong SQL, or a constraint. A fault of ours unless a subclass says more."""
+    """A statement that the database refused: wrong SQL, or a constraint. A fault of ours unless caught by name."""
 
 
 class ConstraintViolation(DatabaseFault):

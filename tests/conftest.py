@@ -1,0 +1,17 @@
+"""Fixtures of the whole suite, and its word on which databases it ran on."""
+
+import os
+
+import pytest
+
+from tests.support import POSTGRES, engines
+
+__all__ = ["engines"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly when half of the storage tests did not run."""
+    if not os.environ.get(POSTGRES):
+        terminalreporter.section("PostgreSQL SKIPPED", sep="!", red=True, bold=True)
+        terminalreporter.line(f"The tests ran on SQLite only: {POSTGRES} is not set.")
+        terminalreporter.line("scripts/postgres start prints the address of a server to test on.")
