@@ -15,7 +15,7 @@ import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms.state import RECENT, Rooms, Timed
-from homeserver.storage import events, outbox, rooms, state, streams, users
+from homeserver.storage import client_transactions, events, outbox, rooms, state, streams, users
 from homeserver.storage.events import NewEvent, Verdict
 from homeserver.storage.state import Group, NewGroup
 from homeserver.storage.streams import Stream
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from homeserver.protocol.event_view import StateKey
     from homeserver.protocol.events import Event
     from homeserver.rooms.state import Entry, Room, Snapshot
+    from homeserver.storage.client_transactions import Echo
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import NewParcel
@@ -88,6 +89,7 @@ class Step:
     groups: Sequence[GroupStep] = ()
     unsigned: bytes | None = None
     txn_key: bytes | None = None
+    echo: Echo | None = None
     redacted: Redacted | None = None
     members: Sequence[MemberChange] = ()
     nodes: Mapping[str, int] = field(default_factory=dict)
@@ -282,6 +284,14 @@ def _write_events(tx: Transaction, server: Server, steps: Sequence[Step]) -> Non
             if step.txn_key is not None
         ],
     )
+    client_transactions.remember(
+        tx,
+        [
+            (step.txn_key, step.echo, server.clock.now_ms())
+            for step in steps
+            if step.txn_key is not None and step.echo is not None
+        ],
+    )
     events.replace_bytes(
         tx,
         [
@@ -400,6 +410,7 @@ def _show(step: Step) -> None:
                 event.origin_server_ts,
                 event.client,
                 step.unsigned,
+                None if step.echo is None else step.echo[1:],
             )
         )
     for member in step.members:

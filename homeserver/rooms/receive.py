@@ -18,7 +18,7 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.rooms import effects, state
 from homeserver.rooms.persist import GroupStep, Step, submit
-from homeserver.rooms.send import authorise, redacted, relation_of, replaced
+from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
 from homeserver.rooms.state import Entry, Rooms, Snapshot
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state
@@ -85,6 +85,7 @@ async def receive(
             and not state.lacking(found.head, found.keys)
         ):
             step = _build(room, event, found, txn_key)
+            step.echo = None if txn_key is None else node.memory(Echoes).sent.pop(txn_key)
             return submit(server, node, [step], also)
 
 

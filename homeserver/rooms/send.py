@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.protocol import auth_rules, canonical, encryption_rules, events
-from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, NodeUnavailable, NotFound
+from homeserver.protocol.errors import (
+    CommitUnknown,
+    Forbidden,
+    InvalidParam,
+    NodeUnavailable,
+    NotFound,
+    PlaintextRefused,
+)
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import effects, state, transactions
 from homeserver.rooms.persist import GroupStep, Redacted, Step, submit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.stripped import stripped_keys, stripped_state
+from homeserver.runtime.lru import Lru
+from homeserver.storage import client_transactions
 from homeserver.storage import events as stored
 from homeserver.storage.outbox import NewParcel
 
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.protocol.events import Event
     from homeserver.rooms.state import Entry, Room, Snapshot
+    from homeserver.storage.client_transactions import Echo
     from homeserver.storage.nodes import Node
 
 ENCRYPTION: StateKey = ("m.room.encryption", "")
@@ -39,7 +49,8 @@ MAX_PREV_EVENTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event before it has a place in a room. ``txn_key`` tells a repeated request from a second one.
+    """An event before it has a place in a room. ``txn_key`` tells a repeated request from a second one, ``echo`` is
+    the device that made it; both or none.
 
     ``origin_server_ts``: milliseconds since 1970; the server's clock when None.
     """
@@ -51,6 +62,7 @@ class Draft:
     redacts: str | None = None
     origin_server_ts: int | None = None
     txn_key: bytes | None = None
+    echo: Echo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +153,12 @@ async def _load_target(node: Node, room: Room, event_id: str) -> Event:
     return state.parse(room, row)
 
 
+async def build(server: Server, node: Node, room: Room, draft: Draft) -> Step:
+    """Build a draft at the tip of a room that nobody else knows yet, without submitting it."""
+    _refuse_nul(draft)
+    return _build(server, node, room, draft, await _look_around(server, node, room, draft))
+
+
 class _Core:
     """A draft as the selection of auth events looks at it."""
 
@@ -158,7 +176,7 @@ class _Core:
 
 def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surroundings) -> Step:
     head = room.head
-    check_encryption(server, room, draft)
+    check_encryption(server, room, draft, around.target)
     places = auth_rules.auth_types_for(room.rules, _Core(draft))
     cited = [entry for entry in (head.state.get(key) for key in places) if entry is not None]
     now = server.clock.now_ms()
@@ -179,6 +197,7 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
     )
     authorise(room, event, head)
     step = Step(room, event, head, head.group, txn_key=draft.txn_key, relation=relation_of(draft.content))
+    step.echo = draft.echo
     if event.state_key is not None:
         _change_state(node, step, event, around.places)
     else:
@@ -189,22 +208,25 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
     return step
 
 
-def check_encryption(server: Server, room: Room, draft: Draft) -> None:
+def check_encryption(server: Server, room: Room, draft: Draft, target: Event | None) -> None:
     """Close every way by which something readable could enter. Raises PlaintextRefused."""
-    settings = server.settings
-    if settings.conformance_mode:
+    if server.settings.conformance_mode:
         return
     encryption_rules.refuse_plaintext(
         draft.type,
         draft.content,
         is_state=draft.state_key is not None,
-        allow_in_clear=settings.encryption.allow_in_clear,
+        allow_in_clear=server.settings.encryption.allow_in_clear,
     )
-    if draft.state_key is None and not room.encrypted:
-        encryption_rules.refuse_unencrypted_room()
-    if (draft.type, draft.state_key) == ENCRYPTION:
+    if draft.state_key is None and ENCRYPTION not in room.head.state:
+        raise PlaintextRefused("This room is not encrypted, so nothing can be sent to it")
+    if draft.type == encryption_rules.ENCRYPTION:
         current = room.head.event(ENCRYPTION)
-        encryption_rules.check_encryption_change(None if current is None else current.content, draft.content)
+        encryption_rules.refuse_weaker_encryption(
+            draft.state_key or "", draft.content, None if current is None else current.content
+        )
+    if target is not None:
+        encryption_rules.refuse_redaction(target.type, target.state_key)
 
 
 def authorise(room: Room, event: Event, snapshot: Snapshot) -> None:
@@ -229,7 +251,10 @@ def redacted(room: Room, redaction: Event, target: Event) -> Redacted | None:
 
 
 def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(rel_type, parent event id) of an event that relates to another. spec: client-server-api/#forming-relationships-between-events"""
+    """(rel_type, parent event id) of an event that relates to another.
+
+    spec: client-server-api/#forming-relationships-between-events
+    """
     relates = content.get("m.relates_to")
     if not isinstance(relates, dict):
         return None
@@ -294,9 +319,25 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
         raise NotFound("There is no such room")
     if home is not own and home.engine.health().up:
         try:
-            return home, await order(server, home, room_id, draft)
+            return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
         except CommitUnknown:
             raise  # only the same request, repeated, may find out
         except NodeUnavailable:
             pass
     return own, await order(server, own, room_id, draft)
+
+
+async def _leave_echo(server: Server, own: Node, draft: Draft) -> Draft:
+    """Remember on the sender's node that the event is theirs, before it is ordered elsewhere."""
+    if draft.txn_key is None or draft.echo is None:
+        return draft
+    own.memory(Echoes).sent[draft.txn_key] = draft.echo
+    await own.write(client_transactions.put, draft.txn_key, draft.echo, server.clock.now_ms())
+    return replace(draft, echo=None)
+
+
+class Echoes:
+    """Devices that sent events which another node orders, until these arrive (``node.memory(Echoes)``)."""
+
+    def __init__(self) -> None:
+        self.sent: Lru[bytes, Echo] = Lru(10_000)

@@ -92,6 +92,8 @@ class Timed:
     ts: int
     client: bytes
     unsigned: bytes | None
+    # (device_nid, transaction id) of the device that sent it; None when that is not known in memory.
+    echo: tuple[int, str] | None = None
     # The bytes last given to a reader, and when (milliseconds): a fan-out formats an event once.
     shown: tuple[int, bytes] | None = field(default=None)
 

@@ -153,6 +153,18 @@ async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEv
     return found
 
 
+async def of_state_key(tx: Transaction, room_nid: int, kind: str, state_key: str) -> list[tuple[int, bytes]]:
+    """All accepted events of the timeline with a type and state key, oldest first: (pos, client)."""
+    rows = await tx.all(
+        "SELECT pos, client FROM events WHERE room_nid = ? AND type = ? AND state_key = ? AND pos IS NOT NULL"
+        " AND verdict = 0 ORDER BY pos",
+        room_nid,
+        kind,
+        state_key,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | None:
     """The highest position that any of the events has in the timeline."""
     if not event_ids:

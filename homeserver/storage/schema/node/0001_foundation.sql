@@ -134,17 +134,14 @@ CREATE TABLE unread_counts (
     PRIMARY KEY (user_nid, room_nid)
 );
 
--- What a device did under a transaction id: the event that came of it, or the answer that was given.
+-- What a device did under a transaction id; the key is that of event_transactions where an event came of it.
 CREATE TABLE client_transactions (
+    txn_key BLOB PRIMARY KEY,
     user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
     device_nid INTEGER NOT NULL,
-    scope TEXT NOT NULL,
     txn_id TEXT NOT NULL,
-    event_id TEXT,
-    ts INTEGER NOT NULL,
-    PRIMARY KEY (user_nid, device_nid, scope, txn_id)
+    ts INTEGER NOT NULL
 );
-CREATE INDEX client_transactions_event ON client_transactions (event_id);
 CREATE INDEX client_transactions_ts ON client_transactions (ts);
 
 -- key_backup ---------------------------------------------------------------------------------
@@ -269,6 +266,7 @@ CREATE TABLE events (
     unsigned BLOB
 );
 CREATE UNIQUE INDEX events_timeline ON events (room_nid, pos);
+CREATE INDEX events_state ON events (room_nid, type, state_key) WHERE state_key IS NOT NULL;
 
 -- The transaction ids of senders, as keyed hashes, so that a repeated request finds its event.
 CREATE TABLE event_transactions (
@@ -277,6 +275,7 @@ CREATE TABLE event_transactions (
     event_id TEXT NOT NULL,
     ts INTEGER NOT NULL
 );
+CREATE INDEX event_transactions_event ON event_transactions (event_id);
 CREATE INDEX event_transactions_ts ON event_transactions (ts);
 
 CREATE TABLE current_state (

@@ -1,0 +1,131 @@
+"""Room aliases: reserved in the directory first, then kept on the room's home node.
+
+spec: client-server-api/#room-aliases
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from config.residency import DataClass
+from homeserver.protocol import identifiers
+from homeserver.protocol.errors import AliasInUse, Forbidden, InvalidParam, NotFound, RoomInUse
+from homeserver.protocol.event_view import CREATE, POWER_LEVELS
+from homeserver.protocol.power_levels import Levels
+from homeserver.residency import gate
+from homeserver.rooms import state
+from homeserver.storage import rooms
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.rooms.state import Room
+    from homeserver.storage.nodes import Node
+
+CANONICAL = ("m.room.canonical_alias", "")
+
+
+def local_alias(server: Server, localpart: str) -> str:
+    """The alias of this deployment with a localpart. Raises InvalidParam."""
+    alias = f"#{localpart}:{server.name}"
+    if not localpart or any(c in localpart for c in ": \0") or not identifiers.is_room_alias(alias):
+        raise InvalidParam("A room alias's name must be 1 to 255 bytes with the server's, without colon or spaces")
+    return alias
+
+
+async def reserve(server: Server, node: Node, localpart: str) -> str:
+    """Take a new alias for a room of ``node``; it leads nowhere until `point`. Raises RoomInUse, InvalidParam."""
+    alias = local_alias(server, localpart)
+    if await _taken(server, node, alias):
+        raise RoomInUse("That room alias is taken")
+    return alias
+
+
+async def _taken(server: Server, node: Node, alias: str) -> bool:
+    """Claim an alias for a node; True if it leads to a room. One that was claimed and never pointed may be taken."""
+    holder = server.nodes[await server.nodes.directory.claim(Kind.ALIAS, alias, node.name)]
+    if await holder.read(rooms.find_alias, alias) is not None:
+        return True
+    if holder is not node:
+        await server.nodes.directory.release(Kind.ALIAS, alias)
+        return await server.nodes.directory.claim(Kind.ALIAS, alias, node.name) != node.name
+    return False
+
+
+async def release(server: Server, alias: str) -> None:
+    """Give up an alias that leads nowhere."""
+    await server.nodes.directory.release(Kind.ALIAS, alias)
+
+
+async def point(node: Node, alias: str, room_id: str, creator: str) -> None:
+    """Let a reserved alias lead to a room of ``node``. Raises RoomInUse when somebody else was faster."""
+    room = await state.get(node, room_id)
+    if not await node.write(rooms.add_alias, alias, room.nid, creator):
+        raise RoomInUse("That room alias is taken")
+
+
+async def create(server: Server, caller: Caller, alias: str, room_id: str) -> None:
+    """Give a room another alias. Raises AliasInUse, Forbidden for who is not in the room, InvalidParam, NotFound."""
+    localpart, domain = identifiers.parse_room_alias(alias)
+    if domain != server.name:
+        raise InvalidParam("Aliases of other servers cannot be made here")
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    room = await state.get(home, room_id)
+    if room.now.membership(caller.user_id) != "join":
+        raise Forbidden("You are not in that room")
+    if await _taken(server, home, local_alias(server, localpart)):
+        raise AliasInUse("That room alias is taken")
+    await point(home, alias, room_id, caller.user_id)
+
+
+async def resolve(server: Server, alias: str, asking: str | None = None) -> str:
+    """The room id of a local alias. ``asking``: the jurisdiction of who asks. Raises NotFound, FlowDenied."""
+    home = await server.nodes.of_alias(alias)
+    found = None if home is None else await home.read(rooms.find_alias, alias)
+    if home is None or found is None:
+        raise NotFound("There is no such room alias")
+    if asking is not None:
+        gate.check(server, DataClass.EVENTS, home.jurisdiction, asking)
+    return found[0]
+
+
+async def delete(server: Server, caller: Caller, alias: str) -> None:
+    """Remove an alias: its creator may, an administrator, and who may change the room's canonical alias."""
+    home = await server.nodes.of_alias(alias)
+    found = None if home is None else await home.read(rooms.find_alias, alias)
+    if home is None or found is None:
+        raise NotFound("There is no such room alias")
+    room_id, creator = found
+    if caller.user_id != creator and not caller.admin and not await _governs(home, room_id, caller.user_id):
+        raise Forbidden("You may not remove this alias")
+    await home.write(rooms.drop_alias, alias)
+    await release(server, alias)
+
+
+async def _governs(home: Node, room_id: str, user_id: str) -> bool:
+    room = await state.get(home, room_id)
+    return room.now.membership(user_id) == "join" and await has_power_for(home, room, user_id, CANONICAL[0])
+
+
+async def has_power_for(node: Node, room: Room, user_id: str, event_type: str) -> bool:
+    """Whether a user has the level for a type of state event, as the room is now."""
+    await state.require(node, room, [CREATE, POWER_LEVELS])
+    levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
+    return levels.of(user_id) >= levels.to_send(event_type, is_state=True)
+
+
+async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
+    """The local aliases of a room that the caller is in, or that everybody may read. Raises Forbidden, NotFound."""
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    room = await state.get(home, room_id)
+    visibility = ("m.room.history_visibility", "")
+    await state.require(home, room, [visibility])
+    event = room.now.event(visibility)
+    readable = event is not None and event.content.get("history_visibility") == "world_readable"
+    if room.now.membership(caller.user_id) != "join" and not readable:
+        raise Forbidden("You are not in that room")
+    return await home.read(rooms.aliases, room.nid)

@@ -1,0 +1,208 @@
+"""Creating a room: its first events, from the create event to the creator's wishes, encryption always among them.
+
+spec: client-server-api/#creation
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Any, Final
+
+from immutables import Map
+
+from homeserver.protocol import auth_rules, events
+from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
+from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.event_view import CREATE, MEMBER
+from homeserver.protocol.rejection import Rejected
+from homeserver.rooms import aliases, membership, state
+from homeserver.rooms.persist import GroupStep, Step, commit
+from homeserver.rooms.send import Draft, build
+from homeserver.rooms.state import Room, Snapshot
+from homeserver.storage import rooms
+from homeserver.storage.directory import Kind
+from homeserver.storage.state import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from homeserver.context import Caller, Server
+    from homeserver.protocol.events import Event
+    from homeserver.protocol.versions import RoomRules
+
+PRESETS: Final = ("private_chat", "trusted_private_chat", "public_chat")
+
+_SET_BY_SERVER: Final = ("creator", "room_version")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks of a new room; `initial_state` as (type, state key, content)."""
+
+    rules: RoomRules
+    preset: str
+    visibility: str = "private"
+    alias: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: Sequence[str] = ()
+    is_direct: bool = False
+    creation_content: Mapping[str, Any] = field(default_factory=dict)
+    power_levels: Mapping[str, Any] = field(default_factory=dict)
+    initial_state: Sequence[tuple[str, str, dict[str, Any]]] = ()
+
+
+async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
+    """Make a room on the caller's node and return its id. It is committed whole, before anybody is invited.
+
+    Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
+    span; RoomInUse for an alias that is taken; PlaintextRefused for wishes that weaken encryption; InvalidParam and
+    BadJson for wishes that the rules of the room version do not allow.
+    """
+    for user_id in wish.invite:
+        await membership.check_relation(server, caller.node, [caller.node.name], user_id)
+    alias = None if wish.alias is None else await aliases.reserve(server, caller.node, wish.alias)
+    try:
+        first = await _found(server, caller, wish)
+        room = await _furnish(server, caller, first, wish, alias)
+    except BaseException:
+        if alias is not None:
+            await aliases.release(server, alias)
+        raise
+    if alias is not None:
+        await aliases.point(caller.node, alias, room.room_id, caller.user_id)
+    if wish.visibility == "public":
+        await caller.node.write(rooms.publish, room.nid, True)
+    for user_id in wish.invite:
+        content = {"is_direct": True} if wish.is_direct else {}
+        await membership.invite(server, caller, room.room_id, user_id, content)
+    return room.room_id
+
+
+async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
+    """The create event, of a room in memory that nobody else knows yet."""
+    event = _create_event(server, caller, wish)
+    await server.nodes.directory.claim(Kind.ROOM, event.room_id, caller.node.name)
+    nid = await caller.node.write(rooms.create, event.room_id, wish.rules.version, caller.node.name)
+    empty = Snapshot(Map(), {}, 0, Group(None, 0, None), 0, 0, {})
+    room = Room(nid, event.room_id, wish.rules, caller.node.name, empty, empty, deque(), 0, {})
+    entry = state.entry_of(event)
+    root = Group(None, 0, None)
+    room.head = Snapshot(Map({CREATE: entry}), {event.event_id: root}, 1, root, 0, 0, {})
+    return Step(
+        room,
+        event,
+        room.head,
+        root,
+        entry=entry,
+        changes={CREATE: entry},
+        groups=[GroupStep(root, None, {CREATE: entry})],
+    )
+
+
+def _create_event(server: Server, caller: Caller, wish: Wish) -> Event:
+    content = {key: value for key, value in wish.creation_content.items() if key not in _SET_BY_SERVER}
+    content["room_version"] = wish.rules.version
+    if wish.rules.create_has_creator:
+        content["creator"] = caller.user_id
+    if wish.preset == "trusted_private_chat" and wish.rules.creators_unlimited and wish.invite:
+        others = content.get("additional_creators", [])
+        content["additional_creators"] = list(
+            dict.fromkeys([*(others if isinstance(others, list) else []), *wish.invite])
+        )
+    event = events.build(
+        wish.rules,
+        type="m.room.create",
+        sender=caller.user_id,
+        room_id=None if wish.rules.room_id_is_create_hash else f"!{token_urlsafe(18)}:{server.name}",
+        content=content,
+        state_key="",
+        prev_events=[],
+        auth_events=[],
+        depth=1,
+        origin_server_ts=server.clock.now_ms(),
+        server_name=server.name,
+        key=server.identity.key,
+    )
+    try:
+        auth_rules.check(wish.rules, event, {})
+    except Rejected as error:
+        raise InvalidParam(error.reason) from None
+    return event
+
+
+async def _furnish(server: Server, caller: Caller, first: Step, wish: Wish, alias: str | None) -> Room:
+    """Build the other first events on top of the create event, and commit them all in one transaction."""
+    room = first.room
+    steps = [first]
+    member = await membership.own_content(caller.node, caller.user_nid, "join")
+    for draft in _drafts(server, caller, wish, member, alias):
+        step = await build(server, caller.node, room, draft)
+        room.head = step.after
+        steps.append(step)
+    await commit(server, caller.node, steps)
+    return room
+
+
+def _drafts(server: Server, caller: Caller, wish: Wish, member: dict[str, Any], alias: str | None) -> Iterator[Draft]:
+    """The events behind the create event, in the order of the specification."""
+
+    def state_event(kind: str, content: dict[str, Any], state_key: str = "") -> Draft:
+        return Draft(kind, caller.user_id, content, state_key)
+
+    yield state_event(MEMBER, member, caller.user_id)
+    yield state_event("m.room.power_levels", _power_levels(caller, wish))
+    if alias is not None:
+        yield state_event("m.room.canonical_alias", {"alias": alias})
+    given = {(kind, key) for kind, key, _ in wish.initial_state}
+    for kind, content in _preset(wish.preset).items():
+        if (kind, "") not in given:
+            yield state_event(kind, content)
+    if (ENCRYPTION, "") not in given and not server.settings.conformance_mode:
+        yield state_event(ENCRYPTION, {"algorithm": MEGOLM})
+    for kind, key, content in wish.initial_state:
+        yield state_event(kind, content, key)
+    if wish.name is not None:
+        yield state_event("m.room.name", {"name": wish.name})
+    if wish.topic is not None:
+        yield state_event("m.room.topic", {"topic": wish.topic, "m.topic": {"m.text": [{"body": wish.topic}]}})
+
+
+def _preset(preset: str) -> dict[str, dict[str, Any]]:
+    """spec: client-server-api/#post_matrixclientv3createroom"""
+    return {
+        "m.room.join_rules": {"join_rule": "public" if preset == "public_chat" else "invite"},
+        "m.room.history_visibility": {"history_visibility": "shared"},
+        "m.room.guest_access": {"guest_access": "forbidden" if preset == "public_chat" else "can_join"},
+    }
+
+
+def _power_levels(caller: Caller, wish: Wish) -> dict[str, Any]:
+    users: dict[str, int] = {}
+    if not wish.rules.creators_unlimited:
+        users[caller.user_id] = 100
+        if wish.preset == "trusted_private_chat":
+            users.update(dict.fromkeys(wish.invite, 100))
+    return {
+        "ban": 50,
+        "events": {
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.encryption": 100,
+            "m.room.history_visibility": 100,
+            "m.room.name": 50,
+            "m.room.power_levels": 100,
+            "m.room.server_acl": 100,
+            "m.room.tombstone": 150 if wish.rules.creators_unlimited else 100,
+        },
+        "events_default": 0,
+        "invite": 0 if wish.preset != "public_chat" else 50,
+        "kick": 50,
+        "redact": 50,
+        "state_default": 50,
+        "users": users,
+        "users_default": 0,
+        **wish.power_levels,
+    }

@@ -1,0 +1,267 @@
+"""Reading a room's past: who may see what, and the bytes of events as readers get them.
+
+A reader's own memberships over time decide, together with the room's history visibility at each event.
+
+spec: client-server-api/#room-history-visibility
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from homeserver.protocol import access
+from homeserver.protocol.access import StateAccess
+from homeserver.protocol.errors import Forbidden, NotFound
+from homeserver.protocol.event_view import HISTORY_VISIBILITY, MEMBER
+from homeserver.rooms import state
+from homeserver.rooms.state import Room, Timed, membership_in, timed
+from homeserver.storage import client_transactions, events
+from homeserver.storage import state as stored_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from homeserver.context import Caller, Server
+    from homeserver.protocol.event_view import StateKey
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.nodes import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one user may see of a room: their memberships and the room's visibility, each as (position, value)."""
+
+    user_id: str
+    memberships: Sequence[tuple[int, str]]
+    visibilities: Sequence[tuple[int, str]]
+    joins: Sequence[int]
+
+    def sees(self, event: Timed) -> bool:
+        """Whether the user may see an event of the timeline."""
+        visibility = _value_before(self.visibilities, event.pos, "shared")
+        membership = _value_before(self.memberships, event.pos, "leave")
+        later = bool(self.joins) and self.joins[-1] >= event.pos
+        if access.allows(visibility, membership, joined_later=later):
+            return True
+        return event.state_key is not None and access.may_see(
+            _Shown(event), self.user_id, visibility=visibility, membership=membership, joined_later=later
+        )
+
+    def membership_at(self, pos: int) -> str:
+        """The user's membership once the event at ``pos`` has happened."""
+        index = bisect_right(self.memberships, pos, key=_position)
+        return self.memberships[index - 1][1] if index else "leave"
+
+    @property
+    def last(self) -> tuple[int, str]:
+        """The newest membership and its position."""
+        return self.memberships[-1] if self.memberships else (0, "leave")
+
+
+class _Shown:
+    """A timeline event as the rule of visibility looks at it."""
+
+    __slots__ = ("content", "sender", "state_key", "type")
+
+    def __init__(self, event: Timed) -> None:
+        self.type = event.type
+        self.state_key = event.state_key
+        self.sender = event.sender
+        self.content = orjson.loads(event.client + b"}")["content"]
+
+
+def _position(entry: tuple[int, str]) -> int:
+    return entry[0]
+
+
+def _value_before(entries: Sequence[tuple[int, str]], pos: int, default: str) -> str:
+    index = bisect_left(entries, pos, key=_position)
+    return entries[index - 1][1] if index else default
+
+
+async def sight(node: Node, room: Room, user_id: str) -> Sight:
+    """What a user may see of a room. One trip, or none where memory tells."""
+    return await node.read(_sight, room.nid, user_id)
+
+
+async def _sight(tx: Transaction, room_nid: int, user_id: str) -> Sight:
+    memberships = [
+        (pos, membership_in(client)) for pos, client in await events.of_state_key(tx, room_nid, MEMBER, user_id)
+    ]
+    visibilities = []
+    for pos, client in await events.of_state_key(tx, room_nid, *HISTORY_VISIBILITY):
+        value = orjson.loads(client + b"}")["content"].get("history_visibility")
+        visibilities.append((pos, value if isinstance(value, str) else "shared"))
+    return Sight(user_id, memberships, visibilities, [pos for pos, value in memberships if value == "join"])
+
+
+async def reader(server: Server, caller: Caller, room_id: str) -> tuple[Room, Sight]:
+    """The room as the caller's own node has it, and what they may see of it.
+
+    A room of which their node has no replica can be read by nobody there. Raises Forbidden.
+    """
+    room = await state.find(caller.node, room_id)
+    if room is None:
+        raise Forbidden("You are not in that room")
+    seen = await sight(caller.node, room, caller.user_id)
+    if not any(value == "join" for _, value in seen.memberships) and not _world_readable(seen):
+        raise Forbidden("You are not in that room")
+    return room, seen
+
+
+def _world_readable(seen: Sight) -> bool:
+    return bool(seen.visibilities) and seen.visibilities[-1][1] == "world_readable"
+
+
+def state_access(room: Room, seen: Sight) -> StateAccess:
+    """Which state of a room somebody may read."""
+    visibility = seen.visibilities[-1][1] if seen.visibilities else "shared"
+    return access.may_read_state(seen.last[1], was_joined=bool(seen.joins), visibility=visibility)
+
+
+async def state_rows(node: Node, room: Room, seen: Sight) -> list[StoredEvent]:
+    """The state of a room that somebody may read: as it is, or as it was when they left. Raises Forbidden."""
+    what = state_access(room, seen)
+    if what is StateAccess.NONE:
+        raise Forbidden("You may not read the state of that room")
+    if what is StateAccess.CURRENT:
+        nids = {entry.nid for entry in room.now.state.values() if entry.nid is not None}
+        return await node.read(events.by_nids, nids)
+    at = await node.read(stored_state.at, room.nid, seen.last[0])
+    return await node.read(events.by_nids, set(at.values()))
+
+
+async def state_entry(node: Node, room: Room, seen: Sight, key: StateKey) -> StoredEvent:
+    """One event of the state that somebody may read. Raises Forbidden, NotFound."""
+    what = state_access(room, seen)
+    if what is StateAccess.NONE:
+        raise Forbidden("You may not read the state of that room")
+    if what is StateAccess.CURRENT:
+        entry = room.now.state.get(key)
+        nid = None if entry is None else entry.nid
+    else:
+        nid = await node.read(stored_state.key_at, room.nid, *key, seen.last[0])
+    found = [] if nid is None else await node.read(events.by_nids, [nid])
+    if not found:
+        raise NotFound("There is no such event in the state of the room")
+    return found[0]
+
+
+# bytes --------------------------------------------------------------------------------------
+
+
+FRESH_MS = 1000
+"""How long (milliseconds) the formatted bytes of an event are given to further readers."""
+
+
+def show(event: Timed, now_ms: int, *, room_id: bytes = b"", transaction_id: str | None = None) -> bytes:
+    """An event as a client reads it. ``room_id``: the JSON string of the room id, where the answer wants it."""
+    if transaction_id is None and not room_id:
+        shown = event.shown
+        if shown is not None and now_ms - shown[0] < FRESH_MS:
+            return shown[1]
+    parts = [event.client]
+    if room_id:
+        parts += (b',"room_id":', room_id)
+    parts.append(b',"unsigned":{"age":%d' % max(0, now_ms - event.ts))
+    if event.unsigned is not None:
+        parts += (b",", event.unsigned)
+    if transaction_id is not None:
+        parts += (b',"transaction_id":', orjson.dumps(transaction_id))
+    parts.append(b"}}")
+    formatted = b"".join(parts)
+    if transaction_id is None and not room_id:
+        event.shown = (now_ms, formatted)
+    return formatted
+
+
+def show_stored(row: StoredEvent, now_ms: int, *, room_id: bytes = b"") -> bytes:
+    """A stored event, of the state for example, as a client reads it."""
+    parts = [row.client]
+    if room_id:
+        parts += (b',"room_id":', room_id)
+    parts.append(b',"unsigned":{"age":%d' % max(0, now_ms - row.ts))
+    if row.unsigned is not None:
+        parts += (b",", row.unsigned)
+    parts.append(b"}}")
+    return b"".join(parts)
+
+
+def array(items: Sequence[bytes]) -> bytes:
+    """A JSON array of encoded items."""
+    return b"[" + b",".join(items) + b"]"
+
+
+async def own_transactions(caller: Caller, shown: Sequence[Timed]) -> Mapping[str, str]:
+    """Transaction ids of those events that the calling device sent: event id to transaction id."""
+    mine = [event.event_id for event in shown if event.sender == caller.user_id]
+    if not mine:
+        return {}
+    return await caller.node.read(client_transactions.of_events, caller.device_nid, mine)
+
+
+async def show_all(server: Server, caller: Caller, room: Room, shown: Sequence[Timed]) -> list[bytes]:
+    """Events with their room id, and the caller's own transaction ids."""
+    own = await own_transactions(caller, shown)
+    now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
+    return [show(event, now, room_id=room_id, transaction_id=own.get(event.event_id)) for event in shown]
+
+
+# pages --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a timeline in the order in which it was read; ``end`` None: there is no more in that direction.
+
+    ``start`` and ``end`` are positions *between* events: the timeline up to and including that position.
+    """
+
+    events: list[Timed]
+    start: int
+    end: int | None
+
+
+SCANNED = 1000
+"""Events that one page looks at, at most: a filter that lets little through ends the page early, with its ``end``."""
+
+
+async def page(
+    node: Node,
+    room: Room,
+    seen: Sight,
+    *,
+    start: int,
+    to: int | None,
+    backwards: bool,
+    limit: int,
+    wanted: Callable[[Timed], bool] | None = None,
+) -> Page:
+    """Up to ``limit`` visible events from ``start`` (see `Page`), in either direction; not beyond ``to``.
+
+    spec: client-server-api/#get_matrixclientv3roomsroomidmessages
+    """
+    chosen: list[Timed] = []
+    at, scanned = start, 0
+    while scanned < SCANNED:
+        count = min(max(limit - len(chosen), 20), SCANNED - scanned)
+        if backwards:
+            rows = await node.read(events.timeline_backwards, room.nid, at, to, count)
+        else:
+            rows = await node.read(events.timeline_forwards, room.nid, at, to, count)
+        for row in rows:
+            event = timed(row)
+            at = event.pos - 1 if backwards else event.pos
+            scanned += 1
+            if seen.sees(event) and (wanted is None or wanted(event)):
+                chosen.append(event)
+                if len(chosen) == limit:
+                    return Page(chosen, start, at)
+        if len(rows) < count:
+            return Page(chosen, start, None)
+    return Page(chosen, start, at)

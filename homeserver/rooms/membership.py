@@ -1,0 +1,257 @@
+"""Joining, inviting, leaving, knocking, kicking, banning: member events, with the border asked before a relation is made.
+
+A refusal falls on the relation, never on an event: once somebody is in a room, what they send is not refused for
+where they live.
+
+spec: client-server-api/#room-membership
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from config.residency import DataClass
+from homeserver.protocol import identifiers
+from homeserver.protocol.errors import (
+    Forbidden,
+    InvalidParam,
+    NodeUnavailable,
+    NotFound,
+    UnableToAuthoriseJoin,
+    Unknown,
+)
+from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
+from homeserver.protocol.power_levels import Levels
+from homeserver.residency import gate
+from homeserver.rooms import state
+from homeserver.rooms.replicas import caught_up
+from homeserver.rooms.send import Draft, in_order
+from homeserver.rooms.state import Room, Snapshot
+from homeserver.storage import profiles, rooms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.context import Caller, Server
+    from homeserver.storage.nodes import Node
+
+RESTRICTED = ("restricted", "knock_restricted")
+
+
+# the border ---------------------------------------------------------------------------------
+
+
+async def check_relation(server: Server, acting: Node, spanned: Iterable[str], user_id: str) -> None:
+    """Refuse to bring a user into a room that spans certain nodes, where the policy does not let it span theirs.
+
+    Raises FlowDenied naming the missing flow; NotFound for a local user who does not exist.
+    """
+    names = {acting.name, *spanned}
+    jurisdictions = {server.nodes[name].jurisdiction for name in names}
+    if server.nodes.is_local(user_id):
+        home = await server.nodes.of_user(user_id)
+        if home is None:
+            raise NotFound("There is no such user")
+        jurisdictions.add(home.jurisdiction)
+        gate.check_room(server, jurisdictions)
+        return
+    jurisdictions.add(server.policy.now.jurisdiction_of_server(identifiers.domain_of(user_id)))
+    gate.check_room(server, jurisdictions)
+    raise Unknown("Users of other servers cannot take part: this server does not federate yet")
+
+
+def spanned(snapshot: Snapshot, room: Room) -> set[str]:
+    """The nodes that hold, or order, a room."""
+    return {*snapshot.nodes, *([] if room.home is None else [room.home])}
+
+
+async def _room_at_home(server: Server, room_id: str) -> tuple[Node, Room]:
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    return home, await state.get(home, room_id)
+
+
+async def _nearest(server: Server, own: Node, room_id: str) -> tuple[Node, Room]:
+    """The room where it is ordered; its replica on ``own`` while that node is down. Raises NodeUnavailable."""
+    try:
+        return await _room_at_home(server, room_id)
+    except NodeUnavailable:
+        room = await state.find(own, room_id)
+        if room is None:
+            raise
+        return own, room
+
+
+# what a member event says -------------------------------------------------------------------
+
+
+async def own_content(node: Node, user_nid: int, membership: str) -> dict[str, Any]:
+    """The content of a member event that carries the user's profile."""
+    fields = await node.read(profiles.fields, user_nid)
+    content: dict[str, Any] = {"membership": membership}
+    for name in ("displayname", "avatar_url"):
+        if name in fields:
+            content[name] = orjson.loads(fields[name])
+    return content
+
+
+async def _profile_of(server: Server, user_id: str, membership: str, jurisdiction: str) -> dict[str, Any]:
+    """The same about another user, as far as their profile may go there and their node is up."""
+    home = await server.nodes.of_user(user_id)
+    content: dict[str, Any] = {"membership": membership}
+    if home is None or not gate.may(server, DataClass.PROFILE, home.jurisdiction, jurisdiction):
+        return content
+    try:
+        fields = await home.read(profiles.of_user, user_id) or {}
+    except NodeUnavailable:
+        return content
+    for name in ("displayname", "avatar_url"):
+        if name in fields:
+            content[name] = orjson.loads(fields[name])
+    return content
+
+
+async def _change(
+    server: Server,
+    caller: Caller,
+    room_id: str,
+    user_id: str,
+    content: dict[str, Any],
+    reason: str | None,
+) -> None:
+    if reason is not None:
+        content["reason"] = reason
+    ordered, _ = await in_order(server, caller.node, room_id, Draft(MEMBER, caller.user_id, content, user_id))
+    await caught_up(server, ordered, caller.node)
+
+
+# oneself ------------------------------------------------------------------------------------
+
+
+async def join(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
+    """Join a room. Who is in it already stays so. Raises Forbidden, FlowDenied, NotFound, NodeUnavailable."""
+    node, room = await _nearest(server, caller.node, room_id)
+    if room.head.membership(caller.user_id) == "join":
+        return
+    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
+    content = await own_content(caller.node, caller.user_nid, "join")
+    authoriser = await _authoriser(server, node, room, caller)
+    if authoriser is not None:
+        content["join_authorised_via_users_server"] = authoriser
+    await _change(server, caller, room_id, caller.user_id, content, reason)
+
+
+async def _authoriser(server: Server, node: Node, room: Room, caller: Caller) -> str | None:
+    """Who vouches for a join to a restricted room; None where nobody has to.
+
+    Raises Forbidden when the caller meets none of the conditions, UnableToAuthoriseJoin when nobody can vouch.
+    spec: client-server-api/#restricted-rooms
+    """
+    await state.require(node, room, [CREATE, JOIN_RULES, POWER_LEVELS])
+    rules = room.head.event(JOIN_RULES)
+    if rules is None or rules.content.get("join_rule") not in RESTRICTED:
+        return None
+    if room.head.membership(caller.user_id) in ("invite", "join"):
+        return None
+    allow = rules.content.get("allow")
+    conditions = allow if isinstance(allow, list) else []
+    if not [condition for condition in conditions if await _met(caller, condition)]:
+        raise Forbidden("You are in none of the rooms whose members may join this one")
+    levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
+    for (kind, user_id), entry in room.head.state.items():
+        if (
+            kind == MEMBER
+            and entry.membership == "join"
+            and server.nodes.is_local(user_id)
+            and levels.of(user_id) >= levels.invite
+        ):
+            return user_id
+    raise UnableToAuthoriseJoin("Nobody on this server can vouch for joining this room")
+
+
+async def _met(caller: Caller, condition: object) -> bool:
+    """Whether the caller meets one condition of a restricted room: as their own node knows it."""
+    if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
+        return False
+    other = condition.get("room_id")
+    if not isinstance(other, str):
+        return False
+    room = await state.find(caller.node, other)
+    return room is not None and room.now.membership(caller.user_id) == "join"
+
+
+async def knock(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
+    """Ask to be let in. Raises Forbidden, FlowDenied, NotFound."""
+    _, room = await _nearest(server, caller.node, room_id)
+    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
+    content = await own_content(caller.node, caller.user_nid, "knock")
+    await _change(server, caller, room_id, caller.user_id, content, reason)
+
+
+async def leave(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
+    """Leave a room, refuse an invitation, or take back a knock. Who has left already stays so."""
+    _, room = await _nearest(server, caller.node, room_id)
+    membership = room.head.membership(caller.user_id)
+    if membership == "leave":
+        return
+    if membership is None:
+        raise Forbidden("You are not in that room")
+    await _change(server, caller, room_id, caller.user_id, {"membership": "leave"}, reason)
+
+
+async def forget(server: Server, caller: Caller, room_id: str) -> None:
+    """Take a room that was left out of sight. Raises Unknown while the caller is in it, NotFound."""
+    found = {room.room_id: room for room in await caller.node.read(rooms.memberships_of, caller.user_nid)}.get(room_id)
+    if found is None:
+        raise NotFound("You have not been in that room")
+    if found.membership in ("join", "invite", "knock"):
+        raise Unknown("Leave the room before you forget it")
+    await caller.node.write(rooms.forget, caller.user_nid, found.room_nid)
+
+
+# others -------------------------------------------------------------------------------------
+
+
+async def invite(
+    server: Server,
+    caller: Caller,
+    room_id: str,
+    user_id: str,
+    content: dict[str, Any] | None = None,
+    reason: str | None = None,
+) -> None:
+    """Invite a user. Raises Forbidden, FlowDenied before anything is written, NotFound."""
+    if not identifiers.is_user_id(user_id):
+        raise InvalidParam("user_id is no user ID")
+    _, room = await _nearest(server, caller.node, room_id)
+    if room.head.membership(caller.user_id) != "join":
+        raise Forbidden("You are not in that room")
+    await check_relation(server, caller.node, spanned(room.head, room), user_id)
+    profile = await _profile_of(server, user_id, "invite", caller.node.jurisdiction)
+    await _change(server, caller, room_id, user_id, {**profile, **(content or {})}, reason)
+
+
+async def kick(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:
+    """Remove a user from a room, or take back an invitation. Raises Forbidden, NotFound."""
+    _, room = await _nearest(server, caller.node, room_id)
+    if room.head.membership(user_id) not in ("join", "invite", "knock"):
+        raise Forbidden("That user is not in the room")
+    await _change(server, caller, room_id, user_id, {"membership": "leave"}, reason)
+
+
+async def ban(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:
+    """Ban a user, whether they are in the room or not. Raises Forbidden, InvalidParam, NotFound."""
+    if not identifiers.is_user_id(user_id):
+        raise InvalidParam("user_id is no user ID")
+    await _change(server, caller, room_id, user_id, {"membership": "ban"}, reason)
+
+
+async def unban(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:
+    """Lift a ban. Raises Forbidden, also when there is none, and NotFound."""
+    _, room = await _nearest(server, caller.node, room_id)
+    if room.head.membership(user_id) != "ban":
+        raise Forbidden("That user is not banned")
+    await _change(server, caller, room_id, user_id, {"membership": "leave"}, reason)
