@@ -202,6 +202,12 @@ async def leave(server: Server, caller: Caller, room_id: str, reason: str | None
     await _change(server, caller, room_id, caller.user_id, {"membership": "leave"}, reason)
 
 
+async def joined_rooms(caller: Caller) -> list[str]:
+    """The rooms that the caller is in."""
+    found = await caller.node.read(rooms.memberships_of, caller.user_nid)
+    return [room.room_id for room in found if room.membership == "join"]
+
+
 async def forget(server: Server, caller: Caller, room_id: str) -> None:
     """Take a room that was left out of sight. Raises Unknown while the caller is in it, NotFound."""
     found = {room.room_id: room for room in await caller.node.read(rooms.memberships_of, caller.user_nid)}.get(room_id)

@@ -216,7 +216,7 @@ def check_encryption(server: Server, room: Room, draft: Draft, target: Event | N
         draft.type,
         draft.content,
         is_state=draft.state_key is not None,
-        allow_in_clear=server.settings.encryption.allow_in_clear,
+        allow_in_clear=frozenset(server.settings.encryption.allow_in_clear),
     )
     if draft.state_key is None and ENCRYPTION not in room.head.state:
         raise PlaintextRefused("This room is not encrypted, so nothing can be sent to it")
@@ -280,7 +280,7 @@ def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, eff
     if entry.membership in ("invite", "knock"):
         step.members = [replace(step.members[0], stripped=stripped_state(step.after, event))]
     home = places.get(event.state_key, effects.ELSEWHERE).home
-    if event.type == MEMBER and home not in (None, node.name, step.room.home, *head.nodes, *step.after.nodes):
+    if home is not None and home not in (node.name, step.room.home, *head.nodes, *step.after.nodes):
         step.parcels = [NewParcel(home, "member", body=step.members[0].stripped)]
 
 

@@ -215,7 +215,7 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
     tips = await _tips(tx, row.tips, group)
     people = await rooms.members(tx, row.room_nid)
     memberships = {user_id: membership for user_id, _, membership, _ in people}
-    entries = Map(
+    entries: Map[StateKey, Entry] = Map(
         {
             (kind, key): Entry(event_id, nid, memberships.get(key) if kind == MEMBER else None)
             for kind, key, nid, event_id in await state.current(tx, row.room_nid)

@@ -1,0 +1,125 @@
+"""Reading the fields of JSON bodies: each of the right type, or an error that names the field.
+
+A missing field that is required is M_MISSING_PARAM, one of the wrong type M_BAD_JSON; JSON null counts as missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from homeserver.protocol import identifiers
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+T = TypeVar("T")
+Body = "Mapping[str, Any]"
+
+_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "an integer",
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+}
+
+
+def _field(body: Mapping[str, Any], name: str, kind: type[T], required: bool) -> T | None:
+    value = body.get(name)
+    if value is None:
+        if required:
+            raise MissingParam(f"'{name}' is missing")
+        return None
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BadJson(f"'{name}' must be {_NAMES[kind]}")
+    return value
+
+
+@overload
+def text(body: Mapping[str, Any], name: str, *, required: Literal[True]) -> str: ...
+@overload
+def text(body: Mapping[str, Any], name: str, *, required: Literal[False] = False) -> str | None: ...
+def text(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+    """A string without U+0000, which no identifier or name may hold."""
+    value = _field(body, name, str, required)
+    if value is not None and "\0" in value:
+        raise InvalidParam(f"'{name}' must not contain U+0000")
+    return value
+
+
+@overload
+def integer(
+    body: Mapping[str, Any], name: str, *, required: Literal[True], low: int | None = None, high: int | None = None
+) -> int: ...
+@overload
+def integer(
+    body: Mapping[str, Any],
+    name: str,
+    *,
+    required: Literal[False] = False,
+    low: int | None = None,
+    high: int | None = None,
+) -> int | None: ...
+def integer(
+    body: Mapping[str, Any], name: str, *, required: bool = False, low: int | None = None, high: int | None = None
+) -> int | None:
+    """An integer between two bounds."""
+    value = _field(body, name, int, required)
+    if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+        raise InvalidParam(f"'{name}' is out of range")
+    return value
+
+
+def boolean(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A boolean."""
+    value = _field(body, name, bool, False)
+    return default if value is None else value
+
+
+@overload
+def mapping(body: Mapping[str, Any], name: str, *, required: Literal[True]) -> dict[str, Any]: ...
+@overload
+def mapping(body: Mapping[str, Any], name: str, *, required: Literal[False] = False) -> dict[str, Any] | None: ...
+def mapping(body: Mapping[str, Any], name: str, *, required: bool = False) -> dict[str, Any] | None:
+    """A JSON object."""
+    return _field(body, name, dict, required)
+
+
+def array(body: Mapping[str, Any], name: str, *, required: bool = False) -> list[Any]:
+    """A JSON array; empty when it is missing and may be."""
+    return _field(body, name, list, required) or []
+
+
+def strings(body: Mapping[str, Any], name: str, *, required: bool = False) -> list[str]:
+    """A JSON array of strings."""
+    found = array(body, name, required=required)
+    if not all(isinstance(item, str) for item in found):
+        raise BadJson(f"'{name}' must be an array of strings")
+    return found
+
+
+def mappings(body: Mapping[str, Any], name: str, *, required: bool = False) -> list[dict[str, Any]]:
+    """A JSON array of objects."""
+    found = array(body, name, required=required)
+    if not all(isinstance(item, dict) for item in found):
+        raise BadJson(f"'{name}' must be an array of objects")
+    return found
+
+
+def choice(body: Mapping[str, Any], name: str, choices: Collection[str], default: str | None = None) -> str | None:
+    """One of some strings."""
+    value = text(body, name)
+    if value is None:
+        return default
+    if value not in choices:
+        raise InvalidParam(f"'{name}' must be one of: {', '.join(choices)}")
+    return value
+
+
+def user_id(body: Mapping[str, Any], name: str = "user_id") -> str:
+    """A user id that is required."""
+    value = text(body, name, required=True)
+    if not identifiers.is_user_id(value):
+        raise InvalidParam(f"'{name}' is no user ID")
+    return value

@@ -1,0 +1,228 @@
+"""Rooms: creating, joining, leaving, and what members do with each other's membership."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.endpoints import reading
+from homeserver.protocol import identifiers, versions
+from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
+from homeserver.rooms import aliases, create, membership, state
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+MAX_INVITES = 100
+"""Users that may be invited as a room is created."""
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/createRoom",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3createroom",
+)
+async def create_room(server: Server, request: Request) -> dict[str, Any]:
+    """Create a room."""
+    wish = _wish(request.json())
+    return {"room_id": await create.create_room(server, request.caller, wish)}
+
+
+def _wish(body: dict[str, Any]) -> create.Wish:
+    visibility = reading.choice(body, "visibility", ("public", "private"), "private") or "private"
+    preset = reading.choice(body, "preset", create.PRESETS)
+    invite = list(dict.fromkeys(reading.strings(body, "invite")))
+    if len(invite) > MAX_INVITES:
+        raise InvalidParam(f"At most {MAX_INVITES} users can be invited while a room is created")
+    if any(not identifiers.is_user_id(user_id) for user_id in invite):
+        raise InvalidParam("'invite' must be an array of user IDs")
+    if reading.array(body, "invite_3pid"):
+        raise InvalidParam("This server cannot invite by e-mail address or phone number")
+    version = reading.text(body, "room_version")
+    return create.Wish(
+        versions.rules_of(versions.DEFAULT_VERSION if version is None else version),
+        preset or ("public_chat" if visibility == "public" else "private_chat"),
+        visibility,
+        reading.text(body, "room_alias_name"),
+        reading.text(body, "name"),
+        reading.text(body, "topic"),
+        invite,
+        reading.boolean(body, "is_direct"),
+        reading.mapping(body, "creation_content") or {},
+        reading.mapping(body, "power_level_content_override") or {},
+        [_initial(event) for event in reading.mappings(body, "initial_state")],
+    )
+
+
+def _initial(event: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    kind = reading.text(event, "type", required=True)
+    if kind in ("m.room.create", "m.room.member"):
+        raise InvalidParam(f"'initial_state' must not hold {kind}")
+    return kind, reading.text(event, "state_key") or "", reading.mapping(event, "content", required=True)
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/joined_rooms",
+    auth=Auth.GUEST,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3joined_rooms",
+)
+async def joined_rooms(_: Server, request: Request) -> dict[str, Any]:
+    """The rooms that the caller is in."""
+    return {"joined_rooms": await membership.joined_rooms(request.caller)}
+
+
+async def _room_id(server: Server, request: Request) -> str:
+    """The room that a path names by its id or by an alias."""
+    given = request.args["roomIdOrAlias"]
+    if given.startswith("#"):
+        _, domain = identifiers.parse_room_alias(given)
+        if domain != server.name:
+            raise NotFound("This server does not federate yet: it knows its own room aliases only")
+        return await aliases.resolve(server, given)
+    if not identifiers.is_room_id(given):
+        raise InvalidParam("That is neither a room ID nor a room alias")
+    return given
+
+
+def _reason(request: Request) -> str | None:
+    return reading.text(request.json(required=False), "reason")
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/join/{roomIdOrAlias}",
+    auth=Auth.GUEST,
+    limit=Limit.JOIN,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3joinroomidoralias",
+)
+async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
+    """Join a room by its id or an alias."""
+    reason, room_id = _reason(request), await _room_id(server, request)
+    await membership.join(server, request.caller, room_id, reason)
+    return {"room_id": room_id}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/join",
+    auth=Auth.GUEST,
+    limit=Limit.JOIN,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidjoin",
+)
+async def join(server: Server, request: Request) -> dict[str, Any]:
+    """Join a room by its id."""
+    await membership.join(server, request.caller, request.args["roomId"], _reason(request))
+    return {"room_id": request.args["roomId"]}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/knock/{roomIdOrAlias}",
+    auth=Auth.USER,
+    limit=Limit.JOIN,
+    spec="client-server-api/#post_matrixclientv3knockroomidoralias",
+)
+async def knock(server: Server, request: Request) -> dict[str, Any]:
+    """Ask to be let into a room."""
+    reason, room_id = _reason(request), await _room_id(server, request)
+    await membership.knock(server, request.caller, room_id, reason)
+    return {"room_id": room_id}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/leave",
+    auth=Auth.GUEST,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidleave",
+)
+async def leave(server: Server, request: Request) -> dict[str, Any]:
+    """Leave a room or refuse an invitation."""
+    await membership.leave(server, request.caller, request.args["roomId"], _reason(request))
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/forget",
+    auth=Auth.GUEST,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidforget",
+)
+async def forget(server: Server, request: Request) -> dict[str, Any]:
+    """Take a room that was left out of sight."""
+    await membership.forget(server, request.caller, request.args["roomId"])
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/invite",
+    auth=Auth.USER,
+    limit=Limit.INVITE,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidinvite",
+)
+async def invite(server: Server, request: Request) -> dict[str, Any]:
+    """Invite a user to a room."""
+    body = request.json()
+    if "user_id" not in body and "medium" in body:
+        raise InvalidParam("This server cannot invite by e-mail address or phone number")
+    user_id = reading.user_id(body)
+    await membership.invite(
+        server, request.caller, request.args["roomId"], user_id, reason=reading.text(body, "reason")
+    )
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/kick",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidkick",
+)
+async def kick(server: Server, request: Request) -> dict[str, Any]:
+    """Remove a user from a room."""
+    body = request.json()
+    user_id, reason = reading.user_id(body), reading.text(body, "reason")
+    await membership.kick(server, request.caller, request.args["roomId"], user_id, reason)
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/ban",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidban",
+)
+async def ban(server: Server, request: Request) -> dict[str, Any]:
+    """Ban a user from a room."""
+    body = request.json()
+    user_id, reason = reading.user_id(body), reading.text(body, "reason")
+    await membership.ban(server, request.caller, request.args["roomId"], user_id, reason)
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/rooms/{roomId}/unban",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3roomsroomidunban",
+)
+async def unban(server: Server, request: Request) -> dict[str, Any]:
+    """Lift a ban."""
+    body = request.json()
+    user_id, reason = reading.user_id(body), reading.text(body, "reason")
+    await membership.unban(server, request.caller, request.args["roomId"], user_id, reason)
+    return {}
