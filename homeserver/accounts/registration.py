@@ -17,7 +17,7 @@ from config.placement import Attributes, MustChoose, Pinned, place
 from homeserver.accounts import devices, passwords, registration_tokens, sessions
 from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.protocol.errors import Forbidden, InvalidParam, Refusal, Unauthorized, UserInUse
+from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal, Unauthorized, UserInUse
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
 from homeserver.storage import accounts as stored
 from homeserver.storage.directory import Kind
@@ -157,6 +157,16 @@ async def change_password(
     passwords.check_strength(server, password)
     password_hash = await passwords.hashed(server, password)
     await node.advance(_change_password, server, node, whose, password_hash, log_out, but)
+
+
+async def change_own_password(
+    server: Server, whose: str, password: str, *, log_out: bool, but: str | None = None
+) -> None:
+    """`change_password` for whoever has proved to own the account, which has a node then."""
+    node = await server.nodes.of_user(whose)
+    if node is None:
+        raise NotFound("There is no such user")
+    await change_password(server, node, whose, password, log_out=log_out, but=but)
 
 
 async def _change_password(

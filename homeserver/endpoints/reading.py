@@ -71,9 +71,9 @@ def integer(
     return value
 
 
-def boolean(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+def boolean(body: Mapping[str, Any], name: str, *, default: bool = False, required: bool = False) -> bool:
     """A boolean."""
-    value = _field(body, name, bool, False)
+    value = _field(body, name, bool, required)
     return default if value is None else value
 
 

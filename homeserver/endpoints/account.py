@@ -1,0 +1,85 @@
+"""The caller's own account: who am I, password, closing it, contact information.
+
+spec: client-server-api/#legacy-account-management
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.accounts import contacts, deactivation, interactive, registration
+from homeserver.accounts.interactive import BY_PASSWORD, PASSWORD, Operation
+from homeserver.endpoints import reading
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/account/whoami",
+    auth=Auth.GUEST,
+    spec="client-server-api/#get_matrixclientv3accountwhoami",
+    also=("r0",),
+)
+async def whoami(server: Server, request: Request) -> dict[str, Any]:
+    """Whose access token this is."""
+    caller = request.caller
+    return {"user_id": caller.user_id, "device_id": caller.device_id, "is_guest": caller.guest}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/account/password",
+    auth=Auth.OPTIONAL,
+    limit=Limit.LOGIN,
+    spec="client-server-api/#post_matrixclientv3accountpassword",
+    also=("r0",),
+)
+async def change_password(server: Server, request: Request) -> dict[str, Any]:
+    """Change the password, with or without being logged in."""
+    body, caller = request.json(), request.caller_or_none
+    new = reading.text(body, "new_password", required=True)
+    log_out = reading.boolean(body, "logout_devices", default=True)
+    whose = await _authorise(server, request)
+    device = None if caller is None else caller.device_id
+    await registration.change_own_password(server, whose, new, log_out=log_out, but=device)
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/account/deactivate",
+    auth=Auth.OPTIONAL,
+    limit=Limit.LOGIN,
+    spec="client-server-api/#post_matrixclientv3accountdeactivate",
+    also=("r0",),
+)
+async def deactivate(server: Server, request: Request) -> dict[str, Any]:
+    """Close the account for ever. No identity server ever had anything of it, so there is nothing to unbind."""
+    erase = reading.boolean(request.json(), "erase")
+    whose = await _authorise(server, request)
+    await deactivation.deactivate(server, whose, erase=erase)
+    return {"id_server_unbind_result": "success"}
+
+
+async def _authorise(server: Server, request: Request) -> str:
+    """The user who has proved by password to own the account."""
+    caller = request.caller_or_none
+    operation = Operation(request.method, request.path, None if caller is None else caller.user_id)
+    return (await interactive.require(server, operation, BY_PASSWORD, request.json()))[PASSWORD]
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/account/3pid",
+    auth=Auth.USER,
+    spec="client-server-api/#get_matrixclientv3account3pid",
+    also=("r0",),
+)
+async def threepids(server: Server, request: Request) -> dict[str, Any]:
+    """The caller's phone numbers and addresses."""
+    return {"threepids": await contacts.of_caller(request.caller)}

@@ -1,0 +1,88 @@
+"""The caller's devices. spec: client-server-api/#device-management"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.accounts import devices, interactive
+from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.endpoints import reading
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/devices",
+    auth=Auth.GUEST,
+    spec="client-server-api/#get_matrixclientv3devices",
+    also=("r0",),
+)
+async def all_devices(server: Server, request: Request) -> dict[str, Any]:
+    """All devices."""
+    return {"devices": [devices.as_json(device) for device in await devices.of_caller(request.caller)]}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/devices/{deviceId}",
+    auth=Auth.GUEST,
+    spec="client-server-api/#get_matrixclientv3devicesdeviceid",
+    also=("r0",),
+)
+async def one_device(server: Server, request: Request) -> dict[str, Any]:
+    """One device."""
+    return devices.as_json(await devices.find(request.caller, request.args["deviceId"]))
+
+
+@route(
+    "PUT",
+    "/_matrix/client/v3/devices/{deviceId}",
+    auth=Auth.GUEST,
+    spec="client-server-api/#put_matrixclientv3devicesdeviceid",
+    also=("r0",),
+)
+async def rename(server: Server, request: Request) -> dict[str, Any]:
+    """Change a device's name; without one nothing changes."""
+    display_name = reading.text(request.json(), "display_name")
+    if display_name is None:
+        await devices.find(request.caller, request.args["deviceId"])
+    else:
+        await devices.rename(server, request.caller, request.args["deviceId"], display_name)
+    return {}
+
+
+@route(
+    "DELETE",
+    "/_matrix/client/v3/devices/{deviceId}",
+    auth=Auth.USER,
+    spec="client-server-api/#delete_matrixclientv3devicesdeviceid",
+    also=("r0",),
+)
+async def delete(server: Server, request: Request) -> dict[str, Any]:
+    """Remove a device, or find it removed."""
+    await _delete(server, request, [request.args["deviceId"]])
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/delete_devices",
+    auth=Auth.USER,
+    spec="client-server-api/#post_matrixclientv3delete_devices",
+    also=("r0",),
+)
+async def delete_many(server: Server, request: Request) -> dict[str, Any]:
+    """Remove devices."""
+    await _delete(server, request, reading.strings(request.json(), "devices", required=True))
+    return {}
+
+
+async def _delete(server: Server, request: Request, device_ids: list[str]) -> None:
+    caller = request.caller
+    operation = Operation(request.method, request.path, caller.user_id)
+    await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
+    await devices.remove(server, caller.node, caller.user_id, caller.user_nid, device_ids)

@@ -1,0 +1,97 @@
+"""What this server is and can do. spec: client-server-api/#server-discovery"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.versions import STABILITY
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
+"""The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
+
+
+@route(
+    "GET",
+    "/_matrix/client/versions",
+    auth=Auth.NONE,
+    spec="client-server-api/#get_matrixclientversions",
+)
+async def versions(server: Server, request: Request) -> dict[str, Any]:
+    """Supported versions of the specification."""
+    return {"versions": list(VERSIONS), "unstable_features": {}}
+
+
+@route(
+    "GET",
+    "/.well-known/matrix/client",
+    auth=Auth.NONE,
+    spec="client-server-api/#getwell-knownmatrixclient",
+)
+async def well_known_client(server: Server, request: Request) -> dict[str, Any]:
+    """Where clients find the client-server API."""
+    return {"m.homeserver": {"base_url": server.settings.base_url}}
+
+
+@route(
+    "GET",
+    "/.well-known/matrix/support",
+    auth=Auth.NONE,
+    spec="client-server-api/#getwell-knownmatrixsupport",
+)
+async def well_known_support(server: Server, request: Request) -> dict[str, Any]:
+    """Whom to write to. Raises NotFound when the operator has named nobody."""
+    operator = server.settings.operator
+    found: dict[str, Any] = {}
+    contacts = [
+        _contact(contact, role)
+        for contact, role in ((operator.contact, "m.role.admin"), (operator.security_contact, "m.role.security"))
+        if contact is not None
+    ]
+    contacts = [contact for contact in contacts if len(contact) > 1]
+    if contacts:
+        found["contacts"] = contacts
+    if operator.support_page is not None:
+        found["support_page"] = operator.support_page
+    if not found:
+        raise NotFound("The operator of this server has named no contact")
+    return found
+
+
+def _contact(contact: str, role: str) -> dict[str, str]:
+    if contact.startswith("mailto:"):
+        return {"role": role, "email_address": contact.removeprefix("mailto:")}
+    if contact.startswith("@"):
+        return {"role": role, "matrix_id": contact}
+    return {"role": role}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/capabilities",
+    auth=Auth.USER,
+    limit=Limit.REQUEST,
+    spec="client-server-api/#get_matrixclientv3capabilities",
+    also=("r0",),
+)
+async def capabilities(server: Server, request: Request) -> dict[str, Any]:
+    """What clients can do here. spec: client-server-api/#capabilities-negotiation"""
+    can, cannot = {"enabled": True}, {"enabled": False}
+    return {
+        "capabilities": {
+            "m.change_password": can,
+            "m.room_versions": {"default": server.settings.rooms.default_version, "available": dict(STABILITY)},
+            "m.profile_fields": can,
+            "m.set_displayname": can,
+            "m.set_avatar_url": can,
+            "m.3pid_changes": cannot,
+            "m.get_login_token": cannot,
+            "m.forget_forced_upon_leave": cannot,
+        }
+    }

@@ -1,0 +1,104 @@
+"""Login, refresh, logout. spec: client-server-api/#legacy-login"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.accounts import devices, interactive, sessions
+from homeserver.accounts.sessions import DeviceWish
+from homeserver.endpoints import reading
+from homeserver.protocol.errors import MissingToken, Unknown
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/login",
+    auth=Auth.NONE,
+    spec="client-server-api/#get_matrixclientv3login",
+    also=("r0",),
+)
+async def login_flows(server: Server, request: Request) -> dict[str, Any]:
+    """The ways to log in."""
+    return {"flows": [{"type": "m.login.password"}]}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/login",
+    auth=Auth.NONE,
+    limit=Limit.LOGIN,
+    spec="client-server-api/#post_matrixclientv3login",
+    also=("r0",),
+)
+async def log_in(server: Server, request: Request) -> dict[str, Any]:
+    """Log in by password."""
+    body = request.json()
+    if reading.text(body, "type", required=True) != "m.login.password":
+        raise Unknown("This server does not know that type of login")
+    wish = device_wish(body)
+    user, password = interactive.read_user(body), reading.text(body, "password", required=True)
+    login = await sessions.log_in(server, user, password, wish)
+    return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}
+
+
+def device_wish(body: dict[str, Any]) -> DeviceWish:
+    """The device that a login or registration asks for."""
+    return DeviceWish(
+        device_id=reading.text(body, "device_id"),
+        display_name=reading.text(body, "initial_device_display_name"),
+        refresh=reading.boolean(body, "refresh_token"),
+    )
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/refresh",
+    auth=Auth.NONE,
+    spec="client-server-api/#post_matrixclientv3refresh",
+)
+async def refresh(server: Server, request: Request) -> dict[str, Any]:
+    """Exchange a refresh token."""
+    token = reading.text(request.json(), "refresh_token", required=True)
+    return (await sessions.refresh(server, token)).as_json()
+
+
+# A locked account can still be logged out of, which is why these two see to their token themselves.
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/logout",
+    auth=Auth.NONE,
+    spec="client-server-api/#post_matrixclientv3logout",
+    also=("r0",),
+)
+async def log_out(server: Server, request: Request) -> dict[str, Any]:
+    """End this session."""
+    await devices.log_out(server, await _caller(server, request))
+    return {}
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/logout/all",
+    auth=Auth.NONE,
+    spec="client-server-api/#post_matrixclientv3logoutall",
+    also=("r0",),
+)
+async def log_out_everywhere(server: Server, request: Request) -> dict[str, Any]:
+    """End all sessions of the user."""
+    await devices.log_out_everywhere(server, await _caller(server, request))
+    return {}
+
+
+async def _caller(server: Server, request: Request) -> Caller:
+    token = request.token()
+    if token is None:
+        raise MissingToken("An access token is needed")
+    return await sessions.authenticate(server, token, even_locked=True)

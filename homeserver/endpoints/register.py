@@ -1,0 +1,122 @@
+"""Registration, by users and by tools. spec: client-server-api/#legacy-account-registration"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from config.placement import Attributes
+from homeserver.accounts import interactive, registration, registration_tokens, shared_secret
+from homeserver.accounts.interactive import Operation
+from homeserver.accounts.registration import NewAccount
+from homeserver.accounts.sessions import DeviceWish
+from homeserver.endpoints import reading
+from homeserver.endpoints.login import device_wish
+from homeserver.protocol.errors import Forbidden
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/register",
+    auth=Auth.NONE,
+    limit=Limit.REGISTRATION,
+    spec="client-server-api/#post_matrixclientv3register",
+    also=("r0",),
+)
+async def register(server: Server, request: Request) -> dict[str, Any]:
+    """Make an account. ``org.domicile.node`` names the node where the policy lets the user choose."""
+    if request.query.choice("kind", ("user", "guest"), "user") == "guest":
+        raise Forbidden("This server has no guest accounts")
+    flows = registration.flows(server)
+    body = request.json()
+    username = reading.text(body, "username")
+    password = reading.text(body, "password")
+    choice = reading.text(body, "org.domicile.node")
+    device = None if reading.boolean(body, "inhibit_login") else device_wish(body)
+    if username is not None:
+        await registration.check_available(server, username)
+    done = await interactive.require(server, Operation(request.method, request.path), flows, body)
+    registered = await registration.register(
+        server,
+        NewAccount(
+            localpart=registration.random_localpart() if username is None else username,
+            password=password,
+            attributes=Attributes(token=done.get(interactive.REGISTRATION_TOKEN), choice=choice),
+            device=device,
+        ),
+    )
+    return {"user_id": registered.user_id} if registered.login is None else registered.login.as_json()
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/register/available",
+    auth=Auth.NONE,
+    limit=Limit.REGISTRATION,
+    spec="client-server-api/#get_matrixclientv3registeravailable",
+    also=("r0",),
+)
+async def available(server: Server, request: Request) -> dict[str, Any]:
+    """Whether a username could be had."""
+    await registration.check_available(server, request.query.require("username"))
+    return {"available": True}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v1/register/m.login.registration_token/validity",
+    auth=Auth.NONE,
+    limit=Limit.REGISTRATION,
+    spec="client-server-api/#get_matrixclientv1registermloginregistration_tokenvalidity",
+)
+async def token_validity(server: Server, request: Request) -> dict[str, Any]:
+    """Whether a registration token holds."""
+    registration.flows(server)  # where nobody may register, no token holds
+    return {"valid": await registration_tokens.is_valid(server, request.query.require("token"))}
+
+
+@route("GET", "/_synapse/admin/v1/register", auth=Auth.NONE, limit=Limit.REGISTRATION)
+async def nonce(server: Server, request: Request) -> dict[str, Any]:
+    """A nonce for a registration by shared secret."""
+    return {"nonce": shared_secret.new_nonce(server)}
+
+
+@route("POST", "/_synapse/admin/v1/register", auth=Auth.NONE, limit=Limit.NONE)
+async def register_by_secret(server: Server, request: Request) -> dict[str, Any]:
+    """Make an account by the shared secret, whatever the mode of registration.
+
+    ``org.domicile.node`` names its node; else the pin rules place it.
+    """
+    body = request.json()
+    user = reading.text(body, "username", required=True)
+    password = reading.text(body, "password", required=True)
+    admin = reading.boolean(body, "admin")
+    shared_secret.check(
+        server,
+        reading.text(body, "nonce", required=True),
+        user,
+        password,
+        admin=admin,
+        user_type=reading.text(body, "user_type"),
+        mac=reading.text(body, "mac", required=True),
+    )
+    device = DeviceWish(
+        device_id=reading.text(body, "device_id"), display_name=reading.text(body, "initial_device_display_name")
+    )
+    registered = await registration.register(
+        server,
+        NewAccount(
+            localpart=user,
+            password=password,
+            attributes=Attributes(node=reading.text(body, "org.domicile.node"), may_ask=False),
+            admin=admin,
+            device=None if reading.boolean(body, "inhibit_login") else device,
+        ),
+    )
+    shown = {"user_id": registered.user_id} if registered.login is None else registered.login.as_json()
+    return {**shown, "home_server": server.name, "org.domicile.node": registered.node}
