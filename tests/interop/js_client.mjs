@@ -40,7 +40,7 @@ let timelines = new Map(); // room id -> every MatrixEvent that sync brought, ol
 
 // ---------------------------------------------------------------- the wire to the server
 
-const dispatcher = new Agent({ connect: { localAddress } });
+const dispatcher = new Agent({ localAddress });
 
 function fetchFn(resource, init = {}) {
     const signal = init.signal ? AbortSignal.any([init.signal, line.signal]) : line.signal;

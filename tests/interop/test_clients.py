@@ -257,3 +257,28 @@ def test_a_kill_loses_no_message_that_was_acknowledged(cast: Cast, deployment: D
     for person in cast.everyone:
         assert person.history(room) == said
     all_read_all(room, *cast.everyone)
+
+
+def test_a_node_whose_disk_is_away_costs_its_own_people_only(cast: Cast, deployment: Deployment) -> None:
+    """Tehran talks on while Paris is away; then Paris reads what it missed, and nobody has to log in again."""
+    room = meet(cast.nasrin, cast.javad, cast.noemie, cast.jules)
+    all_read_all(room, *cast.everyone)
+    away = (cast.noemie, cast.jules)
+    for person in away:
+        person.goes_offline()
+    said = []
+    with deployment.without("paris"):
+        for writer, reader in ((cast.nasrin, cast.javad), (cast.javad, cast.nasrin)):
+            said.append((writer, words(writer)))
+            writer.sends(room, said[-1][1])
+            reader.sees(room, *said[-1])
+        for person in away:
+            with pytest.raises(ApiError) as refused:
+                person.api.client("GET", "/account/whoami")
+            assert refused.value.status == 503
+            assert refused.value.body["org.domicile.reason"] == "node_unavailable"
+    for person in away:
+        person.goes_online()
+        for writer, text in said:
+            person.sees(room, writer, text)
+    all_read_all(room, *cast.everyone)
