@@ -5,11 +5,11 @@ spec: client-server-api/#room-aliases
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config.residency import DataClass
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import AliasInUse, Forbidden, InvalidParam, NotFound, RoomInUse
+from homeserver.protocol.errors import AliasInUse, BadAlias, BadJson, Forbidden, InvalidParam, NotFound, RoomInUse
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
@@ -129,3 +129,21 @@ async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
     if room.now.membership(caller.user_id) != "join" and not readable:
         raise Forbidden("You are not in that room")
     return await home.read(rooms.aliases, room.nid)
+
+
+async def check_canonical(server: Server, room_id: str, content: dict[str, Any]) -> None:
+    """Refuse an m.room.canonical_alias with an alias that is none or leads elsewhere. Raises BadAlias, InvalidParam.
+
+    spec: client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey
+    """
+    alternatives = content.get("alt_aliases", [])
+    if not isinstance(alternatives, list):
+        raise BadJson("'alt_aliases' must be an array")
+    for alias in {content.get("alias"), *[a if isinstance(a, str) else "" for a in alternatives]} - {None}:
+        _, domain = identifiers.parse_room_alias(alias)
+        if domain != server.name:
+            raise BadAlias("Aliases of other servers cannot be checked here")
+        home = await server.nodes.of_alias(alias)
+        found = None if home is None else await home.read(rooms.find_alias, alias)
+        if found is None or found[0] != room_id:
+            raise BadAlias(f"{alias} does not lead to this room")

@@ -17,13 +17,13 @@ from homeserver.protocol import access
 from homeserver.protocol.access import StateAccess
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import HISTORY_VISIBILITY, MEMBER
-from homeserver.rooms import state
+from homeserver.rooms import state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
 from homeserver.storage import client_transactions, events
 from homeserver.storage import state as stored_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
@@ -150,6 +150,54 @@ async def state_entry(node: Node, room: Room, seen: Sight, key: StateKey) -> Sto
     if not found:
         raise NotFound("There is no such event in the state of the room")
     return found[0]
+
+
+async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> list[StoredEvent]:
+    """The member events of a room that somebody may read; ``at`` a token, as they were then. Raises Forbidden."""
+    what = state_access(room, seen)
+    if what is StateAccess.NONE:
+        raise Forbidden("You may not read the members of that room")
+    if what is StateAccess.CURRENT and at is None:
+        nids = {entry.nid for (kind, _), entry in room.now.state.items() if kind == MEMBER and entry.nid is not None}
+        return await node.read(events.by_nids, nids)
+    position = node.position if at is None else tokens.parse(at).position
+    if what is StateAccess.AT_LEAVING:
+        position = min(position, seen.last[0])
+    then = await node.read(stored_state.at, room.nid, position)
+    return await node.read(events.by_nids, {nid for (kind, _), nid in then.items() if kind == MEMBER})
+
+
+def membership_passes(row: StoredEvent, wanted: str | None, unwanted: str | None) -> bool:
+    """Whether a member event is among those asked for."""
+    membership = membership_in(row.client)
+    return (wanted is None or membership == wanted) and (unwanted is None or membership != unwanted)
+
+
+async def find(node: Node, room: Room, seen: Sight, event_id: str) -> Timed:
+    """An event of the timeline that somebody may see. Raises NotFound, which also stands for what is not theirs."""
+    row = await node.read(events.by_id, room.nid, event_id)
+    if row is not None and row.pos is not None and row.verdict == 0 and seen.sees(timed(row)):
+        return timed(row)
+    raise NotFound("There is no such event, or you may not see it")
+
+
+async def members_shown(server: Server, caller: Caller, room: Room, user_ids: Collection[str]) -> bytes:
+    """The member events of some users, as a JSON array."""
+    found = (room.now.state.get((MEMBER, user_id)) for user_id in user_ids)
+    rows = await caller.node.read(events.by_nids, {e.nid for e in found if e is not None and e.nid is not None})
+    return _array_of(server, room, rows)
+
+
+async def state_at(server: Server, caller: Caller, room: Room, pos: int, senders: Collection[str] | None) -> bytes:
+    """The state of a room at a position, as a JSON array; with ``senders``, of the members only these."""
+    then = await caller.node.read(stored_state.at, room.nid, pos)
+    nids = {nid for (kind, key), nid in then.items() if senders is None or kind != MEMBER or key in senders}
+    return _array_of(server, room, await caller.node.read(events.by_nids, nids))
+
+
+def _array_of(server: Server, room: Room, rows: Sequence[StoredEvent]) -> bytes:
+    now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
+    return array([show_stored(row, now, room_id=room_id) for row in rows])
 
 
 # bytes --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Joining, inviting, leaving, knocking, kicking, banning: member events, with the border asked before a relation is made.
+"""Joining, inviting, leaving, knocking, banning: member events, with the border asked before a relation is made.
 
 A refusal falls on the relation, never on an event: once somebody is in a room, what they send is not refused for
 where they live.
@@ -65,6 +65,13 @@ async def check_relation(server: Server, acting: Node, spanned: Iterable[str], u
 def spanned(snapshot: Snapshot, room: Room) -> set[str]:
     """The nodes that hold, or order, a room."""
     return {*snapshot.nodes, *([] if room.home is None else [room.home])}
+
+
+async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str) -> None:
+    """`check_relation` for a room that somebody is about to be brought into, unless they are in it."""
+    _, room = await _nearest(server, caller.node, room_id)
+    if room.head.membership(user_id) != "join":
+        await check_relation(server, caller.node, spanned(room.head, room), user_id)
 
 
 async def _room_at_home(server: Server, room_id: str) -> tuple[Node, Room]:

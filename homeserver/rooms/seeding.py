@@ -37,7 +37,7 @@ Mark = Callable[["Transaction"], None]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A room after one event, as its source has it: that event last in ``newest``, row ids of the source in ``state``."""
+    """A room after one event, which is the last of ``newest``, as its source has it."""
 
     room: StoredRoom
     nodes: Mapping[str, int]

@@ -1,0 +1,145 @@
+"""Room aliases and the directory of published rooms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.endpoints import reading
+from homeserver.protocol import identifiers
+from homeserver.protocol.errors import BadJson, NotFound
+from homeserver.rooms import aliases, public
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/directory/room/{roomAlias}",
+    auth=Auth.OPTIONAL,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3directoryroomroomalias",
+)
+async def resolve_alias(server: Server, request: Request) -> dict[str, Any]:
+    """The room to which an alias leads."""
+    alias = request.args["roomAlias"]
+    _, domain = identifiers.parse_room_alias(alias)
+    if domain != server.name:
+        raise NotFound("This server does not federate yet: it knows its own room aliases only")
+    caller = request.caller_or_none
+    room_id = await aliases.resolve(server, alias, "unknown" if caller is None else caller.node.jurisdiction)
+    return {"room_id": room_id, "servers": [server.name]}
+
+
+@route(
+    "PUT",
+    "/_matrix/client/v3/directory/room/{roomAlias}",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#put_matrixclientv3directoryroomroomalias",
+)
+async def set_alias(server: Server, request: Request) -> dict[str, Any]:
+    """Let an alias lead to a room."""
+    room_id = reading.text(request.json(), "room_id", required=True)
+    await aliases.create(server, request.caller, request.args["roomAlias"], room_id)
+    return {}
+
+
+@route(
+    "DELETE",
+    "/_matrix/client/v3/directory/room/{roomAlias}",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#delete_matrixclientv3directoryroomroomalias",
+)
+async def delete_alias(server: Server, request: Request) -> dict[str, Any]:
+    """Remove an alias."""
+    await aliases.delete(server, request.caller, request.args["roomAlias"])
+    return {}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/aliases",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidaliases",
+)
+async def room_aliases(server: Server, request: Request) -> dict[str, Any]:
+    """The local aliases of a room."""
+    return {"aliases": await aliases.of_room(server, request.caller, request.args["roomId"])}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/directory/list/room/{roomId}",
+    auth=Auth.NONE,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3directorylistroomroomid",
+)
+async def visibility(server: Server, request: Request) -> dict[str, Any]:
+    """Whether a room is in the directory."""
+    return {"visibility": "public" if await public.is_public(server, request.args["roomId"]) else "private"}
+
+
+@route(
+    "PUT",
+    "/_matrix/client/v3/directory/list/room/{roomId}",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#put_matrixclientv3directorylistroomroomid",
+)
+async def set_visibility(server: Server, request: Request) -> dict[str, Any]:
+    """Publish a room, or take it out of the directory."""
+    wanted = reading.choice(request.json(required=False), "visibility", ("public", "private"), "public")
+    await public.set_visibility(server, request.caller, request.args["roomId"], wanted == "public")
+    return {}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/publicRooms",
+    auth=Auth.OPTIONAL,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3publicrooms",
+)
+async def public_rooms(server: Server, request: Request) -> dict[str, Any]:
+    """The directory."""
+    query = request.query
+    search = public.Search(limit=query.integer("limit", None, low=0), since=query.get("since"))
+    return await _listing(server, request, search)
+
+
+@route(
+    "POST",
+    "/_matrix/client/v3/publicRooms",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#post_matrixclientv3publicrooms",
+)
+async def search_public_rooms(server: Server, request: Request) -> dict[str, Any]:
+    """The directory, searched."""
+    body = request.json(required=False)
+    chosen = reading.mapping(body, "filter") or {}
+    types = None
+    if chosen.get("room_types") is not None:
+        types = reading.array(chosen, "room_types")
+        if any(kind is not None and not isinstance(kind, str) for kind in types):
+            raise BadJson("'room_types' must be an array of strings and null")
+    search = public.Search(
+        reading.text(chosen, "generic_search_term"),
+        types,
+        reading.integer(body, "limit", low=0),
+        reading.text(body, "since"),
+    )
+    return await _listing(server, request, search)
+
+
+async def _listing(server: Server, request: Request, search: public.Search) -> dict[str, Any]:
+    elsewhere = request.query.get("server")
+    if elsewhere is not None and elsewhere != server.name:
+        raise NotFound("This server does not federate yet: it knows its own rooms only")
+    caller = request.caller_or_none
+    return await public.listing(server, None if caller is None else caller.node, search)

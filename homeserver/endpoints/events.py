@@ -1,0 +1,140 @@
+"""Sending to a room: messages, state, redactions; and reading its state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from homeserver.endpoints import reading
+from homeserver.protocol.client_format import content_of
+from homeserver.protocol.errors import Forbidden
+from homeserver.rooms import history, say
+from homeserver.web.limits import Limit
+from homeserver.web.messages import Response, spliced
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+STATE = "/_matrix/client/v3/rooms/{roomId}/state"
+
+
+@route(
+    "PUT",
+    "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}",
+    auth=Auth.USER,
+    limit=Limit.MESSAGE,
+    also=["r0"],
+    spec="client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid",
+)
+async def send_message(server: Server, request: Request) -> dict[str, Any]:
+    """Send a message event."""
+    args = request.args
+    event_id = await say.send(server, request.caller, args["roomId"], args["eventType"], args["txnId"], request.json())
+    return {"event_id": event_id}
+
+
+@route(
+    "PUT",
+    "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}",
+    auth=Auth.USER,
+    limit=Limit.MESSAGE,
+    also=["r0"],
+    spec="client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid",
+)
+async def redact(server: Server, request: Request) -> dict[str, Any]:
+    """Redact an event."""
+    reason = reading.text(request.json(required=False), "reason")
+    args = request.args
+    event_id = await say.redact(server, request.caller, args["roomId"], args["eventId"], args["txnId"], reason)
+    return {"event_id": event_id}
+
+
+@route(
+    "PUT",
+    STATE + "/{eventType}/{stateKey}",
+    auth=Auth.USER,
+    limit=Limit.MESSAGE,
+    also=["r0", STATE + "/{eventType}", STATE + "/{eventType}/"],
+    spec="client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey",
+)
+async def set_state(server: Server, request: Request) -> dict[str, Any]:
+    """Set an entry of a room's state."""
+    args = request.args
+    event_id = await say.set_state(
+        server, request.caller, args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
+    )
+    return {"event_id": event_id}
+
+
+@route("GET", STATE, auth=Auth.GUEST, also=["r0"], spec="client-server-api/#get_matrixclientv3roomsroomidstate")
+async def get_state(server: Server, request: Request) -> Response:
+    """The state of a room: as it is, or as it was when the caller left."""
+    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    rows = await history.state_rows(request.caller.node, room, seen)
+    now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
+    return spliced(history.array([history.show_stored(row, now, room_id=room_id) for row in rows]))
+
+
+@route(
+    "GET",
+    STATE + "/{eventType}/{stateKey}",
+    auth=Auth.GUEST,
+    also=["r0", STATE + "/{eventType}", STATE + "/{eventType}/"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey",
+)
+async def get_state_entry(server: Server, request: Request) -> Response:
+    """One entry of the state: its content, or with ``format=event`` the whole event."""
+    args = request.args
+    form = request.query.choice("format", ("content", "event"), "content")
+    room, seen = await history.reader(server, request.caller, args["roomId"])
+    row = await history.state_entry(request.caller.node, room, seen, (args["eventType"], args.get("stateKey", "")))
+    if form == "content":
+        return spliced(content_of(row.client))
+    return spliced(history.show_stored(row, server.clock.now_ms(), room_id=orjson.dumps(room.room_id)))
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/members",
+    auth=Auth.GUEST,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidmembers",
+)
+async def members(server: Server, request: Request) -> Response:
+    """The member events of a room, as it is or as it was at a token."""
+    query = request.query
+    at = query.get("at")
+    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    rows = await history.member_rows(request.caller.node, room, seen, at)
+    wanted, unwanted = query.get("membership"), query.get("not_membership")
+    now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
+    chunk = [
+        history.show_stored(row, now, room_id=room_id)
+        for row in rows
+        if history.membership_passes(row, wanted, unwanted)
+    ]
+    return spliced(b'{"chunk":', history.array(chunk), b"}")
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/joined_members",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidjoined_members",
+)
+async def joined_members(server: Server, request: Request) -> dict[str, Any]:
+    """Who is in a room, and how they call themselves there."""
+    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    if seen.last[1] != "join":
+        raise Forbidden("You are not in that room")
+    joined = {}
+    for row in await history.member_rows(request.caller.node, room, seen, None):
+        content = orjson.loads(content_of(row.client))
+        if content.get("membership") == "join" and row.state_key is not None:
+            known = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
+            joined[row.state_key] = {name: value for name, value in known.items() if isinstance(value, str)}
+    return {"joined": joined}

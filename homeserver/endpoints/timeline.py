@@ -1,0 +1,112 @@
+"""Reading a room's timeline: pages of it, one event, an event with what surrounds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.rooms import history, tokens
+from homeserver.sync import filters
+from homeserver.web.messages import Response, spliced
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+MOST = 1000
+"""Events in one answer."""
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/messages",
+    auth=Auth.GUEST,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidmessages",
+)
+async def messages(server: Server, request: Request) -> Response:
+    """A page of the timeline, backwards or forwards from a token."""
+    query, caller = request.query, request.caller
+    backwards = query.choice("dir", ("b", "f"), None) == "b" if "dir" in query else query.require("dir") == "b"
+    limit = min(query.integer("limit", 10, low=0), MOST)
+    chosen = filters.of_events(query.get("filter"))
+    room, seen = await history.reader(server, caller, request.args["roomId"])
+    since, to = query.get("from"), query.get("to")
+    if since is not None:
+        start = tokens.parse(since).position
+    else:
+        start = caller.node.position if backwards else -(2**60)
+    page = await history.page(
+        caller.node,
+        room,
+        seen,
+        start=start,
+        to=None if to is None else tokens.parse(to).position,
+        backwards=backwards,
+        limit=limit,
+        wanted=None if chosen is None else chosen.passes,
+    )
+    shown = await history.show_all(server, caller, room, page.events)
+    parts = [b'{"start":"%s","chunk":' % tokens.between(page.start).encode(), history.array(shown)]
+    if page.end is not None:
+        parts.append(b',"end":"%s"' % tokens.between(page.end).encode())
+    if chosen is not None and chosen.lazy_members:
+        senders = {event.sender for event in page.events}
+        parts += [b',"state":', await history.members_shown(server, caller, room, senders)]
+    return spliced(*parts, b"}")
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/event/{eventId}",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomideventeventid",
+)
+async def event(server: Server, request: Request) -> Response:
+    """One event."""
+    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    found = await history.find(request.caller.node, room, seen, request.args["eventId"])
+    return spliced(*await history.show_all(server, request.caller, room, [found]))
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/rooms/{roomId}/context/{eventId}",
+    auth=Auth.USER,
+    also=["r0"],
+    spec="client-server-api/#get_matrixclientv3roomsroomidcontexteventid",
+)
+async def context(server: Server, request: Request) -> Response:
+    """An event, what came before and after it, and the state at the last of them."""
+    query, caller = request.query, request.caller
+    limit = min(query.integer("limit", 10, low=0), MOST)
+    chosen = filters.of_events(query.get("filter"))
+    wanted = None if chosen is None else chosen.passes
+    room, seen = await history.reader(server, caller, request.args["roomId"])
+    found = await history.find(caller.node, room, seen, request.args["eventId"])
+    before = await history.page(
+        caller.node, room, seen, start=found.pos - 1, to=None, backwards=True, limit=limit // 2, wanted=wanted
+    )
+    after = await history.page(
+        caller.node, room, seen, start=found.pos, to=None, backwards=False, limit=limit - limit // 2, wanted=wanted
+    )
+    last = after.events[-1] if after.events else found
+    senders = None
+    if chosen is not None and chosen.lazy_members:
+        senders = {each.sender for each in [*before.events, found, *after.events]}
+    state = await history.state_at(server, caller, room, last.pos, senders)
+    (shown,) = await history.show_all(server, caller, room, [found])
+    start = before.end if before.end is not None else before.start
+    end = after.end if after.end is not None else caller.node.position
+    return spliced(
+        b'{"start":"%s","end":"%s","event":' % (tokens.between(start).encode(), tokens.between(end).encode()),
+        shown,
+        b',"events_before":',
+        history.array(await history.show_all(server, caller, room, before.events)),
+        b',"events_after":',
+        history.array(await history.show_all(server, caller, room, after.events)),
+        b',"state":',
+        state,
+        b"}",
+    )

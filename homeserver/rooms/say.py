@@ -1,0 +1,86 @@
+"""What a member sends to a room: messages, state, redactions, each once under its transaction id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
+from homeserver.protocol.event_view import MEMBER
+from homeserver.rooms import aliases, membership
+from homeserver.rooms.replicas import caught_up
+from homeserver.rooms.send import Draft, in_order
+from homeserver.rooms.transactions import key_of
+from homeserver.storage.client_transactions import Echo
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+
+REDACTION = "m.room.redaction"
+
+
+async def send(
+    server: Server, caller: Caller, room_id: str, kind: str, txn_id: str, content: dict[str, Any], ts: int | None = None
+) -> str:
+    """Send a message event; returns its id. Raises what `send.order` raises."""
+    redacts = content.get("redacts") if kind == REDACTION else None
+    if kind == REDACTION and not isinstance(redacts, str):
+        raise MissingParam("A redaction needs 'redacts' in its content")
+    return await _once(server, caller, room_id, f"send {kind}", txn_id, _draft(caller, kind, content, redacts, ts))
+
+
+async def redact(server: Server, caller: Caller, room_id: str, event_id: str, txn_id: str, reason: str | None) -> str:
+    """Redact an event; returns the redaction's id. Raises Forbidden, NotFound."""
+    content = {} if reason is None else {"reason": reason}
+    return await _once(
+        server, caller, room_id, f"redact {event_id}", txn_id, _draft(caller, REDACTION, content, event_id)
+    )
+
+
+def _draft(
+    caller: Caller, kind: str, content: dict[str, Any], redacts: str | None = None, ts: int | None = None
+) -> Draft:
+    return Draft(kind, caller.user_id, content, redacts=redacts, origin_server_ts=ts)
+
+
+async def _once(server: Server, caller: Caller, room_id: str, what: str, txn_id: str, draft: Draft) -> str:
+    if "\0" in txn_id:
+        raise InvalidParam("A transaction ID must not contain U+0000")
+    key = key_of(server, caller, room_id, what, txn_id)
+    draft = Draft(
+        draft.type,
+        draft.sender,
+        draft.content,
+        redacts=draft.redacts,
+        origin_server_ts=draft.origin_server_ts,
+        txn_key=key,
+        echo=Echo(caller.user_nid, caller.device_nid, txn_id),
+    )
+    _, event_id = await in_order(server, caller.node, room_id, draft)
+    return event_id
+
+
+async def set_state(
+    server: Server, caller: Caller, room_id: str, kind: str, state_key: str, content: dict[str, Any]
+) -> str:
+    """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in.
+
+    Raises Forbidden, FlowDenied, PlaintextRefused, BadAlias, NotFound.
+    """
+    if kind == "m.room.create":
+        raise InvalidParam("A room has its m.room.create event already")
+    if kind == MEMBER:
+        await _check_member(server, caller, room_id, state_key, content)
+    elif kind == "m.room.canonical_alias":
+        await aliases.check_canonical(server, room_id, content)
+    draft = Draft(kind, caller.user_id, content, state_key)
+    ordered, event_id = await in_order(server, caller.node, room_id, draft)
+    await caught_up(server, ordered, caller.node)
+    return event_id
+
+
+async def _check_member(server: Server, caller: Caller, room_id: str, user_id: str, content: dict[str, Any]) -> None:
+    became = content.get("membership")
+    if not isinstance(became, str):
+        raise BadJson("'membership' must be a string")
+    if became in ("join", "invite", "knock"):
+        await membership.check_entry(server, caller, room_id, user_id)
