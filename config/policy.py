@@ -1,7 +1,7 @@
 """The only place that says what may leave: verdicts over a residency policy, each citing its rule.
 
-A ``Policy`` never changes; a changed file makes a new one. All lookups are prepared when it is made, so that a
-verdict costs a dictionary access. What no rule names is denied.
+A ``Policy`` never changes; a changed file makes a new one. All lookups are prepared when it is made or
+kept when first asked, so that a verdict costs a dictionary access. What no rule names is denied.
 """
 
 from __future__ import annotations
@@ -126,7 +126,11 @@ class Policy:
         ``unknown``. A jurisdiction that the policy does not declare gets nothing.
         """
         verdict = self._verdicts.get((data_class, source, target))
-        return verdict if verdict is not None else self._denial(data_class, source, target)
+        if verdict is None:
+            verdict = self._denial(data_class, source, target)
+            if self.knows(source) and self.knows(target):  # names from elsewhere would fill the memory
+                self._verdicts[data_class, source, target] = verdict
+        return verdict
 
     def room_may_span(self, jurisdictions: Iterable[str]) -> list[Verdict]:
         """What is missing for a room to span these jurisdictions: denied verdicts, none when it may.
