@@ -197,7 +197,7 @@ class _Transaction:
                 raise _Lost("no answer in time") from fault
             except (psycopg.Error, UnicodeEncodeError, OverflowError) as fault:
                 self.failure = _meaning(fault, self.node)
-                raise self.failure from fault
+                raise self.failure from None  # the driver's error quotes the values of the row
             except BaseException as fault:
                 self.failure = fault
                 raise
@@ -529,6 +529,8 @@ def _meaning(fault: BaseException, node: str) -> BaseException:
     """What an error of the driver means to the caller."""
     state = getattr(fault, "sqlstate", None) or ""
     text = str(fault).strip()
+    if isinstance(fault, psycopg.Error) and fault.diag.message_primary:  # without the detail, which quotes values
+        text = fault.diag.message_primary
     if isinstance(fault, UnicodeEncodeError):
         return InvalidParam("Text must be valid Unicode")
     if isinstance(fault, OverflowError):
@@ -593,8 +595,8 @@ _DEFINES = re.compile(r"(?:CREATE|ALTER)\s+TABLE\b", re.IGNORECASE)
 def rewrite(statement: str) -> str:
     """A statement of a migration for PostgreSQL; strings, quoted names and comments stay as they are.
 
-    In CREATE TABLE and ALTER TABLE, of words in capitals: ``INTEGER``, ``BLOB`` and ``REAL`` become ``BIGINT``, ``BYTEA`` and
-    ``DOUBLE PRECISION``; ``TEXT`` sorts by its bytes; a column ``INTEGER PRIMARY KEY`` numbers itself,
+    In CREATE TABLE and ALTER TABLE, of words in capitals: ``INTEGER``, ``BLOB`` and ``REAL`` become ``BIGINT``,
+    ``BYTEA`` and ``DOUBLE PRECISION``; ``TEXT`` sorts by its bytes; a column ``INTEGER PRIMARY KEY`` numbers itself,
     unless ``REFERENCES`` or ``CHECK`` follows; ``STRICT`` and ``WITHOUT ROWID`` at the end disappear.
     Everywhere: ``x'…'`` becomes a byte string.
     """
