@@ -217,7 +217,7 @@ class Histogram:
     __slots__ = ("_counts", "_sums", "bounds", "help", "labels", "name")
 
     def __init__(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
-        self.name, self.help, self.labels, self.bounds = name, text, tuple(labels), tuple(bounds)
+        self.name, self.help, self.labels, self.bounds = name, text, tuple(labels), tuple(map(float, bounds))
         self._counts: dict[tuple[str, ...], list[int]] = {}
         self._sums: dict[tuple[str, ...], float] = {}
 
