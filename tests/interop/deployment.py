@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import hmac
+import re
 import secrets
 import shutil
 import signal
@@ -118,10 +119,10 @@ def _free_port() -> int:
 
 
 class Deployment:
-    """A running deployment in `folder`; with `flows`, everything may flow between the two countries, else nothing."""
+    """A deployment in `folder`; with `flows`, everything may flow between the two countries, else nothing."""
 
     def __init__(self, folder: Path, *, flows: bool = True) -> None:
-        self.folder = folder
+        self.folder = folder / "domicile"
         self.log = folder / "log.txt"
         self._port = _free_port()
         self._process: subprocess.Popen[str] | None = None
@@ -190,7 +191,7 @@ class Deployment:
             for line in process.stdout:
                 log.write(line)
                 log.flush()
-                if "ready" in line:
+                if re.search(r"\bready\b", line):
                     ready.set()
         ready.set()  # it ended; nobody needs to wait any longer
 
@@ -229,7 +230,7 @@ class Deployment:
     @contextlib.contextmanager
     def without(self, node: str) -> Iterator[None]:
         """Go on while a node's disk is away: restarts without it, and with it again at the end."""
-        away = self.folder / f"{node} is away"
+        away = self.log.parent / f"{node} is away"
         self.stop()
         shutil.move(self.node_folder(node), away)
         self.node_folder(node).write_text("not a folder: nothing can be opened or made below it\n")
@@ -283,4 +284,4 @@ class Deployment:
         """What lies in the deployment's folders, but on no node: the directory, keys, settings."""
         nodes = {self.node_folder(node) for node in NODES.values()}
         outside = [path for path in self.folder.rglob("*") if path.is_file() and not nodes.intersection(path.parents)]
-        return Remains(*(path for path in outside if path != self.log))
+        return Remains(*outside)
