@@ -3,6 +3,7 @@
 import base64
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def test_a_file_is_searched_in_every_form(tmp_path: Path, written: bytes) -> Non
     remains = Remains(tmp_path)
     assert remains.places(NEEDLE) == {"media/file"}
     assert remains.places("needle-that-is-not-there") == set()
+
+
+@pytest.mark.parametrize("code", [base64.b64encode, base64.urlsafe_b64encode])
+def test_bytes_are_found_in_either_base64(tmp_path: Path, code: Callable[[bytes], bytes]) -> None:
+    needle = bytes([0xFB, 0xEF, 0xBE, 0xFF, 0xFE, 0x3E, 0x3F, 0xFF, 0xFA])
+    (tmp_path / "file").write_bytes(code(b"..." + needle + b"."))
+    assert Remains(tmp_path).places(needle) == {f"{tmp_path.name}/file"}
 
 
 def test_a_database_is_searched_in_its_log_and_over_page_borders(tmp_path: Path) -> None:
