@@ -4,9 +4,10 @@ import os
 
 import pytest
 
+from tests.deployment import deploy, deployment
 from tests.support import POSTGRES, engines
 
-__all__ = ["engines"]
+__all__ = ["deploy", "deployment", "engines"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,0 +1,262 @@
+"""A deployment in the test's own process: two nodes in two jurisdictions, all routes, and no socket.
+
+The fixture ``deployment`` runs a test once on SQLite and once on PostgreSQL. ``deploy`` makes one with other settings
+or another policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+
+from config.load import policy_from_text, settings_from_text
+from config.placement import Attributes
+from homeserver.accounts import registration, sessions
+from homeserver.accounts.registration import NewAccount
+from homeserver.accounts.sessions import DeviceWish
+from homeserver.context import Caller, CurrentPolicy, Identity, Server
+from homeserver.protocol.signing import SigningKey
+from homeserver.runtime.clock import Clock, FakeClock
+from homeserver.runtime.jobs import Jobs
+from homeserver.runtime.telemetry import Telemetry
+from homeserver.runtime.wakeups import Wakeups
+from homeserver.storage import migrate
+from homeserver.storage.directory import Directory
+from homeserver.storage.nodes import Node, Nodes
+from homeserver.web.limits import Bucket, Limits
+from homeserver.web.routes import Table
+from homeserver.web.site import Site
+from tests.conformance import endpoint_modules
+from tests.support import Databases, finish
+
+NAME = "example.org"
+PASSWORD = "correct horse battery"
+
+SETTINGS = f"""
+server_name = "{NAME}"
+public_base_url = "https://matrix.example.org"
+[registration]
+mode = "open"
+[passwords]
+time_cost = 1
+memory_cost = 8
+parallelism = 1
+[rate_limits]
+enabled = false
+"""
+
+POLICY = """
+format = 1
+serial = 1
+[jurisdictions.IR]
+name = "Iran"
+[jurisdictions.FR]
+name = "France"
+[nodes.tehran]
+jurisdiction = "IR"
+database = "sqlite:tehran/node.db"
+media = "file:tehran/media"
+[nodes.paris]
+jurisdiction = "FR"
+database = "sqlite:paris/node.db"
+media = "file:paris/media"
+[[pins]]
+token = "fr-*"
+node = "paris"
+[default]
+node = "tehran"
+"""
+"""No flows: nothing crosses the border."""
+
+FLOWING = (
+    POLICY
+    + """
+[[flows]]
+from = "IR"
+to = ["FR"]
+classes = ["*"]
+consent = false
+[[flows]]
+from = "FR"
+to = ["IR"]
+classes = ["*"]
+consent = false
+"""
+)
+"""Everything that may flows both ways."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request was answered with. ``json`` is its body, an object."""
+
+    status: int
+    json: dict[str, Any]
+
+    @property
+    def errcode(self) -> str | None:
+        """The Matrix errcode."""
+        return self.json.get("errcode")
+
+
+@dataclass
+class Observed:
+    """The faults of ours that were answered with a 500."""
+
+    faults: list[BaseException] = field(default_factory=list)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Nothing to do."""
+
+    def failed(self, method: str, route: str, error: BaseException) -> None:
+        """Remember the fault: the test fails for it when it ends."""
+        self.faults.append(error)
+
+
+@dataclass
+class User:
+    """Somebody who is logged in."""
+
+    deployment: Deployment
+    user_id: str
+    device_id: str
+    token: str
+
+    async def caller(self) -> Caller:
+        """Who they are to services."""
+        return await sessions.authenticate(self.deployment.server, self.token)
+
+    async def asks(self, method: str, path: str, body: object = None, **query: str) -> Answer:
+        """Make a request; ``path`` is used as it is."""
+        return await self.deployment.asked(method, path, body, token=self.token, **query)
+
+
+class Deployment:
+    """A running deployment."""
+
+    def __init__(self, server: Server, site: Site[Server], observed: Observed) -> None:
+        self.server = server
+        self.site = site
+        self.observed = observed
+
+    def node(self, name: str) -> Node:
+        """A node by name: ``tehran`` or ``paris``."""
+        return self.server.nodes[name]
+
+    @property
+    def clock(self) -> FakeClock:
+        """The clock, when it is one that the test moves."""
+        assert isinstance(self.server.clock, FakeClock)
+        return self.server.clock
+
+    async def asked(
+        self, method: str, path: str, body: object = None, *, token: str | None = None, **query: str
+    ) -> Answer:
+        """Answer a request; ``body`` is JSON, or bytes as they are."""
+        raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        if query:
+            path += "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        response = await self.site.call(method, path, headers=headers, body=raw, address="127.0.0.1")
+        content = response.body
+        if not isinstance(content, bytes):
+            assert isinstance(content, list | tuple)
+            content = b"".join(content)
+        return Answer(response.status, orjson.loads(content))
+
+    async def user(self, localpart: str, node: str = "tehran", *, admin: bool = False) -> User:
+        """Make an account on a node and log in; the password is PASSWORD."""
+        made = await registration.register(
+            self.server,
+            NewAccount(
+                localpart=localpart,
+                password=PASSWORD,
+                attributes=Attributes(node=node),
+                admin=admin,
+                device=DeviceWish(display_name=f"{localpart}'s phone"),
+            ),
+        )
+        assert made.login is not None
+        return User(self, made.user_id, made.login.device_id, made.login.access_token)
+
+    async def login(self, user: User, **body: object) -> Answer:
+        """Log in once more by password."""
+        identifier = {"type": "m.id.user", "user": user.user_id}
+        asked = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD, **body}
+        return await self.asked("POST", "/_matrix/client/v3/login", asked)
+
+
+Deploy = Callable[..., Awaitable[Deployment]]
+
+
+async def start(
+    databases: Databases, *, settings: str = SETTINGS, policy: str = POLICY, clock: Clock | None = None
+) -> Deployment:
+    """Start a deployment on these databases; a second one on the same databases finds what the first one left."""
+    clock = clock or FakeClock()
+    read = settings_from_text(settings, str(databases.directory / "domicile.toml"))
+    rules = policy_from_text(policy, "residency.toml", read.server_name)
+    schema = files("homeserver.storage") / "schema"
+    nodes = []
+    for place in rules.nodes.values():
+        engine = await databases.open(place.name, migrate.load(schema / "node"))
+        nodes.append(Node(place.name, place.jurisdiction, engine, Path(databases.directory, place.name, "media")))
+    routes = await databases.open("directory", migrate.load(schema / "directory"))
+    telemetry = Telemetry()
+    server = Server(
+        settings=read,
+        policy=CurrentPolicy(rules),
+        identity=Identity(read.server_name, SigningKey("test", b"k" * 32), b"s" * 32),
+        nodes=Nodes(nodes, Directory(routes, b"d" * 32), read.server_name),
+        clock=clock,
+        wakeups=Wakeups(clock),
+        jobs=Jobs(clock, telemetry),
+        telemetry=telemetry,
+    )
+    observed = Observed()
+    site = Site(
+        server,
+        Table.of(*(module for module in endpoint_modules() if module.__name__.startswith("homeserver."))),
+        authenticate=lambda token: sessions.authenticate(server, token),
+        observer=observed,
+        seconds=clock.monotonic,
+        limits=Limits(_buckets(server), clock.monotonic) if read.rate_limits.enabled else None,
+    )
+    return Deployment(server, site, observed)
+
+
+def _buckets(server: Server) -> dict[str, Bucket]:
+    limits = server.settings.rate_limits
+    names = [name for name in limits.__dataclass_fields__ if name != "enabled"]
+    return {name: Bucket(getattr(limits, name).per_second, getattr(limits, name).burst) for name in names}
+
+
+@pytest.fixture
+def deploy(engines: Databases) -> Iterator[Deploy]:
+    """What starts deployments (see `start`); a test fails when one of them answered with a 500."""
+    started: list[Deployment] = []
+
+    async def start_one(**kwargs: Any) -> Deployment:
+        made = await start(engines, **kwargs)
+        started.append(made)
+        return made
+
+    yield start_one
+    assert [fault for made in started for fault in made.observed.faults] == []
+
+
+@pytest.fixture
+def deployment(deploy: Deploy) -> Deployment:
+    """A deployment whose policy lets nothing flow."""
+
+    async def one() -> Deployment:
+        return await deploy()
+
+    return finish(one())
