@@ -30,6 +30,9 @@ def check_format(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
     Raises BadJson, or TooLarge for a property that exceeds its limit. spec: rooms/v12/#event-format
     """
     check_fields(rules, pdu)
+    if "event_id" in pdu and rules.event_id_is_hash:
+        # Nobody may mistake it for the true one. spec: rooms/v3/#event-format
+        raise BadJson("An event of this room version does not carry its event_id")
     hashes = pdu.get("hashes")
     if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
         raise BadJson("An event needs hashes with a sha256")
@@ -80,8 +83,8 @@ def _check_room_id(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
         if not isinstance(room_id, str) or not identifiers.is_room_id_with_domain(room_id):
             raise BadJson("room_id of an event must be a room ID with a domain")
     elif pdu["type"] == "m.room.create":
-        if "room_id" in pdu:
-            raise BadJson("The create event of this room version has no room_id")
+        if "room_id" in pdu or pdu.get("state_key") != "":
+            raise BadJson("The create event of this room version has an empty state_key and no room_id")
     elif not isinstance(room_id, str) or not identifiers.is_hash_room_id(room_id):
         raise BadJson("room_id of an event must be a room ID without a domain")
 

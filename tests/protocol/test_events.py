@@ -78,6 +78,8 @@ def built(draw: st.DrawFn) -> tuple[RoomRules, dict[str, Any]]:
         "depth": draw(st.integers(0, rules.max_depth)),
         "origin_server_ts": draw(st.integers(-(2**53) + 1, 2**53 - 1)),
     }
+    if arguments["type"] == "m.room.create":
+        arguments["state_key"] = ""
     if arguments["type"] == "m.room.redaction":
         arguments["redacts"] = draw(st.none() | strategies.EVENT_IDS)
     return rules, arguments
@@ -153,7 +155,7 @@ def received(draw: st.DrawFn) -> tuple[RoomRules, dict[str, Any]]:
     rules = draw(strategies.VERSION)
     numbers = strategies.INTEGERS if rules.strict_canonical_json else strategies.INTEGERS | strategies.ODD_NUMBERS
     strange = st.dictionaries(
-        st.sampled_from(["origin", "prev_state", "event_id", "redacts", "age_ts", "zzz", "aaa", "d", "room_alias"]),
+        st.sampled_from(["origin", "prev_state", "redacts", "age_ts", "zzz", "aaa", "d", "room_alias"]),
         strategies.json_values(numbers),
         max_size=4,
     )
@@ -170,6 +172,8 @@ def received(draw: st.DrawFn) -> tuple[RoomRules, dict[str, Any]]:
     }
     if draw(st.booleans()):
         pdu["state_key"] = draw(strategies.TEXT)
+    if event_type == "m.room.create":
+        pdu["state_key"] = ""
     if event_type == "m.room.redaction" and not rules.redacts_in_content:
         pdu["redacts"] = draw(strategies.EVENT_IDS)
     if (room_id := room_of(rules, event_type)) is not None:
@@ -227,6 +231,7 @@ def test_where_redactions_name_their_target(rules: RoomRules) -> None:
     pdu = event.pdu()
     shown = json.loads(event.client + b"}")
     assert shown["redacts"] == shown["content"]["redacts"] == event.redacts == "$x"
+    assert "redacts" not in event.server_fields, "stored twice"
     if rules.redacts_in_content:
         assert "redacts" not in pdu
         assert pdu["content"] == event.content == {"reason": "spam", "redacts": "$x"}
@@ -373,6 +378,7 @@ def test_the_whole_event_has_at_most_65536_bytes() -> None:
         ({"signatures": {"domain": "x"}}, BadJson),
         ({"signatures": {"domain": {"ed25519:1": 5}}}, BadJson),
         ({"unsigned": []}, BadJson),
+        ({"event_id": "$" + "e" * 43}, BadJson),
     ],
     ids=ascii,
 )
@@ -382,7 +388,7 @@ def test_the_format_is_checked(rules: RoomRules, change: dict[str, Any], error: 
     with pytest.raises(error):
         events.from_pdu(rules, {**pdu, **change})
     without = {key: value for key, value in pdu.items() if key not in change}
-    if not change.keys() & {"state_key", "unsigned"}:
+    if not change.keys() & {"event_id", "state_key", "unsigned"}:
         with pytest.raises(BadJson):
             events.from_pdu(rules, without)
 
@@ -408,8 +414,9 @@ def test_each_version_has_its_own_room_ids() -> None:
         if not rules.room_id_is_create_hash:
             with pytest.raises(BadJson):
                 make(rules, type="m.room.create", room_id=None)
-    with pytest.raises(BadJson):
-        make(V12, type="m.room.create", room_id=HASH_ROOM)
+    for state_key, room_id in (("", HASH_ROOM), (None, None), ("x", None)):
+        with pytest.raises(BadJson):
+            make(V12, type="m.room.create", state_key=state_key, room_id=room_id)
 
 
 @pytest.mark.parametrize("rules", OLD_REDACTS, ids=lambda rules: rules.version)
