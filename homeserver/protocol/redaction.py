@@ -98,4 +98,3 @@ def _kept(rules: RoomRules) -> _Kept:
 
 def _with(key: str, kept: bool, keys: set[str] | frozenset[str]) -> frozenset[str]:
     return frozenset(keys | {key}) if kept else frozenset(keys)
-
