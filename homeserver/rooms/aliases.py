@@ -139,7 +139,8 @@ async def check_canonical(server: Server, room_id: str, content: dict[str, Any])
     alternatives = content.get("alt_aliases", [])
     if not isinstance(alternatives, list):
         raise BadJson("'alt_aliases' must be an array")
-    for alias in {content.get("alias"), *[a if isinstance(a, str) else "" for a in alternatives]} - {None}:
+    named = [content["alias"]] if content.get("alias") is not None else []
+    for alias in dict.fromkeys(str(name) for name in [*named, *alternatives]):
         _, domain = identifiers.parse_room_alias(alias)
         if domain != server.name:
             raise BadAlias("Aliases of other servers cannot be checked here")

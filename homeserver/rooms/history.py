@@ -23,7 +23,7 @@ from homeserver.storage import client_transactions, events
 from homeserver.storage import state as stored_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
@@ -245,17 +245,15 @@ def array(items: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-async def own_transactions(caller: Caller, shown: Sequence[Timed]) -> Mapping[str, str]:
-    """Transaction ids of those events that the calling device sent: event id to transaction id."""
-    mine = [event.event_id for event in shown if event.sender == caller.user_id]
-    if not mine:
-        return {}
-    return await caller.node.read(client_transactions.of_events, caller.device_nid, mine)
+async def transactions_of(caller: Caller, event_ids: Sequence[str]) -> dict[str, str]:
+    """Transaction ids under which the calling device sent events: event id to transaction id."""
+    return await caller.node.read(client_transactions.of_events, caller.device_nid, event_ids)
 
 
 async def show_all(server: Server, caller: Caller, room: Room, shown: Sequence[Timed]) -> list[bytes]:
     """Events with their room id, and the caller's own transaction ids."""
-    own = await own_transactions(caller, shown)
+    mine = [event.event_id for event in shown if event.sender == caller.user_id]
+    own = await transactions_of(caller, mine) if mine else {}
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
     return [show(event, now, room_id=room_id, transaction_id=own.get(event.event_id)) for event in shown]
 

@@ -413,6 +413,10 @@ def _show(step: Step) -> None:
                 None if step.echo is None else step.echo[1:],
             )
         )
+    if step.changes:
+        room.state_pos = step.pos or room.state_pos
+        if set(step.changes) != {(event.type, event.state_key)}:
+            room.merged_at = room.state_pos
     for member in step.members:
         if member.resident is not None and member.membership == "join":
             room.residents[member.user_id] = member.resident

@@ -111,7 +111,8 @@ class Room:
     """A node's replica of a room, in memory.
 
     ``recent`` holds every timeline event with ``pos > recent_floor``, oldest first. ``residents`` are the row ids
-    of joined residents of the node by user id; ``interned`` says which user ids surely have a row id.
+    of joined residents of the node by user id. ``state_pos`` is the last position at which the current state changed,
+    ``merged_at`` the last at which it may have changed otherwise than by an event of the timeline.
     """
 
     nid: int
@@ -123,6 +124,8 @@ class Room:
     recent: deque[Timed]
     recent_floor: int
     residents: dict[str, int]
+    state_pos: int = 0
+    merged_at: int = 0
 
     @property
     def last_pos(self) -> int:
@@ -223,6 +226,7 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
     )
     newest = await events.timeline_backwards(tx, row.room_nid, 2**62, None, RECENT)
     recent = deque(timed(event) for event in reversed(newest))
+    changed_at = await state.last_change(tx, row.room_nid)
     now = Snapshot(
         entries,
         {event_id: tip_group for event_id, (tip_group, _) in tips.items()},
@@ -242,6 +246,8 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
         recent,
         recent[0].pos - 1 if len(newest) == RECENT else -(2**62),
         {user_id: nid for user_id, nid, membership, resident in people if resident and membership == "join"},
+        state_pos=changed_at,
+        merged_at=changed_at,
     )
 
 

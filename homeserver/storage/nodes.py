@@ -74,7 +74,7 @@ class Node:
         found = self._memories.get(kind)
         if found is None:
             found = self._memories[kind] = kind()
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 class Nodes:

@@ -328,7 +328,7 @@ class PostgresEngine:
                     break
                 except BaseException as fault:
                     if not isinstance(fault, _Conflict) or attempt + 1 == ATTEMPTS:
-                        self._put_aside(self._end_write(pool, tx))
+                        self._let_go(pool, tx)
                         if isinstance(fault, _Lost | _Pressed | _Conflict):
                             raise self._unavailable(fault) from fault
                         raise
@@ -336,11 +336,11 @@ class PostgresEngine:
                     await tx.rollback()
                     await self._clock.sleep(random.uniform(0, min(FIRST_BACKOFF * 2**attempt, LAST_BACKOFF)))  # noqa: S311
                 except BaseException:
-                    self._put_aside(self._end_write(pool, tx))
+                    self._let_go(pool, tx)
                     raise
             run_callbacks(tx.callbacks)
             tx.callbacks = []
-            self._put_aside(self._end_write(pool, tx))
+            self._let_go(pool, tx)
         return result
 
     async def _sit(self) -> None:
@@ -362,6 +362,10 @@ class PostgresEngine:
         except (psycopg.Error, PoolTimeout) as fault:  # there is a seat for each connection: it cannot be made
             raise self._unavailable(_Lost(str(fault))) from fault
 
+    def _let_go(self, pool: Pool, tx: _Transaction) -> None:
+        tx.ended = True
+        self._put_aside(self._end_write(pool, tx))
+
     async def _end_read(self, pool: Pool, tx: _Transaction) -> None:
         try:
             await tx.rollback()
@@ -375,7 +379,6 @@ class PostgresEngine:
         A COMMIT whose caller went away is waited for: when it succeeded, those who waited for it are told.
         """
         try:
-            tx.ended = True
             if tx.committing is not None and not tx.committing.done():
                 await asyncio.wait([tx.committing])
             if tx.committed:

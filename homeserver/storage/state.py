@@ -154,6 +154,12 @@ async def current(tx: Transaction, room_nid: int) -> list[tuple[str, str, int, s
     ]
 
 
+async def last_change(tx: Transaction, room_nid: int) -> int:
+    """The last position at which the current state of a room changed."""
+    row = await tx.one("SELECT MAX(pos) FROM state_changes WHERE room_nid = ?", room_nid)
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 async def changes_between(tx: Transaction, room_nid: int, after: int, upto: int) -> dict[StateKey, int | None]:
     """What the current state became with ``after < pos <= upto``, the last change of each key."""
     rows = await tx.all(

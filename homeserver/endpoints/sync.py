@@ -1,0 +1,37 @@
+"""`/sync`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.rooms import presence, tokens
+from homeserver.sync import classic, filters
+from homeserver.web.messages import Response, spliced
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/sync",
+    auth=Auth.GUEST,
+    also=["r0"],
+    long_poll=True,
+    spec="client-server-api/#get_matrixclientv3sync",
+)
+async def sync(server: Server, request: Request) -> Response:
+    """What has changed since a token."""
+    query, caller = request.query, request.caller
+    since = query.get("since")
+    wish = classic.Wish(
+        None if since is None else tokens.parse(since),
+        await filters.of_sync(caller, query.get("filter")),
+        query.boolean("full_state"),
+        query.integer("timeout", 0, low=0),
+        query.boolean("use_state_after") or query.boolean("org.matrix.msc4222.use_state_after"),
+    )
+    await presence.seen(server, caller, query.choice("set_presence", ("offline", "online", "unavailable"), "online"))
+    return spliced(*await classic.sync(server, caller, wish))

@@ -1,0 +1,124 @@
+"""Receipts of a node's rooms, public and private; and the counts of unread events that start from them.
+
+spec: client-server-api/#receipts
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from homeserver.storage.users import NID_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.storage.engine import Transaction
+
+
+class Receipt(NamedTuple):
+    """That a user has read up to an event. ``thread_id``: an event id, ``main``, or empty for an unthreaded one.
+
+    ``event_pos``: the event's place in the timeline; ``ts``: milliseconds since 1970.
+    """
+
+    user_id: str
+    thread_id: str
+    event_id: str
+    event_pos: int
+    ts: int
+
+
+async def place(tx: Transaction, room_nid: int, event_id: str) -> int | None:
+    """The place in the timeline of an event that may be read up to."""
+    row = await tx.one("SELECT pos FROM events WHERE event_id = ? AND room_nid = ? AND verdict = 0", event_id, room_nid)
+    return None if row is None or row[0] is None else int(row[0])
+
+
+async def read_to(tx: Transaction, room_nid: int, user_nid: int, thread_id: str, *, private: bool) -> int | None:
+    """How far a user has read by receipts of one kind."""
+    table = "private_receipts" if private else "receipts"
+    row = await tx.one(
+        f"SELECT event_pos FROM {table} WHERE room_nid = ? AND user_nid = ? AND thread_id = ?",
+        room_nid,
+        user_nid,
+        thread_id,
+    )
+    return None if row is None else int(row[0])
+
+
+def put(tx: Transaction, room_nid: int, receipt: Receipt, pos: int, *, private: bool) -> None:
+    """Queue a receipt at a position. The user has been interned."""
+    table, key = (
+        ("private_receipts", "user_nid, room_nid, thread_id")
+        if private
+        else ("receipts", "room_nid, user_nid, thread_id")
+    )
+    tx.later(
+        f"INSERT INTO {table} (room_nid, user_nid, thread_id, event_id, event_pos, ts, pos)"
+        f" VALUES (?, {NID_OF}, ?, ?, ?, ?, ?) ON CONFLICT ({key}) DO UPDATE SET event_id = excluded.event_id,"
+        " event_pos = excluded.event_pos, ts = excluded.ts, pos = excluded.pos",
+        [(room_nid, receipt.user_id, receipt.thread_id, receipt.event_id, receipt.event_pos, receipt.ts, pos)],
+    )
+    tx.later(
+        f"DELETE FROM unread_counts WHERE user_nid = {NID_OF} AND room_nid = ?",
+        [(receipt.user_id, room_nid)],
+    )
+
+
+async def since(tx: Transaction, room_nids: Collection[int], after: int, upto: int) -> list[tuple[int, Receipt]]:
+    """The public receipts of rooms that came with ``after < pos <= upto``: (room_nid, receipt)."""
+    if not room_nids:
+        return []
+    marks = ",".join("?" * len(room_nids))
+    rows = await tx.all(
+        "SELECT r.room_nid, u.user_id, r.thread_id, r.event_id, r.event_pos, r.ts FROM receipts r"
+        f" JOIN users u USING (user_nid) WHERE r.room_nid IN ({marks}) AND r.pos > ? AND r.pos <= ?",
+        *room_nids,
+        after,
+        upto,
+    )
+    return [(row[0], Receipt(*row[1:])) for row in rows]
+
+
+async def private_since(tx: Transaction, user_nid: int, after: int, upto: int) -> list[tuple[int, Receipt]]:
+    """The private receipts of a resident that came with ``after < pos <= upto``: (room_nid, receipt)."""
+    rows = await tx.all(
+        "SELECT r.room_nid, u.user_id, r.thread_id, r.event_id, r.event_pos, r.ts FROM private_receipts r"
+        " JOIN users u USING (user_nid) WHERE r.user_nid = ? AND r.pos > ? AND r.pos <= ?",
+        user_nid,
+        after,
+        upto,
+    )
+    return [(row[0], Receipt(*row[1:])) for row in rows]
+
+
+async def unread_start(tx: Transaction, user_nid: int, room_nid: int) -> tuple[int, int, int, int]:
+    """Where counting a resident's unread events goes on: (read to, counted to, notifications, highlights).
+
+    From a count that was kept, or else from what they have read, or from their joining.
+    """
+    kept = await tx.one(
+        "SELECT read_to, counted_to, notifications, highlights FROM unread_counts WHERE user_nid = ? AND room_nid = ?",
+        user_nid,
+        room_nid,
+    )
+    if kept is not None:
+        return (kept[0], kept[1], kept[2], kept[3])
+    row = await tx.one(
+        "SELECT MAX(pos) FROM (SELECT event_pos AS pos FROM receipts WHERE room_nid = ? AND user_nid = ?"
+        " UNION ALL SELECT event_pos FROM private_receipts WHERE room_nid = ? AND user_nid = ?"
+        " UNION ALL SELECT pos FROM memberships WHERE room_nid = ? AND user_nid = ?) p",
+        *(room_nid, user_nid) * 3,
+    )
+    start = 0 if row is None or row[0] is None else int(row[0])
+    return (start, start, 0, 0)
+
+
+async def keep_count(tx: Transaction, user_nid: int, room_nid: int, row: tuple[int, int, int, int]) -> None:
+    """Keep a count: see `unread_start`."""
+    tx.later(
+        "INSERT INTO unread_counts (user_nid, room_nid, read_to, counted_to, notifications, highlights)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user_nid, room_nid) DO UPDATE SET read_to = excluded.read_to,"
+        " counted_to = excluded.counted_to, notifications = excluded.notifications, highlights = excluded.highlights",
+        [(user_nid, room_nid, *row)],
+    )

@@ -1,0 +1,290 @@
+"""`/sync`: what has changed for a user since a token, or everything, and waiting until something has.
+
+Everything is read from the user's own node, up to one position; the next token is that position. An answer is spliced
+from stored bytes.
+
+spec: client-server-api/#get_matrixclientv3sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from homeserver.accounts import push_rules
+from homeserver.e2ee import device_lists, one_time_keys, to_device
+from homeserver.rooms import ephemeral, history, presence, state
+from homeserver.rooms.tokens import Token
+from homeserver.storage import account_data, rooms
+from homeserver.storage.streams import Stream
+from homeserver.sync import joined, memberships
+from homeserver.sync.filters import EventFilter, SyncFilter
+from homeserver.sync.joined import Asked
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.storage.rooms import StoredMembership
+
+TO_DEVICE_AT_ONCE = 100
+LONGEST_WAIT_MS = 5 * 60 * 1000
+"""A client that wants to wait longer is answered, and asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks: see the parameters of the endpoint. ``timeout`` in milliseconds."""
+
+    since: Token | None
+    chosen: SyncFilter
+    full_state: bool = False
+    timeout: int = 0
+    state_after: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """The parts of an answer, encoded. ``worth`` is false while it says nothing that a client waits for."""
+
+    next_batch: Token
+    join: list[bytes] = field(default_factory=list)
+    invite: list[bytes] = field(default_factory=list)
+    knock: list[bytes] = field(default_factory=list)
+    leave: list[bytes] = field(default_factory=list)
+    account_data: Sequence[bytes] = ()
+    presence: Sequence[bytes] = ()
+    to_device: Sequence[bytes] = ()
+    changed: Sequence[str] = ()
+    left: Sequence[str] = ()
+    key_counts: Mapping[str, int] = field(default_factory=dict)
+    unused_fallback: Sequence[str] = ()
+
+    @property
+    def worth(self) -> bool:
+        """Whether a waiting client is to be answered with this."""
+        return bool(
+            self.join
+            or self.invite
+            or self.knock
+            or self.leave
+            or self.account_data
+            or self.presence
+            or self.to_device
+            or self.changed
+            or self.left
+        )
+
+    def encoded(self) -> list[bytes]:
+        """The JSON object of the answer."""
+        parts = [b'{"next_batch":"%s"' % str(self.next_batch).encode()]
+        for name, events in (
+            (b"account_data", self.account_data),
+            (b"presence", self.presence),
+            (b"to_device", self.to_device),
+        ):
+            if events:
+                parts += [b',"%s":{"events":[' % name, b",".join(events), b"]}"]
+        if self.join or self.invite or self.knock or self.leave:
+            parts += [b',"rooms":{', b",".join(self._rooms()), b"}"]
+        if self.changed or self.left:
+            lists = {"changed": list(self.changed), "left": list(self.left)}
+            parts += [b',"device_lists":', orjson.dumps(lists)]
+        parts += [
+            b',"device_one_time_keys_count":',
+            orjson.dumps(self.key_counts),
+            b',"device_unused_fallback_key_types":',
+            orjson.dumps(list(self.unused_fallback)),
+            b"}",
+        ]
+        return parts
+
+    def _rooms(self) -> list[bytes]:
+        parts = (
+            (b'"join":{', self.join),
+            (b'"invite":{', self.invite),
+            (b'"knock":{', self.knock),
+            (b'"leave":{', self.leave),
+        )
+        return [b"".join((name, b",".join(entries), b"}")) for name, entries in parts if entries]
+
+
+async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
+    """The encoded answer, at once or as soon as there is something to say, or when ``wish.timeout`` has passed.
+
+    Raises NodeUnavailable when the user's node is down.
+    """
+    node = caller.node
+    await node.start()
+    if wish.since is not None:
+        await to_device.acknowledge(node, caller.device_nid, wish.since.position)
+    deadline = server.clock.monotonic() + min(wish.timeout, LONGEST_WAIT_MS) / 1000
+    with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
+        while True:
+            answer = await _look(server, caller, wish)
+            left = deadline - server.clock.monotonic()
+            if answer.worth or wish.since is None or wish.full_state or left <= 0 or server.wakeups.stopping:
+                break
+            await listener.wait(left)
+    answer.key_counts, answer.unused_fallback = await one_time_keys.counts(node, caller.user_nid, caller.device_nid)
+    return answer.encoded()
+
+
+async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
+    node = caller.node
+    upto = node.position
+    since = None if wish.since is None else min(wish.since.position, upto)
+    token = Token(upto, ephemeral.now(node))
+    seen_ephemeral = 0 if wish.since is None else min(wish.since.ephemeral, token.ephemeral)
+    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after)
+    answer = Answer(token)
+    if since is None or node.changes.changed(Stream.TO_DEVICE, caller.device_nid, since):
+        waiting = await to_device.waiting(node, caller.device_nid, since or 0, upto, TO_DEVICE_AT_ONCE)
+        answer.to_device = [message for _, message in waiting]
+        if len(waiting) == TO_DEVICE_AT_ONCE:
+            # More may wait behind these: the token stays at the last one, and so does all else of this answer.
+            upto = waiting[-1][0]
+            answer.next_batch = token = Token(upto, token.ephemeral)
+            asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after)
+    own_data = await _account_data(asked)
+    answer.account_data = own_data.pop(account_data.GLOBAL, [])
+    mine = await memberships.of_user(node, caller.user_nid)
+    await _rooms(asked, mine, own_data, seen_ephemeral, answer)
+    if since is not None:
+        answer.changed, answer.left = await device_lists.changed(node, caller.user_nid, since, upto)
+    answer.presence = await presence.events(server, caller, wish.chosen.presence, mine, seen_ephemeral, since is None)
+    return answer
+
+
+# account data -------------------------------------------------------------------------------
+
+
+async def _account_data(asked: Asked) -> dict[int, list[bytes]]:
+    """Changed account data by room_nid, that of the account (and the push rules) under GLOBAL; filtered."""
+    caller, since = asked.caller, asked.since
+    if since is not None and not caller.node.changes.changed(Stream.ACCOUNT_DATA, caller.user_nid, since):
+        return {}
+    found: dict[int, list[bytes]] = {}
+    for entry in await caller.node.read(account_data.since, caller.user_nid, since or 0, asked.upto):
+        part = asked.chosen.account_data if entry.room_nid == account_data.GLOBAL else asked.chosen.room_account_data
+        if part.takes(entry.type, caller.user_id):
+            found.setdefault(entry.room_nid, []).append(
+                b'{"type":' + orjson.dumps(entry.type) + b',"content":' + entry.content + b"}"
+            )
+    if asked.chosen.account_data.takes("m.push_rules", caller.user_id):
+        rules = await push_rules.changed(caller, since, asked.upto)
+        if rules is not None:
+            found.setdefault(account_data.GLOBAL, []).append(b'{"type":"m.push_rules","content":' + rules + b"}")
+    return found
+
+
+# rooms --------------------------------------------------------------------------------------
+
+
+async def _rooms(
+    asked: Asked,
+    mine: Sequence[StoredMembership],
+    own_data: Mapping[int, Sequence[bytes]],
+    seen_ephemeral: int,
+    answer: Answer,
+) -> None:
+    since, chosen = asked.since, asked.chosen
+    told = await ephemeral.events(asked.server, asked.caller, mine, since, asked.upto, seen_ephemeral, chosen.ephemeral)
+    strangers: list[StoredMembership] = []
+    for membership in mine:
+        if not chosen.has_room(membership.room_id):
+            continue
+        if membership.membership == "join":
+            found = await _joined(asked, membership, told.get(membership.room_nid, ()), own_data)
+            if found is not None:
+                answer.join.append(_entry(membership.room_id, found))
+        elif membership.membership in ("invite", "knock"):
+            if since is None or asked.full_state or since < membership.pos <= asked.upto:
+                strangers.append(membership)
+        elif _tells_leaving(asked, membership):
+            found = await _left(asked, membership, own_data)
+            if found is not None:
+                answer.leave.append(_entry(membership.room_id, found))
+    await _invitations(asked, strangers, answer)
+
+
+def _entry(room_id: str, found: bytes) -> bytes:
+    return orjson.dumps(room_id) + b":" + found
+
+
+def _tells_leaving(asked: Asked, membership: StoredMembership) -> bool:
+    if asked.since is None or asked.full_state:
+        return asked.chosen.include_leave
+    return asked.since < membership.pos <= asked.upto
+
+
+async def _joined(
+    asked: Asked, membership: StoredMembership, told: Sequence[bytes], own_data: Mapping[int, Sequence[bytes]]
+) -> bytes | None:
+    since, room_nid = asked.since, membership.room_nid
+    mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(room_nid, ()))
+    changes = asked.caller.node.changes
+    if (
+        since is not None
+        and not asked.full_state
+        and not told
+        and not mine
+        and not changes.changed(Stream.TIMELINE, room_nid, since)
+        and not changes.changed(Stream.PRIVATE_RECEIPTS, asked.caller.user_nid, since)
+    ):
+        return None
+    room = await state.find(asked.caller.node, membership.room_id)
+    if room is None:
+        return None
+    # Their membership may have been renewed by a change of name: what counts is when they came to be in the room.
+    new = since is None or (membership.pos > since and await _came_after(asked, room, since))
+    start = None if new else since
+    seen = await history.sight(asked.caller.node, room, asked.caller.user_id) if new else None
+    return await joined.section(asked, room, start, seen=seen, ephemeral=told, account_data=mine, joined=True)
+
+
+async def _came_after(asked: Asked, room: state.Room, since: int) -> bool:
+    seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
+    return seen.membership_at(since) != "join"
+
+
+async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[int, Sequence[bytes]]) -> bytes | None:
+    """A room that the user left, or was removed from: up to that event, and as far as they may see."""
+    node = asked.caller.node
+    mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(membership.room_nid, ()))
+    until = Asked(
+        asked.server,
+        asked.caller,
+        asked.since,
+        min(asked.upto, membership.pos),
+        asked.chosen,
+        asked.full_state,
+        asked.state_after,
+    )
+    room = await state.find(node, membership.room_id)
+    if room is None:
+        return await joined.outsider_section(until, membership, mine)
+    seen = await history.sight(node, room, asked.caller.user_id)
+    since = asked.since
+    if since is not None and seen.membership_at(since) != "join":
+        since = None if asked.full_state else max(since, membership.pos - 1)
+    return await joined.section(until, room, since, seen=seen, ephemeral=(), account_data=mine, joined=False)
+
+
+def _of_room(part: EventFilter, room_id: str, entries: Sequence[bytes]) -> Sequence[bytes]:
+    return entries if part.has_room(room_id) else ()
+
+
+async def _invitations(asked: Asked, strangers: Sequence[StoredMembership], answer: Answer) -> None:
+    """Rooms to which the user is invited, or at which they knock, with their stripped state."""
+    if not strangers:
+        return
+    caller = asked.caller
+    previews = await caller.node.read(rooms.invitations, caller.user_nid, [each.room_nid for each in strangers])
+    for membership in strangers:
+        preview = previews.get(membership.room_nid, b"[]")
+        name, into = (
+            (b"invite_state", answer.invite) if membership.membership == "invite" else (b"knock_state", answer.knock)
+        )
+        into.append(_entry(membership.room_id, b'{"%s":{"events":' % name + preview + b"}}"))
