@@ -6,7 +6,7 @@ spec: server-server-api/#rejection
 from __future__ import annotations
 
 
-class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error
+class Rejected(Exception):
     """An event that the authorisation rules do not allow. ``reason`` is a sentence that a person can read."""
 
     def __init__(self, reason: str) -> None:

@@ -31,7 +31,7 @@ StateIds = Mapping[StateKey, str]
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-class Missing(Exception):  # noqa: N818 - a question to the caller, not an error
+class Missing(Exception):
     """Resolution cannot go on without these events.
 
     ``events`` are wanted whole; of ``edges`` it is enough to know the auth events (either may be empty, not both).
@@ -185,12 +185,16 @@ def _full_conflicted_set(
     settled = set(unconflicted.values()) - conflicted_set
     # The auth chain of an unconflicted event is in the full auth chain of every state, so that for the auth difference
     # there is nothing to be found behind one.
-    reached = graph.citing_first(sorted(conflicted_set), _NONE if room.with_subgraph else settled)
-    partial = _chain_difference(reached, conflicted)
+    partial = _chain_difference(graph.citing_first(sorted(conflicted_set), settled), conflicted)
     full = conflicted_set | graph.not_cited(partial - settled, unconflicted)
     if room.with_subgraph:
-        full |= _conflicted_subgraph(reached, conflicted_set)
+        full |= _conflicted_subgraph(graph.citing_first(sorted(conflicted_set)), conflicted_set)
     doubtful = (partial & settled) - full
+    room.require(doubtful)
+    # Power levels and join rules that are in force are cited by nearly everybody: soon found.
+    in_force = {event_id for event_id in doubtful if _is_power_event(room.events[event_id])}
+    full |= graph.not_cited(in_force, unconflicted)
+    doubtful -= in_force
     if doubtful and room.may_matter(full, doubtful):
         full |= graph.not_cited(doubtful, unconflicted)
     return full
@@ -338,7 +342,7 @@ class _Room:
         place finds the same event there: in the state from the beginning, or among its own auth events.
         """
         everything = full | doubtful
-        self.require(everything)
+        self.require(full)
         found = [self.events[event_id] for event_id in everything]
         if any(map(_is_power_event, found)) or any(event_id in self._rejected for event_id in doubtful):
             return True
@@ -355,6 +359,7 @@ class _Room:
         )
 
     def _cited(self, event_id: str) -> Iterator[EventView]:
+        self.require((event_id,))
         auth_events = self.events[event_id].auth_events
         self.require(auth_events)
         return (self.events[cited] for cited in auth_events)
