@@ -1,8 +1,9 @@
 """The conformance ledger: each operation of the Matrix specification, its route, and the test that shows it.
 
-``docs/conformance.tsv`` is written partly by hand (status, test, note), partly from the routes (route, and what
-follows from it): ``scripts/conformance`` brings it up to date, ``scripts/conformance --check`` says whether it is.
-Every operation is in it; the ledger says "no" exactly where no route is declared.
+``docs/conformance.tsv`` has every operation and says "no" exactly where no route is declared, "partial" where
+something known is missing, and "yes" where a test shows that it works. ``scripts/conformance`` brings the routes up
+to date, ``scripts/conformance --tests`` names tests where none is named, ``scripts/conformance --check`` says what is
+stale or wrong. All else is written by hand.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import federation.endpoints
 import homeserver.endpoints
 from homeserver.web.routes import Route, Table
+from tests import witnesses
 
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = ROOT / "docs" / "conformance.tsv"
@@ -115,6 +117,19 @@ def with_route(operation: Operation, route: str) -> Operation:
     return replace(operation, route=route)
 
 
+def witnessed(operations: list[Operation], tests: Mapping[Key, str]) -> list[Operation]:
+    """The ledger with tests named where none was. An operation that lacked nothing else is then served: yes."""
+    return [with_test(operation, tests.get(operation.key, "")) for operation in operations]
+
+
+def with_test(operation: Operation, test: str) -> Operation:
+    if operation.test or not test or operation.status == "no":
+        return operation
+    if operation.note == UNTESTED:
+        return replace(operation, status="yes", test=test, note="")
+    return replace(operation, test=test)
+
+
 def faults(operation: Operation, declared: Mapping[Key, str]) -> Iterator[str]:
     """What is wrong with one line of the ledger."""
     name = f"{operation.method} {operation.path}"
@@ -150,16 +165,19 @@ def main() -> int:
     """Bring the ledger up to date, or with ``--check`` say what is stale or wrong in it (exit status 1)."""
     parser = argparse.ArgumentParser(prog="scripts/conformance", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--witnesses", type=Path, metavar="FOLDER", help="name tests from the notes of a run")
     arguments = parser.parse_args()
     declared = routes()
-    operations = read() if arguments.check else updated(read(), declared)
+    operations = read()
     if not arguments.check:
+        operations = updated(operations, declared)
+        if arguments.witnesses:
+            tests = witnesses.best(witnesses.read(arguments.witnesses))
+            operations = witnessed(operations, {key(*where): test for where, test in tests.items()})
         LEDGER.write_text(render(operations), encoding="utf-8")
     found = [fault for operation in operations for fault in faults(operation, declared)]
     for fault in found:
         print(fault)
-    if found and arguments.check:
-        print("scripts/conformance brings the routes up to date; status, test and note are written by hand.")
     return 1 if found else 0
 
 

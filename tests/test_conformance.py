@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,10 @@ from tests.conformance import (
     routes,
     served,
     updated,
+    witnessed,
 )
+from tests.witnesses import NOTES, best
+from tests.witnesses import read as read_notes
 
 SPECIFICATION = ROOT.parent / "shared" / "spec" / "endpoints.tsv"
 LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
@@ -99,6 +105,80 @@ def test_a_new_route_begins_as_partial_and_a_lost_one_ends_as_no() -> None:
     assert updated([begun], {}) == [LOGIN]
     shown = replace(begun, status="yes", test=THIS_TEST, note="")
     assert updated([shown], ROUTES) == [shown]
+
+
+def test_a_test_that_asked_is_named_where_none_was() -> None:
+    tests = {LOGIN.key: THIS_TEST}
+    begun = replace(LOGIN, status="partial", route=ROUTES[LOGIN.key], note=UNTESTED)
+    assert witnessed([begun], tests) == [replace(begun, status="yes", test=THIS_TEST, note="")]
+    lacking = replace(begun, note="no tokens")
+    assert witnessed([lacking], tests) == [replace(lacking, test=THIS_TEST)]
+    named = replace(begun, status="yes", test="tests/other.py::test_other", note="")
+    assert witnessed([named, LOGIN], tests) == [named, LOGIN]
+
+
+def test_the_test_that_asks_least_beside_it_is_the_best() -> None:
+    notes = {("play", "GET", "/a"), ("play", "GET", "/b"), ("about b", "GET", "/b")}
+    assert best(notes) == {("GET", "/a"): "play", ("GET", "/b"): "about b"}
+
+
+WATCHED = """
+from homeserver.web.messages import Response
+from homeserver.web.routes import Auth, Table, declared, route
+from homeserver.web.site import Site
+from tests.support import aio
+
+
+class Silent:
+    def answered(self, *args): ...
+    def failed(self, *args): ...
+
+
+async def ping(server, request):
+    return Response(int(request.args["status"]), b"")
+
+
+route("GET", "/ping/{status}", auth=Auth.NONE)(ping)
+
+
+async def asked(status):
+    site = Site(None, Table(declared(ping)), authenticate=None, observer=Silent(), seconds=lambda: 0.0)
+    assert (await site.call("GET", f"/ping/{status}")).status == status
+
+
+@aio
+async def test_pings():
+    await asked(200)
+
+
+@aio
+async def test_fails():
+    await asked(200)
+    assert False
+
+
+@aio
+async def test_is_refused():
+    await asked(403)
+
+
+def test_asks_nothing(): ...
+"""
+
+
+def test_passing_tests_that_were_answered_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "test_pinging.py").write_text(WATCHED, encoding="utf-8")
+    run = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    ran = subprocess.run(
+        [*run, "-p", "tests.witnesses", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, NOTES: str(tmp_path / "notes")},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert "1 failed, 3 passed" in ran.stdout
+    assert read_notes(tmp_path / "notes") == {("test_pinging.py::test_pings", "GET", "/ping/{status}")}
 
 
 def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
