@@ -14,17 +14,19 @@ import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import psycopg
 import pytest
 import pytest_twisted
+from psycopg.sql import SQL, Identifier
 from twisted.internet.defer import Deferred
 
 from homeserver.runtime.clock import Clock, SystemClock
+from homeserver.storage.connect import engine_for
 from homeserver.storage.engine import Engine
 from homeserver.storage.migrate import Migration
-from homeserver.storage.postgres import PostgresEngine
-from homeserver.storage.sqlite import SqliteEngine
+from tests.proxy import Proxy
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -77,26 +79,51 @@ class Databases:
         self._url = url
         self._schema = f"t{os.getpid()}_{next(self._serial)}"
         self._made: list[Engine] = []
+        self._proxies: dict[str, Proxy] = {}
 
     def url(self, node: str) -> str:
         """Where the database of a node is; the same name gives the same database within a test."""
         if self.kind == "sqlite":
             return f"sqlite:{node}/node.db"
-        joint = "&" if "?" in self._url else "?"
-        return f"{self._url}{joint}options={quote(f'-csearch_path={self._schema}_{node}')}"
+        url = urlsplit(self._url)
+        if node in self._proxies:
+            user, _, _ = url.netloc.rpartition("@")
+            url = url._replace(netloc=f"{user}@127.0.0.1:{self._proxies[node].port}")
+        schema = f"options={quote(f'-csearch_path={self._schema}_{node}')}"
+        return url._replace(query="&".join(filter(None, (url.query, schema)))).geturl()
 
     def engine(
         self, node: str = "tehran", migrations: Sequence[Migration] = (), *, clock: Clock | None = None
     ) -> Engine:
         """An engine that is not open yet, for the node's database; closed when the test ends."""
-        clock = clock or SystemClock()
-        engine: Engine
-        if self.kind == "sqlite":
-            engine = SqliteEngine(node, self.directory / node / "node.db", migrations, clock=clock)
-        else:
-            engine = PostgresEngine(node, self.url(node), migrations, clock=clock)
+        engine = engine_for(node, self.url(node), migrations, root=self.directory, clock=clock or SystemClock())
         self._made.append(engine)
         return engine
+
+    async def make_breakable(self, node: str = "tehran") -> None:
+        """Before the node's engine is made: allow `take_away` for it."""
+        if self.kind == "postgres":
+            url = urlsplit(self._url)
+            proxy = self._proxies[node] = Proxy(url.hostname or "127.0.0.1", url.port or 5432)
+            await proxy.open()
+
+    async def take_away(self, node: str = "tehran") -> None:
+        """Make the node's database unreachable: its directory is moved, or the server's port closed."""
+        if self.kind == "sqlite":
+            (self.directory / node).rename(self.directory / f"{node}.away")
+        else:
+            await self._proxies[node].close()
+
+    def silence(self, node: str = "tehran") -> None:
+        """Let the node's PostgreSQL no longer answer, though its port is open; until `take_away`."""
+        self._proxies[node].silence()
+
+    async def bring_back(self, node: str = "tehran") -> None:
+        """Undo `take_away`."""
+        if self.kind == "sqlite":
+            (self.directory / f"{node}.away").rename(self.directory / node)
+        else:
+            await self._proxies[node].open()
 
     async def open(self, node: str = "tehran", migrations: Sequence[Migration] = ()) -> Engine:
         """An open engine on the node's database, which is created when it does not exist."""
@@ -108,6 +135,18 @@ class Databases:
         """Close every engine that was made."""
         for engine in self._made:
             await engine.close()
+        for proxy in self._proxies.values():
+            await proxy.close()
+        if self.kind == "postgres":
+            await self._drop_schemas()
+
+    async def _drop_schemas(self) -> None:
+        """Leave nothing in the server that other tests use."""
+        connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+        async with connection:
+            schemas = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
+            for (schema,) in await (await connection.execute(schemas, (f"{self._schema}_",))).fetchall():
+                await connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -87,7 +87,7 @@ _SECRET_TEXT: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_MARKS: Final = re.compile(r"[:@+]|\d\.\d|token=|Bearer|_")
+_MARKS: Final = re.compile(r"\w@|:[0-9A-Fa-f]{0,4}:|\+\d|\d\.\d|token=|Bearer|dom_|domr_|sy[tr]_|mct_")
 """A text without any of these holds nothing that `_SECRET_TEXT` finds."""
 
 
@@ -118,8 +118,15 @@ def redact(value: Any, name: str = "") -> Any:
     return redact(str(value))
 
 
+_OURS: Final = frozenset({"timestamp", "level", "logger"})
+
+
 def _redact_line(_: Any, __: str, event: EventDict) -> EventDict:
-    return {name: redact(value, name) for name, value in event.items() if not name.startswith("_")}
+    return {
+        name: value if name in _OURS else redact(value, name)
+        for name, value in event.items()
+        if not name.startswith("_")  # what ProcessorFormatter hides there
+    }
 
 
 class _Line:

@@ -106,3 +106,13 @@ class Directory:
         """Ask the database next time: the route of ``name`` has changed."""
         self._known.pop((kind, name))
         self._known_hashes.pop((kind, self.hash(kind, name)))
+
+
+async def founded(tx: Transaction) -> set[str]:
+    """The nodes whose databases have been made."""
+    return {row[0] for row in await tx.all("SELECT node FROM founded_nodes")}
+
+
+async def found(tx: Transaction, node: str) -> None:
+    """Remember that the database of a node has been made."""
+    await tx.run("INSERT INTO founded_nodes (node) VALUES (?) ON CONFLICT DO NOTHING", node)

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import Context
 from functools import lru_cache
 from itertools import groupby
@@ -168,9 +170,9 @@ class _Transaction:
         if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             return
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            with _limit(connection, CONNECT_SECONDS):
                 await connection.execute("ROLLBACK", prepare=False)
-        except (psycopg.Error, TimeoutError):
+        except psycopg.Error:
             await connection.close()
 
     def _check(self) -> None:
@@ -188,13 +190,10 @@ class _Transaction:
             queue, self._queue = self._queue, []
             self._engine.trips += 1
             try:
-                async with asyncio.timeout(TRIP_SECONDS):
+                with _limit(self.connection, TRIP_SECONDS):
                     if self.begun and not queue:
                         return await self._execute(sql, rows)
                     return await self._pipeline(queue, sql, rows)
-            except TimeoutError as fault:
-                self.failure = fault
-                raise _Lost("no answer in time") from fault
             except (psycopg.Error, UnicodeEncodeError, OverflowError) as fault:
                 self.failure = _meaning(fault, self.node)
                 raise self.failure from None  # the driver's error quotes the values of the row
@@ -479,6 +478,24 @@ async def _ask(tx: Transaction) -> None:
     await tx.one("SELECT 1")
 
 
+@contextlib.contextmanager
+def _limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cut the wire when the server does not answer in time; the driver then finds the connection lost.
+
+    A cancellation would have the driver ask that silent server, politely and for seconds, to stop.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
 class _TruthAsNumber(Dumper):
     """``True`` goes in as 1, as it does with SQLite."""
 
@@ -516,7 +533,7 @@ async def _configure(connection: Connection) -> None:
         await connection.execute(setting, prepare=False)
 
 
-_LOST_STATES = ("08", "57P", "58", "XX")
+_LOST_STATES = ("08", "57P", "58", "XX001", "XX002")
 """Beginnings of SQLSTATE after which the connections are made anew."""
 _PRESSED_STATES = ("53", "57014", "55P03", "25P03")
 _CONFLICT_STATES = ("40001", "40P01")

@@ -64,6 +64,8 @@ PRAGMAS = (
 )
 
 V = TypeVar("V")
+Identity = tuple[int, int]
+"""Device and inode: what a file is, whatever its name."""
 
 READ = "BEGIN DEFERRED"
 WRITE = "BEGIN IMMEDIATE"
@@ -271,6 +273,8 @@ class _Transaction:
     def _explain(self, fault: BaseException, sql: str, rows: Sequence[Sequence[Param]]) -> BaseException:
         """In the thread, after a failure: undo everything, and say what it means."""
         meaning = _meaning(fault)
+        if _code(fault) == sqlite3.SQLITE_READONLY and not self._writing:
+            meaning = DatabaseFault("a read does not write")
         try:
             if _code(fault) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY and _is_foreign(self._raw, sql, rows):
                 log.error("residency violation", node=self.node, sql=sql)
@@ -298,7 +302,8 @@ class SqliteEngine:
         self._path = path
         self._migrations = migrations
         self._create = False
-        self._identity: tuple[int, int] | None = None  # device and inode of the file that is open
+        self._identity: Identity | None = None  # of the file that is open
+        self._last: tuple[Identity | None, Identity | None] = (None, None)  # the file that was open, and its log
         self._writer: _Connection | None = None
         self._line = asyncio.Lock()  # first come, first served; held by the transaction, not by its caller
         self._readers = readers
@@ -391,10 +396,10 @@ class SqliteEngine:
     def look(self) -> None:
         """In a thread: is the file that is open still the one at the path? Raises `_Lost`."""
         try:
-            found = os.stat(self._path)
+            found = _identify(self._path)
         except OSError as fault:
             raise _Lost(f"{self._path}: {fault.strerror}") from fault
-        if (found.st_dev, found.st_ino) != self._identity:
+        if found != self._identity:
             raise _Lost(f"{self._path} is another file now")
 
     def _abandon(self, tx: _Transaction) -> None:
@@ -472,7 +477,7 @@ class SqliteEngine:
         try:
             await connection.connect()
         except (sqlite3.Error, OSError, _Lost) as fault:
-            raise Unreachable(str(fault) or type(fault).__name__) from fault
+            raise Unreachable(f"{self._path}: {fault}") from fault
         self._open.add(connection)
         return connection
 
@@ -481,6 +486,7 @@ class SqliteEngine:
         if create:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # nobody else's to read
+        self._refuse_mixture()
         raw = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -517,8 +523,7 @@ class SqliteEngine:
         """In the writer's thread: note which file it is, and apply the pending migrations, each as a whole."""
         raw = writer.raw
         assert raw is not None
-        found = os.stat(self._path)
-        self._identity = (found.st_dev, found.st_ino)
+        self._identity = _identify(self._path)
         known = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone()
         applied = raw.execute(migrate.READ).fetchall() if known else []
         for migration in migrate.pending(self.node, self._migrations, applied, create=self._create):
@@ -534,6 +539,27 @@ class SqliteEngine:
                 if isinstance(_meaning(fault), DatabaseFault):
                     raise migrate.failed(self.node, migration, fault) from fault
                 raise
+        self._last = (self._identity, self._log())
+
+    def _log(self) -> Identity | None:
+        try:
+            return _identify(f"{self._path}-wal")
+        except FileNotFoundError:
+            return None
+
+    def _refuse_mixture(self) -> None:
+        """SQLite would replay into a file the log that was left of another: what is there would be neither's."""
+        file, log = self._last
+        if file is not None and log is not None and log == self._log() and file != _identify(self._path):
+            raise _Lost(
+                f"{self._path} was replaced, but the write-ahead log beside it is still that of the file before: "
+                "put that file back, or remove what ends in -wal and -shm too"
+            )
+
+
+def _identify(path: Path | str) -> Identity:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 async def _ask(tx: Transaction) -> None:

@@ -13,3 +13,8 @@ CREATE TABLE registration_tokens (
     completed INTEGER NOT NULL DEFAULT 0,
     expires_ts INTEGER
 );
+
+-- Nodes whose database has been made: one that is gone later must not come back empty.
+CREATE TABLE founded_nodes (
+    node TEXT PRIMARY KEY
+);
