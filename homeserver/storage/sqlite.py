@@ -524,22 +524,32 @@ class SqliteEngine:
         raw = writer.raw
         assert raw is not None
         self._identity = _identify(self._path)
+        while self._pending(raw):
+            raw.execute(WRITE)  # another process may be at it too: look again, under the lock
+            try:
+                for migration in self._pending(raw)[:1]:
+                    self._apply(raw, migration)
+                raw.execute("COMMIT")
+            finally:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+        self._last = (self._identity, self._log())
+
+    def _pending(self, raw: sqlite3.Connection) -> list[migrate.Migration]:
         known = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone()
         applied = raw.execute(migrate.READ).fetchall() if known else []
-        for migration in migrate.pending(self.node, self._migrations, applied, create=self._create):
-            raw.execute(WRITE)
-            try:
-                raw.execute(migrate.LEDGER)
-                for statement in migrate.statements(migration.sql, "sqlite"):
-                    raw.execute(statement)
-                raw.execute(migrate.RECORD, (migration.number, migration.name, migration.digest))
-                raw.execute("COMMIT")
-            except BaseException as fault:
-                raw.execute("ROLLBACK")
-                if isinstance(_meaning(fault), DatabaseFault):
-                    raise migrate.failed(self.node, migration, fault) from fault
-                raise
-        self._last = (self._identity, self._log())
+        return migrate.pending(self.node, self._migrations, applied, create=self._create)
+
+    def _apply(self, raw: sqlite3.Connection, migration: migrate.Migration) -> None:
+        try:
+            raw.execute(migrate.LEDGER)
+            for statement in migrate.statements(migration.sql, "sqlite"):
+                raw.execute(statement)
+            raw.execute(migrate.RECORD, (migration.number, migration.name, migration.digest))
+        except (sqlite3.Error, sqlite3.Warning) as fault:
+            if isinstance(_meaning(fault), DatabaseFault):
+                raise migrate.failed(self.node, migration, fault) from fault
+            raise
 
     def _log(self) -> Identity | None:
         try:
