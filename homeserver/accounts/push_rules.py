@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+import orjson
+
 from homeserver.protocol.push_evaluation import PREDEFINED_EVALUATOR, Evaluator
 from homeserver.protocol.push_rules import Ruleset, decode, encode
 from homeserver.runtime.lru import Lru
@@ -80,6 +82,18 @@ async def of_caller(caller: Caller) -> Ruleset:
     """The caller's rules."""
     found = await caller.node.read(stored.find, caller.user_nid)
     return decode(None if found is None else found[0])
+
+
+async def changed(caller: Caller, since: int | None, upto: int) -> bytes | None:
+    """The caller's rules as the JSON content of ``m.push_rules``, if they changed with ``since < position <= upto``.
+
+    With ``since`` None: in any case. spec: client-server-api/#push-rules
+    """
+    found = await caller.node.read(stored.find, caller.user_nid)
+    if since is not None and (found is None or not since < found[1] <= upto):
+        return None
+    ruleset = decode(None if found is None else found[0])
+    return orjson.dumps({"global": ruleset.as_json(caller.user_id)})
 
 
 async def change(server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:

@@ -42,6 +42,7 @@ class Resource(Enum):
     CONSOLE = "console"
     METRICS = "metrics"
     HEALTH = "health"  # on every listener
+    CONTROL = "control"  # the command line, on the socket of the data directory
 
     @property
     def shared(self) -> bool:

@@ -1,0 +1,298 @@
+"""The command line: ``domicile``, also ``python -m homeserver``. See docs/operations.md.
+
+Exit status 0: done; 1: the answer is no; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from config import starter
+from config.load import load, policy_from_text, settings_from_text
+from config.problems import Faults
+from homeserver import commands
+from homeserver.protocol.signing import SigningKey, write_keys
+
+if TYPE_CHECKING:
+    from config.policy import Policy
+    from config.settings import Settings
+
+T = TypeVar("T")
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("domicile.toml"),
+    show_default=True,
+    help="The deployment's domicile.toml.",
+)
+PASSWORD = click.option(
+    "--password-stdin", is_flag=True, required=True, help="Read the password from the first line of standard input."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+def _no(message: str) -> NoReturn:
+    """The answer is no."""
+    click.echo(message, err=True)
+    sys.exit(1)
+
+
+def _load(config: Path) -> tuple[Settings, Policy]:
+    try:
+        return load(config)
+    except Faults as faults:
+        _no(str(faults))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="domicile")
+def main() -> None:
+    """Domicile: a Matrix homeserver that keeps each user's data in their jurisdiction, and unreadable there."""
+
+
+# init ---------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="Example: domicile init /srv/domicile --server-name example.org --jurisdiction IR --jurisdiction FR"
+)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--server-name", help="The part of user ids after the colon; it can never be changed.")
+@click.option("--jurisdiction", "jurisdictions", multiple=True, help="ISO 3166 code, such as FR; may be repeated.")
+@click.option("--public-base-url", help="Where clients reach the server.")
+@click.option("--registration", type=click.Choice(["closed", "token", "open"]), default="closed", show_default=True)
+def init(
+    directory: Path,
+    server_name: str | None,
+    jurisdictions: tuple[str, ...],
+    public_base_url: str | None,
+    registration: str,
+) -> None:
+    """Write the two configuration files and the keys of a new deployment into DIRECTORY."""
+    server_name = server_name or _ask("Server name (the part of user ids after the colon)", "--server-name")
+    codes = list(jurisdictions) or _ask("Jurisdictions (ISO 3166 codes, such as IR FR)", "--jurisdiction").split()
+    texts = starter.initial_files(server_name, codes, public_base_url=public_base_url, registration=registration)
+    try:
+        settings_from_text(texts["domicile.toml"], "domicile.toml", {})
+        policy_from_text(texts["residency.toml"], "residency.toml", server_name)
+    except Faults as faults:
+        raise click.UsageError(str(faults)) from None
+    directory.mkdir(parents=True, exist_ok=True)
+    texts["signing.key"] = write_keys([SigningKey.generate("a_" + os.urandom(3).hex())])
+    texts["registration.secret"] = os.urandom(32).hex() + "\n"
+    present = [name for name in texts if (directory / name).exists()]
+    if present:
+        _no(f"{directory} already has {', '.join(present)}; nothing was written")
+    for name, text in texts.items():
+        descriptor = os.open(
+            directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644 if name.endswith(".toml") else 0o600
+        )
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    click.echo(f"Wrote {', '.join(sorted(texts))} to {directory}.")
+    click.echo(f"Next: domicile serve --config {directory / 'domicile.toml'}")
+
+
+def _ask(question: str, flag: str) -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{flag} is needed")
+    return str(click.prompt(question)).strip()
+
+
+# check --------------------------------------------------------------------------------------
+
+
+@main.command(epilog="Example: domicile check --config /srv/domicile/domicile.toml")
+@CONFIG
+@JSON
+def check(config: Path, as_json: bool) -> None:
+    """Are both files valid, the keys and certificates readable, the databases reachable?"""
+    try:
+        settings, policy = load(config)
+    except Faults as faults:
+        problems = [str(problem) for problem in faults.problems]
+    else:
+        problems = _run(_check(settings, policy))
+    if as_json:
+        click.echo(json.dumps({"valid": not problems, "problems": problems}))
+    else:
+        for problem in problems:
+            click.echo(problem, err=True)
+        if not problems:
+            click.echo(f"{config} and {settings.residency} are valid; keys, certificates and databases are in place.")
+    sys.exit(1 if problems else 0)
+
+
+async def _check(settings: Settings, policy: Policy) -> list[str]:
+    from homeserver import examine
+
+    return await examine.problems(settings, policy)
+
+
+# serve --------------------------------------------------------------------------------------
+
+
+@main.command(epilog="Example: domicile serve --config /srv/domicile/domicile.toml")
+@CONFIG
+def serve(config: Path) -> None:
+    """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy and the certificates again."""
+    settings, policy = _load(config)
+    from homeserver.runtime.telemetry import set_up_logging
+
+    set_up_logging(settings.log.level, settings.log.format)
+
+    async def until_stopped() -> None:
+        from homeserver import app
+
+        loop = asyncio.get_running_loop()
+        stop, reload = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        with commands.exclusively(settings.data_dir):
+            await app.serve(settings, policy, stop, reload)
+
+    _run(until_stopped())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine under Twisted's reactor on asyncio's event loop, and end with its error in one line."""
+    from twisted.internet import asyncioreactor
+    from twisted.internet.main import installReactor
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
+    installReactor(reactor)  # type: ignore[no-untyped-call]
+
+    from homeserver.app import StartError
+    from homeserver.protocol.errors import Refusal
+
+    task: asyncio.Task[T] = loop.create_task(work)
+    task.add_done_callback(lambda _: reactor.stop())
+    reactor.run(installSignalHandlers=False)
+    try:
+        return task.result()
+    except (StartError, commands.Busy, OSError) as error:
+        _no(f"domicile: {error}")
+    except Refusal as error:
+        _no(f"domicile: {error.message}")
+
+
+# user ---------------------------------------------------------------------------------------
+
+
+def _perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
+    """Have a command done by the running server, or on the databases when there is none; ends with 1 if refused."""
+    settings, policy = _load(config)
+    answered = commands.ask_server(settings.data_dir, command, arguments)
+    if answered is not None:
+        status, answer = answered
+        if status != 200:
+            _no(f"domicile: {answer.get('error', answer)}")
+        return answer
+
+    async def work() -> dict[str, Any]:
+        from homeserver import app, control
+
+        with commands.exclusively(settings.data_dir):
+            async with app.opened(settings, policy) as server:
+                return await control.perform(server, command, arguments)
+
+    return _run(work())
+
+
+def _tell(answer: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(answer) if as_json else text)
+
+
+def _password() -> str:
+    password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise click.UsageError("the password is read from standard input, and there was none")
+    return password
+
+
+@main.group()
+def user() -> None:
+    """Accounts: add, list, show, deactivate, reset-password."""
+
+
+@user.command("add", epilog="Example: domicile user add parisa --node tehran --password-stdin < password.txt")
+@click.argument("localpart")
+@CONFIG
+@PASSWORD
+@click.option("--phone", help="A verified phone number, with + and country code.")
+@click.option("--node", help="The node where all their data rests; else the pins of the policy decide.")
+@click.option("--admin", is_flag=True, help="May administer this server.")
+@JSON
+def user_add(
+    localpart: str, config: Path, password_stdin: bool, phone: str | None, node: str | None, admin: bool, as_json: bool
+) -> None:
+    """Make an account."""
+    made = _perform(config, "user-add", localpart=localpart, password=_password(), phone=phone, node=node, admin=admin)
+    _tell(made, as_json, f"{made['user_id']} rests on {made['node']}")
+
+
+@user.command("list", epilog="Example: domicile user list --json")
+@CONFIG
+@JSON
+def user_list(config: Path, as_json: bool) -> None:
+    """All accounts and their nodes. Status 1 when a node could not be asked."""
+    answer = _perform(config, "user-list")
+    lines = [f"{each['user_id']}  {each['node']}  {' '.join(each['state'])}".rstrip() for each in answer["users"]]
+    _tell(answer, as_json, "\n".join(lines) if lines else "There are no accounts.")
+    if answer["nodes_down"]:
+        _no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}")
+
+
+@user.command("show", epilog="Example: domicile user show parisa")
+@click.argument("name")
+@CONFIG
+@JSON
+def user_show(name: str, config: Path, as_json: bool) -> None:
+    """One account: where it rests, its devices, phone numbers and addresses."""
+    answer = _perform(config, "user-show", user=name)
+    lines = [
+        f"{answer['user_id']}  {' '.join(answer['state'])}".rstrip(),
+        f"  rests on {answer['node']} in {answer['jurisdiction']}",
+        *(f"  {threepid['medium']} {threepid['address']}" for threepid in answer["threepids"]),
+        *(f"  device {device['device_id']} {device['display_name'] or ''}".rstrip() for device in answer["devices"]),
+    ]
+    _tell(answer, as_json, "\n".join(lines))
+
+
+@user.command("deactivate", epilog="Example: domicile user deactivate parisa")
+@click.argument("name")
+@CONFIG
+@click.option("--erase", is_flag=True, help="Also ask that what they wrote is forgotten.")
+@JSON
+def user_deactivate(name: str, config: Path, erase: bool, as_json: bool) -> None:
+    """Deactivate an account for ever; its name is not given away again."""
+    answer = _perform(config, "user-deactivate", user=name, erase=erase)
+    _tell(answer, as_json, f"{answer['user_id']} is deactivated")
+
+
+@user.command("reset-password", epilog="Example: domicile user reset-password parisa --password-stdin < password.txt")
+@click.argument("name")
+@CONFIG
+@PASSWORD
+@JSON
+def user_reset_password(name: str, config: Path, password_stdin: bool, as_json: bool) -> None:
+    """Give an account another password, and log its devices out."""
+    answer = _perform(config, "user-reset-password", user=name, password=_password())
+    _tell(answer, as_json, f"{answer['user_id']} has a new password; its devices are logged out")
+
+
+if __name__ == "__main__":
+    main(prog_name="domicile")

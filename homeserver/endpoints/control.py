@@ -1,0 +1,19 @@
+"""The door of the command line, on the UNIX socket of the data directory only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver import control
+from homeserver.web.limits import Limit
+from homeserver.web.routes import Auth, Resource, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route("POST", "/_domicile/v1/control/{command}", auth=Auth.NONE, limit=Limit.NONE, resource=Resource.CONTROL)
+async def perform(server: Server, request: Request) -> dict[str, Any]:
+    """Do what the command line asks."""
+    return await control.perform(server, request.args["command"], request.json())
