@@ -378,7 +378,15 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
             _show(step)
             touched.add(step.room)
             people.update(member.resident for member in step.members if member.resident is not None)
-    node.announce(pos, [(Stream.TIMELINE, [room.nid for room in touched]), (Stream.MEMBERSHIP, people)])
+    moved = {step.room.nid for submission in batch for step in submission.steps if step.members}
+    node.announce(
+        pos,
+        [
+            (Stream.TIMELINE, [room.nid for room in touched]),
+            (Stream.MEMBERSHIP, people),
+            (Stream.MEMBERS, moved),
+        ],
+    )
     for user_nid in people.union(*(room.residents.values() for room in touched)):
         server.wakeups.wake((node.name, user_nid))
     if shipped:

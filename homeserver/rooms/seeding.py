@@ -153,7 +153,7 @@ async def _write_members(tx: Transaction, room_nid: int, pos: int, seed: Seed, n
 
 def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int, residents: Sequence[int]) -> None:
     node.memory(Rooms).held.pop(room_id)
-    node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, residents)])
+    node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, residents), (Stream.MEMBERS, [room_nid])])
     for user_nid in residents:
         server.wakeups.wake((node.name, user_nid))
 

@@ -7,7 +7,7 @@ about it. Nothing here opens a transaction on two nodes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -104,6 +104,12 @@ class Nodes:
         if not self.is_local(user_id):
             return None
         return self._held(await self.directory.find(Kind.USER, user_id[1 : -len(self._suffix)]))
+
+    async def of_users(self, user_ids: Collection[str]) -> dict[str, str]:
+        """The names of the nodes of those users who are local and exist."""
+        names = {user_id[1 : -len(self._suffix)]: user_id for user_id in user_ids if self.is_local(user_id)}
+        found = await self.directory.find_all(Kind.USER, names)
+        return {names[name]: node for name, node in found.items()}
 
     async def of_room(self, room_id: str) -> Node | None:
         """The home node of a room; None when no local user ever was in it."""

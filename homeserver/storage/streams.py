@@ -22,6 +22,7 @@ class Stream(Enum):
 
     TIMELINE = "timeline"  # room_nid: an event joined the room's timeline, or its state changed
     MEMBERSHIP = "membership"  # user_nid of a resident: their membership in some room changed
+    MEMBERS = "members"  # room_nid: somebody's membership in the room changed
     RECEIPTS = "receipts"  # room_nid
     PRIVATE_RECEIPTS = "private_receipts"  # user_nid of a resident
     ACCOUNT_DATA = "account_data"  # user_nid of a resident: account data, tags or push rules
@@ -61,6 +62,7 @@ class Changes:
         self._capacity = capacity
         self._floor = dict.fromkeys(Stream, floor)
         self._last: dict[Stream, OrderedDict[int, int]] = {stream: OrderedDict() for stream in Stream}
+        self._newest = dict.fromkeys(Stream, floor)
 
     def note(self, stream: Stream, keys: Iterable[int], pos: int) -> None:
         """``keys`` changed at ``pos``; positions are noted in ascending order."""
@@ -68,6 +70,7 @@ class Changes:
         for key in keys:
             last[key] = pos
             last.move_to_end(key)
+            self._newest[stream] = pos
         while len(last) > self._capacity:
             self._floor[stream] = last.popitem(last=False)[1]
 
@@ -77,6 +80,10 @@ class Changes:
         if last is not None:
             return last > since
         return since < self._floor[stream]
+
+    def any(self, stream: Stream, since: int) -> bool:
+        """May anything of this kind have changed after position ``since``?"""
+        return since < self._newest[stream]
 
     def last(self, stream: Stream, key: int) -> int | None:
         """The position of the last change of ``key``, when it is remembered."""

@@ -65,6 +65,8 @@ TABLES: dict[str, Table] = {
         _replicated("cross_signing_keys", DataClass.KEYS, "user_nid"),
         _resident("user_signatures", DataClass.KEYS, "signer_nid"),
         _replicated("device_list_changes", DataClass.KEYS, "user_nid"),
+        _resident("key_holders", DataClass.KEYS),
+        _replicated("key_replicas", DataClass.KEYS, "user_nid"),
         _resident("one_time_keys", DataClass.KEYS),
         _resident("fallback_keys", DataClass.KEYS),
         _replicated("rooms", DataClass.EVENTS),

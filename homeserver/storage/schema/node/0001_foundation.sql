@@ -213,6 +213,22 @@ CREATE TABLE device_list_changes (
 );
 CREATE INDEX device_list_changes_pos ON device_list_changes (pos);
 
+-- Which other nodes were given a resident's public keys: they are told of every change, or to forget them.
+CREATE TABLE key_holders (
+    user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
+    node TEXT NOT NULL,
+    PRIMARY KEY (user_nid, node)
+);
+
+-- Whose public keys are copied here, from which node, and as of which position there.
+CREATE TABLE key_replicas (
+    user_nid INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    version INTEGER NOT NULL
+);
+
+-- Given out in the order of key_nid. The last ones that were claimed stay, so that an upload that is repeated does not
+-- bring one back.
 CREATE TABLE one_time_keys (
     key_nid INTEGER PRIMARY KEY,
     user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
@@ -220,8 +236,10 @@ CREATE TABLE one_time_keys (
     algorithm TEXT NOT NULL,
     key_id TEXT NOT NULL,
     key BLOB NOT NULL,
+    claimed INTEGER NOT NULL DEFAULT 0,
     UNIQUE (device_nid, algorithm, key_id)
 );
+CREATE INDEX one_time_keys_left ON one_time_keys (device_nid, algorithm, key_nid) WHERE claimed = 0;
 
 CREATE TABLE fallback_keys (
     user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
