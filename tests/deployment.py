@@ -207,7 +207,9 @@ async def start(
     nodes = []
     for place in rules.nodes.values():
         engine = await databases.open(place.name, migrate.load(schema / "node"))
-        nodes.append(Node(place.name, place.jurisdiction, engine, Path(databases.directory, place.name, "media")))
+        node = Node(place.name, place.jurisdiction, engine, Path(databases.directory, place.name, "media"))
+        await node.start()
+        nodes.append(node)
     routes = await databases.open("directory", migrate.load(schema / "directory"))
     telemetry = Telemetry()
     server = Server(
