@@ -21,6 +21,7 @@ from config.load import load, policy_from_text, settings_from_text
 from config.problems import Faults
 from homeserver import commands
 from homeserver.protocol.signing import SigningKey, write_keys
+from homeserver.runtime.telemetry import set_up_logging
 
 if TYPE_CHECKING:
     from config.policy import Policy
@@ -122,6 +123,7 @@ def check(config: Path, as_json: bool) -> None:
     except Faults as faults:
         problems = [str(problem) for problem in faults.problems]
     else:
+        _quietly()
         problems = _run(_check(settings, policy))
     if as_json:
         click.echo(json.dumps({"valid": not problems, "problems": problems}))
@@ -147,8 +149,6 @@ async def _check(settings: Settings, policy: Policy) -> list[str]:
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy and the certificates again."""
     settings, policy = _load(config)
-    from homeserver.runtime.telemetry import set_up_logging
-
     set_up_logging(settings.log.level, settings.log.format)
 
     async def until_stopped() -> None:
@@ -163,6 +163,11 @@ def serve(config: Path) -> None:
             await app.serve(settings, policy, stop, reload)
 
     _run(until_stopped())
+
+
+def _quietly() -> None:
+    """A command says what it has to say itself; only what goes wrong is logged, and not into its answer."""
+    set_up_logging("error", "text", sys.stderr)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -209,6 +214,7 @@ def _perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
             async with app.opened(settings, policy) as server:
                 return await control.perform(server, command, arguments)
 
+    _quietly()
     return _run(work())
 
 

@@ -111,7 +111,6 @@ async def _open_node(place: NodePlace, settings: Settings, routes: Engine, clock
         log.error("node is down", node=place.name, reason=health.reason)
     elif new:
         await routes.write(directory.found, place.name)
-    engine.watch(lambda now: log.warning("node changed", node=place.name, up=now.up, reason=now.reason))
     return Node(place.name, place.jurisdiction, engine, place.media_path(settings.data_dir))
 
 
