@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
-from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
-from homeserver.rooms import aliases, create, membership, state
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.rooms import aliases, create, membership
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -27,15 +27,14 @@ MOST = 1000
 async def messages(server: Server, request: Request) -> Response:
     """A page of the timeline, backwards or forwards from a token."""
     query, caller = request.query, request.caller
-    backwards = query.choice("dir", ("b", "f"), None) == "b" if "dir" in query else query.require("dir") == "b"
+    query.require("dir")
+    backwards = query.choice("dir", ("b", "f"), "b") == "b"
     limit = min(query.integer("limit", 10, low=0), MOST)
     chosen = filters.of_events(query.get("filter"))
     room, seen = await history.reader(server, caller, request.args["roomId"])
     since, to = query.get("from"), query.get("to")
-    if since is not None:
-        start = tokens.parse(since).position
-    else:
-        start = caller.node.position if backwards else -(2**60)
+    edge = caller.node.position if backwards else -(2**60)
+    start = edge if since is None else tokens.parse(since).position
     page = await history.page(
         caller.node,
         room,

@@ -45,7 +45,8 @@ def put(tx: Transaction, first: int, parcels: Sequence[NewParcel]) -> None:
 async def waiting(tx: Transaction, destination: str, after: int, limit: int) -> list[Parcel]:
     """The oldest parcels for a node with a position above ``after``."""
     rows = await tx.all(
-        "SELECT pos, kind, room_nid, event_nid, body FROM outbox WHERE destination = ? AND pos > ? ORDER BY pos LIMIT ?",
+        "SELECT pos, kind, room_nid, event_nid, body FROM outbox WHERE destination = ? AND pos > ?"
+        " ORDER BY pos LIMIT ?",
         destination,
         after,
         limit,

@@ -84,11 +84,9 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
         passed = [event for event in passed if seen.sees(event)]
     limited = len(passed) > limit or not complete
     passed = passed[len(passed) - limit :] if limit else []
-    if passed:
-        floor = passed[0].pos - 1
-    else:
-        floor = asked.upto if limited or since is None else since
-    return Stretch(passed, limited, floor)
+    if not passed:
+        return Stretch((), limited, asked.upto if limited or since is None else since)
+    return Stretch(passed, limited, passed[0].pos - 1)
 
 
 # the state ----------------------------------------------------------------------------------
