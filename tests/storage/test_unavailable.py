@@ -187,6 +187,7 @@ async def test_a_file_that_took_the_place_of_ours_is_noticed(tmp_path: Path) -> 
     other = await engines.open("paris", [SCHEMA])
     await other.write(add, "of paris")
     await other.close()
+    assert await engine.read(texts) == []
     (tmp_path / "paris" / "node.db").rename(tmp_path / "tehran" / "node.db")
     await refused(engine)
     assert "write-ahead log" in (await engine.probe()).reason, "paris's file must not get what tehran's log holds"
