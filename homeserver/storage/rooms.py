@@ -126,8 +126,8 @@ def set_membership(tx: Transaction, rows: Sequence[tuple[str, int, str, int, int
 async def memberships_of(tx: Transaction, user_nid: int) -> list[StoredMembership]:
     """All rooms in which a user has a membership, without those that they forgot."""
     rows = await tx.all(
-        "SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.pos FROM memberships m JOIN rooms r USING (room_nid)"
-        " WHERE m.user_nid = ? AND NOT EXISTS (SELECT 1 FROM forgotten_rooms f"
+        "SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.pos"
+        " FROM memberships m JOIN rooms r USING (room_nid) WHERE m.user_nid = ? AND NOT EXISTS (SELECT 1 FROM forgotten_rooms f"
         " WHERE f.user_nid = m.user_nid AND f.room_nid = m.room_nid)",
         user_nid,
     )
@@ -168,6 +168,28 @@ async def sharing(tx: Transaction, user_nid: int) -> list[int]:
         user_nid,
     )
     return [int(row[0]) for row in rows]
+
+
+async def sharing_with(tx: Transaction, user_id: str) -> list[int]:
+    """Residents of this node who share a joined room with a user, whoever that is; themselves not included."""
+    rows = await tx.all(
+        "SELECT DISTINCT o.user_nid FROM users u JOIN memberships m ON m.user_nid = u.user_nid"
+        " JOIN memberships o ON o.room_nid = m.room_nid JOIN residents r ON r.user_nid = o.user_nid"
+        " WHERE u.user_id = ? AND m.membership = 'join' AND o.membership = 'join' AND o.user_nid <> u.user_nid",
+        user_id,
+    )
+    return [int(row[0]) for row in rows]
+
+
+async def companions(tx: Transaction, user_nid: int) -> set[str]:
+    """The user ids of everybody who shares a joined room with a user, themselves included."""
+    rows = await tx.all(
+        "SELECT DISTINCT u.user_id FROM memberships m JOIN memberships o ON o.room_nid = m.room_nid"
+        " JOIN users u ON u.user_nid = o.user_nid"
+        " WHERE m.user_nid = ? AND m.membership = 'join' AND o.membership = 'join'",
+        user_nid,
+    )
+    return {str(row[0]) for row in rows}
 
 
 async def nodes_sharing(tx: Transaction, user_nid: int) -> list[str]:

@@ -1,0 +1,134 @@
+"""Who is typing, in memory only: a notice ends by itself, and is told on all nodes to which receipts may flow.
+
+Invariant: only a change of who is typing wakes anybody; a client that says once more that it goes on typing wakes
+nobody.
+
+spec: client-server-api/#typing-notifications
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from config.residency import DataClass
+from homeserver.protocol.errors import Forbidden
+from homeserver.residency import gate
+from homeserver.rooms import state, ticks
+from homeserver.rooms.state import Rooms
+from homeserver.runtime.lru import Lru
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.rooms.state import Room
+    from homeserver.runtime.clock import Timer
+    from homeserver.storage.nodes import Node
+
+LONGEST_MS = 120_000
+"""A client that types for longer says so again."""
+
+DEFAULT_MS = 30_000
+ROOMS_REMEMBERED = 10_000
+
+
+@dataclass(eq=False, slots=True)
+class Typists:
+    """Who is typing in a room, each until a moment of the monotonic clock; ``tick``: when that set last changed."""
+
+    room: Room
+    until: dict[str, float] = field(default_factory=dict)
+    tick: int = 0
+    timer: Timer | None = None
+
+    def event(self) -> bytes:
+        """The m.typing event. spec: client-server-api/#mtyping"""
+        return orjson.dumps({"type": "m.typing", "content": {"user_ids": sorted(self.until)}})
+
+
+class Typing:
+    """The rooms of a node in which somebody types or did lately (``node.memory(Typing)``)."""
+
+    def __init__(self) -> None:
+        self.rooms: Lru[str, Typists] = Lru(ROOMS_REMEMBERED)
+        self.last_tick = 0
+
+
+async def set_typing(server: Server, caller: Caller, room_id: str, milliseconds: int) -> None:
+    """The caller types for that long; 0: no more. Raises Forbidden for who is not in the room.
+
+    spec: client-server-api/#put_matrixclientv3roomsroomidtypinguserid
+    """
+    room = await state.find(caller.node, room_id)
+    if room is None or caller.user_id not in room.residents:
+        raise Forbidden("You are not in that room")
+    seconds = min(milliseconds, LONGEST_MS) / 1000
+    _note(server, caller.node, room, caller.user_id, seconds)
+    for name in room.now.nodes:
+        if name == caller.node.name:
+            continue
+        node = server.nodes[name]
+        if not gate.may(server, DataClass.RECEIPTS, caller.node.jurisdiction, node.jurisdiction):
+            continue
+        replica = node.memory(Rooms).get(room_id)
+        if replica is not None:  # else: nobody there has looked at the room for long
+            _note(server, node, replica, caller.user_id, seconds)
+
+
+def _note(server: Server, node: Node, room: Room, user_id: str, seconds: float) -> None:
+    typing = node.memory(Typing)
+    typists = typing.rooms.get(room.room_id)
+    if typists is None:
+        if not seconds:
+            return
+        typists = typing.rooms[room.room_id] = Typists(room)
+    typists.room = room
+    changed = (user_id in typists.until) != bool(seconds)
+    if seconds:
+        typists.until[user_id] = server.clock.monotonic() + seconds
+    else:
+        typists.until.pop(user_id, None)
+    if changed:
+        _tell(server, node, typists)
+    _set_timer(server, node, typists)
+
+
+def _set_timer(server: Server, node: Node, typists: Typists) -> None:
+    if typists.until and typists.timer is None:
+        left = min(typists.until.values()) - server.clock.monotonic()
+        typists.timer = server.clock.call_later(max(left, 0.0), _expire, server, node, typists)
+
+
+def _expire(server: Server, node: Node, typists: Typists) -> None:
+    """Some notice may have ended: the timer was set before it was renewed."""
+    typists.timer = None
+    now = server.clock.monotonic()
+    over = [user_id for user_id, until in typists.until.items() if until <= now]
+    for user_id in over:
+        del typists.until[user_id]
+    if over:
+        _tell(server, node, typists)
+    _set_timer(server, node, typists)
+
+
+def _tell(server: Server, node: Node, typists: Typists) -> None:
+    typists.tick = node.memory(Typing).last_tick = ticks.tick(node)
+    room = node.memory(Rooms).get(typists.room.room_id) or typists.room
+    for user_nid in room.residents.values():
+        server.wakeups.wake((node.name, user_nid))
+
+
+def event_of(node: Node, room_id: str, seen: int) -> bytes | None:
+    """The m.typing event of a room, when who is typing has changed after the tick ``seen``; at first (0) not while
+    nobody types.
+    """
+    typists = node.memory(Typing).rooms.get(room_id)
+    if typists is None or typists.tick <= seen or not (typists.until or seen):
+        return None
+    return typists.event()
+
+
+def changed(node: Node, seen: int) -> bool:
+    """Whether anything was told after the tick ``seen``."""
+    return node.memory(Typing).last_tick > seen
