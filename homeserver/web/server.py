@@ -106,6 +106,7 @@ class Listening:
         self._connections = connections
         self._bounds = bounds or Bounds()
         self._ports: list[tcp.Port] = []
+        self._closing: list[Any] = []  # what fires when a socket has been closed
         self._certificates: list[ServerCertificate] = []
         self.addresses: list[str] = []
         """Where the server can be reached, one web address for each listener; ``unix:`` and a path for a socket."""
@@ -147,10 +148,10 @@ class Listening:
     async def close(self, grace: float = 10.0) -> None:
         """Accept nothing more, let requests end within ``grace`` seconds, and close."""
         loop = asyncio.get_running_loop()
-        for closed in self._stop_accepting():
-            await closed.asFuture(loop)
+        self._stop_accepting()
+        while self._closing:
+            await self._closing.pop().asFuture(loop)
         await self._connections.close(grace)
-        self.addresses.clear()
 
     def _service(self, resources: Iterable[str], proxies: Iterable[Network]) -> Any:
         table = self._site.table.serving(Resource(name) for name in resources)
@@ -163,6 +164,7 @@ class Listening:
             raise OSError(str(error)) from error
         self._ports.append(port)
 
-    def _stop_accepting(self) -> list[Any]:
+    def _stop_accepting(self) -> None:
         ports, self._ports = self._ports, []
-        return [cast(Any, port).stopListening() for port in ports]
+        self._closing += [cast(Any, port).stopListening() for port in ports]
+        self.addresses.clear()

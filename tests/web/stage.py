@@ -231,10 +231,13 @@ class Client:
 
     async def ended(self) -> bytes:
         """What still comes until the server closes."""
+        received = b""
         try:
-            return await self.reader.read()
-        except ConnectionResetError:
-            return b""
+            while piece := await self.reader.read(65536):
+                received += piece
+        except ConnectionError:
+            pass
+        return received
 
     def vanish(self) -> None:
         """Go away without a word."""
@@ -270,11 +273,8 @@ class Stage:
             limits=limits,
         )
         self.listening = Listening(self.site, self.connections, bounds)
+        self.port = 0
         self._clients: list[Client] = []
-
-    @property
-    def port(self) -> int:
-        return int(self.listening.addresses[0].rpartition(":")[2])
 
     @property
     def members(self) -> list[Connection]:
@@ -299,9 +299,8 @@ class Stage:
         self.props.go.set()
         for client in self._clients:
             client.vanish()
-        closing = asyncio.ensure_future(self.listening.close(1.0))
         await self.until(lambda: not len(self.connections) and not self.connections.answering)
-        await closing
+        await self.listening.close()
         await asyncio.sleep(0)  # the clients' transports close on the loop's next turn
 
 
@@ -317,6 +316,7 @@ async def stage(
     """Open a stage on a free port, and close it afterwards."""
     made = Stage(patience or Patience(), bounds or Bounds(), limits, capacity)
     made.listening.open([listener or Listener(port=0)])
+    made.port = int(made.listening.addresses[0].rpartition(":")[2])
     try:
         yield made
     finally:
