@@ -42,7 +42,9 @@ async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str,
         raise NotFound("There is no such user")
     if not await stored.deactivate(tx, account.user_nid, server.clock.now_ms()):
         return
-    await devices.remove_within(tx, server, node, user_id, account.user_nid, None)
+    told = await devices.remove_within(tx, server, node, user_id, account.user_nid, None)
+    if not told and await stored.signing_keys(tx, account.user_nid):
+        await devices.tell(tx, server, node, account.user_nid)
     stored.wipe(tx, account.user_nid)
     chores.ask(tx, DEACTIVATED, account.user_nid, orjson.dumps({"erase": erase}))
 

@@ -78,14 +78,16 @@ async def remove_within(
     device_ids: Collection[str] | None,
     *,
     but: str | None = None,
-) -> None:
-    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays."""
+) -> bool:
+    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays. True when public keys went with it."""
     every = await stored_devices.of_user(tx, user_nid)
     wanted = None if device_ids is None else set(device_ids)
     gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
-    if await stored_devices.delete(tx, user_nid, gone):
+    had_keys = await stored_devices.delete(tx, user_nid, gone)
+    if had_keys:
         await tell(tx, server, node, user_nid)
     tx.after_commit(lambda: sessions.forget(server, node, user_id))
+    return had_keys
 
 
 async def tell(tx: Transaction, server: Server, node: Node, user_nid: int) -> None:

@@ -13,6 +13,7 @@ from homeserver.storage import accounts as stored
 from homeserver.storage import chores
 from homeserver.storage.accounts import Threepid
 from homeserver.storage.engine import Transaction
+from homeserver.storage.streams import Stream
 from homeserver.storage.tables import TABLES
 from tests.deployment import PASSWORD, SETTINGS, Answer, Deploy, Deployment, User
 from tests.support import aio
@@ -158,6 +159,20 @@ async def test_an_account_is_closed_only_by_its_owner(deployment: Deployment) ->
     assert (await alice.asks("POST", DEACTIVATE, {"erase": 1})).errcode == "M_BAD_JSON"
     assert (await deployment.asked("POST", DEACTIVATE, {"auth": proof(alice)})).status == 200
     assert not await is_logged_in(deployment, alice.token)
+
+
+@aio
+async def test_cross_signing_keys_that_go_with_an_account_are_announced(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    caller = await alice.caller()
+
+    async def put_key(tx: Transaction) -> None:
+        await tx.run("INSERT INTO cross_signing_keys VALUES (?, ?, ?)", caller.user_nid, "master", b"{}")
+
+    await caller.node.write(put_key)
+    before = caller.node.position
+    assert (await alice.asks("POST", DEACTIVATE, {"auth": proof(alice)})).status == 200
+    assert caller.node.changes.last(Stream.DEVICE_LISTS, caller.user_nid) == caller.node.position > before
 
 
 # -- administration
