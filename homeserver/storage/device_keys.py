@@ -1,0 +1,355 @@
+"""Public keys of devices and users: those of residents, and copies of those that residents share rooms with.
+
+The keys of a user are the truth on their node only. A copy elsewhere carries the position there as of which it was
+taken, and replaces only what is older; who holds copies is written beside the truth, in the transaction that hands
+one out or changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from homeserver.storage import streams
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from homeserver.storage.engine import Transaction
+
+AT_ONCE = 500
+"""Users that are looked up in one statement."""
+
+MASTER = "master"
+SELF_SIGNING = "self_signing"
+USER_SIGNING = "user_signing"
+
+
+class DeviceKeys(NamedTuple):
+    """The keys of one device: canonical JSON without ``unsigned``, and the name that others are shown."""
+
+    keys: bytes
+    display_name: str | None
+
+
+class Signature(NamedTuple):
+    """A signature by somebody's user-signing key under another user's key; ids with their algorithm."""
+
+    target_user_id: str
+    target_key_id: str
+    signing_key_id: str
+    signature: str
+
+
+@dataclass(slots=True)
+class UserKeys:
+    """The public keys of one user. ``signing``: cross-signing keys by usage, canonical JSON.
+
+    ``signatures``: those that the reader made under this user's master key; nobody else is shown them.
+    """
+
+    devices: dict[str, DeviceKeys] = field(default_factory=dict)
+    signing: dict[str, bytes] = field(default_factory=dict)
+    signatures: list[Signature] = field(default_factory=list)
+
+
+_FOUND = (
+    "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
+    " SELECT a.user_id, 1, d.device_id, d.keys, d.display_name, ''"  # first: it says which type each column has
+    " FROM asked a JOIN device_keys d ON d.user_nid = a.user_nid"
+    " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN residents r ON r.user_nid = a.user_nid"
+    " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
+    " UNION ALL SELECT a.user_id, 2, c.usage, c.key, '', ''"
+    " FROM asked a JOIN cross_signing_keys c ON c.user_nid = a.user_nid"
+    " UNION ALL SELECT a.user_id, 3, s.target_key_id, NULL, s.signing_key_id, s.signature"
+    " FROM asked a JOIN user_signatures s ON s.target_user_id = a.user_id WHERE s.signer_nid = ?"
+)
+_KNOWN, _DEVICE, _SIGNING, _SIGNATURE = range(4)
+
+
+async def of_users(tx: Transaction, user_ids: Sequence[str], reader_nid: int = 0) -> dict[str, UserKeys]:
+    """The keys of those users who reside here or of whom there is a copy; one trip for each 500 users.
+
+    ``signatures`` are those of the resident ``reader_nid``; ``signing`` has everybody's user-signing key that rests
+    here, and who is shown it is up to the caller.
+    """
+    found: dict[str, UserKeys] = {}
+    for start in range(0, len(user_ids), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        rows = await tx.all(_FOUND.format(marks=",".join("?" * len(part))), *part, reader_nid)
+        found.update({row[0]: UserKeys() for row in rows if row[1] == _KNOWN})
+        for user_id, kind, name, blob, text, signature in rows:
+            user = found.get(user_id)
+            if user is None:  # what the reader signed of somebody whose keys are not here: see signatures_under
+                continue
+            if kind == _DEVICE:
+                user.devices[name] = DeviceKeys(blob, text)
+            elif kind == _SIGNING:
+                user.signing[name] = blob
+            elif kind == _SIGNATURE:
+                user.signatures.append(Signature(user_id, name, text, signature))
+    return found
+
+
+async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[str]) -> list[Signature]:
+    """The signatures of a resident under the keys of these users, wherever they are at home."""
+    found: list[Signature] = []
+    for start in range(0, len(user_ids), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        rows = await tx.all(
+            "SELECT target_user_id, target_key_id, signing_key_id, signature FROM user_signatures"
+            f" WHERE signer_nid = ? AND target_user_id IN ({','.join('?' * len(part))})",
+            signer_nid,
+            *part,
+        )
+        found += [Signature(*row) for row in rows]
+    return found
+
+
+# the truth ----------------------------------------------------------------------------------
+
+
+def put_device(tx: Transaction, user_nid: int, device_id: str, keys: bytes) -> None:
+    """Queue the keys of a resident's device; others are shown the name that the device has now."""
+    tx.later(
+        "INSERT INTO device_keys (user_nid, device_id, keys, display_name) VALUES (?, ?, ?,"
+        " (SELECT display_name FROM devices WHERE user_nid = ? AND device_id = ?))"
+        " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys, display_name = excluded.display_name",
+        [(user_nid, device_id, keys, user_nid, device_id)],
+    )
+
+
+def put_signing(tx: Transaction, user_nid: int, keys: Mapping[str, bytes]) -> None:
+    """Queue cross-signing keys by usage."""
+    tx.later(
+        "INSERT INTO cross_signing_keys (user_nid, usage, key) VALUES (?, ?, ?)"
+        " ON CONFLICT (user_nid, usage) DO UPDATE SET key = excluded.key",
+        [(user_nid, usage, key) for usage, key in keys.items()],
+    )
+
+
+def put_signatures(tx: Transaction, signer_nid: int, signatures: Sequence[Signature]) -> None:
+    """Queue signatures of a resident under other users' keys."""
+    tx.later(
+        "INSERT INTO user_signatures (signer_nid, target_user_id, target_key_id, signing_key_id, signature)"
+        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (signer_nid, target_user_id, target_key_id, signing_key_id)"
+        " DO UPDATE SET signature = excluded.signature",
+        [(signer_nid, *signature) for signature in signatures],
+    )
+
+
+def drop_signatures(tx: Transaction, signer_nid: int) -> None:
+    """Queue that a resident's signatures under others' keys are void: they have another user-signing key."""
+    tx.later("DELETE FROM user_signatures WHERE signer_nid = ?", [(signer_nid,)])
+
+
+async def device_ids(tx: Transaction, user_nid: int, wanted: Collection[str]) -> set[str]:
+    """Which of these are ids of a resident's devices, with keys or without."""
+    marks = ",".join("?" * len(wanted))
+    rows = await tx.all(
+        f"SELECT device_id FROM devices WHERE user_nid = ? AND device_id IN ({marks})", user_nid, *wanted
+    )
+    return {row[0] for row in rows}
+
+
+# who is told --------------------------------------------------------------------------------
+
+
+class Audience(NamedTuple):
+    """Whom a change of a user's keys concerns.
+
+    ``residents``: row ids of those who share a room with the user here; ``sharing``: the nodes with members in the
+    user's rooms, this one included; ``holders``: the other nodes that were given the keys.
+    """
+
+    residents: set[int]
+    sharing: set[str]
+    holders: set[str]
+
+
+async def audience(tx: Transaction, user_nid: int) -> Audience:
+    """Whom a change of the user's keys concerns. One trip."""
+    rows = await tx.all(
+        "WITH mine AS (SELECT room_nid FROM memberships WHERE user_nid = ? AND membership = 'join')"
+        " SELECT 0, r.user_nid, '' FROM mine JOIN memberships m ON m.room_nid = mine.room_nid"
+        " JOIN residents r ON r.user_nid = m.user_nid WHERE m.membership = 'join'"
+        " UNION SELECT 1, 0, n.node FROM mine JOIN room_nodes n ON n.room_nid = mine.room_nid WHERE n.members > 0"
+        " UNION SELECT 2, 0, node FROM key_holders WHERE user_nid = ?",
+        user_nid,
+        user_nid,
+    )
+    return Audience(
+        {nid for kind, nid, _ in rows if kind == 0},
+        {node for kind, _, node in rows if kind == 1},
+        {node for kind, _, node in rows if kind == 2},
+    )
+
+
+def note_change(tx: Transaction, user_nid: int, pos: int) -> None:
+    """Queue that a user's public keys changed at a position."""
+    tx.later(
+        "INSERT INTO device_list_changes (user_nid, pos) VALUES (?, ?)"
+        " ON CONFLICT (user_nid) DO UPDATE SET pos = excluded.pos",
+        [(user_nid, pos)],
+    )
+
+
+def set_holders(tx: Transaction, user_nid: int, gained: Collection[str], lost: Collection[str]) -> None:
+    """Queue which nodes are given a resident's keys, and which are told to forget them."""
+    tx.later("DELETE FROM key_holders WHERE user_nid = ? AND node = ?", [(user_nid, node) for node in lost])
+    tx.later(
+        "INSERT INTO key_holders (user_nid, node) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(user_nid, node) for node in gained],
+    )
+
+
+async def lend(tx: Transaction, user_ids: Sequence[str], holder: str) -> tuple[int, dict[str, UserKeys]]:
+    """The keys of residents, for a node that will keep copies: it is told of changes from now on.
+
+    Returns the position as of which they are, too.
+    """
+    for start in range(0, len(user_ids), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        await tx.run(
+            "INSERT INTO key_holders (user_nid, node) SELECT u.user_nid, CAST(? AS TEXT) FROM users u"
+            f" JOIN residents r ON r.user_nid = u.user_nid WHERE u.user_id IN ({','.join('?' * len(part))})"
+            " ON CONFLICT DO NOTHING",
+            holder,
+            *part,
+        )
+    return await streams.current(tx), await of_users(tx, user_ids)
+
+
+# copies -------------------------------------------------------------------------------------
+
+
+async def version_of(tx: Transaction, user_nid: int) -> tuple[str, int] | None:
+    """From which node the copy of a user's keys is, and as of which position there."""
+    row = await tx.one("SELECT source, version FROM key_replicas WHERE user_nid = ?", user_nid)
+    return None if row is None else (str(row[0]), int(row[1]))
+
+
+def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys: UserKeys) -> None:
+    """Queue the keys of a user of another node."""
+    drop_copy(tx, user_nid)
+    tx.later("INSERT INTO key_replicas (user_nid, source, version) VALUES (?, ?, ?)", [(user_nid, source, version)])
+    tx.later(
+        "INSERT INTO device_keys (user_nid, device_id, keys, display_name) VALUES (?, ?, ?, ?)",
+        [(user_nid, device_id, *device) for device_id, device in keys.devices.items()],
+    )
+    put_signing(tx, user_nid, {usage: key for usage, key in keys.signing.items() if usage != USER_SIGNING})
+
+
+def drop_copy(tx: Transaction, user_nid: int) -> None:
+    """Queue that there is no copy of this user's keys here."""
+    for table in ("key_replicas", "device_keys", "cross_signing_keys"):
+        tx.later(f"DELETE FROM {table} WHERE user_nid = ?", [(user_nid,)])
+
+
+async def sharing_with_residents(tx: Transaction, user_ids: Sequence[str]) -> dict[str, int]:
+    """Row ids of those users who share a joined room with a resident."""
+    found: dict[str, int] = {}
+    for start in range(0, len(user_ids), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        rows = await tx.all(
+            "SELECT u.user_id, u.user_nid FROM users u WHERE u.user_id IN"
+            f" ({','.join('?' * len(part))}) AND EXISTS (SELECT 1 FROM memberships theirs"
+            " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
+            " JOIN residents r ON r.user_nid = mine.user_nid"
+            " WHERE theirs.user_nid = u.user_nid AND theirs.membership = 'join')",
+            *part,
+        )
+        found.update({row[0]: row[1] for row in rows})
+    return found
+
+
+async def drop_idle_copies(tx: Transaction) -> int:
+    """Delete the copies of keys of users who share no room with a resident any more; returns how many users."""
+    rows = await tx.all(
+        "SELECT k.user_nid FROM key_replicas k WHERE NOT EXISTS (SELECT 1 FROM memberships theirs"
+        " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
+        " JOIN residents r ON r.user_nid = mine.user_nid"
+        " WHERE theirs.user_nid = k.user_nid AND theirs.membership = 'join')"
+    )
+    for (user_nid,) in rows:
+        drop_copy(tx, user_nid)
+    return len(rows)
+
+
+# what a client tracks -----------------------------------------------------------------------
+
+
+async def changed_since(tx: Transaction, user_nid: int, since: int) -> list[str]:
+    """Those who share a room with a resident, or are that resident, and whose keys changed after ``since``."""
+    rows = await tx.all(
+        "SELECT u.user_id FROM device_list_changes c JOIN users u ON u.user_nid = c.user_nid"
+        " WHERE c.pos > ? AND (c.user_nid = ? OR EXISTS (SELECT 1 FROM memberships theirs"
+        " JOIN memberships mine ON mine.room_nid = theirs.room_nid"
+        " WHERE theirs.user_nid = c.user_nid AND theirs.membership = 'join'"
+        " AND mine.user_nid = ? AND mine.membership = 'join'))",
+        since,
+        user_nid,
+        user_nid,
+    )
+    return [row[0] for row in rows]
+
+
+class MemberChange(NamedTuple):
+    """Somebody's membership in a room in which a resident has one too changed.
+
+    ``before`` is the member event as of then (client format), None when there was none; ``now`` is the membership now.
+    """
+
+    room_nid: int
+    user_id: str
+    before: bytes | None
+    now: str | None
+
+
+async def member_changes(tx: Transaction, user_nid: int, since: int) -> list[MemberChange]:
+    """Memberships that changed after ``since`` in the rooms of a resident, once for each room and user."""
+    rows = await tx.all(
+        "SELECT c.room_nid, c.state_key, e.client, m.membership FROM"
+        " (SELECT DISTINCT s.room_nid, s.state_key FROM memberships mine JOIN state_changes s"
+        " ON s.room_nid = mine.room_nid AND s.type = 'm.room.member' AND s.pos > ?"
+        " WHERE mine.user_nid = ? AND (mine.membership = 'join' OR mine.pos > ?)) c"
+        " JOIN users u ON u.user_id = c.state_key"
+        " LEFT JOIN memberships m ON m.room_nid = c.room_nid AND m.user_nid = u.user_nid"
+        " LEFT JOIN events e ON e.event_nid = (SELECT p.event_nid FROM state_changes p WHERE p.room_nid = c.room_nid"
+        " AND p.type = 'm.room.member' AND p.state_key = c.state_key AND p.pos <= ? ORDER BY p.pos DESC LIMIT 1)",
+        since,
+        user_nid,
+        since,
+        since,
+    )
+    return [MemberChange(*row) for row in rows]
+
+
+async def members_of(tx: Transaction, room_nids: Collection[int]) -> list[tuple[int, str]]:
+    """(room_nid, user id) of everybody who is in these rooms."""
+    if not room_nids:
+        return []
+    rows = await tx.all(
+        "SELECT m.room_nid, u.user_id FROM memberships m JOIN users u ON u.user_nid = m.user_nid"
+        f" WHERE m.membership = 'join' AND m.room_nid IN ({','.join('?' * len(room_nids))})",
+        *room_nids,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def sharing_with(tx: Transaction, user_nid: int, user_ids: Collection[str]) -> set[str]:
+    """Which of these users share a joined room with a resident."""
+    found: set[str] = set()
+    asked = list(user_ids)
+    for start in range(0, len(asked), AT_ONCE):
+        part = asked[start : start + AT_ONCE]
+        rows = await tx.all(
+            f"SELECT u.user_id FROM users u WHERE u.user_id IN ({','.join('?' * len(part))})"
+            " AND EXISTS (SELECT 1 FROM memberships theirs JOIN memberships mine ON mine.room_nid = theirs.room_nid"
+            " WHERE theirs.user_nid = u.user_nid AND theirs.membership = 'join'"
+            " AND mine.user_nid = ? AND mine.membership = 'join')",
+            *part,
+            user_nid,
+        )
+        found.update(row[0] for row in rows)
+    return found

@@ -1,0 +1,149 @@
+"""One-time and fallback keys of residents' devices. Each one-time key is given out once, the oldest first.
+
+Claims and uploads are writing transactions of the node where the device's owner resides, which exclude each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.storage.engine import Transaction
+
+KEPT_CLAIMED = 200
+"""Claimed keys of a device that are remembered."""
+
+AT_ONCE = 500
+"""Claims in one statement."""
+
+
+class OneTimeKey(NamedTuple):
+    """A key as its device uploaded it: ``key`` is JSON. ``key_id`` is without the algorithm."""
+
+    algorithm: str
+    key_id: str
+    key: bytes
+
+
+class Wanted(NamedTuple):
+    """A key that somebody asks for."""
+
+    user_id: str
+    device_id: str
+    algorithm: str
+
+
+class Claimed(NamedTuple):
+    """A key that was given out."""
+
+    user_id: str
+    device_id: str
+    device_nid: int
+    algorithm: str
+    key_id: str
+    key: bytes
+
+
+async def among(tx: Transaction, device_nid: int, key_ids: Collection[str]) -> list[OneTimeKey]:
+    """The device's one-time keys with these ids (without algorithm), claimed ones included."""
+    if not key_ids:
+        return []
+    rows = await tx.all(
+        "SELECT algorithm, key_id, key FROM one_time_keys WHERE device_nid = ?"
+        f" AND key_id IN ({','.join('?' * len(key_ids))})",
+        device_nid,
+        *key_ids,
+    )
+    return [OneTimeKey(*row) for row in rows]
+
+
+def add(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey]) -> None:
+    """Queue new one-time keys; one that takes the id of a claimed key takes its place in memory too.
+
+    What was claimed longest ago is forgotten.
+    """
+    tx.later(
+        "DELETE FROM one_time_keys WHERE device_nid = ? AND algorithm = ? AND key_id = ? AND claimed = 1",
+        [(device_nid, key.algorithm, key.key_id) for key in keys],
+    )
+    tx.later(
+        "INSERT INTO one_time_keys (user_nid, device_nid, algorithm, key_id, key) VALUES (?, ?, ?, ?, ?)",
+        [(user_nid, device_nid, *key) for key in keys],
+    )
+    tx.later(
+        "DELETE FROM one_time_keys WHERE device_nid = ? AND claimed = 1 AND key_nid NOT IN (SELECT key_nid FROM"
+        " one_time_keys WHERE device_nid = ? AND claimed = 1 ORDER BY key_nid DESC LIMIT ?)",
+        [(device_nid, device_nid, KEPT_CLAIMED)],
+    )
+
+
+def put_fallback(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey]) -> None:
+    """Queue fallback keys, one for each algorithm; the one that is there already stays as used as it is."""
+    tx.later(
+        "INSERT INTO fallback_keys (user_nid, device_nid, algorithm, key_id, key) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (device_nid, algorithm) DO UPDATE SET used = CASE"
+        " WHEN fallback_keys.key_id = excluded.key_id AND fallback_keys.key = excluded.key"
+        " THEN fallback_keys.used ELSE 0 END, key_id = excluded.key_id, key = excluded.key",
+        [(user_nid, device_nid, *key) for key in keys],
+    )
+
+
+async def counts(tx: Transaction, device_nid: int) -> tuple[dict[str, int], list[str]]:
+    """How many one-time keys of each algorithm are left, and the algorithms of fallback keys that were never used."""
+    rows = await tx.all(
+        "SELECT 0, algorithm, COUNT(*) FROM one_time_keys WHERE device_nid = ? AND claimed = 0 GROUP BY algorithm"
+        " UNION ALL SELECT 1, algorithm, 0 FROM fallback_keys WHERE device_nid = ? AND used = 0",
+        device_nid,
+        device_nid,
+    )
+    left = {algorithm: count for kind, algorithm, count in rows if kind == 0}
+    return left, sorted(algorithm for kind, algorithm, _ in rows if kind == 1)
+
+
+async def claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Claimed]:
+    """Take a key for each device that has one: its oldest one-time key, else its fallback key."""
+    found: list[Claimed] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        found += await _claim(tx, wanted[start : start + AT_ONCE])
+    return found
+
+
+async def _claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Claimed]:
+    asked = await tx.all(
+        f"WITH {_wanted(len(wanted))}"
+        " SELECT u.user_id, d.device_id, d.device_nid, w.algorithm, (SELECT MIN(k.key_nid) FROM one_time_keys k"
+        " WHERE k.device_nid = d.device_nid AND k.algorithm = w.algorithm AND k.claimed = 0)"
+        " FROM wanted w JOIN users u ON u.user_id = w.user_id"
+        " JOIN devices d ON d.user_nid = u.user_nid AND d.device_id = w.device_id",
+        *(part for each in wanted for part in each),
+    )
+    places = {row[4]: (row[0], row[1], row[2], row[3]) for row in asked if row[4] is not None}
+    found = []
+    if places:
+        rows = await tx.all(
+            f"UPDATE one_time_keys SET claimed = 1 WHERE key_nid IN ({','.join('?' * len(places))})"
+            " RETURNING key_nid, key_id, key",
+            *places,
+        )
+        found = [Claimed(*places[key_nid], key_id, key) for key_nid, key_id, key in rows]
+    empty = {(row[2], row[3]): (row[0], row[1], row[2], row[3]) for row in asked if row[4] is None}
+    return found + await _fall_back(tx, empty)
+
+
+async def _fall_back(tx: Transaction, empty: dict[tuple[int, str], tuple[str, str, int, str]]) -> list[Claimed]:
+    """The fallback keys of devices that have no one-time key left, which are used from now on."""
+    if not empty:
+        return []
+    marks = ",".join("(?, ?)" for _ in empty)
+    rows = await tx.all(
+        f"UPDATE fallback_keys SET used = 1 WHERE (device_nid, algorithm) IN (VALUES {marks})"
+        " RETURNING device_nid, algorithm, key_id, key",
+        *(part for place in empty for part in place),
+    )
+    return [Claimed(*empty[device_nid, algorithm], key_id, key) for device_nid, algorithm, key_id, key in rows]
+
+
+def _wanted(count: int) -> str:
+    return f"wanted (user_id, device_id, algorithm) AS (VALUES {','.join(['(?, ?, ?)'] * count)})"

@@ -1,0 +1,77 @@
+"""The mailboxes of residents' devices: messages that wait until their device has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.storage.engine import Transaction
+
+AT_ONCE = 500
+"""Users that are looked up in one statement."""
+
+
+class Recipient(NamedTuple):
+    """A device of a resident."""
+
+    user_id: str
+    device_id: str
+    device_nid: int
+    user_nid: int
+
+
+async def recipients(
+    tx: Transaction, user_ids: Sequence[str], txn_key: bytes | None = None
+) -> tuple[list[Recipient], bool]:
+    """All devices of those users who reside here; and whether something was done under ``txn_key`` before."""
+    found: list[Recipient] = []
+    repeated = False
+    for start in range(0, max(len(user_ids), 1), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        marks = ",".join("?" * len(part)) or "NULL"
+        rows = await tx.all(
+            "SELECT u.user_id, d.device_id, d.device_nid, d.user_nid FROM users u"
+            f" JOIN devices d ON d.user_nid = u.user_nid WHERE u.user_id IN ({marks})"
+            " UNION ALL SELECT '', '', 0, 0 FROM client_transactions WHERE txn_key = ?",
+            *part,
+            txn_key,
+        )
+        repeated = repeated or ("", "", 0, 0) in rows
+        found += [Recipient(*row) for row in rows if row[2]]
+    return found, repeated
+
+
+def deliver(tx: Transaction, first: int, messages: Sequence[tuple[Recipient, bytes]]) -> None:
+    """Queue messages (JSON of the whole event) at the positions ``first``, ``first + 1``, …"""
+    tx.later(
+        "INSERT INTO to_device (pos, user_nid, device_nid, message) VALUES (?, ?, ?, ?)",
+        [
+            (first + offset, recipient.user_nid, recipient.device_nid, message)
+            for offset, (recipient, message) in enumerate(messages)
+        ],
+    )
+
+
+async def waiting(tx: Transaction, device_nid: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
+    """The oldest messages of a device with ``after < pos <= upto``."""
+    rows = await tx.all(
+        "SELECT pos, message FROM to_device WHERE device_nid = ? AND pos > ? AND pos <= ? ORDER BY pos LIMIT ?",
+        device_nid,
+        after,
+        upto,
+        limit,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def oldest(tx: Transaction, device_nid: int) -> int | None:
+    """The position of the oldest message that waits for a device."""
+    row = await tx.one("SELECT MIN(pos) FROM to_device WHERE device_nid = ?", device_nid)
+    return None if row is None or row[0] is None else int(row[0])
+
+
+async def forget(tx: Transaction, delivered: Collection[tuple[int, int]]) -> None:
+    """Delete what devices have: (device_nid, the position up to which)."""
+    tx.later("DELETE FROM to_device WHERE device_nid = ? AND pos <= ?", list(delivered))
