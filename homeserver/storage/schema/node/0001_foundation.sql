@@ -420,6 +420,7 @@ CREATE TABLE media (
     expires_ts INTEGER
 );
 CREATE INDEX media_user ON media (user_nid);
+CREATE INDEX media_pending ON media (expires_ts) WHERE expires_ts IS NOT NULL;
 
 -- traffic between the nodes ------------------------------------------------------------------
 
