@@ -80,7 +80,7 @@ async def token_validity(server: Server, request: Request) -> dict[str, Any]:
     return {"valid": await registration_tokens.is_valid(server, request.query.require("token"))}
 
 
-@route("GET", "/_synapse/admin/v1/register", auth=Auth.NONE, limit=Limit.REGISTRATION)
+@route("GET", "/_synapse/admin/v1/register", auth=Auth.NONE, limit=Limit.REQUEST)
 async def nonce(server: Server, request: Request) -> dict[str, Any]:
     """A nonce for a registration by shared secret."""
     return {"nonce": shared_secret.new_nonce(server)}
