@@ -69,7 +69,7 @@ def spanned(snapshot: Snapshot, room: Room) -> set[str]:
 
 async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str) -> None:
     """`check_relation` for a room that somebody is about to be brought into, unless they are in it."""
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(user_id) != "join":
         await check_relation(server, caller.node, spanned(room.head, room), user_id)
 
@@ -81,7 +81,7 @@ async def _room_at_home(server: Server, room_id: str) -> tuple[Node, Room]:
     return home, await state.get(home, room_id)
 
 
-async def _nearest(server: Server, own: Node, room_id: str) -> tuple[Node, Room]:
+async def nearest(server: Server, own: Node, room_id: str) -> tuple[Node, Room]:
     """The room where it is ordered; its replica on ``own`` while that node is down. Raises NodeUnavailable."""
     try:
         return await _room_at_home(server, room_id)
@@ -140,7 +140,7 @@ async def _change(
 
 async def join(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
     """Join a room. Who is in it already stays so. Raises Forbidden, FlowDenied, NotFound, NodeUnavailable."""
-    node, room = await _nearest(server, caller.node, room_id)
+    node, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) == "join":
         return
     await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
@@ -192,7 +192,7 @@ async def _met(caller: Caller, condition: object) -> bool:
 
 async def knock(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
     """Ask to be let in. Raises Forbidden, FlowDenied, NotFound."""
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
     content = await own_content(caller.node, caller.user_nid, "knock")
     await _change(server, caller, room_id, caller.user_id, content, reason)
@@ -200,7 +200,7 @@ async def knock(server: Server, caller: Caller, room_id: str, reason: str | None
 
 async def leave(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
     """Leave a room, refuse an invitation, or take back a knock. Who has left already stays so."""
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     membership = room.head.membership(caller.user_id)
     if membership == "leave":
         return
@@ -239,7 +239,7 @@ async def invite(
     """Invite a user. Raises Forbidden, FlowDenied before anything is written, NotFound."""
     if not identifiers.is_user_id(user_id):
         raise InvalidParam("user_id is no user ID")
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     await check_relation(server, caller.node, spanned(room.head, room), user_id)
@@ -249,7 +249,7 @@ async def invite(
 
 async def kick(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:
     """Remove a user from a room, or take back an invitation. Raises Forbidden, NotFound."""
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(user_id) not in ("join", "invite", "knock"):
         raise Forbidden("That user is not in the room")
     await _change(server, caller, room_id, user_id, {"membership": "leave"}, reason)
@@ -264,7 +264,7 @@ async def ban(server: Server, caller: Caller, room_id: str, user_id: str, reason
 
 async def unban(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:
     """Lift a ban. Raises Forbidden, also when there is none, and NotFound."""
-    _, room = await _nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(user_id) != "ban":
         raise Forbidden("That user is not banned")
     await _change(server, caller, room_id, user_id, {"membership": "leave"}, reason)

@@ -173,10 +173,13 @@ async def seen(server: Server, caller: Caller, state: str) -> None:
 
 
 def active(server: Server, caller: Caller) -> None:
-    """The caller has done something of their own accord, such as sending a message: they are online."""
-    if not tracked(server):
+    """The caller has done something of their own accord, such as sending a message: who was idle is online again.
+
+    Who wants to be seen as offline stays so.
+    """
+    followed = caller.node.memory(Presences).followed.get(caller.user_nid)
+    if followed is None or followed.shown.state == OFFLINE:
         return
-    followed = caller.node.memory(Presences).follow(caller)
     followed.devices[caller.device_nid] = (ONLINE, server.clock.monotonic())
     _be_active(server, followed)
     if followed.shown.state != ONLINE:
@@ -303,13 +306,19 @@ async def _tell(server: Server, node: Node, followed: Followed) -> None:
             if _must_save(followed, server.clock.monotonic()):
                 await _save(server, node, followed)
     except NodeUnavailable:
-        followed.changed = False  # nobody can look at it either
+        _put_off(server, followed)  # nobody can look at it either
     except Exception:
-        followed.changed = False
+        _put_off(server, followed)
         log.exception("presence was not told", node=node.name)
     finally:
         followed.task = None
         _settle(server, node, followed)
+
+
+def _put_off(server: Server, followed: Followed) -> None:
+    """What could not be told is not; what is to be kept is tried again later."""
+    followed.changed = False
+    followed.saved = server.clock.monotonic()
 
 
 async def _load(node: Node, followed: Followed) -> None:

@@ -33,12 +33,13 @@ def key(node: str, kind: str) -> tuple[str, str, str]:
     return ("chore", node, kind)
 
 
-async def waiting(tx: Transaction, kind: str, limit: int) -> list[Chore]:
-    """The oldest chores of a kind."""
+async def waiting(tx: Transaction, kind: str, limit: int, after: int = 0) -> list[Chore]:
+    """The oldest chores of a kind behind the row id ``after``."""
     rows = await tx.all(
         "SELECT c.chore_nid, c.user_nid, u.user_id, c.body FROM chores c JOIN users u USING (user_nid)"
-        " WHERE c.kind = ? ORDER BY c.chore_nid LIMIT ?",
+        " WHERE c.kind = ? AND c.chore_nid > ? ORDER BY c.chore_nid LIMIT ?",
         kind,
+        after,
         limit,
     )
     return [Chore(*row) for row in rows]

@@ -127,7 +127,8 @@ async def memberships_of(tx: Transaction, user_nid: int) -> list[StoredMembershi
     """All rooms in which a user has a membership, without those that they forgot."""
     rows = await tx.all(
         "SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.pos"
-        " FROM memberships m JOIN rooms r USING (room_nid) WHERE m.user_nid = ? AND NOT EXISTS (SELECT 1 FROM forgotten_rooms f"
+        " FROM memberships m JOIN rooms r USING (room_nid)"
+        " WHERE m.user_nid = ? AND NOT EXISTS (SELECT 1 FROM forgotten_rooms f"
         " WHERE f.user_nid = m.user_nid AND f.room_nid = m.room_nid)",
         user_nid,
     )

@@ -1,0 +1,128 @@
+"""What accounts ask of rooms by chores: a changed profile is shown in the rooms of its owner, a closed account leaves
+its rooms.
+
+Both look at what a room says before they say anything, so that a run that was cut off is taken up where it stopped and
+nothing is said twice. A chore is deleted once all of its rooms are done; until then it is tried again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from homeserver.accounts.deactivation import DEACTIVATED
+from homeserver.accounts.profile import CHANGED
+from homeserver.protocol.errors import Forbidden, NodeUnavailable, NotFound
+from homeserver.protocol.event_view import MEMBER
+from homeserver.rooms import membership, state
+from homeserver.rooms.send import Draft, in_order
+from homeserver.storage import chores, rooms
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from homeserver.context import Server
+    from homeserver.storage.chores import Chore
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("rooms.chores")
+
+AT_ONCE: Final = 100
+"""Chores that are read together."""
+
+SHOWN: Final = ("displayname", "avatar_url")
+
+
+async def spread_profiles(server: Server) -> None:
+    """Bring changed display names and avatars into the member events of their owners' joined rooms. A job.
+
+    Raises NodeUnavailable, or what else kept a chore from being done, when all others have been tried.
+    """
+    await _do(server, CHANGED, _spread)
+
+
+async def leave_rooms(server: Server) -> None:
+    """Have closed accounts leave their rooms, refuse their invitations and take back their knocks. A job.
+
+    Raises what `spread_profiles` raises.
+    """
+    await _do(server, DEACTIVATED, _leave)
+
+
+JOBS: Final = {CHANGED: ("spread profiles", spread_profiles), DEACTIVATED: ("leave rooms", leave_rooms)}
+"""The name and the function of the job for each kind of chore."""
+
+
+async def poke(server: Server) -> None:
+    """Poke the job of a kind whenever somebody asks for it, for ever. The jobs have been added."""
+    kinds = {chores.key(node.name, kind): name for node in server.nodes for kind, (name, _) in JOBS.items()}
+    with server.wakeups.listen(kinds) as listener:
+        while not server.wakeups.stopping:
+            for woken in await listener.wait():
+                server.jobs.poke(kinds[woken])  # type: ignore[index]  # one of those that it listens to
+
+
+async def _do(server: Server, kind: str, work: Callable[[Server, Node, Chore], Awaitable[None]]) -> None:
+    fault: Exception | None = None
+    for node in server.nodes:
+        try:
+            await _do_on(server, node, kind, work)
+        except Exception as error:
+            fault = error
+    if fault is not None:
+        raise fault
+
+
+async def _do_on(server: Server, node: Node, kind: str, work: Callable[[Server, Node, Chore], Awaitable[None]]) -> None:
+    """Do what waits on one node; what fails keeps nothing else from being done."""
+    fault: Exception | None = None
+    after = 0
+    while waiting := await node.read(chores.waiting, kind, AT_ONCE, after):
+        after = waiting[-1].chore_nid
+        newest = {chore.user_nid: chore for chore in waiting}
+        done = set()
+        for chore in newest.values():
+            try:
+                await work(server, node, chore)
+                done.add(chore.user_nid)
+            except NodeUnavailable as error:
+                fault = error
+            except Exception as error:
+                log.exception("chore failed", node=node.name, kind=kind)
+                fault = error
+        await node.write(chores.done, [chore.chore_nid for chore in waiting if chore.user_nid in done])
+    if fault is not None:
+        raise fault
+
+
+async def _spread(server: Server, node: Node, chore: Chore) -> None:
+    for held in await node.read(rooms.memberships_of, chore.user_nid):
+        if held.membership != "join":
+            continue
+        content = await membership.own_content(node, chore.user_nid, "join")
+        ordered, room = await membership.nearest(server, node, held.room_id)
+        await state.require(ordered, room, [(MEMBER, chore.user_id)])
+        event = room.head.event((MEMBER, chore.user_id))
+        if event is None or event.content.get("membership") != "join":
+            continue
+        if all(event.content.get(name) == content.get(name) for name in SHOWN):
+            continue
+        await _say(server, node, held.room_id, Draft(MEMBER, chore.user_id, content, chore.user_id))
+
+
+async def _leave(server: Server, node: Node, chore: Chore) -> None:
+    for held in await node.read(rooms.memberships_of, chore.user_nid):
+        if held.membership not in ("join", "invite", "knock"):
+            continue
+        _, room = await membership.nearest(server, node, held.room_id)
+        if room.head.membership(chore.user_id) in ("join", "invite", "knock"):
+            draft = Draft(MEMBER, chore.user_id, {"membership": "leave"}, chore.user_id)
+            await _say(server, node, held.room_id, draft)
+
+
+async def _say(server: Server, node: Node, room_id: str, draft: Draft) -> None:
+    try:
+        await in_order(server, node, room_id, draft)
+    except (Forbidden, NotFound) as refusal:  # banned meanwhile, for example: there is nothing more to be done
+        log.info("a room refused", node=node.name, reason=refusal.message)
