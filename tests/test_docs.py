@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from homeserver.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -67,6 +71,19 @@ def test_named_scripts_and_modules_exist(path: Path) -> None:
     modules = {first or second for first, second in NAMED_MODULE.findall(text)}
     lacking = {module for module in modules if not any((top / module).exists() for top in (ROOT, ROOT / "homeserver"))}
     assert sorted(scripts | lacking) == []
+
+
+def test_the_readmes_commands_exist() -> None:
+    """Each is a command, and has the options that it is shown with."""
+    shown = re.findall(r"^\.venv/bin/domicile (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown
+    for line in shown:
+        command: click.Command = main
+        words = shlex.split(line, comments=True)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def test_decisions_are_numbered_listed_and_of_one_form() -> None:
