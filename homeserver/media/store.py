@@ -1,0 +1,350 @@
+"""The files of a node's media folder: how they get there whole, and how they are read.
+
+A file is written as a draft, synced, renamed into its place, and only then is its row committed; so a row has its
+file, and a file without a row is left over from a crash (see sweep.py). No name in here comes from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import threading
+from base64 import b32encode
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
+
+import structlog
+
+from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.storage import media as stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from homeserver.storage.media import Medium
+    from homeserver.storage.nodes import Node
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHUNK: Final = 256 * 1024
+"""Bytes that are written or read at once."""
+THREADS: Final = 4
+"""How many files of a node are written or read at the same moment."""
+DRAFTS: Final = "drafts"
+
+_ID: Final = re.compile(r"[a-z2-7]{32}")
+_NAME: Final = re.compile(r"([a-z2-7]{32})-([0-9a-f]{16})(?:\..+)?")
+
+log = structlog.get_logger("media")
+
+
+class Written(NamedTuple):
+    """What a draft came to."""
+
+    size: int
+    sha256: bytes
+
+
+def new_id() -> str:
+    """A media id of 160 random bits, in letters that no file system confuses.
+
+    spec: client-server-api/#matrix-content-mxc-uris
+    """
+    return b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def is_ours(media_id: str) -> bool:
+    """Whether this could be an id that `new_id` made."""
+    return _ID.fullmatch(media_id) is not None
+
+
+def path_of(root: Path, media_id: str, digest: bytes) -> Path:
+    """Where the file of a medium lies. The digest is part of its name, so that of two uploads to one id each has its
+    own file, and the row says which one counts.
+    """
+    if not is_ours(media_id):
+        raise ValueError("that is no media id of ours")
+    return root / media_id[:2] / f"{media_id}-{digest.hex()[:16]}"
+
+
+def belongs_to(name: str) -> tuple[str, str] | None:
+    """The media id and the beginning of the digest in the name of a file or of what was derived from it."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match[1], match[2])
+
+
+class Files:
+    """The threads that touch one node's files: a slow disk holds up nobody else."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="media")
+        self.founded = False
+        self.founding = asyncio.Lock()
+
+    async def run(self, node: Node, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``work(*args)`` in a thread. A folder that fails is a node that fails: raises NodeUnavailable."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        except OSError as fault:
+            log.error("media folder failed", node=node.name, errno=fault.errno, reason=fault.strerror)
+            raise NodeUnavailable(node.name) from fault
+
+
+async def _founded(node: Node) -> Files:
+    """The node's files; makes the folder of a node that never had a medium. Raises NodeUnavailable.
+
+    A folder that is missing although there are media is one that has gone (a disk that is not mounted): it must not
+    come back empty.
+    """
+    files = node.memory(Files)
+    if not files.founded:
+        async with files.founding:
+            if not (node.media / DRAFTS).is_dir():
+                if await node.read(stored.any_stored):
+                    log.error("media folder is missing", node=node.name)
+                    raise NodeUnavailable(node.name)
+                await files.run(node, _make, node.media / DRAFTS)
+            files.founded = True
+    return files
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+# -- writing
+
+
+class Draft:
+    """A file in the making. Whoever began it finishes or discards it."""
+
+    def __init__(self, node: Node, files: Files, media_id: str) -> None:
+        self.size = 0
+        self._node = node
+        self._files = files
+        self._media_id = media_id
+        self._path = node.media / DRAFTS / f"{media_id}.{secrets.token_hex(8)}"
+        self._pieces: list[bytes] = []  # not written yet
+        self._waiting = 0  # bytes of them
+        self._hash = sha256()
+        self._fd = -1
+        self._over = False
+        self._lock = threading.Lock()  # one that was cancelled may be discarded while a thread still writes
+
+    async def add(self, piece: bytes) -> None:
+        """Take the next bytes; once a chunk is together it is written. Raises NodeUnavailable."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+        self._waiting += len(piece)
+        if self._waiting >= CHUNK:
+            pieces, self._pieces, self._waiting = self._pieces, [], 0
+            await self._files.run(self._node, self._write, pieces)
+
+    async def finish(self) -> Written:
+        """Make it durable, in its place. Raises NodeUnavailable."""
+        return await self._files.run(self._node, self._finish)
+
+    async def discard(self) -> None:
+        """Leave nothing behind; without effect on what is finished."""
+        await self._files.run(self._node, self._discard)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        with self._lock:
+            if self._over:
+                return
+            if self._fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o600)
+            chunk = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._hash.update(chunk)
+            while chunk:
+                chunk = chunk[os.write(self._fd, chunk) :]
+
+    def _finish(self) -> Written:
+        self._write(self._pieces or [b""])
+        with self._lock:
+            if self._over:
+                raise FileNotFoundError("the draft has been discarded")
+            os.fsync(self._fd)
+            self._close()
+            digest = self._hash.digest()
+            _place(self._path, path_of(self._node.media, self._media_id, digest))
+            self._over = True
+        return Written(self.size, digest)
+
+    def _discard(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._over = True
+                if self._fd >= 0:
+                    self._close()
+                    self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+async def begin(node: Node, media_id: str) -> Draft:
+    """Begin a draft of a medium's file. Raises NodeUnavailable."""
+    return Draft(node, await _founded(node), media_id)
+
+
+async def keep(node: Node, medium: Medium, name: str, content: bytes) -> None:
+    """Keep what was derived from a medium beside it, to be had by `derived`. Raises NodeUnavailable."""
+    files = await _founded(node)
+    await files.run(node, _keep, node.media, derived_path(node, medium, name), content)
+
+
+def _keep(root: Path, path: Path, content: bytes) -> None:
+    draft = root / DRAFTS / f"{path.name}.{secrets.token_hex(8)}"
+    with open(draft, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _place(draft, path)
+
+
+def _place(draft: Path, path: Path) -> None:
+    """Rename a file that has been synced into its place, durably."""
+    try:
+        path.parent.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        _sync_folder(path.parent.parent)
+    draft.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+async def erase(node: Node, media_id: str, digest: bytes) -> None:
+    """Delete the file of a medium whose row is gone, and all that was derived from it. Raises NodeUnavailable."""
+    await node.memory(Files).run(node, _erase, path_of(node.media, media_id, digest))
+
+
+def _erase(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        for derived in path.parent.glob(f"{path.name}.*"):
+            derived.unlink(missing_ok=True)
+
+
+# -- reading
+
+
+class Reading(AsyncIterator[bytes]):
+    """A part of a file, chunk by chunk. Its file is closed at the end, by `aclose`, or with the object."""
+
+    def __init__(self, node: Node, fd: int, at: int, end: int) -> None:
+        self._node = node
+        self._fd = fd
+        self._at = at
+        self._end = end
+        self._first: bytes | None = None
+
+    def read(self) -> bytes:
+        """The next chunk, empty at the end. Waits for the disk."""
+        chunk = os.pread(self._fd, min(CHUNK, self._end - self._at), self._at)
+        if not chunk and self._at < self._end:
+            raise OSError("the file has become shorter")
+        self._at += len(chunk)
+        return chunk
+
+    def size(self) -> int:
+        """The bytes of the whole file."""
+        return os.fstat(self._fd).st_size
+
+    def begin(self) -> None:
+        """Have the first chunk ready. Waits for the disk."""
+        self._first = self.read()
+
+    async def __anext__(self) -> bytes:
+        chunk, self._first = self._first, None
+        if chunk is None and self._fd >= 0 and self._at < self._end:
+            chunk = await self._node.memory(Files).run(self._node, self.read)
+        if not chunk:
+            self.close()
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the file, wherever the reading has come to."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+async def read(node: Node, medium: Medium, start: int = 0, length: int | None = None) -> bytes | Reading:
+    """A part of a medium's file, at once when it is short. Raises NotFound when the file is damaged or missing, and
+    NodeUnavailable.
+    """
+    assert medium.size is not None
+    assert medium.sha256 is not None
+    end = medium.size if length is None else min(start + length, medium.size)
+    path = path_of(node.media, medium.media_id, medium.sha256)
+    try:
+        content = await node.memory(Files).run(node, _read, node, path, medium.size, start, end)
+    except NodeUnavailable as fault:
+        if isinstance(fault.__cause__, FileNotFoundError) and node.media.is_dir():
+            content = None
+        else:
+            raise
+    if content is None:
+        log.error("the file of a medium is missing or damaged", node=node.name, media_id=medium.media_id)
+        raise NotFound("The content of this medium has been lost")
+    return content
+
+
+def _read(node: Node, path: Path, size: int, start: int, end: int) -> bytes | Reading | None:
+    reading = Reading(node, os.open(path, os.O_RDONLY | os.O_CLOEXEC), start, end)
+    if reading.size() != size:
+        return None
+    if end - start > CHUNK:
+        reading.begin()
+        return reading
+    content = reading.read() if end > start else b""
+    reading.close()
+    return content if len(content) == end - start else None
+
+
+def derived_path(node: Node, medium: Medium, name: str) -> Path:
+    """Where something that was derived from a medium is kept."""
+    assert medium.sha256 is not None
+    path = path_of(node.media, medium.media_id, medium.sha256)
+    return path.with_name(f"{path.name}.{name}")
+
+
+async def derived(node: Node, medium: Medium, names: list[str]) -> tuple[str, bytes] | None:
+    """The first of ``names`` that was kept with `keep`, and its content. Raises NodeUnavailable."""
+    paths = {name: derived_path(node, medium, name) for name in names}
+    return await node.memory(Files).run(node, _derived, paths)
+
+
+def _derived(paths: dict[str, Path]) -> tuple[str, bytes] | None:
+    for name, path in paths.items():
+        try:
+            return name, path.read_bytes()
+        except FileNotFoundError:
+            pass
+    return None

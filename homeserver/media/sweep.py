@@ -1,0 +1,101 @@
+"""Clears away what crashes and clients leave behind: files without a row, and content URIs that were never used."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from homeserver.media import store
+from homeserver.media.store import DRAFTS, Files
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.storage import media as stored
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from homeserver.context import Server
+    from homeserver.storage.nodes import Node
+
+GRACE_MS: Final = 3_600_000
+"""How long ago a file must have been touched for the last time: until then it may be an upload in progress."""
+BATCH: Final = 500
+
+log = structlog.get_logger("media")
+
+
+async def sweep(server: Server) -> None:
+    """Clear away on every node that can be reached; to be run now and then."""
+    for node in server.nodes:
+        try:
+            await sweep_node(server, node)
+        except NodeUnavailable:
+            log.info("media were not swept", node=node.name)
+
+
+async def sweep_node(server: Server, node: Node) -> None:
+    """Clear away on one node. Raises NodeUnavailable."""
+    await _expire(server, node)
+    files = node.memory(Files)
+    before = (server.clock.now_ms() - GRACE_MS) / 1000
+    drafts = await files.run(node, _old_files, node.media / DRAFTS, before)
+    await files.run(node, _unlink, drafts)
+    await _release(server, node, {path.name.partition(".")[0] for path in drafts})
+    for folder in await files.run(node, _folders, node.media):
+        old = await files.run(node, _old_files, folder, before)
+        for start in range(0, len(old), BATCH):
+            await _clear(server, node, old[start : start + BATCH])
+
+
+async def _expire(server: Server, node: Node) -> None:
+    """Forget the content URIs whose time is over."""
+    while expired := await node.write(stored.remove_expired, server.clock.now_ms(), BATCH):
+        for media_id in expired:
+            await server.nodes.directory.release(Kind.MEDIA, media_id)
+
+
+async def _clear(server: Server, node: Node, paths: list[Path]) -> None:
+    """Delete those of the files that no row speaks of."""
+    named = {path: names for path in paths if (names := store.belongs_to(path.name)) is not None}
+    rows = await node.read(stored.among, {media_id for media_id, _ in named.values()})
+    left = {path: media_id for path, (media_id, digest) in named.items() if not _speaks_of(rows.get(media_id), digest)}
+    if left:
+        log.info("deleting files without a row", node=node.name, files=len(left))
+        await node.memory(Files).run(node, _unlink, left)
+        await _release(server, node, set(left.values()))
+
+
+def _speaks_of(digest: bytes | None, beginning: str) -> bool:
+    return digest is not None and digest.hex().startswith(beginning)
+
+
+async def _release(server: Server, node: Node, media_ids: set[str]) -> None:
+    """Forget the routes to media that are not there; not those of media that rest elsewhere by now."""
+    rows = await node.read(stored.among, media_ids)
+    directory = server.nodes.directory
+    for media_id in media_ids - rows.keys():
+        if await directory.find(Kind.MEDIA, media_id) == node.name:
+            await directory.release(Kind.MEDIA, media_id)
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.name != DRAFTS and path.is_dir()] if root.is_dir() else []
+
+
+def _old_files(folder: Path, before: float) -> list[Path]:
+    return list(_older(folder, before)) if folder.is_dir() else []
+
+
+def _older(folder: Path, before: float) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before:
+                yield folder / entry.name
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""Taking in media: each rests on the node of whoever uploads it, file first, then its route, then its row.
+
+spec: client-server-api/#content-repository
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from homeserver.media import store
+from homeserver.media.download import Known, arrival
+from homeserver.protocol.errors import (
+    CannotOverwriteMedia,
+    CommitUnknown,
+    Forbidden,
+    LimitExceeded,
+    NodeUnavailable,
+    NotFound,
+    TooLarge,
+)
+from homeserver.storage import media as stored
+from homeserver.storage.directory import Kind
+from homeserver.storage.media import Content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from homeserver.context import Caller, Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+LONGEST_RETRY_MS: Final = 60_000
+"""What a client is told to wait at most when it has too many pending uploads: it may finish one at any moment."""
+
+
+async def upload(
+    server: Server,
+    caller: Caller,
+    body: AsyncIterator[bytes],
+    *,
+    declared: int | None,
+    content_type: str,
+    filename: str | None,
+) -> str:
+    """Store what the caller sends and return its content URI. ``declared`` is the number of bytes, if that is known.
+
+    Raises TooLarge, NodeUnavailable, and what reading ``body`` raises; nothing is left then.
+
+    spec: client-server-api/#post_matrixmediav3upload
+    """
+    node = caller.node
+    media_id = store.new_id()
+    written = await _receive(server, node, media_id, body, declared)
+    content = Content(content_type, filename, *written)
+    try:
+        await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
+        await node.write(stored.add, media_id, caller.user_nid, content, server.clock.now_ms())
+    except (CommitUnknown, asyncio.CancelledError):
+        raise  # there may be a row: the sweep will see
+    except Exception:
+        with suppress(NodeUnavailable):
+            await store.erase(node, media_id, written.sha256)
+            await server.nodes.directory.release(Kind.MEDIA, media_id)
+        raise
+    return uri(server, media_id)
+
+
+async def create(server: Server, caller: Caller) -> tuple[str, int]:
+    """Make a content URI whose content comes later; returns it and until when that must be, in milliseconds since 1970.
+
+    Raises LimitExceeded when the caller has too many of them, and NodeUnavailable.
+
+    spec: client-server-api/#post_matrixmediav1create
+    """
+    node, rules = caller.node, server.settings.media
+    now = server.clock.now_ms()
+    expires = now + round(rules.pending_lifetime.seconds * 1000)
+    media_id = store.new_id()
+    await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
+    first = await node.write(stored.reserve, media_id, caller.user_nid, now, expires, rules.pending_uploads)
+    if first is not None:
+        await server.nodes.directory.release(Kind.MEDIA, media_id)
+        raise LimitExceeded(min(max(first - now, 1), LONGEST_RETRY_MS))
+    return uri(server, media_id), expires
+
+
+async def fill(
+    server: Server,
+    caller: Caller,
+    server_name: str,
+    media_id: str,
+    body: AsyncIterator[bytes],
+    *,
+    declared: int | None,
+    content_type: str,
+    filename: str | None,
+) -> None:
+    """Store what the caller sends under a content URI that they made with `create`.
+
+    Raises NotFound for a URI that is unknown or has expired, Forbidden for somebody else's, CannotOverwriteMedia for
+    one that has content, TooLarge, NodeUnavailable, and what reading ``body`` raises.
+
+    spec: client-server-api/#put_matrixmediav3uploadservernamemediaid
+    """
+    if server_name != server.name or not store.is_ours(media_id):
+        raise NotFound("There is no such medium")
+    node = await server.nodes.of_media(media_id)
+    if node is not caller.node:
+        raise Forbidden("Only who made this content URI may upload to it")
+    await node.read(_check_pending, media_id, caller.user_nid, server.clock.now_ms())
+    written = await _receive(server, node, media_id, body, declared)
+    content = Content(content_type, filename, *written)
+    if await node.write(_fill, server, node, media_id, content):
+        return
+    medium = await node.read(stored.find, media_id)
+    if medium is None or medium.sha256 != written.sha256:  # the same bytes would share the file
+        await store.erase(node, media_id, written.sha256)
+    await node.read(_check_pending, media_id, caller.user_nid, server.clock.now_ms())
+    raise NotFound("There is no such medium")
+
+
+async def delete(server: Server, node: Node, media_id: str) -> bool:
+    """Delete a medium of the node and all that was derived from it; False when there is none.
+
+    Raises NodeUnavailable.
+    """
+    medium = await node.write(_delete, node, media_id)
+    if medium is None:
+        return False
+    await server.nodes.directory.release(Kind.MEDIA, media_id)
+    if medium.sha256 is not None:
+        await store.erase(node, media_id, medium.sha256)
+    return True
+
+
+def uri(server: Server, media_id: str) -> str:
+    """The content URI of a local medium. spec: client-server-api/#matrix-content-mxc-uris"""
+    return f"mxc://{server.name}/{media_id}"
+
+
+async def _receive(
+    server: Server, node: Node, media_id: str, body: AsyncIterator[bytes], declared: int | None
+) -> store.Written:
+    """Bring a body to its place among the node's files."""
+    most = server.settings.media.max_upload
+    if declared is not None and declared > most:
+        raise _too_large(most)
+    draft = await store.begin(node, media_id)
+    try:
+        async for piece in body:
+            if draft.size + len(piece) > most:
+                raise _too_large(most)
+            await draft.add(piece)
+        return await draft.finish()
+    except BaseException:
+        with suppress(NodeUnavailable):
+            await draft.discard()
+        raise
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"An upload may have at most {most} bytes")
+
+
+async def _check_pending(tx: Transaction, media_id: str, user_nid: int, now_ms: int) -> None:
+    medium = await stored.find(tx, media_id)
+    if medium is None:
+        raise NotFound("There is no such medium")
+    if medium.user_nid != user_nid:
+        raise Forbidden("Only who made this content URI may upload to it")
+    if medium.expires_ts is None:
+        raise CannotOverwriteMedia("This medium has been uploaded already")
+    if medium.expires_ts <= now_ms:
+        raise NotFound("This content URI has expired")
+
+
+async def _fill(tx: Transaction, server: Server, node: Node, media_id: str, content: Content) -> bool:
+    filled = await stored.fill(tx, media_id, content, server.clock.now_ms())
+    if filled:
+        tx.after_commit(lambda: server.wakeups.wake(arrival(node, media_id)))
+    return filled
+
+
+async def _delete(tx: Transaction, node: Node, media_id: str) -> stored.Medium | None:
+    medium = await stored.remove(tx, media_id)
+    tx.after_commit(lambda: node.memory(Known).forget(media_id))
+    return medium

@@ -1,0 +1,115 @@
+"""What a node knows of the media that its residents uploaded; the bytes are files of its media folder.
+
+A row without a size is pending: its URI has been given out, and its content must come before ``expires_ts``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.storage.engine import Transaction
+
+_COLUMNS = "media_id, user_nid, content_type, filename, size, sha256, created_ts, expires_ts"
+
+
+class Medium(NamedTuple):
+    """One medium. ``size`` in bytes and ``sha256`` (32 bytes) are None while it is pending; times are in milliseconds
+    since 1970, and ``expires_ts`` is None once there is content.
+    """
+
+    media_id: str
+    user_nid: int
+    content_type: str
+    filename: str | None
+    size: int | None
+    sha256: bytes | None
+    created_ts: int
+    expires_ts: int | None
+
+
+class Content(NamedTuple):
+    """What an upload brought."""
+
+    content_type: str
+    filename: str | None
+    size: int
+    sha256: bytes
+
+
+async def find(tx: Transaction, media_id: str) -> Medium | None:
+    """A medium, pending ones and expired ones included."""
+    row = await tx.one(f"SELECT {_COLUMNS} FROM media WHERE media_id = ?", media_id)
+    return None if row is None else Medium(*row)
+
+
+async def add(tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int) -> None:
+    """Add a medium whose file is in its place."""
+    await tx.run(
+        f"INSERT INTO media ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", media_id, user_nid, *content, now_ms
+    )
+
+
+async def reserve(tx: Transaction, media_id: str, user_nid: int, now_ms: int, expires_ts: int, most: int) -> int | None:
+    """Add a pending medium unless the user has ``most`` of them; returns then when the first of those expires."""
+    row = await tx.one(
+        "SELECT COUNT(*), MIN(expires_ts) FROM media WHERE user_nid = ? AND size IS NULL AND expires_ts > ?",
+        user_nid,
+        now_ms,
+    )
+    if row is not None and row[0] >= most:
+        return int(row[1])
+    await tx.run(
+        "INSERT INTO media (media_id, user_nid, content_type, created_ts, expires_ts) VALUES (?, ?, '', ?, ?)",
+        media_id,
+        user_nid,
+        now_ms,
+        expires_ts,
+    )
+    return None
+
+
+async def fill(tx: Transaction, media_id: str, content: Content, now_ms: int) -> bool:
+    """Give a pending medium its content; False when it has some already, has expired, or is gone."""
+    changed = await tx.run(
+        "UPDATE media SET content_type = ?, filename = ?, size = ?, sha256 = ?, expires_ts = NULL"
+        " WHERE media_id = ? AND size IS NULL AND expires_ts > ?",
+        *content,
+        media_id,
+        now_ms,
+    )
+    return changed == 1
+
+
+async def remove(tx: Transaction, media_id: str) -> Medium | None:
+    """Delete a medium; returns what it was."""
+    row = await tx.one(f"DELETE FROM media WHERE media_id = ? RETURNING {_COLUMNS}", media_id)
+    return None if row is None else Medium(*row)
+
+
+async def remove_expired(tx: Transaction, now_ms: int, limit: int) -> list[str]:
+    """Delete pending media whose time is over; returns their ids."""
+    rows = await tx.all(
+        "DELETE FROM media WHERE media_id IN"
+        " (SELECT media_id FROM media WHERE size IS NULL AND expires_ts <= ? ORDER BY expires_ts LIMIT ?)"
+        " RETURNING media_id",
+        now_ms,
+        limit,
+    )
+    return [row[0] for row in rows]
+
+
+async def among(tx: Transaction, media_ids: Collection[str]) -> dict[str, bytes | None]:
+    """The digests of those of the media that there are; None for pending ones."""
+    if not media_ids:
+        return {}
+    marks = ",".join("?" * len(media_ids))
+    rows = await tx.all(f"SELECT media_id, sha256 FROM media WHERE media_id IN ({marks})", *media_ids)
+    return {row[0]: row[1] for row in rows}
+
+
+async def any_stored(tx: Transaction) -> bool:
+    """Whether there is a medium with content, so that there must be files."""
+    return await tx.one("SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1") is not None
