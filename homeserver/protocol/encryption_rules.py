@@ -11,11 +11,11 @@ spec: client-server-api/#end-to-end-encryption
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Final, NoReturn
 
-from homeserver.protocol.errors import BadJson, PlaintextRefused
-from homeserver.protocol.signing import decode_base64
+from homeserver.protocol.errors import PlaintextRefused
 
 ENCRYPTED: Final = "m.room.encrypted"
 ENCRYPTION: Final = "m.room.encryption"
@@ -160,15 +160,17 @@ def _check_ciphertext(content: Mapping[str, Any]) -> None:
 
 
 def is_megolm_message(text: object) -> bool:
-    """Whether this is the Base64 of a byte string with the parts of a Megolm message, of the right lengths.
+    """Whether this is the unpadded Base64 of bytes with the parts of a Megolm message, of the right lengths.
+
+    Runs for every message that is sent.
 
     spec: olm-megolm/megolm/#message-format
     """
-    if not isinstance(text, str) or not text.isascii():
+    if not isinstance(text, str):
         return False
     try:
-        raw = decode_base64(text)
-    except BadJson:
+        raw = a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
         return False
     if raw[:2] != bytes((_MEGOLM_VERSION, 0x08)):
         return False

@@ -101,9 +101,11 @@ def _divide(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], list[s
     unconflicted = dict(first.items())
     disputed: set[StateKey] = set()
     for other in others:
-        disputed |= {place for place, event_id in first.items() if other.get(place) != event_id}
-        if len(other) + len(disputed) > len(first):
-            disputed |= {place for place in other if place not in first}
+        differing = {place for place, event_id in first.items() if other.get(place) != event_id}
+        shared = len(first) - sum(place not in other for place in differing)
+        if len(other) > shared:
+            differing.update(place for place in other if place not in first)
+        disputed |= differing
     for place in disputed:
         unconflicted.pop(place, None)
     if not disputed:
@@ -153,6 +155,8 @@ class _Graph:
         Ends as soon as none is left; in a large room the members come last, for their chains are the least likely to
         tell anything.
         """
+        if not candidates:
+            return set()
         remaining = set(candidates)
         missing: set[str] = set()
         pending = [event_id for (event_type, _), event_id in starts.items() if event_type == MEMBER]

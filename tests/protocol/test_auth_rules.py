@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from homeserver.protocol.auth_rules import Rejected, auth_types_for, check, check_auth_events, may_redact
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, POWER_LEVELS, StateKey
+from homeserver.protocol.events import Event, build
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
+from homeserver.protocol.resolution import resolve
+from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.versions import VERSIONS
 from tests.protocol.rooms import ALICE, BOB, CAROL, EVE, Branch, Room, Sent
 from tests.protocol.strategies import json_objects
@@ -299,6 +302,55 @@ def test_no_content_makes_the_rules_stumble(version: str, content: dict[str, Any
         for other in (room.draft(branch, BOB, "m.room.member", {"membership": "join"}, BOB), event):
             with suppress(Rejected):
                 check(room.rules, other, after)
+
+
+# -- the real thing
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_events_that_were_built_pass_and_resolve(version: str) -> None:
+    rules = VERSIONS[version]
+    key = SigningKey.generate("0")
+    state: dict[StateKey, Event] = {}
+    last: list[str] = []
+
+    def send(event_type: str, content: dict[str, Any], state_key: str | None) -> Event:
+        is_create = event_type == "m.room.create"
+        implied = is_create and rules.room_id_is_create_hash
+        room_id = None if implied else state[CREATE].room_id if state else "!room:a.example"
+        place = Sent("$", "!", event_type, ALICE, content, state_key)
+        event = build(
+            rules,
+            type=event_type,
+            sender=ALICE,
+            room_id=room_id,
+            content=content,
+            state_key=state_key,
+            prev_events=list(last),
+            auth_events=[state[each].event_id for each in auth_types_for(rules, place) if each in state],
+            depth=1,
+            origin_server_ts=1,
+            server_name="a.example",
+            key=key,
+        )
+        cited = [each for each in state.values() if each.event_id in event.auth_events]
+        check_auth_events(rules, event, cited)
+        check(rules, event, state)
+        last[:] = [event.event_id]
+        if state_key is not None:
+            state[(event_type, state_key)] = event
+        return event
+
+    send("m.room.create", {"room_version": version, "creator": ALICE}, "")
+    send("m.room.member", {"membership": "join"}, ALICE)
+    send("m.room.power_levels", {"users": {} if rules.creators_unlimited else {ALICE: 100}}, "")
+    send("m.room.message", {"body": "hello"}, None)
+    events = {event.event_id: event for event in state.values()}
+    before = {place: event.event_id for place, event in state.items()}
+    topic = send("m.room.topic", {"topic": "t"}, "")
+    events[topic.event_id] = topic
+    after = {**before, ("m.room.topic", ""): topic.event_id}
+    assert resolve(rules, [before, after], events) == after
 
 
 # -- redactions

@@ -137,6 +137,14 @@ def test_other_lengths_are_none(length: int, index: int, cut: int) -> None:
     assert not is_megolm_message(message + "AAAA" * cut)
 
 
+@pytest.mark.parametrize(
+    "head", [b"\x02\x08\x00\x12\x10", b"\x03\x09\x00\x12\x10", b"\x03\x08\x00\x13\x10", b"\x7b\x22\x62\x12\x10"]
+)
+def test_other_formats_of_the_right_length_are_none(head: bytes) -> None:
+    assert is_megolm_message(encode_base64(b"\x03\x08\x00\x12\x10" + bytes(16 + 72)))
+    assert not is_megolm_message(encode_base64(head + bytes(16 + 72)))
+
+
 @given(st.binary(max_size=300) | st.binary(max_size=80).map(lambda raw: b"\x03\x08" + raw))
 def test_random_bytes_never_confuse(raw: bytes) -> None:
     if is_megolm_message(encode_base64(raw)):
