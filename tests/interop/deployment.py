@@ -119,9 +119,12 @@ def _free_port() -> int:
 
 
 class Deployment:
-    """A deployment in `folder`; with `flows`, everything may flow between the two countries, else nothing."""
+    """A deployment in `folder`; with `flows`, everything may flow between the two countries, else nothing.
 
-    def __init__(self, folder: Path, *, flows: bool = True) -> None:
+    `databases` are addresses by node, for nodes that are not to be on SQLite.
+    """
+
+    def __init__(self, folder: Path, *, flows: bool = True, databases: Mapping[str, str] | None = None) -> None:
         self.folder = folder / "domicile"
         self.log = folder / "log.txt"
         self._port = _free_port()
@@ -129,7 +132,7 @@ class Deployment:
         self._listener: threading.Thread | None = None
         self._secret = secrets.token_hex(16)
         self._tokens = {country: f"{country.lower()}-{secrets.token_hex(8)}" for country in NODES}
-        self._lay_out(flows)
+        self._lay_out(flows, databases or {})
 
     @property
     def base_url(self) -> str:
@@ -140,11 +143,14 @@ class Deployment:
     def _config(self) -> Path:
         return self.folder / "domicile.toml"
 
-    def _lay_out(self, flows: bool) -> None:
+    def _lay_out(self, flows: bool, databases: Mapping[str, str]) -> None:
         countries = [argument for country in NODES for argument in ("--jurisdiction", country)]
         self.domicile("init", str(self.folder), "--server-name", "domicile.test", *countries)
         self._config.write_text(SETTINGS.format(base_url=self.base_url, port=self._port))
-        (self.folder / "residency.toml").write_text(RESIDENCY + (FLOWS if flows else ""))
+        residency = RESIDENCY + (FLOWS if flows else "")
+        for node, address in databases.items():
+            residency = residency.replace(f"sqlite:{node}/node.db", address)
+        (self.folder / "residency.toml").write_text(residency)
         for name, text in (
             ("registration.secret", self._secret),
             ("registration.tokens", "\n".join(self._tokens.values())),
