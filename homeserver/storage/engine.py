@@ -107,12 +107,15 @@ class Engine(Protocol):
     """Name of the node."""
     trips: int
     """How often the database was asked so far: thread hops on SQLite, round trips on PostgreSQL."""
+    violations: int
+    """How many rows it refused so far because their owner does not reside on the node."""
 
     async def open(self, *, create: bool = False) -> None:
         """Connect, apply the pending migrations, and begin to serve.
 
         With ``create`` a database that is missing or empty is made; without, it counts as unreachable:
-        a node whose files are gone must not come back empty.
+        a node whose files are gone must not come back empty. ``create`` holds until the database has been
+        reached once.
 
         An unreachable database is not an error here: the engine is then down, each use raises
         `NodeUnavailable` at once, and it comes back by itself.

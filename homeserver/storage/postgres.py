@@ -72,10 +72,11 @@ WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _LOCK = 0x446F6D6963696C65
 """Key of the advisory lock under which one process at a time migrates."""
 
+_LOCK_TIMEOUT = "SET lock_timeout = '10s'"
 _SETTINGS = (
     # A commit that was answered must survive a crash; a server set up otherwise is overruled, a stricter one is not.
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-    "SET lock_timeout = '10s'",
+    _LOCK_TIMEOUT,
     "SET idle_in_transaction_session_timeout = '60s'",
 )
 
@@ -196,6 +197,7 @@ class _Transaction:
                     return await self._pipeline(queue, sql, rows)
             except (psycopg.Error, UnicodeEncodeError, OverflowError) as fault:
                 self.failure = _meaning(fault, self.node)
+                self._engine.violations += isinstance(self.failure, ResidencyViolation)
                 raise self.failure from None  # the driver's error quotes the values of the row
             except BaseException as fault:
                 self.failure = fault
@@ -236,6 +238,7 @@ class PostgresEngine:
     ) -> None:
         self.node = node
         self.trips = 0
+        self.violations = 0
         self._url = url
         self._migrations = migrations
         self._clock = clock
@@ -249,11 +252,8 @@ class PostgresEngine:
 
     async def open(self, *, create: bool = False) -> None:
         """See `Engine.open`."""
-        self._create = create
-        try:
-            await self._circuit.start()
-        finally:
-            self._create = False
+        self._create = create  # until it has been reached once
+        await self._circuit.start()
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -435,9 +435,11 @@ class PostgresEngine:
         except (psycopg.OperationalError, PoolTimeout) as fault:
             raise Unreachable(str(fault).strip()) from fault
         self._pool = pool
+        self._create = False
 
     async def _prepare(self, connection: Connection) -> None:
         """Apply the pending migrations, each as a whole, one process at a time."""
+        await connection.execute(_LOCK_TIMEOUT)
         await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         encoding = await (await connection.execute("SHOW server_encoding")).fetchone()
         if encoding != ("UTF8",):

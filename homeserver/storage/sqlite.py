@@ -52,10 +52,10 @@ STATEMENTS = 400
 # No memory-mapped reads (mmap_size 0): a failing disk would then be a SIGBUS that takes all nodes with it, where
 # pread gives an error that takes one. secure_delete: what is erased is overwritten, in the file and not in a promise.
 PRAGMAS = (
+    f"busy_timeout = {BUSY_SECONDS * 1000}",
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
-    f"busy_timeout = {BUSY_SECONDS * 1000}",
     "cache_size = -8192",
     "mmap_size = 0",
     "journal_size_limit = 67108864",
@@ -277,6 +277,7 @@ class _Transaction:
             meaning = DatabaseFault("a read does not write")
         try:
             if _code(fault) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY and _is_foreign(self._raw, sql, rows):
+                self._engine.violations += 1
                 log.error("residency violation", node=self.node, sql=sql)
                 meaning = ResidencyViolation(f"A row was refused: its owner does not reside on {self.node}")
             self.rollback()
@@ -299,6 +300,7 @@ class SqliteEngine:
     ) -> None:
         self.node = node
         self.trips = 0
+        self.violations = 0
         self._path = path
         self._migrations = migrations
         self._create = False
@@ -315,11 +317,8 @@ class SqliteEngine:
 
     async def open(self, *, create: bool = False) -> None:
         """See `Engine.open`."""
-        self._create = create
-        try:
-            await self._circuit.start()
-        finally:
-            self._create = False
+        self._create = create  # until it has been reached once
+        await self._circuit.start()
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -429,6 +428,8 @@ class SqliteEngine:
     def _unavailable(self, fault: _Lost | _Pressed) -> NodeUnavailable:
         if isinstance(fault, _Lost):
             self._lose(str(fault))
+        else:
+            log.warning("the database is pressed", node=self.node, reason=str(fault))
         return NodeUnavailable(self.node)
 
     def _lose(self, reason: str) -> None:
@@ -518,6 +519,7 @@ class SqliteEngine:
                 raise Unreachable(str(fault)) from fault
             raise
         self._writer = writer
+        self._create = False
 
     def _prepare(self, writer: _Connection) -> None:
         """In the writer's thread: note which file it is, and apply the pending migrations, each as a whole."""
@@ -631,7 +633,8 @@ def _is_foreign(raw: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Param
         return bool(owners)
     raw.execute("PRAGMA defer_foreign_keys = ON")
     for row in rows:
-        raw.execute(sql, row).fetchall()
+        with contextlib.suppress(sqlite3.IntegrityError):  # a row before the refused one: it is there already
+            raw.execute(sql, row).fetchall()
     return _has_strays(raw, match[1], owners)
 
 

@@ -32,7 +32,8 @@ SCHEMA = Migration(
     CREATE TABLE devices (user_nid INTEGER NOT NULL REFERENCES residents (user_nid), name TEXT);
     CREATE TABLE tags (
         user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
-        room_nid INTEGER NOT NULL REFERENCES rooms (room_nid)
+        room_nid INTEGER NOT NULL REFERENCES rooms (room_nid),
+        PRIMARY KEY (user_nid, room_nid)
     );
     CREATE TABLE backups (
         user_nid INTEGER NOT NULL REFERENCES residents (user_nid) DEFERRABLE INITIALLY DEFERRED
@@ -432,7 +433,7 @@ async def test_an_owner_who_does_not_reside_here_is_refused(engines: Databases) 
 
     async def settle(tx: Transaction) -> None:
         tx.later("INSERT INTO residents (user_nid) VALUES (?)", [(1,)])
-        tx.later("INSERT INTO rooms (room_nid) VALUES (?)", [(1,)])
+        tx.later("INSERT INTO rooms (room_nid) VALUES (?)", [(1,), (2,)])
         tx.later("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?)", [(1, 1)])
 
     await engine.write(settle)
@@ -455,16 +456,20 @@ async def test_an_owner_who_does_not_reside_here_is_refused(engines: Databases) 
         many("INSERT INTO devices (user_nid) VALUES (?) ON CONFLICT DO NOTHING", (2,)),
         later("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?)", (2, 1)),
         many("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?) RETURNING user_nid", (2, 1)),
+        many("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?)", (1, 2), (2, 1)),
         many("UPDATE tags SET user_nid = ?", (2,)),
         later("INSERT INTO backups (user_nid) VALUES (?)", (2,)),
     ]
     for work in foreign:
         with pytest.raises(ResidencyViolation):
             await work
+    assert engine.violations == len(foreign)
     with pytest.raises(ConstraintViolation):
-        await later("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?)", (1, 2))
+        await later("INSERT INTO tags (user_nid, room_nid) VALUES (?, ?)", (1, 2), (1, 3))
     with pytest.raises(ConstraintViolation):
         await many("DELETE FROM residents WHERE user_nid = ?", (1,))
+
+    assert engine.violations == len(foreign)
 
     async def count(tx: Transaction) -> list[object]:
         tables = ("devices", "tags", "backups")

@@ -121,6 +121,20 @@ async def test_down_from_the_start(engines: Databases) -> None:
 
 
 @aio
+async def test_a_new_node_that_is_out_of_reach_is_made_when_it_is_reached(tmp_path: Path) -> None:
+    engines = on_postgres(tmp_path)
+    await engines.make_breakable()
+    engine = engines.engine(migrations=[SCHEMA])
+    await engines.take_away()
+    await engine.open(create=True)
+    await refused(engine)
+    await engines.bring_back()
+    await back(engine)
+    assert await engine.read(texts) == []
+    await engines.close()
+
+
+@aio
 async def test_a_connection_lost_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
     engines = on_postgres(tmp_path)
     await engines.make_breakable()
@@ -263,12 +277,13 @@ async def test_the_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
 @aio
 async def test_connections_that_the_server_ends(tmp_path: Path) -> None:
     engines = on_postgres(tmp_path)
-    engine = await engines.open(migrations=[SCHEMA])
+    name = f"cut{os.getpid()}"  # found by it; the server has connections of other tests too
+    engine = await engines.open(name, [SCHEMA])
     await engine.write(add, "a")
     admin = await psycopg.AsyncConnection.connect(os.environ[POSTGRES], autocommit=True)
     async with admin:
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'domicile tehran'"
-        await admin.execute(ended)
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        await admin.execute(ended, (f"domicile {name}",))
     await refused(engine)
     await back(engine)
     assert await engine.read(texts) == ["a"]
