@@ -23,7 +23,7 @@ import pytest
 
 from tests.interop.api import Api
 from tests.interop.deployment import Deployment
-from tests.support import POSTGRES, Databases
+from tests.support import Databases
 
 ROUNDS = 50
 """How often the server is killed on each engine."""
