@@ -83,7 +83,9 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
 
 async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
     """The create event, of a room in memory that nobody else knows yet."""
-    event = _create_event(server, caller, wish)
+    event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
+    while await caller.node.read(rooms.find, event.room_id) is not None:  # the clock was put back
+        event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
     await server.nodes.directory.claim(Kind.ROOM, event.room_id, caller.node.name)
     nid = await caller.node.write(rooms.create, event.room_id, wish.rules.version, caller.node.name)
     empty = Snapshot(Map(), {}, 0, Group(None, 0, None), 0, 0, {})
@@ -102,7 +104,22 @@ async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
     )
 
 
-def _create_event(server: Server, caller: Caller, wish: Wish) -> Event:
+class Founded:
+    """When the last room of a node was founded (``node.memory(Founded)``).
+
+    Where a room's id is the hash of its create event, two that somebody makes at the same moment would be one.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self, now_ms: int) -> int:
+        """A moment, in milliseconds since 1970, at which no other room is founded."""
+        self._last = max(now_ms, self._last + 1)
+        return self._last
+
+
+def _create_event(server: Server, caller: Caller, wish: Wish, ts: int) -> Event:
     content = {key: value for key, value in wish.creation_content.items() if key not in _SET_BY_SERVER}
     content["room_version"] = wish.rules.version
     if wish.rules.create_has_creator:
@@ -122,7 +139,7 @@ def _create_event(server: Server, caller: Caller, wish: Wish) -> Event:
         prev_events=[],
         auth_events=[],
         depth=1,
-        origin_server_ts=server.clock.now_ms(),
+        origin_server_ts=ts,
         server_name=server.name,
         key=server.identity.key,
     )

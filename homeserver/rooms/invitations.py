@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredRoom
 
+OUTSIDE = ("invite", "knock")
+"""Who is told of these may join later: their events get a place in the timeline when the events before them do."""
+
 
 async def take(
     server: Server, node: Node, room: StoredRoom, event: StoredEvent, stripped: bytes | None, mark: Mark
@@ -37,7 +40,7 @@ async def _take(
     stripped: bytes | None,
     mark: Mark,
 ) -> None:
-    member = event.state_key or ""
+    member, membership = event.state_key or "", membership_in(event.client)
     room_nid = await rooms.create(tx, room.room_id, room.version, room.home)
     users.intern(tx, [event.sender, member])
     known = (await events.known(tx, [event.event_id])).get(event.event_id)
@@ -50,7 +53,7 @@ async def _take(
                 nid,
                 event.event_id,
                 room_nid,
-                pos,
+                None if membership in OUTSIDE else pos,
                 event.depth,
                 event.ts,
                 event.type,
@@ -64,7 +67,7 @@ async def _take(
             )
         ],
     )
-    rooms.set_membership(tx, [(member, room_nid, membership_in(event.client), nid, pos)])
+    rooms.set_membership(tx, [(member, room_nid, membership, nid, pos)])
     if stripped is not None:
         rooms.invite(tx, member, room_nid, stripped)
     mark(tx)

@@ -177,6 +177,8 @@ async def caught_up(server: Server, source: Node, destination: Node) -> None:
         return
     target = source.position
     deadline = server.clock.monotonic() + CATCH_UP
+    # Positions are also taken by what is not shipped: a round has to look before it can say how far it came.
+    server.wakeups.wake(("outbox", source.name))
     while True:
         with server.wakeups.listen([("inbox", destination.name)]) as listener:
             if destination.memory(Progress).reached.get(source.name, 0) >= target:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER, StateKey
+from homeserver.protocol.events import from_stored
 from homeserver.rooms.state import Rooms, membership_in
 from homeserver.storage import events, rooms, state, streams, users
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 30
 """Timeline events that come with the state."""
+
+REDACTION = "m.room.redaction"
 
 CHUNK = 500
 """Events copied in one transaction."""
@@ -173,11 +177,19 @@ async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
         )
         if not rows:
             return
-        await destination.advance(_append, held.room_nid, rows)
+        await destination.advance(_append, held.room_nid, rows, await _redacted(source, seed.room, rows))
         after = rows[-1].pos
 
 
-async def _append(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent]) -> None:
+async def _redacted(source: Node, room: StoredRoom, rows: Sequence[StoredEvent]) -> list[StoredEvent]:
+    """What the redactions among some events have left of their targets."""
+    rules = versions.rules_of(room.version)
+    redactions = [from_stored(rules, room.room_id, row.client, row.rest) for row in rows if row.type == REDACTION]
+    return await source.read(events.by_ids, {event.redacts for event in redactions if event.redacts is not None})
+
+
+async def _append(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], redacted: Sequence[StoredEvent]) -> None:
+    events.replace_bytes(tx, [(row.client, row.rest, row.unsigned, row.event_id) for row in redacted])
     known = await events.known(tx, [row.event_id for row in rows])
     fresh = [row for row in rows if known.get(row.event_id, (0, None))[1] is None]
     if fresh:

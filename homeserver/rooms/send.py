@@ -23,6 +23,7 @@ from homeserver.protocol.errors import (
     PlaintextRefused,
 )
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
+from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import effects, state, transactions
 from homeserver.rooms.persist import GroupStep, Redacted, Step, submit
@@ -203,6 +204,7 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
     else:
         step.after = replace(head, tips={event.event_id: head.group}, depth=event.depth)
     if around.target is not None:
+        check_redaction(room, draft.sender, around.target)
         step.redacted = redacted(room, event, around.target)
     step.parcels = [*step.parcels, *_shipments(node, room, head, step.after, draft.txn_key)]
     return step
@@ -237,6 +239,16 @@ def authorise(room: Room, event: Event, snapshot: Snapshot) -> None:
         auth_rules.check(room.rules, event, known)
     except Rejected as error:
         raise Forbidden(error.reason) from None
+
+
+def check_redaction(room: Room, sender: str, target: Event) -> None:
+    """Refuse to redact what others sent without the power to: between servers only the domains of the two count.
+
+    Raises Forbidden. spec: client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid
+    """
+    levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
+    if sender != target.sender and levels.of(sender) < levels.redact:
+        raise Forbidden("You may not redact what others sent to this room")
 
 
 def redacted(room: Room, redaction: Event, target: Event) -> Redacted | None:

@@ -1,0 +1,5 @@
+"""Fixtures of the rooms' tests."""
+
+from tests.rooms.play import cast, play
+
+__all__ = ["cast", "play"]
