@@ -140,12 +140,16 @@ def _session(
     return session_id, session
 
 
+_MAY_CHANGE: Final = frozenset(("auth", "device_id", "initial_device_display_name", "inhibit_login", "refresh_token"))
+
+
 def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
     """A keyed digest of the parameters, for they hold passwords; None when there are none.
 
-    Clients ask for the flows with an empty request before they know the parameters.
+    Clients ask for the flows with an empty request before they know the parameters, and some name the device that is
+    to be logged in only in their last one.
     """
-    parameters = {name: value for name, value in body.items() if name != "auth"}
+    parameters = {name: value for name, value in body.items() if name not in _MAY_CHANGE}
     if not parameters:
         return None
     return server.identity.tag("interactive", orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode())

@@ -57,11 +57,14 @@ class Registered:
 
 
 def flows(server: Server) -> Sequence[Sequence[str]]:
-    """The flows by which anybody may register. Raises Forbidden when nobody may."""
+    """The flows by which anybody may register. Raises Forbidden when nobody may.
+
+    A flow by token ends with m.login.dummy, with which some clients finish whatever else they were asked.
+    """
     mode = server.settings.registration.mode
     if mode == "closed":
         raise Forbidden("Registration is not open on this server")
-    return ((REGISTRATION_TOKEN,),) if mode == "token" else ((DUMMY,),)
+    return ((REGISTRATION_TOKEN, DUMMY),) if mode == "token" else ((DUMMY,),)
 
 
 async def check_available(server: Server, username: str) -> str:

@@ -29,6 +29,15 @@ async def register(deployment: Deployment, username: str = "alice", **body: obje
     return await deployment.asked("POST", REGISTER, {"username": username, "password": PASSWORD, **body})
 
 
+async def register_by_token(deployment: Deployment, token: str, username: str = "alice", **auth: object) -> Answer:
+    """Through both stages of the flow; the answer to the last one that was passed, or to the one that was not."""
+    stage = {"type": "m.login.registration_token", "token": token, **auth}
+    answer = await register(deployment, username, auth=stage)
+    if answer.json.get("completed") != ["m.login.registration_token"] or answer.errcode:
+        return answer
+    return await register(deployment, username, auth={**DUMMY, "session": answer.json["session"]})
+
+
 async def count(deployment: Deployment, node: str, table: str) -> int:
     async def ask(tx: Transaction) -> int:
         row = await tx.one(f"SELECT COUNT(*) FROM {table}")
@@ -219,17 +228,17 @@ async def test_by_token(deploy: Deploy) -> None:
     deployment = await deploy(settings=BY_TOKEN)
     await registration_tokens.create(deployment.server, "fr-one", uses_allowed=1)
     challenge = (await register(deployment)).json
-    assert challenge["flows"] == [{"stages": ["m.login.registration_token"]}]
+    assert challenge["flows"] == [{"stages": ["m.login.registration_token", "m.login.dummy"]}]
     auth = {"type": "m.login.registration_token", "session": challenge["session"]}
     wrong = await register(deployment, auth={**auth, "token": "wrong"})
     assert (wrong.status, wrong.errcode) == (401, "M_UNAUTHORIZED")
     assert wrong.json["flows"] == challenge["flows"]
     assert (await register(deployment, auth=auth)).errcode == "M_MISSING_PARAM"
     assert (await deployment.asked("GET", f"{VALIDITY}?token=fr-one")).json == {"valid": True}
-    assert (await register(deployment, auth={**auth, "token": "fr-one"})).status == 200
+    assert (await register_by_token(deployment, "fr-one", session=challenge["session"])).status == 200
     assert await count(deployment, "paris", "accounts") == 1  # where the pin rule for the token says
     assert (await deployment.asked("GET", f"{VALIDITY}?token=fr-one")).json == {"valid": False}
-    used = await register(deployment, "bob", auth={"type": "m.login.registration_token", "token": "fr-one"})
+    used = await register_by_token(deployment, "fr-one", "bob")
     assert used.status == 401
 
 
@@ -239,7 +248,7 @@ async def test_a_token_is_given_back_when_no_account_came_of_it(deploy: Deploy) 
     deployment = await deploy(settings=BY_TOKEN)
     await registration_tokens.create(deployment.server, "once", uses_allowed=1)
     await deployment.server.nodes.directory.claim(Kind.USER, "alice", "paris")
-    answer = await register(deployment, auth={"type": "m.login.registration_token", "token": "once"})
+    answer = await register_by_token(deployment, "once")
     assert answer.errcode == "M_USER_IN_USE"
     assert (await deployment.asked("GET", f"{VALIDITY}?token=once")).json == {"valid": True}
 
@@ -252,7 +261,7 @@ async def test_tokens_expire(deploy: Deploy) -> None:
     assert (await deployment.asked("GET", f"{VALIDITY}?token=soon")).json == {"valid": True}
     await deployment.clock.advance(1)
     assert (await deployment.asked("GET", f"{VALIDITY}?token=soon")).json == {"valid": False}
-    answer = await register(deployment, auth={"type": "m.login.registration_token", "token": "soon"})
+    answer = await register_by_token(deployment, "soon")
     assert answer.status == 401
 
 
@@ -262,8 +271,7 @@ async def test_tokens_of_the_operators_file_always_hold(deploy: Deploy, tmp_path
     text = BY_TOKEN.replace('mode = "token"', f'mode = "token"\ntokens_file = "{tmp_path}/tokens"')
     deployment = await deploy(settings=text)
     for name in ("alice", "bob"):
-        auth = {"type": "m.login.registration_token", "token": "team-token"}
-        assert (await register(deployment, name, auth=auth)).status == 200
+        assert (await register_by_token(deployment, "team-token", name)).status == 200
 
 
 @aio
