@@ -182,13 +182,14 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
     from homeserver.app import StartError
     from homeserver.protocol.errors import Refusal
+    from homeserver.storage.migrate import SchemaMismatch
 
     task: asyncio.Task[T] = loop.create_task(work)
     task.add_done_callback(lambda _: reactor.stop())
     reactor.run(installSignalHandlers=False)
     try:
         return task.result()
-    except (StartError, commands.Busy, OSError) as error:
+    except (StartError, SchemaMismatch, commands.Busy, OSError) as error:
         _no(f"domicile: {error}")
     except Refusal as error:
         _no(f"domicile: {error.message}")

@@ -25,10 +25,9 @@ from homeserver import endpoints
 from homeserver.accounts import sessions
 from homeserver.commands import SOCKET
 from homeserver.context import CurrentPolicy, Identity, Server
-from homeserver.jobs import HANDLERS, add_jobs
+from homeserver.jobs import add_jobs, watchers
 from homeserver.protocol.errors import ResidencyViolation
 from homeserver.protocol.signing import SigningKey, read_keys
-from homeserver.rooms import replicas
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.telemetry import Public, Telemetry
@@ -258,15 +257,9 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
         listening.open_socket(control, [Resource.CONTROL.value], mode=0o600)
         add_jobs(server)
         server.jobs.start()
-        shippers = [
-            asyncio.ensure_future(replicas.ship(server, source, destination, HANDLERS))
-            for source in server.nodes
-            for destination in server.nodes
-            if source is not destination
-        ]
-        log.info(
-            "ready", addresses=[Public(address) for address in listening.addresses if not address.startswith("unix:")]
-        )
+        watching = [asyncio.ensure_future(watcher) for watcher in watchers(server)]
+        reachable = [Public(address) for address in listening.addresses if not address.startswith("unix:")]
+        log.info("ready", listening=reachable)
         if settings.conformance_mode:
             log.warning("conformance mode: plaintext is accepted; this server is for tests only")
         reloading = asyncio.ensure_future(_reload(server, listening, reload))
@@ -277,9 +270,9 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
             server.wakeups.stop()
             reloading.cancel()
             await listening.close(SHUTDOWN)
-            for task in shippers:
+            for task in watching:
                 task.cancel()
-            await asyncio.gather(*shippers, reloading, return_exceptions=True)
+            await asyncio.gather(*watching, reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)
     log.info("stopped")
 
