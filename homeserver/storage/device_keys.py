@@ -112,10 +112,10 @@ async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[
 def put_device(tx: Transaction, user_nid: int, device_id: str, keys: bytes) -> None:
     """Queue the keys of a resident's device; others are shown the name that the device has now."""
     tx.later(
-        "INSERT INTO device_keys (user_nid, device_id, keys, display_name) VALUES (?, ?, ?,"
-        " (SELECT display_name FROM devices WHERE user_nid = ? AND device_id = ?))"
+        "INSERT INTO device_keys (user_nid, device_id, keys, display_name)"
+        " SELECT user_nid, device_id, ?, display_name FROM devices WHERE user_nid = ? AND device_id = ?"
         " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys, display_name = excluded.display_name",
-        [(user_nid, device_id, keys, user_nid, device_id)],
+        [(keys, user_nid, device_id)],
     )
 
 
@@ -128,13 +128,13 @@ def put_signing(tx: Transaction, user_nid: int, keys: Mapping[str, bytes]) -> No
     )
 
 
-def put_signatures(tx: Transaction, signer_nid: int, signatures: Sequence[Signature]) -> None:
-    """Queue signatures of a resident under other users' keys."""
+def put_signatures(tx: Transaction, signer_nid: int, pos: int, signatures: Sequence[Signature]) -> None:
+    """Queue signatures of a resident under other users' keys, made at a position."""
     tx.later(
-        "INSERT INTO user_signatures (signer_nid, target_user_id, target_key_id, signing_key_id, signature)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (signer_nid, target_user_id, target_key_id, signing_key_id)"
-        " DO UPDATE SET signature = excluded.signature",
-        [(signer_nid, *signature) for signature in signatures],
+        "INSERT INTO user_signatures (signer_nid, pos, target_user_id, target_key_id, signing_key_id, signature)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (signer_nid, target_user_id, target_key_id, signing_key_id)"
+        " DO UPDATE SET signature = excluded.signature, pos = excluded.pos",
+        [(signer_nid, pos, *signature) for signature in signatures],
     )
 
 
@@ -223,10 +223,13 @@ async def lend(tx: Transaction, user_ids: Sequence[str], holder: str) -> tuple[i
 # copies -------------------------------------------------------------------------------------
 
 
-async def version_of(tx: Transaction, user_nid: int) -> tuple[str, int] | None:
-    """From which node the copy of a user's keys is, and as of which position there."""
-    row = await tx.one("SELECT source, version FROM key_replicas WHERE user_nid = ?", user_nid)
-    return None if row is None else (str(row[0]), int(row[1]))
+async def versions(tx: Transaction, user_nids: Collection[int]) -> dict[int, tuple[str, int]]:
+    """From which node the copies of these users' keys are, and as of which position there."""
+    if not user_nids:
+        return {}
+    marks = ",".join("?" * len(user_nids))
+    rows = await tx.all(f"SELECT user_nid, source, version FROM key_replicas WHERE user_nid IN ({marks})", *user_nids)
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys: UserKeys) -> None:
@@ -280,16 +283,21 @@ async def drop_idle_copies(tx: Transaction) -> int:
 
 
 async def changed_since(tx: Transaction, user_nid: int, since: int) -> list[str]:
-    """Those who share a room with a resident, or are that resident, and whose keys changed after ``since``."""
+    """Those who share a room with a resident, or are that resident, and whose keys changed after ``since``; and those
+    whose keys the resident has signed since.
+    """
     rows = await tx.all(
         "SELECT u.user_id FROM device_list_changes c JOIN users u ON u.user_nid = c.user_nid"
         " WHERE c.pos > ? AND (c.user_nid = ? OR EXISTS (SELECT 1 FROM memberships theirs"
         " JOIN memberships mine ON mine.room_nid = theirs.room_nid"
         " WHERE theirs.user_nid = c.user_nid AND theirs.membership = 'join'"
-        " AND mine.user_nid = ? AND mine.membership = 'join'))",
+        " AND mine.user_nid = ? AND mine.membership = 'join'))"
+        " UNION SELECT target_user_id FROM user_signatures WHERE signer_nid = ? AND pos > ?",
         since,
         user_nid,
         user_nid,
+        user_nid,
+        since,
     )
     return [row[0] for row in rows]
 
@@ -323,6 +331,13 @@ async def member_changes(tx: Transaction, user_nid: int, since: int) -> list[Mem
         since,
     )
     return [MemberChange(*row) for row in rows]
+
+
+async def name_of(tx: Transaction, user_nid: int) -> str:
+    """The user id behind a row id."""
+    row = await tx.one("SELECT user_id FROM users WHERE user_nid = ?", user_nid)
+    assert row is not None
+    return str(row[0])
 
 
 async def members_of(tx: Transaction, room_nids: Collection[int]) -> list[tuple[int, str]]:

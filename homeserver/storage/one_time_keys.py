@@ -46,17 +46,36 @@ class Claimed(NamedTuple):
     key: bytes
 
 
-async def among(tx: Transaction, device_nid: int, key_ids: Collection[str]) -> list[OneTimeKey]:
-    """The device's one-time keys with these ids (without algorithm), claimed ones included."""
-    if not key_ids:
-        return []
+class Held(NamedTuple):
+    """What a device has, of what an upload is about. ``device_keys``: its identity keys (JSON)."""
+
+    exists: bool
+    device_keys: bytes | None
+    one_time_keys: list[OneTimeKey]
+    claimed: list[OneTimeKey]
+
+
+async def held(tx: Transaction, user_nid: int, device_nid: int, device_id: str, key_ids: Collection[str]) -> Held:
+    """What a resident's device has: identity keys, and one-time keys with these ids (without algorithm)."""
     rows = await tx.all(
-        "SELECT algorithm, key_id, key FROM one_time_keys WHERE device_nid = ?"
-        f" AND key_id IN ({','.join('?' * len(key_ids))})",
+        "SELECT claimed, algorithm, key_id, key FROM one_time_keys WHERE device_nid = ?"
+        f" AND key_id IN ({','.join('?' * len(key_ids)) or 'NULL'})"
+        " UNION ALL SELECT 2, '', '', keys FROM device_keys WHERE user_nid = ? AND device_id = ?"
+        " UNION ALL SELECT 3, '', '', NULL FROM devices WHERE device_nid = ? AND user_nid = ? AND device_id = ?",
         device_nid,
         *key_ids,
+        user_nid,
+        device_id,
+        device_nid,
+        user_nid,
+        device_id,
     )
-    return [OneTimeKey(*row) for row in rows]
+    return Held(
+        any(row[0] == 3 for row in rows),
+        next((row[3] for row in rows if row[0] == 2), None),
+        [OneTimeKey(row[1], row[2], row[3]) for row in rows if row[0] == 0],
+        [OneTimeKey(row[1], row[2], row[3]) for row in rows if row[0] == 1],
+    )
 
 
 def add(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey]) -> None:

@@ -203,6 +203,7 @@ CREATE TABLE user_signatures (
     target_key_id TEXT NOT NULL,
     signing_key_id TEXT NOT NULL,
     signature TEXT NOT NULL,
+    pos INTEGER NOT NULL,
     PRIMARY KEY (signer_nid, target_user_id, target_key_id, signing_key_id)
 );
 

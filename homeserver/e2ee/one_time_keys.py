@@ -1,0 +1,139 @@
+"""One-time keys: how many a device has left, from memory; and claiming them, wherever their owner resides.
+
+A claim is served by one transaction of each node that it concerns, so that no key is given out twice and no device
+that has one is passed over.
+
+spec: client-server-api/#one-time-and-fallback-keys
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from config.residency import DataClass
+from homeserver.e2ee import failures
+from homeserver.residency import gate
+from homeserver.runtime.lru import Lru
+from homeserver.storage import one_time_keys as stored
+from homeserver.storage.one_time_keys import Wanted as Wanted
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from homeserver.context import Caller, Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.one_time_keys import Claimed
+
+SIGNED_CURVE25519 = "signed_curve25519"
+"""The algorithm of which every client uses keys: it is counted even when there are none."""
+
+MAX_CLAIMS = 10_000
+"""Devices of which one request may claim keys."""
+
+
+class Counts(NamedTuple):
+    """What a device has: one-time keys by algorithm, and the algorithms of fallback keys that were never used."""
+
+    one_time_keys: dict[str, int]
+    unused_fallback: list[str]
+
+
+class Remembered:
+    """The counts of a node's devices (``node.memory(Remembered)``), each with the position at which it was true.
+
+    ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
+    """
+
+    def __init__(self) -> None:
+        self.held: Lru[int, tuple[int, Counts]] = Lru(50_000)
+        self.generation = 0
+
+    def forget(self, device_nids: Iterable[int]) -> None:
+        """Drop the counts of devices; to be called after the commit that changed them."""
+        self.generation += 1
+        for device_nid in device_nids:
+            self.held.pop(device_nid)
+
+
+async def counts(node: Node, user_nid: int, device_nid: int) -> Counts:
+    """What a device of a resident has left. Usually no trip.
+
+    spec: client-server-api/#e2e-extensions-to-sync
+    """
+    memory = node.memory(Remembered)
+    known = memory.held.get(device_nid)
+    # A device that went took its keys along, and another may have its row id now.
+    if known is not None and not node.changes.changed(Stream.DEVICE_LISTS, user_nid, known[0]):
+        return known[1]
+    position, generation = node.position, memory.generation
+    found = shown(*await node.read(stored.counts, device_nid))
+    if generation == memory.generation:
+        memory.held[device_nid] = (position, found)
+    return found
+
+
+def remember(node: Node, device_nid: int, known: Counts) -> None:
+    """Keep the counts that a transaction left behind; to be called after its commit."""
+    memory = node.memory(Remembered)
+    memory.forget([device_nid])
+    memory.held[device_nid] = (node.position, known)
+
+
+def shown(left: dict[str, int], unused_fallback: list[str]) -> Counts:
+    """Counts as clients are told them."""
+    left.setdefault(SIGNED_CURVE25519, 0)
+    return Counts(left, unused_fallback)
+
+
+# claiming -----------------------------------------------------------------------------------
+
+
+async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted]) -> dict[str, Any]:
+    """A key of each device that has one. The answer of the endpoint.
+
+    What other servers or unreachable nodes hold is named in ``failures``; so is what the policy does not let out.
+
+    spec: client-server-api/#post_matrixclientv3keysclaim
+    """
+    user_ids = {each.user_id for each in wanted}
+    homes = await server.nodes.of_users(user_ids)
+    missing = failures.Failures(server)
+    missing.foreign(user_id for user_id in user_ids if not server.nodes.is_local(user_id))
+    by_node: dict[str, list[Wanted]] = {}
+    for each in wanted:
+        home = homes.get(each.user_id)
+        if home is not None:
+            by_node.setdefault(home, []).append(each)
+    claimed = await asyncio.gather(
+        *(_claim_from(server, caller.node, name, part, missing) for name, part in by_node.items())
+    )
+    return {"one_time_keys": _by_user(key for part in claimed for key in part), "failures": missing.found}
+
+
+async def _claim_from(
+    server: Server, own: Node, name: str, wanted: Sequence[Wanted], missing: failures.Failures
+) -> Collection[Claimed]:
+    with missing.noting(own.name == name):
+        node = server.nodes[name]
+        gate.check(server, DataClass.KEYS, node.jurisdiction, own.jurisdiction)
+        return await node.write(_claim, node, wanted)
+    return ()
+
+
+async def _claim(tx: Transaction, node: Node, wanted: Sequence[Wanted]) -> list[Claimed]:
+    claimed = await stored.claim(tx, wanted)
+    tx.after_commit(lambda: node.memory(Remembered).forget({key.device_nid for key in claimed}))
+    return claimed
+
+
+def _by_user(claimed: Iterable[Claimed]) -> Mapping[str, Mapping[str, Mapping[str, orjson.Fragment]]]:
+    found: dict[str, dict[str, dict[str, orjson.Fragment]]] = {}
+    for key in claimed:
+        device = found.setdefault(key.user_id, {}).setdefault(key.device_id, {})
+        device[f"{key.algorithm}:{key.key_id}"] = orjson.Fragment(key.key)
+    return found

@@ -1,0 +1,235 @@
+"""Telling that somebody's public keys changed: residents who share rooms with them at once, other nodes by parcels.
+
+A node that was given a user's keys is sent all of them in the transaction that changes them, or, when it shares no
+room with the user any more, the word to forget them: so a copy is never older than what is under way to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from homeserver.accounts.devices import KEYS_CHANGED
+from homeserver.protocol import canonical
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.runtime.lru import Lru
+from homeserver.storage import chores, outbox, streams, users
+from homeserver.storage import device_keys as stored
+from homeserver.storage.device_keys import DeviceKeys, UserKeys
+from homeserver.storage.outbox import NewParcel
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.rooms.seeding import Mark
+    from homeserver.storage.device_keys import Audience
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.outbox import Parcel
+
+log = structlog.get_logger("e2ee.publication")
+
+KEYS = "keys"
+"""The kind of parcel that holds a user's public keys."""
+
+CHORES_AT_ONCE = 50
+RETRY_AFTER = 1.0
+"""Seconds until a node that is down is tried again."""
+
+
+async def publish(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> int:
+    """Announce, after the commit, that a resident's public keys are what this transaction has made of them.
+
+    Only inside `Node.advance`, behind the changes. Returns the position of the change.
+    """
+    audience = await stored.audience(tx, user_nid)
+    targets, lost = _nodes(node, audience)
+    pos = await streams.allocate(tx, 1 + len(targets) + len(lost))
+    stored.note_change(tx, user_nid, pos)
+    await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
+    last = pos + len(targets) + len(lost)
+
+    def announce() -> None:
+        node.announce(last, [(Stream.DEVICE_LISTS, [user_nid])])
+        wake(server, node, {*audience.residents, user_nid})
+        if targets or lost:
+            server.wakeups.wake(("outbox", node.name))
+
+    tx.after_commit(announce)
+    return pos
+
+
+def wake(server: Server, node: Node, user_nids: Iterable[int]) -> None:
+    """Wake the syncs of residents."""
+    for user_nid in user_nids:
+        server.wakeups.wake((node.name, user_nid))
+
+
+def _nodes(node: Node, audience: Audience) -> tuple[list[str], list[str]]:
+    """The nodes that get a user's keys, and those that are told to forget them."""
+    targets = audience.sharing - {node.name}
+    return sorted(targets), sorted(audience.holders - targets)
+
+
+async def _send(
+    tx: Transaction,
+    node: Node,
+    user_id: str,
+    user_nid: int,
+    first: int,
+    targets: Sequence[str],
+    lost: Sequence[str],
+) -> None:
+    """Queue the parcels, at the positions from ``first`` on."""
+    if not targets and not lost:
+        return
+    keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys()) if targets else None
+    whole = None if keys is None else _body(user_id, first, keys)
+    parcels = [NewParcel(target, KEYS, body=whole) for target in targets]
+    parcels += [NewParcel(target, KEYS, body=_body(user_id, first, None)) for target in lost]
+    outbox.put(tx, first, parcels)
+    stored.set_holders(tx, user_nid, targets, lost)
+
+
+def _body(user_id: str, version: int, keys: UserKeys | None) -> bytes:
+    """A parcel: all public keys of a user as of a position, or the word to forget them."""
+    shown: dict[str, Any] | None = None
+    if keys is not None:
+        shown = {
+            "devices": {
+                device_id: {"keys": orjson.Fragment(device.keys), "display_name": device.display_name}
+                for device_id, device in keys.devices.items()
+            },
+            "signing": {
+                usage: orjson.Fragment(key) for usage, key in keys.signing.items() if usage != stored.USER_SIGNING
+            },
+        }
+    return orjson.dumps({"user_id": user_id, "version": version, "keys": shown})
+
+
+def _read(keys: dict[str, Any]) -> UserKeys:
+    return UserKeys(
+        {
+            device_id: DeviceKeys(canonical.encode(device["keys"]), device["display_name"])
+            for device_id, device in keys["devices"].items()
+        },
+        {usage: canonical.encode(key) for usage, key in keys["signing"].items()},
+    )
+
+
+# arriving -----------------------------------------------------------------------------------
+
+
+class Forgotten:
+    """Whose keys this node was told to forget, and as of which position of theirs (``node.memory(Forgotten)``).
+
+    For a copy that was asked for before that and arrives after it.
+    """
+
+    def __init__(self) -> None:
+        self.held: Lru[int, int] = Lru(10_000)
+
+
+async def keep(tx: Transaction, node: Node, source: str, version: int, lent: Mapping[int, UserKeys]) -> None:
+    """Store copies of the keys of users of another node, where nothing newer has come meanwhile."""
+    held = await stored.versions(tx, lent)
+    for user_nid, keys in lent.items():
+        forgotten = node.memory(Forgotten).held.get(user_nid)
+        newer = user_nid in held and held[user_nid][0] == source and held[user_nid][1] >= version
+        if not newer and (forgotten is None or forgotten <= version):
+            stored.replace_copy(tx, user_nid, source, version, keys)
+
+
+async def apply_keys(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
+    """Replace the copy of a user's keys on ``destination``, or forget it; and tell those who share rooms with them."""
+    assert parcel.body is not None
+    await destination.advance(_apply, server, source, destination, orjson.loads(parcel.body), mark)
+
+
+async def _apply(
+    tx: Transaction, server: Server, source: Node, destination: Node, parcel: dict[str, Any], mark: Mark
+) -> None:
+    mark(tx)
+    user_id, version = parcel["user_id"], parcel["version"]
+    user_nid = await users.nid(tx, user_id)
+    if user_nid is None or await users.resident(tx, user_id) is not None:
+        return
+    held = (await stored.versions(tx, [user_nid])).get(user_nid)
+    if held is not None and held[0] == source.name and held[1] >= version:
+        return
+    audience = await stored.audience(tx, user_nid)
+    if parcel["keys"] is None or not audience.residents:
+        stored.drop_copy(tx, user_nid)
+        tx.after_commit(lambda: destination.memory(Forgotten).held.__setitem__(user_nid, version))
+    else:
+        stored.replace_copy(tx, user_nid, source.name, version, _read(parcel["keys"]))
+    if audience.residents:
+        pos = await streams.allocate(tx)
+        stored.note_change(tx, user_nid, pos)
+
+        def announce() -> None:
+            destination.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
+            wake(server, destination, audience.residents)
+
+        tx.after_commit(announce)
+
+
+# what accounts asks for ---------------------------------------------------------------------
+
+
+async def follow(server: Server, node: Node) -> None:
+    """Tell other nodes of the changes that a device's going or renaming made to keys of this node's residents; for
+    ever.
+    """
+    while True:
+        with server.wakeups.listen([chores.key(node.name, KEYS_CHANGED)]) as listener:
+            try:
+                while await publish_waiting(server, node):
+                    pass
+            except NodeUnavailable:
+                await server.clock.sleep(RETRY_AFTER)
+                continue
+            except Exception:
+                log.exception("telling of changed keys failed", node=node.name)
+                await server.clock.sleep(RETRY_AFTER)
+                continue
+            await listener.wait()
+
+
+async def publish_waiting(server: Server, node: Node) -> bool:
+    """Tell other nodes of the oldest changes that they have not been told of; False when none are left."""
+    waiting = await node.read(chores.waiting, KEYS_CHANGED, CHORES_AT_ONCE)
+    if waiting:
+        await node.advance(_publish_waiting, server, node, waiting)
+    return len(waiting) == CHORES_AT_ONCE
+
+
+async def _publish_waiting(tx: Transaction, server: Server, node: Node, waiting: Sequence[chores.Chore]) -> None:
+    sent = False
+    for user_nid, user_id in {chore.user_nid: chore.user_id for chore in waiting}.items():
+        targets, lost = _nodes(node, await stored.audience(tx, user_nid))
+        if targets or lost:
+            sent = True
+            first = await streams.allocate(tx, len(targets) + len(lost))
+            await _send(tx, node, user_id, user_nid, first, targets, lost)
+            last = first + len(targets) + len(lost) - 1
+            tx.after_commit(lambda last=last: node.announce(last, []))  # type: ignore[misc]
+    await chores.done(tx, [chore.chore_nid for chore in waiting])
+    if sent:
+        tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
+
+
+# tidying up ---------------------------------------------------------------------------------
+
+
+async def drop_idle_copies(server: Server) -> None:
+    """Delete copies of the keys of users with whom no resident shares a room any more, on all nodes that are up."""
+    for node in server.nodes:
+        try:
+            await node.write(stored.drop_idle_copies)
+        except NodeUnavailable:
+            continue

@@ -1,0 +1,254 @@
+"""Messages to devices: each is delivered once, however often a request is repeated and whoever is killed.
+
+All messages of a request to devices of one node are one transaction there. Those for other nodes travel through the
+outbox. What a device has seen is deleted behind its back: deletions of many devices are committed together.
+
+spec: client-server-api/#send-to-device-messaging
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from config.residency import DataClass
+from homeserver.e2ee.publication import wake
+from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
+from homeserver.residency import gate
+from homeserver.runtime.lru import Lru
+from homeserver.storage import client_transactions, outbox, streams
+from homeserver.storage import to_device as stored
+from homeserver.storage.client_transactions import Echo
+from homeserver.storage.outbox import NewParcel
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Caller, Server
+    from homeserver.rooms.seeding import Mark
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.outbox import Parcel
+    from homeserver.storage.to_device import Recipient
+
+log = structlog.get_logger("e2ee.to_device")
+
+TO_DEVICE = "to_device"
+"""The kind of parcel that holds messages to devices."""
+
+EVERY_DEVICE = "*"
+MAX_MESSAGE = 64 * 1024
+"""Bytes of one message."""
+MAX_TYPE = 255
+"""Characters of an event type."""
+
+Messages = dict[str, dict[str, Any]]
+"""Contents by user id and device id (or ``*``)."""
+
+
+# sending ------------------------------------------------------------------------------------
+
+
+async def send(server: Server, caller: Caller, event_type: str, txn_id: str, messages: Messages) -> None:
+    """Put messages into the mailboxes of devices; a repeated request does nothing.
+
+    Messages to unknown users and devices are dropped, and so are those that the residency policy lets not out while
+    others in the request may go. Raises FlowDenied when none of them may, TooLarge, InvalidParam, NodeUnavailable.
+
+    spec: client-server-api/#put_matrixclientv3sendtodeviceeventtypetxnid
+    """
+    if not event_type or len(event_type) > MAX_TYPE:
+        raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
+    encoded = _encoded(messages)
+    own = caller.node
+    by_node: dict[str, dict[str, dict[str, orjson.Fragment]]] = {}
+    for user_id, home in (await server.nodes.of_users(messages)).items():
+        by_node.setdefault(home, {})[user_id] = encoded[user_id]
+    here = by_node.pop(own.name, {})
+    parcels = []
+    refusals = []
+    for name, part in by_node.items():
+        verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, server.nodes[name].jurisdiction)
+        if verdict:
+            parcels.append(NewParcel(name, TO_DEVICE, body=_body(caller.user_id, event_type, part)))
+        else:
+            refusals.append(verdict)
+    if refusals and not parcels and not here:
+        raise gate.denied(refusals[0])
+    key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
+    echo = Echo(caller.user_nid, caller.device_nid, txn_id)
+    await own.advance(_send, server, own, key, echo, _events(caller.user_id, event_type, here), parcels)
+
+
+def _encoded(messages: Messages) -> dict[str, dict[str, orjson.Fragment]]:
+    found: dict[str, dict[str, orjson.Fragment]] = {}
+    for user_id, devices in messages.items():
+        for device_id, content in devices.items():
+            encoded = orjson.dumps(content)
+            if len(encoded) > MAX_MESSAGE:
+                raise TooLarge(f"A message to a device has at most {MAX_MESSAGE} bytes")
+            found.setdefault(user_id, {})[device_id] = orjson.Fragment(encoded)
+        found.setdefault(user_id, {})
+    return found
+
+
+def _events(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, bytes]]:
+    """The events as devices are given them."""
+    return {
+        user_id: {
+            device_id: orjson.dumps({"sender": sender, "type": event_type, "content": content})
+            for device_id, content in devices.items()
+        }
+        for user_id, devices in messages.items()
+    }
+
+
+def _body(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]]) -> bytes:
+    return orjson.dumps({"sender": sender, "type": event_type, "messages": messages})
+
+
+async def _send(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    key: bytes,
+    echo: Echo,
+    events: Mapping[str, Mapping[str, bytes]],
+    parcels: Sequence[NewParcel],
+) -> None:
+    recipients, repeated = await stored.recipients(tx, list(events), key)
+    if repeated:
+        return
+    client_transactions.remember(tx, [(key, echo, server.clock.now_ms())])
+    first = await _deliver(tx, server, node, recipients, events, len(parcels))
+    if parcels:
+        outbox.put(tx, first, parcels)
+        tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
+
+
+async def _deliver(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    recipients: Sequence[Recipient],
+    events: Mapping[str, Mapping[str, bytes]],
+    more: int = 0,
+) -> int:
+    """Put events into mailboxes and take ``more`` positions besides; returns the first of those."""
+    letters = []
+    for recipient in recipients:
+        devices = events.get(recipient.user_id, {})
+        event = devices.get(recipient.device_id, devices.get(EVERY_DEVICE))
+        if event is not None:
+            letters.append((recipient, event))
+    if not letters and not more:
+        return 0
+    first = await streams.allocate(tx, len(letters) + more)
+    stored.deliver(tx, first, letters)
+    last = first + len(letters) + more - 1
+
+    def announce() -> None:
+        _expect(node, letters, first)
+        node.announce(last, [(Stream.TO_DEVICE, [recipient.device_nid for recipient, _ in letters])])
+        wake(server, node, {recipient.user_nid for recipient, _ in letters})
+
+    tx.after_commit(announce)
+    return first + len(letters)
+
+
+def _expect(node: Node, letters: Sequence[tuple[Recipient, bytes]], first: int) -> None:
+    """Mailboxes that are known to be empty are so up to what comes now."""
+    empty_to = node.memory(Mailboxes).empty_to
+    for offset, (recipient, _) in enumerate(letters):
+        known = empty_to.get(recipient.device_nid)
+        if known is not None and not node.changes.changed(Stream.TO_DEVICE, recipient.device_nid, known):
+            empty_to[recipient.device_nid] = first + offset - 1
+
+
+async def apply_messages(server: Server, _: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
+    """Deliver what a user of another node sent."""
+    assert parcel.body is not None
+    body = orjson.loads(parcel.body)
+    events = _events(body["sender"], body["type"], body["messages"])
+    await destination.advance(_apply, server, destination, events, mark)
+
+
+async def _apply(
+    tx: Transaction, server: Server, node: Node, events: Mapping[str, Mapping[str, bytes]], mark: Mark
+) -> None:
+    mark(tx)
+    recipients, _ = await stored.recipients(tx, list(events))
+    await _deliver(tx, server, node, recipients, events)
+
+
+# receiving ----------------------------------------------------------------------------------
+
+
+class Mailboxes:
+    """What is known about mailboxes without looking (``node.memory(Mailboxes)``).
+
+    ``empty_to``: no message with a position up to this one waits for the device, or it is about to be deleted.
+    ``seen``: what is about to be deleted: device and the position up to which.
+    """
+
+    def __init__(self) -> None:
+        self.empty_to: Lru[int, int] = Lru(50_000)
+        self.seen: dict[int, int] = {}
+        self.task: asyncio.Task[None] | None = None
+
+
+async def waiting(node: Node, device_nid: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
+    """The oldest messages for a device with ``after < pos <= upto``: (pos, JSON of the event).
+
+    No trip when nothing can be there.
+    """
+    mailboxes = node.memory(Mailboxes)
+    after = max(after, mailboxes.empty_to.get(device_nid) or 0)
+    if after >= upto or not node.changes.changed(Stream.TO_DEVICE, device_nid, after):
+        return []
+    return await node.read(stored.waiting, device_nid, after, upto, limit)
+
+
+async def acknowledge(node: Node, device_nid: int, upto: int) -> None:
+    """The device has its messages up to a position: they are deleted soon. Waits for a look at most.
+
+    spec: client-server-api/#extensions-to-sync
+    """
+    mailboxes = node.memory(Mailboxes)
+    empty_to = mailboxes.empty_to.get(device_nid)
+    if empty_to is None:
+        oldest = await node.read(stored.oldest, device_nid)
+        full = oldest is not None and oldest <= upto
+    else:
+        full = empty_to < upto and node.changes.changed(Stream.TO_DEVICE, device_nid, empty_to)
+    if full:
+        mailboxes.seen[device_nid] = upto
+        if mailboxes.task is None:
+            mailboxes.task = asyncio.get_running_loop().create_task(_forget_seen(node, mailboxes))
+    mailboxes.empty_to[device_nid] = max(upto, mailboxes.empty_to.get(device_nid) or 0)
+
+
+async def _forget_seen(node: Node, mailboxes: Mailboxes) -> None:
+    """Delete what devices have, together for all that said so while the deletion before was committed."""
+    try:
+        while mailboxes.seen:
+            seen, mailboxes.seen = mailboxes.seen, {}
+            try:
+                await node.write(stored.forget, list(seen.items()))
+            except NodeUnavailable:
+                _remember_full(mailboxes, seen)
+            except Exception:
+                log.exception("deleting delivered messages failed", node=node.name)
+                _remember_full(mailboxes, seen)
+    finally:
+        mailboxes.task = None
+
+
+def _remember_full(mailboxes: Mailboxes, seen: Mapping[int, int]) -> None:
+    """The messages are still there: to be looked for again."""
+    for device_nid in seen:
+        mailboxes.empty_to.pop(device_nid)
