@@ -56,6 +56,8 @@ TABLE = table(
     "GET /a/{x}/c",
     "GET /a/b/{y}",
     "PUT /a/b/c",
+    "GET /d/e/{y}/f",
+    "GET /d/{x}/{z}/g",
 )
 
 
@@ -124,6 +126,10 @@ def test_other_versions_of_a_path() -> None:
 )
 def test_the_more_literal_route_wins_among_those_with_the_method(method: str, path: str, template: str) -> None:
     assert found(TABLE, method, path)[0] == template
+
+
+def test_a_way_that_led_nowhere_leaves_nothing_behind() -> None:
+    assert found(TABLE, "GET", "/d/e/1/g") == ("/d/{x}/{z}/g", {"x": "e", "z": "1"})
 
 
 @pytest.mark.parametrize(
