@@ -329,7 +329,7 @@ class Limits:
         32 * KiB
     )
     receive_timeout: Annotated[
-        Duration, Setting(Span(), "How long a client may take to send the headers, and each MiB of a body.")
+        Duration, Setting(Span(), "How long a client may take to send the headers, and each 64 KiB of a body.")
     ] = 30 * SECOND
     idle_timeout: Annotated[Duration, Setting(Span(), "How long a connection without a request is kept.")] = 75 * SECOND
     connections: Annotated[int, Setting(Integer(1), "Connections held at once, over all listeners.")] = 20_000
