@@ -68,7 +68,7 @@ async def test_cancelled_writers_in_line_do_not_hold_up_the_others(engines: Data
             task.cancel()
     await asyncio.wait(tasks)
     assert {number for number in range(60) if number % 2 == 0} <= set(told)
-    assert await engine.read(pairs) == sorted(told * 3)
+    assert await engine.write(pairs) == sorted(told * 3)
 
 
 @aio
