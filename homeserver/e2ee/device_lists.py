@@ -90,4 +90,4 @@ def _own_moves(changes: Sequence[MemberChange], user_id: str) -> tuple[set[int],
 
 
 def _is_join(event: bytes | None) -> bool:
-    return event is not None and orjson.loads(event)["content"].get("membership") == JOIN
+    return event is not None and orjson.loads(event + b"}")["content"].get("membership") == JOIN

@@ -83,7 +83,7 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
     if seen is not None:
         passed = [event for event in passed if seen.sees(event)]
     limited = len(passed) > limit or not complete
-    passed = passed[len(passed) - limit :] if limit else []
+    passed = passed[-limit:] if limit else []
     if not passed:
         return Stretch((), limited, asked.upto if limited or since is None else since)
     return Stretch(passed, limited, passed[0].pos - 1)
