@@ -87,7 +87,11 @@ class Connections:
         self._note_end()
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Answer a request, which goes on when its connection does not."""
+        """Answer a request, which goes on when its connection does not.
+
+        Each has a task of its own: running the first step at once would save 4 of some 40 microseconds, but
+        without `asyncio.current_task`, on which time limits and groups of tasks depend.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         task = self._loop.create_task(work)

@@ -233,7 +233,7 @@ class Table(Generic[S]):
 def _segments(path: str) -> list[str]:
     segments = path.split("/")
     if "%" in path:
-        return [percent_decoded(segment) for segment in segments]
+        return [percent_decoded(segment) if "%" in segment else segment for segment in segments]
     return segments
 
 
