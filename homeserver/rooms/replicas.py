@@ -81,7 +81,7 @@ async def _apply_event(
     (row,) = await source.read(events.by_nids, [parcel.event_nid])
     event = from_stored(rules_of(room.version), room.room_id, row.client, row.rest)
     try:
-        done = await receive(server, destination, room.room_id, event, txn_key=parcel.body, also=mark)
+        done = await receive(server, destination, room.room_id, event, txn_key=parcel.body, also=mark, ours=True)
     except NotFound:  # the destination gave the room up meanwhile
         done = None
     if done is None:

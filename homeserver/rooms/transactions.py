@@ -62,11 +62,16 @@ def key_of(server: Server, caller: Caller, room_id: str, what: str, txn_id: str)
     return server.identity.tag("transaction", caller.user_id, caller.device_id, room_id, what, txn_id)
 
 
-async def event_of(node: Node, key: bytes) -> str | None:
-    """The event that came of a transaction key before, on this node. Usually no trip."""
+async def load(node: Node) -> None:
+    """Read the keys of earlier runs, once."""
     seen = node.memory(Seen)
     if not seen.loaded:
         seen.load(await node.read(events.transaction_keys))
-    if seen.maybe(key):
+
+
+async def event_of(node: Node, key: bytes) -> str | None:
+    """The event that came of a transaction key before, on this node. Usually no trip."""
+    await load(node)
+    if node.memory(Seen).maybe(key):
         return await node.read(events.transaction_event, key)
     return None

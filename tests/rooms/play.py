@@ -49,11 +49,14 @@ class Play:
         self.deployment = deployment
         self.server = deployment.server
         self._transactions = 0
+        self._registered = False
         self._shipping: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
-        """Start to ship. Histories are copied when a test asks for it."""
-        self.server.jobs.add(replicas.HISTORY_JOB, lambda: replicas.copy_histories(self.server))
+        """Start to ship, or go on with it. Histories are copied when a test asks for it."""
+        if not self._registered:
+            self._registered = True
+            self.server.jobs.add(replicas.HISTORY_JOB, lambda: replicas.copy_histories(self.server))
         nodes = list(self.server.nodes)
         for source in nodes:
             for destination in nodes:
