@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from homeserver.web.messages import Request
 from homeserver.web.routes import Auth, declared, route
 from tests.conformance import (
     ROOT,
+    SHARED,
     UNTESTED,
     Operation,
     endpoint_modules,
@@ -26,6 +28,7 @@ from tests.conformance import (
     render,
     routes,
     served,
+    table,
     updated,
     witnessed,
 )
@@ -46,15 +49,20 @@ def test_the_ledger_says_what_the_routes_say() -> None:
 def test_stable_routes_are_operations_of_the_specification() -> None:
     """A path with a slip in it would otherwise serve nobody and be missed by nobody."""
     known = {operation.key for operation in read()}
-    stable = {
-        (method, path) for method, path in routes() if path.startswith(("/_matrix/client/v", "/_matrix/federation/v"))
-    }
-    assert sorted(stable - known) == []
+    strays = [
+        f"{route.method} {route.path}"
+        for route in table().routes
+        if route.path.startswith(("/_matrix/client/v", "/_matrix/media/v", "/_matrix/federation/v", "/_matrix/key/v"))
+        and not known & {key(route.method, path) for path in route.paths}
+    ]
+    assert strays == []
 
 
 def test_the_ledger_has_every_operation_once() -> None:
     operations = read()
-    assert len({operation.key for operation in operations}) == len(operations) == 235
+    assert len({(operation.method, operation.path) for operation in operations}) == len(operations) == 235
+    twice = Counter(operation.key for operation in operations)
+    assert {operation.operationId for operation in operations if twice[operation.key] > 1} == SHARED
 
 
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification does not lie beside this checkout")
@@ -92,6 +100,16 @@ def test_an_untrue_line_is_seen(line: Operation, serving: bool) -> None:
     if line.status != "no":
         line = replace(line, route=known.get(line.key, ""))
     assert list(faults(line, known))
+
+
+def test_of_two_operations_with_one_address_one_may_be_unserved() -> None:
+    known = {key("POST", "/_matrix/client/v3/rooms/{roomId}/invite"): "homeserver.endpoints.rooms:invite"}
+    invite = Operation("client-server", "POST", "/_matrix/client/v3/rooms/{roomId}/invite ", "inviteUser")
+    assert [line.status for line in updated([invite], known)] == ["partial"]
+    by_address = replace(invite, path=invite.path.strip(), operationId="inviteBy3PID", note="not accepted")
+    assert updated([by_address], known) == [by_address]
+    assert not list(faults(by_address, known))
+    assert list(faults(replace(by_address, note=""), known))
 
 
 def test_a_stale_route_is_seen() -> None:
