@@ -32,7 +32,7 @@ async def second(user: User) -> User:
 @aio
 async def test_listing_and_naming(deployment: Deployment) -> None:
     alice, bob = await deployment.user("alice"), await deployment.user("bob")
-    one = {"device_id": alice.device_id, "display_name": "alice's phone"}
+    one = {"device_id": alice.device_id, "display_name": "alice's phone", "last_seen_ip": None, "last_seen_ts": None}
     assert (await alice.asks("GET", DEVICES)).json == {"devices": [one]}
     assert (await alice.asks("GET", f"{DEVICES}/{alice.device_id}")).json == one
     assert (await alice.asks("GET", f"{DEVICES}/{bob.device_id}")).errcode == "M_NOT_FOUND"
