@@ -55,9 +55,11 @@ JOBS: Final = {CHANGED: ("spread profiles", spread_profiles), DEACTIVATED: ("lea
 
 
 async def poke(server: Server) -> None:
-    """Poke the job of a kind whenever somebody asks for it, for ever. The jobs have been added."""
+    """Poke each job now, and again whenever somebody asks for its kind, for ever. The jobs have been added."""
     kinds = {chores.key(node.name, kind): name for node in server.nodes for kind, (name, _) in JOBS.items()}
     with server.wakeups.listen(kinds) as listener:
+        for name in kinds.values():
+            server.jobs.poke(name)
         while not server.wakeups.stopping:
             for woken in await listener.wait():
                 server.jobs.poke(kinds[woken])  # type: ignore[index]  # one of those that it listens to
