@@ -14,6 +14,7 @@ import structlog
 from homeserver.accounts.devices import KEYS_CHANGED
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.rooms.replicas import caught_up
 from homeserver.runtime.lru import Lru
 from homeserver.storage import chores, outbox, streams, users
 from homeserver.storage import device_keys as stored
@@ -198,6 +199,17 @@ async def follow(server: Server, node: Node) -> None:
                 await server.clock.sleep(RETRY_AFTER)
                 continue
             await listener.wait()
+
+
+async def told(server: Server, node: Node) -> None:
+    """Tell other nodes of changed keys now, and wait until those that are up know, for a bounded time.
+
+    So that nobody is shown a device any more whose owner has been answered that it is gone.
+    """
+    while await publish_waiting(server, node):
+        pass
+    for other in server.nodes:
+        await caught_up(server, node, other)
 
 
 async def publish_waiting(server: Server, node: Node) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import devices, interactive
 from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.e2ee import publication
 from homeserver.endpoints import reading
 from homeserver.web.routes import Auth, route
 
@@ -86,3 +87,4 @@ async def _delete(server: Server, request: Request, device_ids: list[str]) -> No
     operation = Operation(request.method, request.path, caller.user_id)
     await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
     await devices.remove(server, caller.node, caller.user_id, caller.user_nid, device_ids)
+    await publication.told(server, caller.node)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import devices, interactive, sessions
 from homeserver.accounts.sessions import DeviceWish
+from homeserver.e2ee import publication
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import MissingToken, Unknown
 from homeserver.web.limits import Limit
@@ -80,7 +81,9 @@ async def refresh(server: Server, request: Request) -> dict[str, Any]:
 )
 async def log_out(server: Server, request: Request) -> dict[str, Any]:
     """End this session."""
-    await devices.log_out(server, await _caller(server, request))
+    caller = await _caller(server, request)
+    await devices.log_out(server, caller)
+    await publication.told(server, caller.node)
     return {}
 
 
@@ -93,7 +96,9 @@ async def log_out(server: Server, request: Request) -> dict[str, Any]:
 )
 async def log_out_everywhere(server: Server, request: Request) -> dict[str, Any]:
     """End all sessions of the user."""
-    await devices.log_out_everywhere(server, await _caller(server, request))
+    caller = await _caller(server, request)
+    await devices.log_out_everywhere(server, caller)
+    await publication.told(server, caller.node)
     return {}
 
 

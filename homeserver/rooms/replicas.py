@@ -183,6 +183,8 @@ async def caught_up(server: Server, source: Node, destination: Node) -> None:
         with server.wakeups.listen([("inbox", destination.name)]) as listener:
             if destination.memory(Progress).reached.get(source.name, 0) >= target:
                 return
+            if not await source.read(outbox.waiting, destination.name, 0, 1):
+                return
             left = deadline - server.clock.monotonic()
             if left <= 0 or not destination.engine.health().up:
                 return
