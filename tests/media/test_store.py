@@ -1,0 +1,325 @@
+"""Files of media: what a crash, a fault or a disk that has gone leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from homeserver.media import store, sweep, upload
+from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
+from homeserver.storage import media as stored
+from homeserver.storage.directory import Kind
+from homeserver.storage.engine import Transaction
+from homeserver.storage.media import Content
+from homeserver.web.incoming import Incoming
+from tests.deployment import NAME, Deployment, User, start
+from tests.media.transfers import (
+    CREATE,
+    KIB,
+    UPLOAD,
+    answered,
+    arriving,
+    download_path,
+    files_in,
+    get,
+    media_id_of,
+    picture,
+    send,
+    thumbnail_path,
+    until,
+    uploaded,
+)
+from tests.support import Databases, aio
+
+CONTENT = os.urandom(300 * KIB)
+
+
+class PowerCutError(Exception):
+    """The process ends here."""
+
+
+def age(deployment: Deployment, node: str = "tehran") -> None:
+    """Let every file have been touched long before now, by the deployment's clock."""
+    long_ago = deployment.clock.now_ms() / 1000 - 2 * 3600
+    for path in files_in(deployment, node):
+        os.utime(path, (long_ago, long_ago))
+
+
+async def route(deployment: Deployment, media_id: str) -> str | None:
+    return await deployment.server.nodes.directory.find(Kind.MEDIA, media_id)
+
+
+async def upload_as(user: User) -> None:
+    """Upload past the routes, so that a fault is not turned into an answer."""
+    server, caller = user.deployment.server, await user.caller()
+    body = Incoming.of(CONTENT)
+    await upload.upload(server, caller, body, declared=None, content_type="text/plain", filename=None)
+
+
+async def leave(deployment: Deployment, user: User, monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
+    """Upload, and have the transaction of the row fail; returns the media id."""
+    seen: list[str] = []
+
+    async def failing(tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int) -> None:
+        seen.append(media_id)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "add", failing)
+        with pytest.raises(type(error)):
+            await upload_as(user)
+    return seen[0]
+
+
+@aio
+async def test_a_row_that_fails_takes_its_file_with_it(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = await deployment.user("alice")
+    media_id = await leave(deployment, alice, monkeypatch, NodeUnavailable("tehran"))
+    assert files_in(deployment, "tehran") == []
+    assert await route(deployment, media_id) is None
+
+
+@aio
+async def test_what_may_have_a_row_is_left_to_the_sweep(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await deployment.user("alice")
+    media_id = await leave(deployment, alice, monkeypatch, CommitUnknown("tehran"))
+    assert len(files_in(deployment, "tehran")) == 1
+    await sweep.sweep(deployment.server)  # too early: it might be an upload in progress
+    assert len(files_in(deployment, "tehran")) == 1
+    assert await route(deployment, media_id) == "tehran"
+    age(deployment)
+    await sweep.sweep(deployment.server)
+    assert files_in(deployment, "tehran") == []
+    assert await route(deployment, media_id) is None
+
+
+@aio
+async def test_the_sweep_leaves_what_has_a_row(deployment: Deployment) -> None:
+    alice, bob = await deployment.user("alice"), await deployment.user("bob", "paris")
+    content = picture(300, 300)
+    media_id = await uploaded(alice, content, "image/png")
+    other = await uploaded(bob, CONTENT)
+    assert (await get(alice, thumbnail_path(media_id, width=32, height=32))).status == 200
+    age(deployment)
+    age(deployment, "paris")
+    await sweep.sweep(deployment.server)
+    assert len(files_in(deployment, "tehran")) == 2
+    assert (await get(alice, download_path(media_id))).body == content
+    assert (await get(bob, download_path(other))).body == CONTENT
+
+
+@aio
+async def test_a_crash_at_each_step_of_an_upload(engines: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that change a disk: the draft, its bytes, the folder, the name. After each the process is gone."""
+    deployment = await start(engines)
+    alice = await deployment.user("alice")
+    kept = await uploaded(alice, b"kept")
+
+    def cut(*args: object, **kwargs: object) -> None:
+        raise PowerCutError
+
+    async def cut_later(*args: object, **kwargs: object) -> None:
+        raise PowerCutError
+
+    for owner, step in ((os, "write"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, cut_later if owner is stored else cut)
+            patch.setattr(store.Draft, "discard", cut_later)  # a process that is gone tidies nothing
+            patch.setattr(store, "erase", cut_later)
+            with pytest.raises(PowerCutError):
+                await upload_as(alice)
+    assert len(files_in(deployment, "tehran")) == 6
+
+    again = await start(engines)
+    age(again)
+    await sweep.sweep(again.server)
+    assert [path.read_bytes() for path in files_in(again, "tehran")] == [b"kept"]
+    assert (await get(User(again, alice.user_id, alice.device_id, alice.token), download_path(kept))).body == b"kept"
+
+
+@aio
+async def test_a_file_is_synced_before_it_has_its_name(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = await deployment.user("alice")
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def syncing(fd: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    def renaming(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(self, target)
+
+    await uploaded(alice, b"the first one makes the folder")
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    await uploaded(alice, CONTENT)
+    assert [step for step in done if step == "file"] == ["file"]
+    assert done.index("file") < done.index("rename") < len(done) - 1
+    assert done[-1] == "folder"
+
+
+@aio
+async def test_a_pending_uri_outlives_its_broken_upload(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    media_id = media_id_of(await alice.asks("POST", CREATE))
+    caller = await alice.caller()
+    draft = await store.begin(caller.node, media_id)
+    await draft.add(CONTENT)  # and then the process is gone
+    age(deployment)
+    await sweep.sweep(deployment.server)
+    assert files_in(deployment, "tehran") == []
+    assert (await send(alice, b"content", path=f"{UPLOAD}/{NAME}/{media_id}")).status == 200
+    await draft.discard()
+
+
+@aio
+async def test_expired_uris_are_forgotten(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    media_id = media_id_of(await alice.asks("POST", CREATE))
+    filled = media_id_of(await alice.asks("POST", CREATE))
+    await send(alice, b"content", path=f"{UPLOAD}/{NAME}/{filled}")
+    await sweep.sweep(deployment.server)
+    assert await route(deployment, media_id) == "tehran"
+    await deployment.clock.advance(24 * 3600)
+    await sweep.sweep(deployment.server)
+    assert await route(deployment, media_id) is None
+    assert await deployment.node("tehran").read(stored.find, media_id) is None
+    assert (await get(alice, download_path(filled))).body == b"content"
+
+
+@aio
+async def test_the_route_of_a_medium_that_moved_stays(deployment: Deployment) -> None:
+    """What a move leaves behind on the old node is swept; where the medium is now is not forgotten."""
+    alice = await deployment.user("alice")
+    media_id = await uploaded(alice, CONTENT)
+    tehran, directory = deployment.node("tehran"), deployment.server.nodes.directory
+    await tehran.write(stored.remove, media_id)
+    await directory.release(Kind.MEDIA, media_id)
+    await directory.claim(Kind.MEDIA, media_id, "paris")
+    age(deployment)
+    await sweep.sweep(deployment.server)
+    assert files_in(deployment, "tehran") == []
+    assert await route(deployment, media_id) == "paris"
+
+
+@aio
+async def test_deleting_takes_everything(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    media_id = await uploaded(alice, picture(300, 300), "image/png")
+    await get(alice, thumbnail_path(media_id, width=32, height=32))
+    await get(alice, download_path(media_id))  # which is remembered
+    assert len(files_in(deployment, "tehran")) == 2
+    assert await upload.delete(deployment.server, deployment.node("tehran"), media_id)
+    assert files_in(deployment, "tehran") == []
+    assert (await get(alice, download_path(media_id))).errcode == "M_NOT_FOUND"
+    assert not await upload.delete(deployment.server, deployment.node("tehran"), media_id)
+
+
+@pytest.mark.parametrize("length", [1000, 300 * KIB])
+@aio
+async def test_a_file_that_is_lost_or_damaged_is_not_served(deployment: Deployment, length: int) -> None:
+    alice = await deployment.user("alice")
+    media_id = await uploaded(alice, CONTENT[:length])
+    (path,) = files_in(deployment, "tehran")
+    path.write_bytes(CONTENT[: length - 1])
+    assert (await get(alice, download_path(media_id))).errcode == "M_NOT_FOUND"
+    path.unlink()
+    assert (await get(alice, download_path(media_id))).errcode == "M_NOT_FOUND"
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@aio
+async def test_a_node_that_is_down_costs_only_its_own(engines: Databases, remembered: bool) -> None:
+    for node in ("tehran", "paris"):
+        await engines.make_breakable(node)
+    deployment = await start(engines)
+    alice, bob = await deployment.user("alice", "tehran"), await deployment.user("bob", "paris")
+    ours, theirs = await uploaded(alice, CONTENT), await uploaded(bob, CONTENT)
+    if remembered:
+        await get(alice, download_path(ours))
+    await engines.take_away("tehran")
+    await deployment.node("tehran").engine.probe()
+    for path in (download_path(ours), thumbnail_path(ours, width=5, height=5)):
+        assert (await get(alice, path)).status == 503
+    assert (await send(alice, CONTENT)).status == 503
+    assert (await get(bob, download_path(theirs))).body == CONTENT
+    await sweep.sweep(deployment.server)
+    await engines.bring_back("tehran")
+    await deployment.node("tehran").engine.probe()
+    assert (await get(alice, download_path(ours))).body == CONTENT
+    await uploaded(alice, CONTENT)
+
+
+@aio
+async def test_a_folder_that_has_gone_does_not_come_back_empty(engines: Databases) -> None:
+    deployment = await start(engines)
+    alice = await deployment.user("alice")
+    media_id = await uploaded(alice, CONTENT)
+    folder = deployment.node("tehran").media
+    folder.rename(folder.with_name("unmounted"))
+    assert (await get(alice, download_path(media_id))).status == 503
+    assert (await send(alice, CONTENT)).status == 503
+    again = await start(engines)
+    asks = User(again, alice.user_id, alice.device_id, alice.token)
+    assert (await send(asks, CONTENT)).status == 503
+    assert not folder.exists()
+    folder.with_name("unmounted").rename(folder)
+    assert (await get(asks, download_path(media_id))).body == CONTENT
+    await uploaded(asks, CONTENT)
+
+
+@aio
+async def test_a_cancelled_upload_leaves_nothing(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    request, incoming = arriving(alice, "POST", UPLOAD)
+    asking = asyncio.ensure_future(answered(deployment, request))
+    incoming.feed(CONTENT)
+    await until(lambda: files_in(deployment, "tehran") != [])
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: files_in(deployment, "tehran") == [])
+
+
+@aio
+async def test_readings_close_their_files(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    media_id = await uploaded(alice, CONTENT)
+    node = deployment.node("tehran")
+    medium = await node.read(stored.find, media_id)
+    assert medium is not None
+    assert medium.sha256 == sha256(CONTENT).digest()
+    (path,) = files_in(deployment, "tehran")
+
+    def held() -> int:
+        links = Path("/proc/self/fd").iterdir()
+        return sum(os.readlink(link) == str(path) for link in links if link.is_symlink())
+
+    reading = await store.read(node, medium)
+    assert isinstance(reading, store.Reading)
+    assert held() == 1
+    assert await anext(reading) == CONTENT[: store.CHUNK]
+    await reading.aclose()
+    assert held() == 0
+    assert [piece async for piece in reading] == []
+    forgotten = await store.read(node, medium)
+    assert held() == 1
+    del forgotten
+    await until(lambda: held() == 0)  # the thread that opened it lets go a moment later
+
+
+@pytest.mark.parametrize(
+    "media_id", ["", "..", "../../x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "/", "a" * 31 + "\n"]
+)
+def test_no_path_for_what_is_no_id(tmp_path: Path, media_id: str) -> None:
+    with pytest.raises(ValueError, match="no media id"):
+        store.path_of(tmp_path, media_id, bytes(32))
+    assert store.path_of(tmp_path, store.new_id(), bytes(32)).is_relative_to(tmp_path)
