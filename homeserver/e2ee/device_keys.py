@@ -137,7 +137,7 @@ async def _read_from(
             version, lent = await node.write(stored.lend, known, own.name)
             await own.write(publication.keep, own, name, version, {sharing[user_id]: lent[user_id] for user_id in lent})
             found.update(lent)
-    return found
+    return {user_id: keys.nameless() for user_id, keys in found.items()}
 
 
 # whose key a signature may be by ------------------------------------------------------------

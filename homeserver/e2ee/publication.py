@@ -101,10 +101,7 @@ def _body(user_id: str, version: int, keys: UserKeys | None) -> bytes:
     shown: dict[str, Any] | None = None
     if keys is not None:
         shown = {
-            "devices": {
-                device_id: {"keys": orjson.Fragment(device.keys), "display_name": device.display_name}
-                for device_id, device in keys.devices.items()
-            },
+            "devices": {device_id: orjson.Fragment(device.keys) for device_id, device in keys.devices.items()},
             "signing": {
                 usage: orjson.Fragment(key) for usage, key in keys.signing.items() if usage != stored.USER_SIGNING
             },
@@ -115,7 +112,7 @@ def _body(user_id: str, version: int, keys: UserKeys | None) -> bytes:
 def _read(keys: dict[str, Any]) -> UserKeys:
     return UserKeys(
         {
-            device_id: DeviceKeys(canonical.encode(device["keys"]), device["display_name"])
+            device_id: DeviceKeys(canonical.encode(device), None)  # names of devices stay at home
             for device_id, device in keys["devices"].items()
         },
         {usage: canonical.encode(key) for usage, key in keys["signing"].items()},

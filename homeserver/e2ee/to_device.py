@@ -1,7 +1,8 @@
 """Messages to devices: each is delivered once, however often a request is repeated and whoever is killed.
 
-All messages of a request to devices of one node are one transaction there. Those for other nodes travel through the
-outbox. What a device has seen is deleted behind its back: deletions of many devices are committed together.
+All messages of a request to devices of one node are one transaction there. Those for another node go straight into
+its mailboxes, so that they rest nowhere else; only while it is down do they wait in the outbox. What a device has seen
+is deleted behind its back: deletions of many devices are committed together.
 
 spec: client-server-api/#send-to-device-messaging
 """
@@ -69,19 +70,51 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     for user_id, home in (await server.nodes.of_users(messages)).items():
         by_node.setdefault(home, {})[user_id] = encoded[user_id]
     here = by_node.pop(own.name, {})
-    parcels = []
-    refusals = []
-    for name, part in by_node.items():
-        verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, server.nodes[name].jurisdiction)
-        if verdict:
-            parcels.append(NewParcel(name, TO_DEVICE, body=_body(caller.user_id, event_type, part)))
-        else:
-            refusals.append(verdict)
-    if refusals and not parcels and not here:
-        raise gate.denied(refusals[0])
+    _refuse_border(server, own, by_node, bool(here))
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
+    parcels = []
+    if by_node and not await own.read(client_transactions.known, key):
+        for name, part in by_node.items():
+            if not await _hand_over(server, own, name, key, _events(caller.user_id, event_type, part)):
+                parcels.append(NewParcel(name, TO_DEVICE, body=_body(caller.user_id, event_type, part, key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
     await own.advance(_send, server, own, key, echo, _events(caller.user_id, event_type, here), parcels)
+
+
+def _refuse_border(
+    server: Server, own: Node, by_node: dict[str, dict[str, dict[str, orjson.Fragment]]], others: bool
+) -> None:
+    """Take out the nodes to which nothing may flow. Raises FlowDenied when that leaves nobody."""
+    refusals = []
+    for name in list(by_node):
+        verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, server.nodes[name].jurisdiction)
+        if not verdict:
+            refusals.append(verdict)
+            del by_node[name]
+    if refusals and not by_node and not others:
+        raise gate.denied(refusals[0])
+
+
+async def _hand_over(
+    server: Server, own: Node, name: str, key: bytes, events: Mapping[str, Mapping[str, bytes]]
+) -> bool:
+    """Deliver on another node; False when it is down, or when earlier messages still wait to be shipped there."""
+    node = server.nodes[name]
+    if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
+        return False
+    try:
+        await node.advance(_receive, server, node, key, events)
+    except NodeUnavailable:
+        return False
+    return True
+
+
+async def _receive(
+    tx: Transaction, server: Server, node: Node, key: bytes, events: Mapping[str, Mapping[str, bytes]]
+) -> None:
+    if await stored.receive_once(tx, key, server.clock.now_ms()):
+        recipients, _ = await stored.recipients(tx, list(events))
+        await _deliver(tx, server, node, recipients, events)
 
 
 def _encoded(messages: Messages) -> dict[str, dict[str, orjson.Fragment]]:
@@ -107,8 +140,8 @@ def _events(sender: str, event_type: str, messages: Mapping[str, Mapping[str, ob
     }
 
 
-def _body(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]]) -> bytes:
-    return orjson.dumps({"sender": sender, "type": event_type, "messages": messages})
+def _body(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]], key: bytes) -> bytes:
+    return orjson.dumps({"sender": sender, "type": event_type, "messages": messages, "key": key.hex()})
 
 
 async def _send(
@@ -174,15 +207,14 @@ async def apply_messages(server: Server, _: Node, destination: Node, parcel: Par
     assert parcel.body is not None
     body = orjson.loads(parcel.body)
     events = _events(body["sender"], body["type"], body["messages"])
-    await destination.advance(_apply, server, destination, events, mark)
+    await destination.advance(_apply, server, destination, bytes.fromhex(body["key"]), events, mark)
 
 
 async def _apply(
-    tx: Transaction, server: Server, node: Node, events: Mapping[str, Mapping[str, bytes]], mark: Mark
+    tx: Transaction, server: Server, node: Node, key: bytes, events: Mapping[str, Mapping[str, bytes]], mark: Mark
 ) -> None:
     mark(tx)
-    recipients, _ = await stored.recipients(tx, list(events))
-    await _deliver(tx, server, node, recipients, events)
+    await _receive(tx, server, node, key, events)
 
 
 # receiving ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ USER_SIGNING = "user_signing"
 
 
 class DeviceKeys(NamedTuple):
-    """The keys of one device: canonical JSON without ``unsigned``, and the name that others are shown."""
+    """The keys of one device: canonical JSON without ``unsigned``, and its name, which only its own node has."""
 
     keys: bytes
     display_name: str | None
@@ -52,11 +52,17 @@ class UserKeys:
     signing: dict[str, bytes] = field(default_factory=dict)
     signatures: list[Signature] = field(default_factory=list)
 
+    def nameless(self) -> UserKeys:
+        """These keys for another node, which is not told what the devices are called."""
+        devices = {device_id: DeviceKeys(device.keys, None) for device_id, device in self.devices.items()}
+        return UserKeys(devices, self.signing, self.signatures)
+
 
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
-    " SELECT a.user_id, 1, d.device_id, d.keys, d.display_name, ''"  # first: it says which type each column has
+    " SELECT a.user_id, 1, d.device_id, d.keys, n.display_name, ''"  # first: it says which type each column has
     " FROM asked a JOIN device_keys d ON d.user_nid = a.user_nid"
+    " LEFT JOIN devices n ON n.user_nid = d.user_nid AND n.device_id = d.device_id"  # names never leave their node
     " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN residents r ON r.user_nid = a.user_nid"
     " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
     " UNION ALL SELECT a.user_id, 2, c.usage, c.key, '', ''"
@@ -110,12 +116,11 @@ async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[
 
 
 def put_device(tx: Transaction, user_nid: int, device_id: str, keys: bytes) -> None:
-    """Queue the keys of a resident's device; others are shown the name that the device has now."""
+    """Queue the keys of a resident's device."""
     tx.later(
-        "INSERT INTO device_keys (user_nid, device_id, keys, display_name)"
-        " SELECT user_nid, device_id, ?, display_name FROM devices WHERE user_nid = ? AND device_id = ?"
-        " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys, display_name = excluded.display_name",
-        [(keys, user_nid, device_id)],
+        "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)"
+        " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys",
+        [(user_nid, device_id, keys)],
     )
 
 
@@ -237,8 +242,8 @@ def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys
     drop_copy(tx, user_nid)
     tx.later("INSERT INTO key_replicas (user_nid, source, version) VALUES (?, ?, ?)", [(user_nid, source, version)])
     tx.later(
-        "INSERT INTO device_keys (user_nid, device_id, keys, display_name) VALUES (?, ?, ?, ?)",
-        [(user_nid, device_id, *device) for device_id, device in keys.devices.items()],
+        "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)",
+        [(user_nid, device_id, device.keys) for device_id, device in keys.devices.items()],
     )
     put_signing(tx, user_nid, {usage: key for usage, key in keys.signing.items() if usage != USER_SIGNING})
 

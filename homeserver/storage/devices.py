@@ -66,15 +66,10 @@ async def count(tx: Transaction, user_nid: int) -> int:
 
 
 async def rename(tx: Transaction, device: Device, user_nid: int, display_name: str | None) -> bool:
-    """Change a device's name, also beside its keys; True when others are shown it there."""
+    """Change a device's name; True when others are shown it beside its keys."""
     tx.later("UPDATE devices SET display_name = ? WHERE device_nid = ?", [(display_name, device.device_nid)])
-    shown = await tx.run(
-        "UPDATE device_keys SET display_name = ? WHERE user_nid = ? AND device_id = ?",
-        display_name,
-        user_nid,
-        device.device_id,
-    )
-    return shown > 0
+    row = await tx.one("SELECT 1 FROM device_keys WHERE user_nid = ? AND device_id = ?", user_nid, device.device_id)
+    return row is not None
 
 
 # Rows that belong to one device alone, by its row id.

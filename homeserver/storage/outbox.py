@@ -54,6 +54,12 @@ async def waiting(tx: Transaction, destination: str, after: int, limit: int) -> 
     return [Parcel(*row) for row in rows]
 
 
+async def waiting_of_kind(tx: Transaction, destination: str, kind: str) -> bool:
+    """Whether parcels of a kind wait for a node."""
+    row = await tx.one("SELECT 1 FROM outbox WHERE destination = ? AND kind = ? LIMIT 1", destination, kind)
+    return row is not None
+
+
 async def depth(tx: Transaction) -> dict[str, int]:
     """How many parcels wait for each node."""
     rows = await tx.all("SELECT destination, COUNT(*) FROM outbox GROUP BY destination")

@@ -88,6 +88,7 @@ TABLES: dict[str, Table] = {
         _resident("media", DataClass.MEDIA),
         _plumbing("outbox"),
         _plumbing("inbox"),
+        _plumbing("received_messages"),
         _plumbing("migrations"),
     )
 }

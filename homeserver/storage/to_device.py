@@ -43,6 +43,21 @@ async def recipients(
     return found, repeated
 
 
+async def receive_once(tx: Transaction, message_key: bytes, ts: int) -> bool:
+    """Note that a message of another node has come; False when it had come before."""
+    return (
+        await tx.run(
+            "INSERT INTO received_messages (message_key, ts) VALUES (?, ?) ON CONFLICT DO NOTHING", message_key, ts
+        )
+        == 1
+    )
+
+
+async def forget_received(tx: Transaction, before_ts: int) -> None:
+    """Drop the notes of messages that came before ``before_ts``."""
+    await tx.run("DELETE FROM received_messages WHERE ts < ?", before_ts)
+
+
 def deliver(tx: Transaction, first: int, messages: Sequence[tuple[Recipient, bytes]]) -> None:
     """Queue messages (JSON of the whole event) at the positions ``first``, ``first + 1``, …"""
     tx.later(

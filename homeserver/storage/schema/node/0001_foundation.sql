@@ -185,7 +185,6 @@ CREATE TABLE device_keys (
     user_nid INTEGER NOT NULL,
     device_id TEXT NOT NULL,
     keys BLOB NOT NULL,
-    display_name TEXT,
     PRIMARY KEY (user_nid, device_id)
 );
 
@@ -441,6 +440,13 @@ CREATE TABLE inbox (
     source TEXT PRIMARY KEY,
     pos INTEGER NOT NULL
 );
+
+-- Messages that came straight from another node, as keyed hashes: so that a repeated request delivers nothing twice.
+CREATE TABLE received_messages (
+    message_key BLOB PRIMARY KEY,
+    ts INTEGER NOT NULL
+);
+CREATE INDEX received_messages_ts ON received_messages (ts);
 
 -- Work that a service below asks of one above (see docs/architecture.md): consumed by a job.
 CREATE TABLE chores (
