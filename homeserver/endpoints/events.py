@@ -9,7 +9,7 @@ import orjson
 from homeserver.endpoints import reading
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms import history, say
+from homeserver.rooms import history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -33,6 +33,7 @@ async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
     args = request.args
     event_id = await say.send(server, request.caller, args["roomId"], args["eventType"], args["txnId"], request.json())
+    presence.active(server, request.caller)
     return {"event_id": event_id}
 
 

@@ -268,7 +268,7 @@ def _due(followed: Followed, state: str, now: float) -> float | None:
     dues = [seen_at + GONE for _, seen_at in followed.devices.values()]
     if state == ONLINE:
         dues.append(followed.active + IDLE)
-    if followed.unsaved:
+    if followed.unsaved and followed.task is None:
         dues.append(now if followed.saved is None else followed.saved + SAVED_EVERY)
     return min(dues, default=None)
 

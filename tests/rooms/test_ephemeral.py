@@ -9,6 +9,7 @@ import pytest
 
 from homeserver.push import unread
 from homeserver.rooms import ephemeral, state
+from homeserver.storage import outbox
 from homeserver.storage import rooms as stored_rooms
 from homeserver.sync.filters import EventFilter
 from tests.deployment import FLOWING, User
@@ -212,7 +213,11 @@ async def test_receipts_and_typing_stay_where_no_flow_is_named(cast: Cast) -> No
     room_id = await play.room_of(alice, bob, dora)
     event_id = await play.send(alice, room_id, "hello")
     await play.settle()
-    await mark(play, bob, room_id, event_id)
+    await play.end()
+    await play.ask(bob, "POST", f"/rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}", {})
+    assert await play.node("paris").read(outbox.depth) == {}, "it does not even wait at the border"
+    await play.begin()
+    await play.settle()
     await play.ask(bob, "PUT", f"/rooms/{quote(room_id)}/typing/{quote(bob.user_id)}", {"typing": True})
     assert len(await Reader(play, dora).news(room_id)) == 2
     assert await Reader(play, alice).news(room_id) == []
