@@ -75,7 +75,8 @@ class Step:
     """One event on its way into a node's replica of a room.
 
     ``after`` is the room after it; ``changes`` is what that does to the current state (None: the key goes).
-    ``group`` is the state after the event itself. ``nid`` may be known before: an event that was outside the timeline.
+    ``group`` is the state after the event itself. ``held_as`` is the row id of an event that the node has already,
+    outside the timeline. ``nid`` and ``pos`` are given anew by each attempt to write the step.
     """
 
     room: Room
@@ -95,7 +96,8 @@ class Step:
     nodes: Mapping[str, int] = field(default_factory=dict)
     relation: tuple[str, str] | None = None
     parcels: Sequence[NewParcel] = ()
-    nid: int | None = None
+    held_as: int | None = None
+    nid: int = 0
     pos: int | None = None
 
 
@@ -241,8 +243,7 @@ def _number(steps: Sequence[Step], first: int) -> int:
     following = first
     for step in steps:
         step.pos = following if step.timeline else None
-        if step.nid is None or step.nid >= first:  # the latter: numbered by an attempt that was rolled back
-            step.nid = following
+        step.nid = following if step.held_as is None else step.held_as
         following += 1
         if step.entry is not None:
             step.entry.nid = step.nid
@@ -258,7 +259,7 @@ def _write_events(tx: Transaction, server: Server, steps: Sequence[Step]) -> Non
         tx,
         [
             NewEvent(
-                step.nid or 0,
+                step.nid,
                 step.event.event_id,
                 step.room.nid,
                 step.pos,
@@ -303,7 +304,7 @@ def _write_events(tx: Transaction, server: Server, steps: Sequence[Step]) -> Non
     events.relate(
         tx,
         [
-            (step.relation[1], step.nid or 0, step.room.nid, step.relation[0], step.event.type, step.event.sender)
+            (step.relation[1], step.nid, step.room.nid, step.relation[0], step.event.type, step.event.sender)
             for step in steps
             if step.relation is not None
         ],
@@ -352,7 +353,7 @@ def _write_members(tx: Transaction, steps: Sequence[Step]) -> None:
                 member.user_id,
                 step.room.nid,
                 member.membership,
-                (step.nid if member.entry is None else member.entry.nid) or 0,
+                step.nid if member.entry is None else member.entry.nid or 0,
                 step.pos or 0,
             )
             for step in steps
@@ -404,7 +405,6 @@ def _show(step: Step) -> None:
     room.now = step.after
     if step.timeline and step.verdict is Verdict.ACCEPTED:
         assert step.pos is not None
-        assert step.nid is not None
         if len(room.recent) >= RECENT:
             room.recent_floor = room.recent.popleft().pos
         room.recent.append(

@@ -248,7 +248,7 @@ def _build(room: Room, event: Event, found: _Found, txn_key: bytes | None, *, ou
     head = found.head
     verdict = _verdict(room, event, found, ours=ours)
     step = Step(room, event, head, found.base, verdict, txn_key=txn_key, relation=relation_of(event.content))
-    step.nid = None if found.known is None else found.known[0]
+    step.held_as = None if found.known is None else found.known[0]
     groups: list[GroupStep] = []
     step.group = _root(found.before.state, groups) if found.resolved else found.base
     if event.state_key is not None and verdict is not Verdict.REJECTED:
