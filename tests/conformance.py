@@ -187,8 +187,12 @@ def main() -> int:
     if not arguments.check:
         operations = updated(operations, declared)
         if arguments.witnesses:
-            tests = witnesses.best(witnesses.read(arguments.witnesses))
-            operations = witnessed(operations, {key(*where): test for where, test in tests.items()})
+            tests = {
+                key(method, path): test
+                for (method, path, function), test in witnesses.best(witnesses.read(arguments.witnesses)).items()
+                if declared.get(key(method, path)) == function
+            }
+            operations = witnessed(operations, tests)
         LEDGER.write_text(render(operations), encoding="utf-8")
     found = [fault for operation in operations for fault in faults(operation, declared)]
     for fault in found:

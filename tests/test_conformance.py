@@ -135,9 +135,13 @@ def test_a_test_that_asked_is_named_where_none_was() -> None:
     assert witnessed([named, LOGIN], tests) == [named, LOGIN]
 
 
-def test_the_test_that_asks_least_beside_it_is_the_best() -> None:
-    notes = {("play", "GET", "/a"), ("play", "GET", "/b"), ("about b", "GET", "/b")}
-    assert best(notes) == {("GET", "/a"): "play", ("GET", "/b"): "about b"}
+def test_the_best_test_is_about_it_or_asks_least_beside_it() -> None:
+    get_a, get_b = ("GET", "/v3/apples", "m:get_apples"), ("GET", "/v3/pears/{pear}", "m:get_pear")
+    notes = {("play", *get_a), ("play", *get_b), ("play", "PUT", "/", "m:f"), ("test_other", *get_a)}
+    assert best(notes)[get_a] == "test_other"
+    assert best(notes)[get_b] == "play"
+    notes |= {("test_an_apple", *where) for where in (get_a, get_b)}
+    assert best(notes)[get_a] == "test_an_apple"
 
 
 WATCHED = """
@@ -196,7 +200,9 @@ def test_passing_tests_that_were_answered_are_noted(tmp_path: Path) -> None:
         text=True,
     )
     assert "1 failed, 3 passed" in ran.stdout
-    assert read_notes(tmp_path / "notes") == {("test_pinging.py::test_pings", "GET", "/ping/{status}")}
+    assert read_notes(tmp_path / "notes") == {
+        ("test_pinging.py::test_pings", "GET", "/ping/{status}", "test_pinging:ping")
+    }
 
 
 def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
