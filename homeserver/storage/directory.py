@@ -129,9 +129,12 @@ class Directory:
         self._known_hashes.pop((kind, self.hash(kind, name)))
 
 
+FOUNDED = "SELECT node FROM founded_nodes"
+
+
 async def founded(tx: Transaction) -> set[str]:
     """The nodes whose databases have been made."""
-    return {row[0] for row in await tx.all("SELECT node FROM founded_nodes")}
+    return {row[0] for row in await tx.all(FOUNDED)}
 
 
 async def found(tx: Transaction, node: str) -> None:

@@ -476,6 +476,17 @@ class PostgresEngine:
             await connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
 
 
+async def peek(url: str, table: str, sql: str) -> list[Row]:
+    """The rows of a query, read without changing anything; none if ``table`` is not there. Raises Unreachable."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+        async with connection:
+            known = await (await connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,))).fetchone()
+            return await (await connection.execute(sql.encode())).fetchall() if known == (True,) else []
+    except psycopg.Error as fault:
+        raise Unreachable(str(fault).strip()) from fault
+
+
 async def _ask(tx: Transaction) -> None:
     await tx.one("SELECT 1")
 

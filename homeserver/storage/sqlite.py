@@ -42,6 +42,8 @@ from homeserver.storage.engine import (
 )
 
 READERS = 3
+CACHE = 8 * 2**20
+"""Bytes of pages that each connection keeps."""
 BUSY_SECONDS = 5
 """How long another process may hold the file's write lock before this one gives up."""
 WAIT_SECONDS = 10.0
@@ -56,7 +58,6 @@ PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
-    "cache_size = -8192",
     "mmap_size = 0",
     "journal_size_limit = 67108864",
     "secure_delete = ON",
@@ -297,11 +298,13 @@ class SqliteEngine:
         *,
         clock: Clock,
         readers: int = READERS,
+        cache: int = CACHE,
     ) -> None:
         self.node = node
         self.trips = 0
         self.violations = 0
         self._path = path
+        self._cache = cache
         self._migrations = migrations
         self._create = False
         self._identity: Identity | None = None  # of the file that is open
@@ -460,7 +463,7 @@ class SqliteEngine:
             self._circuit.check()
             if self._idle:
                 return self._idle.pop()
-            return await self._make((*PRAGMAS, "query_only = ON"))
+            return await self._make("query_only = ON")
         except BaseException as fault:
             self._seats.release()
             if isinstance(fault, Unreachable):
@@ -473,7 +476,8 @@ class SqliteEngine:
             self._idle.append(reader)
         self._seats.release()
 
-    async def _make(self, pragmas: Sequence[str], *, create: bool = False) -> _Connection:
+    async def _make(self, *more: str, create: bool = False) -> _Connection:
+        pragmas = (*PRAGMAS, f"cache_size = -{max(1, self._cache // 1024)}", *more)
         connection = _Connection(lambda: self._open_file(pragmas, create))
         try:
             await connection.connect()
@@ -510,7 +514,7 @@ class SqliteEngine:
     async def _connect(self) -> None:
         """Open the writer, bring the schema up to date. For the circuit."""
         self._identity = None
-        writer = await self._make(PRAGMAS, create=self._create)
+        writer = await self._make(create=self._create)
         try:
             await writer.post(lambda: self._prepare(writer))
         except BaseException as fault:
@@ -567,6 +571,21 @@ class SqliteEngine:
                 f"{self._path} was replaced, but the write-ahead log beside it is still that of the file before: "
                 "put that file back, or remove what ends in -wal and -shm too"
             )
+
+
+def peek(path: Path, table: str, sql: str) -> list[Row]:
+    """The rows of a query, read without changing anything; none if ``table`` is not there. Raises Unreachable.
+
+    A file without a write-ahead log is in nobody's use: reading it as unchanging makes none.
+    """
+    quiet = not Path(f"{path}-wal").exists()
+    try:
+        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if quiet else ''}", uri=True)
+        with contextlib.closing(raw):
+            known = raw.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            return raw.execute(sql).fetchall() if known else []
+    except (sqlite3.Error, OSError) as fault:
+        raise Unreachable(f"{path}: {fault}") from fault
 
 
 def _identify(path: Path | str) -> Identity:
