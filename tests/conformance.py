@@ -1,9 +1,10 @@
 """The conformance ledger: each operation of the Matrix specification, its route, and the test that shows it.
 
 ``docs/conformance.tsv`` has every operation and says "no" exactly where no route is declared, "partial" where
-something known is missing, and "yes" where a test shows that it works. ``scripts/conformance`` brings the routes up
-to date, ``scripts/conformance --tests`` names tests where none is named, ``scripts/conformance --check`` says what is
-stale or wrong. All else is written by hand.
+something is missing or nobody has judged, and "yes" where somebody has judged that the route does what the
+specification says, and a test shows it. ``scripts/conformance`` brings the routes up to date, ``scripts/conformance
+--tests`` names tests where none is named, ``scripts/conformance --check`` says what is stale or wrong. All else, "yes"
+above all, is written by hand.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests import witnesses
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = ROOT / "docs" / "conformance.tsv"
 UNTESTED = "no test is named yet"
+UNJUDGED = "the test asks it with success; not yet judged against the specification"
 SHARED = {"inviteUser", "inviteBy3PID", "getEvents", "peekEvents"}
 """Operations with the address of another one: with a note, the ledger may say no although there is a route."""
 
@@ -120,7 +122,7 @@ def updated(operations: list[Operation], declared: Mapping[Key, str]) -> list[Op
 
 def with_route(operation: Operation, route: str) -> Operation:
     if not route:
-        note = "" if operation.note == UNTESTED else operation.note
+        note = "" if operation.note in {UNTESTED, UNJUDGED} else operation.note
         return replace(operation, status="no", route="", test="", note=note)
     if operation.status == "no" and not unserved(operation):
         return replace(operation, status="partial", route=route, note=operation.note or UNTESTED)
@@ -133,16 +135,17 @@ def unserved(operation: Operation) -> bool:
 
 
 def witnessed(operations: list[Operation], tests: Mapping[Key, str]) -> list[Operation]:
-    """The ledger with tests named where none was. An operation that lacked nothing else is then served: yes."""
+    """The ledger with tests named where none was.
+
+    That a test got an answer does not make an operation served as the specification has it: somebody judges that.
+    """
     return [with_test(operation, tests.get(operation.key, "")) for operation in operations]
 
 
 def with_test(operation: Operation, test: str) -> Operation:
     if operation.test or not test or operation.status == "no":
         return operation
-    if operation.note == UNTESTED:
-        return replace(operation, status="yes", test=test, note="")
-    return replace(operation, test=test)
+    return replace(operation, test=test, note=UNJUDGED if operation.note == UNTESTED else operation.note)
 
 
 def faults(operation: Operation, declared: Mapping[Key, str]) -> Iterator[str]:

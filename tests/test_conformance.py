@@ -18,6 +18,7 @@ from homeserver.web.routes import Auth, declared, route
 from tests.conformance import (
     ROOT,
     SHARED,
+    UNJUDGED,
     UNTESTED,
     Operation,
     endpoint_modules,
@@ -128,11 +129,13 @@ def test_a_new_route_begins_as_partial_and_a_lost_one_ends_as_no() -> None:
 def test_a_test_that_asked_is_named_where_none_was() -> None:
     tests = {LOGIN.key: THIS_TEST}
     begun = replace(LOGIN, status="partial", route=ROUTES[LOGIN.key], note=UNTESTED)
-    assert witnessed([begun], tests) == [replace(begun, status="yes", test=THIS_TEST, note="")]
+    [named] = witnessed([begun], tests)
+    assert named == replace(begun, test=THIS_TEST, note=UNJUDGED)
+    assert updated([named], {}) == [LOGIN]
     lacking = replace(begun, note="no tokens")
     assert witnessed([lacking], tests) == [replace(lacking, test=THIS_TEST)]
-    named = replace(begun, status="yes", test="tests/other.py::test_other", note="")
-    assert witnessed([named, LOGIN], tests) == [named, LOGIN]
+    shown = replace(begun, status="yes", test="tests/other.py::test_other", note="")
+    assert witnessed([shown, LOGIN], tests) == [shown, LOGIN]
 
 
 def test_the_best_test_is_about_it_or_asks_least_beside_it() -> None:
