@@ -90,9 +90,8 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class SyncFilter:
-    """A whole filter. ``fields`` are the properties to which events are cut down; empty: whole events."""
+    """A whole filter, but for ``event_fields``: events are always given whole, which the specification allows."""
 
-    fields: tuple[str, ...] = ()
     rooms: frozenset[str] | None = None
     not_rooms: frozenset[str] = frozenset()
     include_leave: bool = False
@@ -145,7 +144,6 @@ def _compiled(definition: bytes) -> SyncFilter:
     whole = orjson.loads(definition)
     room = whole.get("room") or {}
     return SyncFilter(
-        tuple(whole.get("event_fields") or ()),
         _strings(room, "rooms"),
         _strings(room, "not_rooms") or frozenset(),
         bool(room.get("include_leave")),
