@@ -110,9 +110,9 @@ class Progress:
 
 
 async def ship(server: Server, source: Node, destination: Node, handlers: Mapping[str, Handler]) -> None:
-    """Ship parcels from ``source`` to ``destination`` for ever."""
+    """Ship parcels from ``source`` to ``destination`` until the server stops."""
     after: int | None = None
-    while True:
+    while not server.wakeups.stopping:
         with server.wakeups.listen([("outbox", source.name)]) as listener:
             try:
                 if after is None:

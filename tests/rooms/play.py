@@ -66,9 +66,10 @@ class Play:
 
     async def end(self) -> None:
         """Stop to ship."""
-        for task in self._shipping:
-            task.cancel()
-        await asyncio.gather(*self._shipping, return_exceptions=True)
+        while pending := [task for task in self._shipping if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=1)  # asyncio.wait_for, under the driver, may swallow a cancellation
         self._shipping.clear()
 
     async def settle(self) -> None:
