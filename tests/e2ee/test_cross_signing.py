@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.storage.engine import Transaction
 from tests.deployment import PASSWORD
 from tests.e2ee.play import Device, Identity, KeyPlay, named_key
 from tests.support import aio
@@ -110,6 +111,27 @@ async def test_a_public_key_that_is_a_device_id(play: KeyPlay) -> None:
     await alice.user.deployment.login(alice.user, device_id=made.master.verify_key.base64)
     answer = await alice.asks("POST", UPLOAD, made.upload())
     assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+
+
+@aio
+async def test_a_user_signing_key_stays_at_home(play: KeyPlay) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    await play.room_of(alice.user, bob.user)
+    await alice.query(bob)
+    await identity(bob)  # told by a parcel
+    await play.settle()
+    carol = await play.device("carol", "paris")
+    await identity(carol)
+    await play.room_of(alice.user, carol.user)
+    await alice.query(carol)  # asked for
+
+    async def read(tx: Transaction) -> list[tuple[str, str]]:
+        rows = await tx.all("SELECT user_id, usage FROM cross_signing_keys JOIN users USING (user_nid)")
+        return sorted((row[0], row[1]) for row in rows)
+
+    assert await play.node("tehran").read(read) == [
+        (device.user_id, usage) for device in (bob, carol) for usage in ("master", "self_signing")
+    ]
 
 
 # signatures ---------------------------------------------------------------------------------

@@ -162,10 +162,12 @@ async def test_an_empty_mailbox_costs_nothing(play: KeyPlay) -> None:
     await to_device.acknowledge(node, caller.device_nid, node.position)
     assert await to_device.waiting(node, caller.device_nid, 0, node.position, 100) == []
     assert node.engine.trips == trips
+    await alice.send("t3", {alice.user_id: {alice.device_id: message("the node's position moves on")}})
     before = node.position
     await alice.send("t2", {bob.user_id: {bob.device_id: message("one")}})
     trips = node.engine.trips
     await to_device.acknowledge(node, caller.device_nid, before)  # what has come since has not been seen
+    await deleted(play, "tehran")
     assert node.engine.trips == trips
     assert len(await to_device.waiting(node, caller.device_nid, before, node.position, 100)) == 1
     await to_device.acknowledge(node, caller.device_nid, node.position)
