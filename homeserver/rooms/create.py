@@ -18,9 +18,10 @@ from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import aliases, membership, state
-from homeserver.rooms.persist import GroupStep, Step, commit
+from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
+from homeserver.rooms.steps import GroupStep, Step
 from homeserver.storage import rooms
 from homeserver.storage.directory import Kind
 from homeserver.storage.state import Group

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.protocol.event_view import MEMBER, StateKey
-from homeserver.rooms.persist import MemberChange
+from homeserver.rooms.steps import MemberChange
 from homeserver.storage import users
 
 if TYPE_CHECKING:

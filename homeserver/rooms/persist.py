@@ -8,97 +8,31 @@ the senders are answered after the commit.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.rooms import rows
 from homeserver.rooms.state import RECENT, Rooms, Timed
-from homeserver.storage import client_transactions, events, outbox, rooms, state, streams, users
-from homeserver.storage.events import NewEvent, Verdict
-from homeserver.storage.state import Group, NewGroup
+from homeserver.storage import outbox, streams
+from homeserver.storage.events import Verdict
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from homeserver.context import Server
-    from homeserver.protocol.event_view import StateKey
-    from homeserver.protocol.events import Event
-    from homeserver.rooms.state import Entry, Room, Snapshot
-    from homeserver.storage.client_transactions import Echo
+    from homeserver.rooms.state import Room
+    from homeserver.rooms.steps import Redacted, Step
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
-    from homeserver.storage.outbox import NewParcel
 
 log = structlog.get_logger("rooms.persist")
 
 BATCH = 256
 """Events in one transaction at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemberChange:
-    """What a membership became, by which entry of the state (None: the entry went).
-
-    ``resident`` is the member's row id when they are pinned to this node; ``stripped`` what an invited or knocking
-    resident may see of the room (a JSON array).
-    """
-
-    user_id: str
-    membership: str
-    entry: Entry | None
-    resident: int | None
-    stripped: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Redacted:
-    """What a redaction leaves of its target."""
-
-    event: Event
-    unsigned: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStep:
-    """A new snapshot: ``previous`` with ``changes`` on top; None as ``previous``: the changes are all of it."""
-
-    group: Group
-    previous: Group | None
-    changes: Mapping[StateKey, Entry]
-
-
-@dataclass(eq=False, slots=True)
-class Step:
-    """One event on its way into a node's replica of a room.
-
-    ``after`` is the room after it; ``changes`` is what that does to the current state (None: the key goes).
-    ``group`` is the state after the event itself. ``held_as`` is the row id of an event that the node has already,
-    outside the timeline. ``nid`` and ``pos`` are given anew by each attempt to write the step.
-    """
-
-    room: Room
-    event: Event
-    after: Snapshot
-    group: Group
-    verdict: Verdict = Verdict.ACCEPTED
-    timeline: bool = True
-    entry: Entry | None = None
-    changes: Mapping[StateKey, Entry | None] = field(default_factory=dict)
-    groups: Sequence[GroupStep] = ()
-    unsigned: bytes | None = None
-    txn_key: bytes | None = None
-    echo: Echo | None = None
-    redacted: Redacted | None = None
-    members: Sequence[MemberChange] = ()
-    nodes: Mapping[str, int] = field(default_factory=dict)
-    relation: tuple[str, str] | None = None
-    parcels: Sequence[NewParcel] = ()
-    held_as: int | None = None
-    nid: int = 0
-    pos: int | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -219,10 +153,10 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
     parcels = [parcel for step in steps for parcel in step.parcels]
     positions = sum(1 + len(step.groups) for step in steps) + len(parcels)
     first = await streams.allocate(tx, positions)
-    following = _number(steps, first)
-    _write_events(tx, server, steps)
-    _write_state(tx, steps)
-    _write_members(tx, steps)
+    following = rows.number(steps, first)
+    rows.write_events(tx, server.clock.now_ms(), steps)
+    rows.write_state(tx, steps)
+    rows.write_members(tx, steps)
     outbox.put(
         tx,
         following,
@@ -236,135 +170,6 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
         if submission.also is not None:
             submission.also(tx)
     tx.after_commit(lambda: _publish(server, node, batch, first + positions - 1, bool(parcels)))
-
-
-def _number(steps: Sequence[Step], first: int) -> int:
-    """Give row ids and positions to events and snapshots; returns the next free position."""
-    following = first
-    for step in steps:
-        step.pos = following if step.timeline else None
-        step.nid = following if step.held_as is None else step.held_as
-        following += 1
-        if step.entry is not None:
-            step.entry.nid = step.nid
-        for new in step.groups:
-            new.group.nid = following
-            following += 1
-    return following
-
-
-def _write_events(tx: Transaction, server: Server, steps: Sequence[Step]) -> None:
-    users.intern(tx, {name for step in steps for name in _people(step)})
-    events.insert(
-        tx,
-        [
-            NewEvent(
-                step.nid,
-                step.event.event_id,
-                step.room.nid,
-                step.pos,
-                step.event.depth,
-                step.event.origin_server_ts,
-                step.event.type,
-                step.event.state_key,
-                step.event.sender,
-                step.group.nid,
-                step.verdict,
-                step.event.client,
-                step.event.rest,
-                step.unsigned,
-            )
-            for step in steps
-        ],
-    )
-    events.remember_transactions(
-        tx,
-        [
-            (step.txn_key, step.event.sender, step.event.event_id, server.clock.now_ms())
-            for step in steps
-            if step.txn_key is not None
-        ],
-    )
-    client_transactions.remember(
-        tx,
-        [
-            (step.txn_key, step.echo, server.clock.now_ms())
-            for step in steps
-            if step.txn_key is not None and step.echo is not None
-        ],
-    )
-    events.replace_bytes(
-        tx,
-        [
-            (step.redacted.event.client, step.redacted.event.rest, step.redacted.unsigned, step.redacted.event.event_id)
-            for step in steps
-            if step.redacted is not None
-        ],
-    )
-    events.relate(
-        tx,
-        [
-            (step.relation[1], step.nid, step.room.nid, step.relation[0], step.event.type, step.event.sender)
-            for step in steps
-            if step.relation is not None
-        ],
-    )
-
-
-def _people(step: Step) -> Iterable[str]:
-    """The users that an event names and who may be new to this node."""
-    for member in step.members:
-        yield member.user_id
-    if ("m.room.member", step.event.sender) not in step.room.now.state:
-        yield step.event.sender
-
-
-def _write_state(tx: Transaction, steps: Sequence[Step]) -> None:
-    state.insert_groups(
-        tx,
-        [
-            NewGroup(
-                step.room.nid,
-                new.group,
-                new.previous,
-                [(*key, entry.nid or 0) for key, entry in new.changes.items()],
-            )
-            for step in steps
-            for new in step.groups
-        ],
-    )
-    state.change_current(
-        tx,
-        [
-            (step.room.nid, step.pos or 0, *key, None if entry is None else entry.nid)
-            for step in steps
-            for key, entry in step.changes.items()
-        ],
-    )
-    for room, last in {step.room: step.after for step in steps}.items():
-        rooms.advance(tx, room.nid, list(last.tips), last.group.nid)
-
-
-def _write_members(tx: Transaction, steps: Sequence[Step]) -> None:
-    rooms.set_membership(
-        tx,
-        [
-            (
-                member.user_id,
-                step.room.nid,
-                member.membership,
-                step.nid if member.entry is None else member.entry.nid or 0,
-                step.pos or 0,
-            )
-            for step in steps
-            for member in step.members
-        ],
-    )
-    rooms.set_nodes(tx, [(step.room.nid, node, count) for step in steps for node, count in step.nodes.items()])
-    for step in steps:
-        for member in step.members:
-            if member.resident is not None and member.stripped is not None:
-                rooms.invite(tx, member.user_id, step.room.nid, member.stripped)
 
 
 # after the commit ---------------------------------------------------------------------------

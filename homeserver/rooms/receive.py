@@ -17,9 +17,10 @@ from homeserver.protocol import auth_rules, resolution
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.rooms import effects, state, transactions
-from homeserver.rooms.persist import GroupStep, Step, commit, submit
+from homeserver.rooms.persist import commit, submit
 from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
 from homeserver.rooms.state import Entry, Rooms, Snapshot
+from homeserver.rooms.steps import GroupStep, Step
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state
 from homeserver.storage.events import Verdict

@@ -26,8 +26,9 @@ from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKe
 from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import effects, state, transactions
-from homeserver.rooms.persist import GroupStep, Redacted, Step, submit
+from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
+from homeserver.rooms.steps import GroupStep, Redacted, Step
 from homeserver.rooms.stripped import stripped_keys, stripped_state
 from homeserver.runtime.lru import Lru
 from homeserver.storage import client_transactions
