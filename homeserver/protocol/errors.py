@@ -268,7 +268,9 @@ class PlaintextRefused(Refusal):
     errcode, status = "M_FORBIDDEN", 403
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, **{"org.domicile.reason": "plaintext_refused", "org.domicile.plaintext_refused": True})
+        super().__init__(
+            message, **{"org.domicile.reason": "plaintext_refused", "org.domicile.plaintext_refused": True}
+        )
 
 
 class FlowDenied(Refusal):
