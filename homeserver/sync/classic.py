@@ -152,7 +152,8 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     mine = await memberships.of_user(node, caller.user_nid)
     await _rooms(asked, mine, own_data, seen_ephemeral, answer)
     if since is not None:
-        answer.changed, answer.left = await device_lists.changed(node, caller.user_nid, since, upto)
+        rooms_now = [membership.room_nid for membership in mine if membership.membership == "join"]
+        answer.changed, answer.left = await device_lists.changed(node, caller.user_nid, since, upto, rooms_now)
     answer.presence = await presence.events(server, caller, wish.chosen.presence, mine, seen_ephemeral, since is None)
     return answer
 
