@@ -1,16 +1,19 @@
 """The command line: ``domicile``, also ``python -m homeserver``. See docs/operations.md.
 
-Exit status 0: done; 1: the answer is no; 2: wrong usage.
+Exit status 0: done; 1: the answer is no; 2: wrong usage. Whatever goes wrong is said in one line, never by a
+stack trace.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+import traceback
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -21,6 +24,8 @@ from config.load import load, policy_from_text, settings_from_text
 from config.problems import Faults
 from homeserver import commands
 from homeserver.protocol.signing import SigningKey, write_keys
+from homeserver.runtime import memory
+from homeserver.runtime.capture import capture
 from homeserver.runtime.telemetry import set_up_logging
 
 if TYPE_CHECKING:
@@ -48,14 +53,39 @@ def _no(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _load(config: Path) -> tuple[Settings, Policy]:
-    try:
-        return load(config)
-    except Faults as faults:
-        _no(str(faults))
+def _misused(message: str, context: click.Context | None) -> NoReturn:
+    """The command cannot be understood."""
+    named = "domicile" if context is None else context.command_path
+    click.echo(f"{named}: {message.rstrip('.')}; see `{named} --help`", err=True)
+    sys.exit(2)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Plain(click.Group):
+    """A group of commands, none of which ends in a stack trace."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command that the arguments name, and end the process."""
+        try:
+            super().main(*arguments, **{**options, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as usage:
+            click.echo(usage.format_message(), err=True)
+            sys.exit(2)
+        except click.UsageError as usage:
+            _misused(usage.format_message(), usage.ctx)
+        except click.Abort:
+            _no("domicile: broken off; nothing was done")
+        except Faults as faults:
+            _no(str(faults))
+        except OSError as error:
+            _no(f"domicile: {error}")
+        except Exception as fault:  # one of ours: the last line of the trace says where
+            last = traceback.extract_tb(fault.__traceback__)[-1]
+            place = f"{Path(last.filename).name}:{last.lineno}"
+            _no(f"domicile: a fault of this program, please report it: {type(fault).__name__} at {place}: {fault}")
+        sys.exit(0)
+
+
+@click.group(cls=_Plain, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="domicile")
 def main() -> None:
     """Domicile: a Matrix homeserver that keeps each user's data in their jurisdiction, and unreadable there."""
@@ -82,12 +112,11 @@ def init(
     """Write the two configuration files and the keys of a new deployment into DIRECTORY."""
     server_name = server_name or _ask("Server name (the part of user ids after the colon)", "--server-name")
     codes = list(jurisdictions) or _ask("Jurisdictions (ISO 3166 codes, such as IR FR)", "--jurisdiction").split()
+    if not codes:
+        raise click.UsageError("at least one --jurisdiction is needed")
     texts = starter.initial_files(server_name, codes, public_base_url=public_base_url, registration=registration)
-    try:
-        settings_from_text(texts["domicile.toml"], "domicile.toml", {})
-        policy_from_text(texts["residency.toml"], "residency.toml", server_name)
-    except Faults as faults:
-        raise click.UsageError(str(faults)) from None
+    if unfit := _unfit(texts, server_name):
+        raise click.UsageError("; ".join(unfit))
     directory.mkdir(parents=True, exist_ok=True)
     texts["signing.key"] = write_keys([SigningKey.generate("a_" + os.urandom(3).hex())])
     texts["registration.secret"] = os.urandom(32).hex() + "\n"
@@ -102,6 +131,20 @@ def init(
             file.write(text)
     click.echo(f"Wrote {', '.join(sorted(texts))} to {directory}.")
     click.echo(f"Next: domicile serve --config {directory / 'domicile.toml'}")
+
+
+def _unfit(texts: Mapping[str, str], server_name: str) -> list[str]:
+    """What is wrong with the files that the wishes would give, by key: there are no lines to look into yet."""
+    found: list[str] = []
+    for check in (
+        lambda: settings_from_text(texts["domicile.toml"], "domicile.toml", {}),
+        lambda: policy_from_text(texts["residency.toml"], "residency.toml", server_name),
+    ):
+        try:
+            check()
+        except Faults as faults:
+            found += [f"{problem.key}: {problem.message}" for problem in faults.problems]
+    return found
 
 
 def _ask(question: str, flag: str) -> str:
@@ -148,8 +191,12 @@ async def _check(settings: Settings, policy: Policy) -> list[str]:
 @CONFIG
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy and the certificates again."""
-    settings, policy = _load(config)
+    settings, policy = load(config)
     set_up_logging(settings.log.level, settings.log.format)
+    memory.limit_arenas()
+    # A database's thread that is done hands its result to this one, which must not wait 5 ms for the interpreter's
+    # lock while another thread computes: under load half of a commit's latency was that wait.
+    sys.setswitchinterval(0.0005)
 
     async def until_stopped() -> None:
         from homeserver import app
@@ -166,8 +213,8 @@ def serve(config: Path) -> None:
 
 
 def _quietly() -> None:
-    """A command says what it has to say itself; only what goes wrong is logged, and not into its answer."""
-    set_up_logging("error", "text", sys.stderr)
+    """A command says itself what it has to say, in one line."""
+    set_up_logging("critical", "text", sys.stderr)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -175,6 +222,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     from twisted.internet import asyncioreactor
     from twisted.internet.main import installReactor
 
+    capture()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
@@ -200,8 +248,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 def _perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
     """Have a command done by the running server, or on the databases when there is none; ends with 1 if refused."""
-    settings, policy = _load(config)
-    answered = commands.ask_server(settings.data_dir, command, arguments)
+    settings, policy = load(config)
+    try:
+        answered = commands.ask_server(settings.data_dir, command, arguments)
+    except (http.client.HTTPException, ConnectionError, ValueError):
+        _no("domicile: the server went away before it answered; look whether it was done, and do it again if not")
     if answered is not None:
         status, answer = answered
         if status != 200:
@@ -224,7 +275,12 @@ def _tell(answer: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def _password() -> str:
-    password = sys.stdin.readline().rstrip("\n")
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    try:
+        password = sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.UsageError("the password on standard input is not UTF-8") from None
     if not password:
         raise click.UsageError("the password is read from standard input, and there was none")
     return password
@@ -260,7 +316,7 @@ def user_list(config: Path, as_json: bool) -> None:
     lines = [f"{each['user_id']}  {each['node']}  {' '.join(each['state'])}".rstrip() for each in answer["users"]]
     _tell(answer, as_json, "\n".join(lines) if lines else "There are no accounts.")
     if answer["nodes_down"]:
-        _no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}")
+        _no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
 
 
 @user.command("show", epilog="Example: domicile user show parisa")

@@ -12,6 +12,7 @@ import pkgutil
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields
+from functools import partial
 from hashlib import blake2b
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -20,30 +21,29 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import structlog
 
 from config.load import load_policy, read_secret
-from config.problems import Faults
+from config.problems import Faults, Problem
 from homeserver import endpoints
 from homeserver.accounts import sessions
-from homeserver.commands import SOCKET
+from homeserver.commands import socket_in
 from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.jobs import add_jobs, watchers
-from homeserver.protocol.errors import ResidencyViolation
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
-from homeserver.storage import directory, migrate
-from homeserver.storage.connect import engine_for
+from homeserver.storage import directory, migrate, outbox
+from homeserver.storage.connect import Sizes, engine_for
 from homeserver.storage.nodes import Node, Nodes
 from homeserver.web.connections import Connections
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.parsing import Bounds
 from homeserver.web.routes import Resource, Table
-from homeserver.web.server import Listening, patience
+from homeserver.web.server import Listening, ServerCertificate, patience
 from homeserver.web.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from config.policy import Policy
     from config.residency import NodePlace
@@ -70,47 +70,64 @@ class StartError(Exception):
 async def opened(settings: Settings, policy: Policy, clock: Clock | None = None) -> AsyncIterator[Server]:
     """The resources of a deployment, its databases open (or down, if they cannot be reached), and closed at the end.
 
-    A database that was never there is made; one that was, and is gone, stays down. Raises StartError.
+    A database that was never there is made; one that was, and is gone, stays down. Raises StartError, SchemaMismatch,
+    OSError for a data directory that cannot be used, and Faults for secrets that cannot be read.
     """
+    if unreadable := unreadable_secrets(settings, policy):
+        raise Faults(unreadable)
+    key = signing_key(settings)
     clock = clock or SystemClock()
     telemetry = Telemetry()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     secret, fresh = _deployment_secret(settings)
     async with AsyncExitStack() as stack:
         routes = engine_for(
-            "directory", f"sqlite:{DIRECTORY}", _migrations("directory"), root=settings.data_dir, clock=clock
+            "directory",
+            f"sqlite:{DIRECTORY}",
+            migrations("directory"),
+            root=settings.data_dir,
+            clock=clock,
+            sizes=_sizes(settings),
         )
         stack.push_async_callback(routes.close)
         await routes.open(create=fresh or (not (settings.data_dir / DIRECTORY).exists() and _nothing_founded(settings)))
         if not routes.health().up:
             raise StartError(
-                f"the directory {settings.data_dir / DIRECTORY} cannot be opened: {routes.health().reason}"
+                f"the directory of users cannot be opened: {routes.health().reason}; restore it from a backup"
             )
         nodes = [await _open_node(place, settings, routes, clock, stack) for place in policy.nodes.values()]
-        _show_databases(telemetry, nodes)
-        yield Server(
+        server = Server(
             settings=settings,
             policy=CurrentPolicy(policy),
-            identity=Identity(settings.server_name, signing_key(settings), _derived(secret, "identity")),
+            identity=Identity(settings.server_name, key, _derived(secret, "identity")),
             nodes=Nodes(nodes, directory.Directory(routes, _derived(secret, "directory")), settings.server_name),
             clock=clock,
             wakeups=Wakeups(clock),
             jobs=Jobs(clock, telemetry),
             telemetry=telemetry,
         )
+        show(server)
+        yield server
 
 
 async def _open_node(place: NodePlace, settings: Settings, routes: Engine, clock: Clock, stack: AsyncExitStack) -> Node:
     new = place.name not in await routes.read(directory.founded)
-    engine = engine_for(place.name, address_of(place), _migrations("node"), root=settings.data_dir, clock=clock)
+    engine = engine_for(
+        place.name,
+        address_of(place),
+        migrations("node"),
+        root=settings.data_dir,
+        clock=clock,
+        sizes=_sizes(settings),
+    )
     stack.push_async_callback(engine.close)
     await engine.open(create=new)
-    health = engine.health()
-    if not health.up:
-        log.error("node is down", node=place.name, reason=health.reason)
-    elif new:
+    if new and engine.health().up:
         await routes.write(directory.found, place.name)
     return Node(place.name, place.jurisdiction, engine, place.media_path(settings.data_dir))
+
+
+def _sizes(settings: Settings) -> Sizes:
+    return Sizes(settings.storage.readers, settings.caches.database, settings.storage.connections)
 
 
 def _nothing_founded(settings: Settings) -> bool:
@@ -128,7 +145,8 @@ def address_of(place: NodePlace) -> str:
     return urlunsplit(parts._replace(netloc=netloc))
 
 
-def _migrations(kind: str) -> tuple[migrate.Migration, ...]:
+def migrations(kind: str) -> tuple[migrate.Migration, ...]:
+    """The migrations of a kind of database, ``directory`` or ``node``."""
     return migrate.load(files("homeserver.storage") / "schema" / kind)
 
 
@@ -139,8 +157,8 @@ def _deployment_secret(settings: Settings) -> tuple[bytes, bool]:
     path = settings.data_dir / SECRET_FILE
     if path.exists():
         return path.read_bytes().strip(), False
-    if (settings.data_dir / DIRECTORY).exists():
-        raise StartError(f"{path} is gone, and without it nobody's data can be found: restore it from a backup")
+    if lost := lost_secret(settings):
+        raise StartError(lost)
     secret = secrets.token_urlsafe(32).encode()
     draft = path.with_suffix(".new")
     with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -151,20 +169,64 @@ def _deployment_secret(settings: Settings) -> tuple[bytes, bool]:
     return secret, True
 
 
+def lost_secret(settings: Settings) -> str:
+    """What to say when the deployment secret was made once and is gone; empty when it is not so."""
+    path = settings.data_dir / SECRET_FILE
+    if settings.deployment_secret is not None or path.exists() or not (settings.data_dir / DIRECTORY).exists():
+        return ""
+    return f"{path} is gone, and without it nobody's data can be found: restore it from a backup"
+
+
 def _derived(secret: bytes, purpose: str) -> bytes:
     """A key of its own for each purpose."""
     return blake2b(secret, digest_size=32, person=purpose.encode()).digest()
 
 
 def signing_key(settings: Settings) -> SigningKey:
-    """The key that the deployment signs with. Raises StartError."""
+    """The key that the deployment signs with. Raises StartError, and Faults when its file cannot be read."""
+    text = read_secret(settings.signing_key)
     try:
-        keys = read_keys(read_secret(settings.signing_key))
-    except (OSError, ValueError) as error:
-        raise StartError(f"the signing key cannot be read: {error}; `domicile init` makes one") from None
+        keys = read_keys(text)
+    except ValueError as error:
+        raise StartError(f"the signing key is none: {error}; restore it from a backup") from None
     if not keys:
-        raise StartError("the file of the signing key holds none; `domicile init` makes one")
+        raise StartError("the file of the signing key holds none; restore it from a backup")
     return keys[0]
+
+
+def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
+    """What is wrong with the files of secrets that the configuration names."""
+    registration = settings.registration
+    named = [settings.signing_key, settings.deployment_secret, registration.shared_secret, registration.tokens]
+    found: list[Problem] = []
+    for secret in (*named, *(place.password for place in policy.nodes.values())):
+        if secret is not None:
+            try:
+                read_secret(secret)
+            except Faults as faults:
+                found += faults.problems
+    return found
+
+
+def unusable_certificates(settings: Settings) -> list[str]:
+    """What is wrong with the certificates of the listeners, one sentence each."""
+    found = []
+    for listener in settings.listeners:
+        if listener.tls is not None:
+            try:
+                ServerCertificate(listener.tls.certificate, listener.tls.key)
+            except Exception as error:
+                files = f"{listener.tls.certificate} and {listener.tls.key}"
+                found.append(f"{files} are no certificate with its key that can be used: {_reason(error)}")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """What OpenSSL says, as a person says it."""
+    stack = error.args[0] if error.args else ()
+    if not isinstance(stack, list | tuple):
+        return str(error)
+    return ", ".join(str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry) or "no such file"
 
 
 # metrics ------------------------------------------------------------------------------------
@@ -180,9 +242,6 @@ class Metrics:
         )
         self._seconds = telemetry.histogram("domicile_http_seconds", "Time from request to answer.", labels)
         self._faults = telemetry.counter("domicile_http_faults", "Requests that failed by a fault of ours.", labels)
-        self._violations = telemetry.counter(
-            "domicile_residency_violations", "Rows that were refused because their owner is pinned elsewhere.", []
-        )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request has its answer."""
@@ -192,20 +251,50 @@ class Metrics:
     def failed(self, method: str, route: str, error: BaseException) -> None:
         """A request failed by a fault of ours."""
         self._faults.inc(method, route)
-        if isinstance(error, ResidencyViolation):
-            self._violations.inc()
         log.error("request failed", method=method, route=route, exc_info=error)
 
 
-def _show_databases(telemetry: Telemetry, nodes: list[Node]) -> None:
+def show(server: Server) -> None:
+    """Have `/metrics` show the state of the databases, of what waits, and of the jobs."""
+    gauge, nodes = server.telemetry.gauge, list(server.nodes)
+    depths: dict[tuple[str, ...], float] = {}
+
+    async def count(node: Node) -> None:
+        waiting = await node.read(outbox.depth) if node.engine.health().up else {}
+        for other in nodes:
+            if other is not node:
+                depths[node.name, other.name] = waiting.get(other.name, 0)
+
+    def by_node(number: Callable[[Engine], float]) -> Callable[[], Mapping[tuple[str, ...], float]]:
+        return lambda: {(node.name,): number(node.engine) for node in nodes}
+
     def up() -> Mapping[tuple[str, ...], float]:
         return {(node.name, node.jurisdiction): float(node.engine.health().up) for node in nodes}
 
-    def trips() -> Mapping[tuple[str, ...], float]:
-        return {(node.name,): float(node.engine.trips) for node in nodes}
+    def failures() -> Mapping[tuple[str, ...], float]:
+        return {(name,): times for name, times in server.jobs.failing().items()}
 
-    telemetry.gauge("domicile_node_up", "Whether a node's database answers.", up, ["node", "jurisdiction"])
-    telemetry.gauge("domicile_database_trips", "Trips to a node's database since the start.", trips, ["node"])
+    gauge("domicile_node_up", "Whether a node's database answers.", up, ["node", "jurisdiction"])
+    trips, violations = by_node(lambda engine: engine.trips), by_node(lambda engine: engine.violations)
+    gauge("domicile_database_trips", "Trips to a node's database.", trips, ["node"], grows=True)
+    refused = "Rows that a node refused because their owner is pinned elsewhere."
+    gauge("domicile_residency_violations", refused, violations, ["node"], grows=True)
+    for node in nodes:
+        server.telemetry.before_answers(partial(count, node))
+    waiting = "Rows on their way to another node."
+    gauge("domicile_outbox_rows", waiting, lambda: depths, ["source", "destination"])
+    gauge(
+        "domicile_listeners", "Tasks that wait to be woken: long polls, and what ships.", lambda: server.wakeups.count
+    )
+    failing = "How often in a row a job has failed; those that did not are not shown."
+    gauge("domicile_job_failures", failing, failures, ["job"])
+
+
+def show_connections(server: Server, connections: Connections) -> None:
+    """Have `/metrics` show the load of the listeners."""
+    gauge = server.telemetry.gauge
+    gauge("domicile_connections", "Connections that are open.", lambda: len(connections))
+    gauge("domicile_requests_under_way", "Requests that are being answered.", lambda: connections.answering)
 
 
 # serving ------------------------------------------------------------------------------------
@@ -244,17 +333,25 @@ def buckets(limits: RateLimits) -> dict[str, Bucket]:
 async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Serve until ``stop`` is set; ``reload`` being set reads the residency policy and the certificates again.
 
-    Raises StartError, and OSError for an address that cannot be had.
+    Raises what `opened` raises, and StartError for a listener that cannot be had.
     """
-    async with opened(settings, policy) as server:
-        site = site_of(server)
+    if faults := unusable_certificates(settings):
+        raise StartError("; ".join(faults))
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(opened(settings, policy))
         bounds = settings.limits
         connections = Connections(server.clock, patience(bounds), bounds.connections)
-        listening = Listening(site, connections, Bounds(head=bounds.max_headers))
-        listening.open(settings.listeners)
-        control = settings.data_dir / SOCKET
+        show_connections(server, connections)
+        listening = Listening(site_of(server), connections, Bounds(head=bounds.max_headers))
+        control = stack.enter_context(socket_in(settings.data_dir))
         control.unlink(missing_ok=True)
-        listening.open_socket(control, [Resource.CONTROL.value], mode=0o600)
+        try:
+            listening.open(settings.listeners)
+            listening.open_socket(control, [Resource.CONTROL.value], mode=0o600)
+        except OSError as error:
+            raise StartError(
+                f"{str(error).rstrip('.')}: free the address, or choose another in [[listeners]]"
+            ) from None
         add_jobs(server)
         server.jobs.start()
         watching = [asyncio.ensure_future(watcher) for watcher in watchers(server)]
@@ -283,18 +380,24 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
         asked.clear()
         try:
             reload_policy(server)
-            listening.reload_certificates()
         except Faults as faults:
-            log.error("the residency policy was not reloaded; the one before stays in force", faults=str(faults))
+            for problem in faults.problems:
+                log.error("fault in the residency policy", fault=str(problem))
+            log.error("the residency policy was not reloaded; the one before stays in force")
+        except StartError as error:
+            log.error("the residency policy was not reloaded; the one before stays in force", reason=str(error))
+        try:
+            listening.reload_certificates()
         except Exception as error:
-            log.error("not reloaded", reason=str(error))
+            log.error("a certificate was not reloaded; the one before stays in use", reason=_reason(error))
 
 
 def reload_policy(server: Server) -> None:
     """Read residency.toml again and put it in force. Raises Faults, and StartError for what needs a restart."""
+    before = server.policy.now
     policy = load_policy(server.settings.residency, server.name)
-    running = {node.name: node.jurisdiction for node in server.nodes}
-    if {place.name: place.jurisdiction for place in policy.nodes.values()} != running:
-        raise StartError("the nodes of the residency policy have changed: restart the server to take them over")
+    changed = [name for name in {**before.nodes, **policy.nodes} if before.nodes.get(name) != policy.nodes.get(name)]
+    if changed:
+        raise StartError(f"nodes were added, removed or changed ({', '.join(changed)}): restart the server for that")
     server.policy.now = policy
     log.info("residency policy in force", serial=policy.serial)

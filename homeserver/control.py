@@ -6,6 +6,7 @@ command line opens the databases itself. Either way the same function does the w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from config.placement import Attributes
 from homeserver.accounts import administration, deactivation, registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import NodeUnavailable, Unrecognized
+from homeserver.protocol.errors import InvalidParam, NodeUnavailable, Unrecognized
 from homeserver.storage.accounts import Threepid
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.storage.accounts import Account
 
+_PHONE = re.compile(r"\+[1-9][0-9]{3,14}")
 Arguments = Mapping[str, Any]
 Command = Callable[["Server", Arguments], Awaitable[dict[str, Any]]]
 
@@ -32,6 +34,8 @@ def _user_id(server: Server, name: str) -> str:
 async def user_add(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Make an account: ``localpart``, ``password``, and as wished ``node``, ``phone``, ``admin``."""
     phone = arguments.get("phone")
+    if phone is not None and not _PHONE.fullmatch(phone):
+        raise InvalidParam("A phone number is written with + and the country code, such as +33123456789")
     now = server.clock.now_ms()
     made = await registration.register(
         server,

@@ -1,42 +1,87 @@
-"""``domicile check``: what would keep a deployment from serving, beyond faults in its files."""
+"""``domicile check``: what would keep a deployment from serving, beyond faults in its files. It changes nothing."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from config.problems import Faults
 from homeserver import app
-from homeserver.runtime.clock import SystemClock
-from homeserver.storage.connect import engine_for
-from homeserver.web.server import ServerCertificate
+from homeserver.storage import directory, migrate
+from homeserver.storage.circuit import Unreachable
+from homeserver.storage.connect import peek
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
     from config.policy import Policy
+    from config.residency import NodePlace
     from config.settings import Settings
 
 
 async def problems(settings: Settings, policy: Policy) -> list[str]:
-    """Everything that is wrong, one sentence each. Changes nothing."""
-    found = []
+    """Everything that is wrong, one sentence each."""
+    found = [str(problem) for problem in app.unreadable_secrets(settings, policy)]
     try:
         app.signing_key(settings)
     except app.StartError as error:
         found.append(str(error))
-    for listener in settings.listeners:
-        if listener.tls is not None:
-            try:
-                ServerCertificate(listener.tls.certificate, listener.tls.key)
-            except Exception as error:
-                found.append(f"the certificate of {listener.address} port {listener.port} cannot be used: {error}")
-    for place in policy.nodes.values():
-        if place.engine == "sqlite":
-            parent = place.database_path(settings.data_dir).parent
-            if parent.exists() and not parent.is_dir():
-                found.append(f"node {place.name}: {parent} is not a directory")
-            continue
-        engine = engine_for(place.name, app.address_of(place), (), root=settings.data_dir, clock=SystemClock())
-        await engine.open()
-        health = await engine.probe()
-        await engine.close()
-        if not health.up:
-            found.append(f"node {place.name}: its database does not answer: {health.reason}")
+    except Faults:
+        pass  # one of the unreadable secrets
+    found += filter(None, [app.lost_secret(settings)])
+    found += app.unusable_certificates(settings)
+    found += _folders(settings, policy)
+    found += [line async for line in _databases(settings, policy)]
     return found
+
+
+def _folders(settings: Settings, policy: Policy) -> Iterator[str]:
+    yield from _folder("data_dir", settings.data_dir)
+    for place in policy.nodes.values():
+        yield from _folder(f"node {place.name}: media", place.media_path(settings.data_dir))
+        if place.engine == "sqlite":
+            yield from _folder(f"node {place.name}: database", place.database_path(settings.data_dir).parent)
+
+
+def _folder(what: str, path: Path) -> Iterator[str]:
+    """Can the server write there, or make the directory?"""
+    there = next(step for step in (path, *path.parents) if step.exists())
+    if not there.is_dir():
+        yield f"{what}: {there} is not a directory"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"{what}: {there} cannot be written to by this user"
+
+
+async def _databases(settings: Settings, policy: Policy) -> AsyncIterator[str]:
+    """Does each answer, belong to its node, and have a schema that this program knows?"""
+    root = settings.data_dir
+    founded: set[str] = set()
+    if (root / app.DIRECTORY).exists():
+        here = f"sqlite:{app.DIRECTORY}"
+        try:
+            ledger = await peek(here, "migrations", migrate.READ, root=root)
+            migrate.pending("directory", app.migrations("directory"), ledger, create=False)
+            founded = {name for (name,) in await peek(here, "founded_nodes", directory.FOUNDED, root=root)}
+        except (Unreachable, migrate.SchemaMismatch) as fault:
+            yield f"the directory of users: {_line(fault)}"
+    for place in policy.nodes.values():
+        try:
+            await _database(place, settings, place.name in founded)
+        except (Unreachable, migrate.SchemaMismatch) as fault:
+            yield f"node {place.name}: {_line(fault)}"
+        except Faults:
+            pass  # its password is one of the unreadable secrets
+
+
+async def _database(place: NodePlace, settings: Settings, founded: bool) -> None:
+    if place.engine == "sqlite" and not place.database_path(settings.data_dir).exists():
+        if founded:
+            raise Unreachable(f"{place.database_path(settings.data_dir)} is gone: restore it from a backup")
+        return
+    ledger = await peek(app.address_of(place), "migrations", migrate.READ, root=settings.data_dir)
+    migrate.pending(place.name, app.migrations("node"), ledger, create=not founded)
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split())

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.e2ee import publication
 from homeserver.e2ee.shipping import KEY_HANDLERS
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import chores, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_HANDLERS
+from homeserver.runtime import memory
+from homeserver.runtime.jobs import Postponed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from homeserver.context import Server
     from homeserver.rooms.replicas import Handler
+
+    Work = Callable[[Server], Awaitable[object]]
 
 HANDLERS: Mapping[str, Handler] = {**replicas.ROOM_HANDLERS, **RECEIPT_HANDLERS, **KEY_HANDLERS}
 
@@ -24,12 +29,29 @@ HOUR = 60 * MINUTE
 
 def add_jobs(server: Server) -> None:
     """Register every job."""
-    add = server.jobs.add
-    add(replicas.HISTORY_JOB, partial(replicas.copy_histories, server), every=MINUTE)
-    add("forget transactions", partial(housekeeping.forget_transactions, server), every=HOUR)
-    add("drop idle copies of keys", partial(publication.drop_idle_copies, server), every=HOUR)
+
+    def add(name: str, work: Work, every: float) -> None:
+        server.jobs.add(name, partial(_attempt, server, work), every=every)
+
+    add(replicas.HISTORY_JOB, replicas.copy_histories, MINUTE)
+    add("forget transactions", housekeeping.forget_transactions, HOUR)
+    add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     for name, work in chores.JOBS.values():
-        add(name, partial(work, server), every=HOUR)
+        add(name, work, HOUR)
+    server.jobs.add("give back memory", give_back_memory, every=HOUR)
+
+
+async def _attempt(server: Server, work: Work) -> None:
+    """Do the work, to which a node that is down is no fault."""
+    try:
+        await work(server)
+    except NodeUnavailable as down:
+        raise Postponed(f"a node is down: {down.message}") from None
+
+
+async def give_back_memory() -> None:
+    """Return to the system what a burst of work has left free: some 10 ms in which nothing else runs."""
+    memory.give_back()
 
 
 def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from homeserver.runtime.telemetry import CONTENT_TYPE
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, route
@@ -23,4 +24,4 @@ async def health(server: Server, request: Request) -> dict[str, Any]:
 @route("GET", "/metrics", auth=Auth.NONE, limit=Limit.NONE)
 async def metrics(server: Server, request: Request) -> Response:
     """The numbers of this server in the format of Prometheus."""
-    return Response(200, server.telemetry.render(), [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
+    return Response(200, await server.telemetry.answer(), [("Content-Type", CONTENT_TYPE)])

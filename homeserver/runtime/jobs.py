@@ -22,6 +22,10 @@ LAST_BACKOFF = 300.0
 log = structlog.get_logger("jobs")
 
 
+class Postponed(Exception):
+    """What a job raises that cannot do its work now, by no fault of the program; the text says why."""
+
+
 class Job:
     """One job. Owned by `Jobs`."""
 
@@ -129,8 +133,13 @@ class Jobs:
             if isinstance(fault, asyncio.CancelledError) and job.task is not None and job.task.cancelling():
                 raise  # it is we who are cancelled, and not something that the job waited for
             job.failures = min(job.failures + 1, 30)
-            self._runs.inc(job.name, "failed")
-            log.exception("job failed", job=job.name, in_a_row=job.failures)
+            if isinstance(fault, Postponed):
+                self._runs.inc(job.name, "postponed")
+                if job.failures == 1:  # what follows is the same again
+                    log.warning("job postponed", job=job.name, reason=str(fault))
+            else:
+                self._runs.inc(job.name, "failed")
+                log.exception("job failed", job=job.name, in_a_row=job.failures)
         else:
             job.failures = 0
             self._runs.inc(job.name, "done")

@@ -6,11 +6,13 @@ lets no access token, network address, e-mail address, phone number or content o
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TextIO, TypeVar
 
 import structlog
@@ -26,6 +28,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of what `Telemetry.render` returns."""
 
 REDACTED: Final = "[redacted]"
+PATIENCE: Final = 3.0
+"""Seconds that `Telemetry.answer` waits for databases."""
 LONGEST: Final = 2000
 """Characters of a text in a log line; a traceback may be longer."""
 
@@ -254,18 +258,24 @@ class Histogram:
 
 
 class Gauge:
-    """A number that is looked up when somebody asks."""
+    """A number that is looked up when somebody asks; ``grows`` if it never falls."""
 
-    __slots__ = ("_read", "help", "labels", "name")
+    __slots__ = ("_read", "grows", "help", "labels", "name")
 
     def __init__(
-        self, name: str, text: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str],
+        read: Callable[[], Mapping[tuple[str, ...], float]],
+        grows: bool = False,
     ) -> None:
-        self.name, self.help, self.labels, self._read = name, text, tuple(labels), read
+        self.name, self.help, self.labels, self._read, self.grows = name, text, tuple(labels), read, grows
 
     def families(self) -> Iterable[Metric]:
         """For Prometheus."""
-        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        kind = CounterMetricFamily if self.grows else GaugeMetricFamily
+        family: CounterMetricFamily | GaugeMetricFamily = kind(self.name, self.help, labels=self.labels)
         for labels, value in self._read().items():
             family.add_metric(labels, value)
         yield family
@@ -279,6 +289,7 @@ class Telemetry:
         ProcessCollector(registry=self._registry)
         self._known: dict[str, Counter | Histogram | Gauge] = {}
         self._registry.register(_Source(self._known))
+        self._refreshing: list[Callable[[], Awaitable[object]]] = []
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """The counter of this name, made at first use; ``_total`` is added to the name."""
@@ -296,14 +307,32 @@ class Telemetry:
         text: str,
         read: Callable[[], float] | Callable[[], Mapping[tuple[str, ...], float]],
         labels: Sequence[str] = (),
+        *,
+        grows: bool = False,
     ) -> None:
-        """Show what ``read()`` returns when asked: a number, or one for each tuple of values of the labels."""
+        """Show what ``read()`` returns when asked: a number, or one for each tuple of values of the labels.
+
+        What ``grows`` never falls: it is shown as a counter, with ``_total`` added to the name.
+        """
 
         def look() -> Mapping[tuple[str, ...], float]:
             found = read()
             return found if isinstance(found, Mapping) else {(): found}
 
-        self._known[name] = Gauge(name, text, labels, look)
+        self._known[name] = Gauge(name, text, labels, look, grows)
+
+    def before_answers(self, refresh: Callable[[], Awaitable[object]]) -> None:
+        """Await ``refresh()`` before each `answer`: it looks up what a gauge cannot know by itself."""
+        self._refreshing.append(refresh)
+
+    async def answer(self) -> bytes:
+        """Like `render`, once the numbers that must be asked for have been, or `PATIENCE` has passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for fault in await asyncio.gather(*(each() for each in self._refreshing), return_exceptions=True):
+                    if isinstance(fault, Exception):
+                        structlog.get_logger("telemetry").warning("a number could not be had", reason=str(fault))
+        return self.render()
 
     def render(self) -> bytes:
         """All numbers in Prometheus's text format (`CONTENT_TYPE`)."""
