@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -25,6 +26,8 @@ PLUGINS = (GifImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, Tiff
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 SERVED = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp"}
 """Pictures that may be served in place of a thumbnail. spec: client-server-api/#thumbnails"""
+SECONDS = 30
+"""After which the process ends itself: longer than the server waits, for when there is no server any more."""
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -134,6 +137,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until the input ends."""
     while line := requests.readline():
         request: dict[str, Any] = json.loads(line)
+        signal.alarm(SECONDS)
         try:
             picture = requests.read(request["size"])
             frame = request["frame"]
@@ -142,6 +146,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             outcome, content_type, content = "large", "", b""
         except Exception:  # decoders raise whatever they like
             outcome, content_type, content = "failed", "", b""
+        signal.alarm(0)
         head = {"outcome": outcome, "content_type": content_type, "size": len(content)}
         answers.write(json.dumps(head).encode() + b"\n" + content)
         answers.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -313,6 +314,16 @@ for name, attempt in (
         assert said == [
             word for name in ("file", "socket", "memory") for word in (name, "refused" if confined else "had")
         ]
+
+
+def test_a_process_whose_server_is_gone_does_not_draw_for_ever() -> None:
+    start = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import drawing"
+    endless = "def answer(*args):\n    while True:\n        pass"
+    script = "\n".join((start, "drawing.SECONDS = 1", endless, "drawing.answer = answer"))
+    script += "\ndrawing.serve(sys.stdin.buffer, sys.stdout.buffer)"
+    request = b'{"size": 1, "frame": null, "most": 1}\nx'
+    done = subprocess.run([sys.executable, "-c", script], input=request, check=False, timeout=30)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_the_process_ends_with_its_input() -> None:
