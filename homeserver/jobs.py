@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.e2ee import publication
 from homeserver.e2ee.shipping import KEY_HANDLERS
+from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import chores, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_HANDLERS
@@ -36,6 +37,7 @@ def add_jobs(server: Server) -> None:
     add(replicas.HISTORY_JOB, replicas.copy_histories, MINUTE)
     add("forget transactions", housekeeping.forget_transactions, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
+    add("sweep media", sweep.sweep, HOUR)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     server.jobs.add("give back memory", give_back_memory, every=HOUR)
