@@ -10,6 +10,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -112,8 +113,9 @@ def init(
     """Write the two configuration files and the keys of a new deployment into DIRECTORY."""
     server_name = server_name or _ask("Server name (the part of user ids after the colon)", "--server-name")
     codes = list(jurisdictions) or _ask("Jurisdictions (ISO 3166 codes, such as IR FR)", "--jurisdiction").split()
-    if not codes:
-        raise click.UsageError("at least one --jurisdiction is needed")
+    for code in codes or [""]:
+        if not re.fullmatch(r"[\w-]+", code):  # it would break the file; what else is wrong with it is said below
+            raise click.UsageError(f"--jurisdiction takes an ISO 3166 code such as FR, and not {code!r}")
     texts = starter.initial_files(server_name, codes, public_base_url=public_base_url, registration=registration)
     if unfit := _unfit(texts, server_name):
         raise click.UsageError("; ".join(unfit))
