@@ -50,6 +50,9 @@ MAX_TYPE = 255
 Messages = dict[str, dict[str, Any]]
 """Contents by user id and device id (or ``*``)."""
 
+Letters = dict[str, dict[str, bytes]]
+"""Encoded events by user id and device id (or ``*``)."""
+
 
 # sending ------------------------------------------------------------------------------------
 
@@ -64,26 +67,24 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     """
     if not event_type or len(event_type) > MAX_TYPE:
         raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
-    encoded = _encoded(messages)
+    events = _events(caller.user_id, event_type, messages)
     own = caller.node
-    by_node: dict[str, dict[str, dict[str, orjson.Fragment]]] = {}
+    by_node: dict[str, Letters] = {}
     for user_id, home in (await server.nodes.of_users(messages)).items():
-        by_node.setdefault(home, {})[user_id] = encoded[user_id]
+        by_node.setdefault(home, {})[user_id] = events[user_id]
     here = by_node.pop(own.name, {})
     _refuse_border(server, own, by_node, bool(here))
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
     parcels = []
     if by_node and not await own.read(client_transactions.known, key):
         for name, part in by_node.items():
-            if not await _hand_over(server, own, name, key, _events(caller.user_id, event_type, part)):
-                parcels.append(NewParcel(name, TO_DEVICE, body=_body(caller.user_id, event_type, part, key)))
+            if not await _hand_over(server, own, name, key, part):
+                parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
-    await own.advance(_send, server, own, key, echo, _events(caller.user_id, event_type, here), parcels)
+    await own.advance(_send, server, own, key, echo, here, parcels)
 
 
-def _refuse_border(
-    server: Server, own: Node, by_node: dict[str, dict[str, dict[str, orjson.Fragment]]], others: bool
-) -> None:
+def _refuse_border(server: Server, own: Node, by_node: dict[str, Letters], others: bool) -> None:
     """Take out the nodes to which nothing may flow. Raises FlowDenied when that leaves nobody."""
     refusals = []
     for name in list(by_node):
@@ -95,9 +96,7 @@ def _refuse_border(
         raise gate.denied(refusals[0])
 
 
-async def _hand_over(
-    server: Server, own: Node, name: str, key: bytes, events: Mapping[str, Mapping[str, bytes]]
-) -> bool:
+async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: Letters) -> bool:
     """Deliver on another node; False when it is down, or when earlier messages still wait to be shipped there."""
     node = server.nodes[name]
     if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
@@ -109,39 +108,32 @@ async def _hand_over(
     return True
 
 
-async def _receive(
-    tx: Transaction, server: Server, node: Node, key: bytes, events: Mapping[str, Mapping[str, bytes]]
-) -> None:
+async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Letters) -> None:
     if await stored.receive_once(tx, key, server.clock.now_ms()):
         recipients, _ = await stored.recipients(tx, list(events))
         await _deliver(tx, server, node, recipients, events)
 
 
-def _encoded(messages: Messages) -> dict[str, dict[str, orjson.Fragment]]:
-    found: dict[str, dict[str, orjson.Fragment]] = {}
+def _events(sender: str, event_type: str, messages: Messages) -> Letters:
+    """The events as devices are given them. Raises TooLarge."""
+    start = orjson.dumps({"sender": sender, "type": event_type})[:-1] + b',"content":'
+    found: Letters = {}
     for user_id, devices in messages.items():
+        mine = found[user_id] = {}
         for device_id, content in devices.items():
             encoded = orjson.dumps(content)
             if len(encoded) > MAX_MESSAGE:
                 raise TooLarge(f"A message to a device has at most {MAX_MESSAGE} bytes")
-            found.setdefault(user_id, {})[device_id] = orjson.Fragment(encoded)
-        found.setdefault(user_id, {})
+            mine[device_id] = start + encoded + b"}"
     return found
 
 
-def _events(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, bytes]]:
-    """The events as devices are given them."""
-    return {
-        user_id: {
-            device_id: orjson.dumps({"sender": sender, "type": event_type, "content": content})
-            for device_id, content in devices.items()
-        }
-        for user_id, devices in messages.items()
+def _body(events: Letters, key: bytes) -> bytes:
+    whole = {
+        user_id: {device_id: orjson.Fragment(event) for device_id, event in devices.items()}
+        for user_id, devices in events.items()
     }
-
-
-def _body(sender: str, event_type: str, messages: Mapping[str, Mapping[str, object]], key: bytes) -> bytes:
-    return orjson.dumps({"sender": sender, "type": event_type, "messages": messages, "key": key.hex()})
+    return orjson.dumps({"events": whole, "key": key.hex()})
 
 
 async def _send(
@@ -150,7 +142,7 @@ async def _send(
     node: Node,
     key: bytes,
     echo: Echo,
-    events: Mapping[str, Mapping[str, bytes]],
+    events: Letters,
     parcels: Sequence[NewParcel],
 ) -> None:
     recipients, repeated = await stored.recipients(tx, list(events), key)
@@ -168,7 +160,7 @@ async def _deliver(
     server: Server,
     node: Node,
     recipients: Sequence[Recipient],
-    events: Mapping[str, Mapping[str, bytes]],
+    events: Letters,
     more: int = 0,
 ) -> int:
     """Put events into mailboxes and take ``more`` positions besides; returns the first of those."""
@@ -206,13 +198,14 @@ async def apply_messages(server: Server, _: Node, destination: Node, parcel: Par
     """Deliver what a user of another node sent."""
     assert parcel.body is not None
     body = orjson.loads(parcel.body)
-    events = _events(body["sender"], body["type"], body["messages"])
+    events = {
+        user_id: {device_id: orjson.dumps(event) for device_id, event in devices.items()}
+        for user_id, devices in body["events"].items()
+    }
     await destination.advance(_apply, server, destination, bytes.fromhex(body["key"]), events, mark)
 
 
-async def _apply(
-    tx: Transaction, server: Server, node: Node, key: bytes, events: Mapping[str, Mapping[str, bytes]], mark: Mark
-) -> None:
+async def _apply(tx: Transaction, server: Server, node: Node, key: bytes, events: Letters, mark: Mark) -> None:
     mark(tx)
     await _receive(tx, server, node, key, events)
 

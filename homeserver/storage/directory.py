@@ -6,7 +6,7 @@ against it.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ AT_ONCE = 1000
 T = TypeVar("T")
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What a route leads to. Localparts are hashed without the server name; the rest by their full id."""
 
     USER = "user"
@@ -80,7 +80,8 @@ class Directory:
 
     async def find_all(self, kind: Kind, names: Collection[str]) -> dict[str, str]:
         """The nodes of those names that have a route, in one trip for each thousand that are not remembered."""
-        found = {name: node for name in names if (node := self._known.get((kind, name))) is not None}
+        known = self._known
+        found = {name: node for name in names if (node := known.get((kind, name))) is not None}
         hashes = {self.hash(kind, name): name for name in names if name not in found}
         keys = list(hashes)
         for start in range(0, len(keys), AT_ONCE):

@@ -8,7 +8,7 @@ changed before it lets the next such transaction begin.
 from __future__ import annotations
 
 from collections import OrderedDict
-from enum import Enum
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
 
-class Stream(Enum):
+class Stream(IntEnum):  # an integer is hashed without Python code: this happens a thousand times a request
     """What changed. The key of a change is named behind each."""
 
-    TIMELINE = "timeline"  # room_nid: an event joined the room's timeline, or its state changed
-    MEMBERSHIP = "membership"  # user_nid of a resident: their membership in some room changed
-    MEMBERS = "members"  # room_nid: somebody's membership in the room changed
-    RECEIPTS = "receipts"  # room_nid
-    PRIVATE_RECEIPTS = "private_receipts"  # user_nid of a resident
-    ACCOUNT_DATA = "account_data"  # user_nid of a resident: account data, tags or push rules
-    TO_DEVICE = "to_device"  # device_nid
-    DEVICE_LISTS = "device_lists"  # user_nid: public device or cross-signing keys
+    TIMELINE = auto()  # room_nid: an event joined the room's timeline, or its state changed
+    MEMBERSHIP = auto()  # user_nid of a resident: their membership in some room changed
+    MEMBERS = auto()  # room_nid: somebody's membership in the room changed
+    RECEIPTS = auto()  # room_nid
+    PRIVATE_RECEIPTS = auto()  # user_nid of a resident
+    ACCOUNT_DATA = auto()  # user_nid of a resident: account data, tags or push rules
+    TO_DEVICE = auto()  # device_nid
+    DEVICE_LISTS = auto()  # user_nid: public device or cross-signing keys
 
 
 async def allocate(tx: Transaction, count: int = 1) -> int:
