@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from functools import cache
@@ -40,13 +41,20 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
 
 
+LOCAL = re.compile(
+    r"(^|/)(\.git|\.venv|\.cache|\.hypothesis|\.\w+_cache|node_modules|__pycache__|demo|[\w.]+\.egg-info)/"
+)
+
+
 @cache
 def committed() -> tuple[Path, ...]:
-    """Every file that is, or is about to be, in the repository."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return tuple(path for path in (ROOT / entry for entry in listed.split("\0") if entry) if path.is_file())
+    """Every file that is, or is about to be, in the repository; where there is no git, what looks like it."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        paths = [ROOT / entry for entry in listed.split("\0") if entry]
+    else:
+        paths = [path for path in ROOT.rglob("*") if not LOCAL.search(name(path))]
+    return tuple(path for path in paths if path.is_file())
 
 
 def text_of(path: Path) -> str:
