@@ -64,12 +64,21 @@ def forget(node: Node, user_nid: int, room_nid: int) -> None:
     node.memory(Counts).kept.pop((user_nid, room_nid))
 
 
+async def prepare(node: Node, user_nid: int, room_nids: Sequence[int]) -> None:
+    """Read together where the counts of many rooms go on, of those that are not in memory."""
+    memory = node.memory(Counts).kept
+    missing = [room_nid for room_nid in room_nids if (user_nid, room_nid) not in memory]
+    if missing:
+        for room_nid, start in (await node.read(receipts.unread_starts, user_nid, missing)).items():
+            memory[user_nid, room_nid] = _Kept(*start)
+
+
 async def count(node: Node, room: Room, user_nid: int, user_id: str, upto: int) -> Count:
     """The unread counts of a room for a resident, up to a position. Usually no trip."""
     memory = node.memory(Counts)
     kept = memory.kept.get((user_nid, room.nid))
     if kept is None:
-        kept = _Kept(*await node.read(receipts.unread_start, user_nid, room.nid))
+        kept = _Kept(*(await node.read(receipts.unread_starts, user_nid, [room.nid]))[room.nid])
         memory.kept[user_nid, room.nid] = kept
     if kept.counted_to < min(upto, room.last_pos):
         await state.require(node, room, [CREATE, POWER_LEVELS, (MEMBER, user_id)])

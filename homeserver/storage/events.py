@@ -153,16 +153,22 @@ async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEv
     return found
 
 
-async def of_state_key(tx: Transaction, room_nid: int, kind: str, state_key: str) -> list[tuple[int, bytes]]:
-    """All accepted events of the timeline with a type and state key, oldest first: (pos, client)."""
-    rows = await tx.all(
-        "SELECT pos, client FROM events WHERE room_nid = ? AND type = ? AND state_key = ? AND pos IS NOT NULL"
-        " AND verdict = 0 ORDER BY pos",
-        room_nid,
-        kind,
-        state_key,
-    )
-    return [(row[0], row[1]) for row in rows]
+async def of_state_key(
+    tx: Transaction, room_nids: Sequence[int], kind: str, state_key: str
+) -> list[tuple[int, int, bytes]]:
+    """All accepted events of timelines with a type and state key, oldest first: (room_nid, pos, client)."""
+    found: list[tuple[int, int, bytes]] = []
+    for start in range(0, len(room_nids), 500):
+        part = room_nids[start : start + 500]
+        rows = await tx.all(
+            f"SELECT room_nid, pos, client FROM events WHERE room_nid IN ({_marks(part)}) AND type = ?"
+            " AND state_key = ? AND pos IS NOT NULL AND verdict = 0 ORDER BY pos",
+            *part,
+            kind,
+            state_key,
+        )
+        found += [(row[0], row[1], row[2]) for row in rows]
+    return found
 
 
 async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | None:

@@ -16,13 +16,14 @@ import orjson
 
 from homeserver.accounts import push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
+from homeserver.push import unread
 from homeserver.rooms import ephemeral, history, presence, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
 from homeserver.storage.streams import Stream
 from homeserver.sync import joined, memberships
 from homeserver.sync.filters import EventFilter, SyncFilter
-from homeserver.sync.joined import Asked
+from homeserver.sync.joined import Asked, Draft
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -190,24 +191,41 @@ async def _rooms(
     seen_ephemeral: int,
     answer: Answer,
 ) -> None:
-    since, chosen = asked.since, asked.chosen
-    told = await ephemeral.events(asked.server, asked.caller, mine, since, asked.upto, seen_ephemeral, chosen.ephemeral)
+    since, chosen, caller = asked.since, asked.chosen, asked.caller
+    told = await ephemeral.events(asked.server, caller, mine, since, asked.upto, seen_ephemeral, chosen.ephemeral)
+    mine = [membership for membership in mine if chosen.has_room(membership.room_id)]
+    sights = await _sights(asked, mine)
     strangers: list[StoredMembership] = []
+    drafts: list[tuple[list[bytes], Draft]] = []
     for membership in mine:
-        if not chosen.has_room(membership.room_id):
-            continue
         if membership.membership == "join":
-            found = await _joined(asked, membership, told.get(membership.room_nid, ()), own_data)
-            if found is not None:
-                answer.join.append(_entry(membership.room_id, found))
+            draft = await _joined(asked, membership, told.get(membership.room_nid, ()), own_data, sights)
+            if draft is not None:
+                drafts.append((answer.join, draft))
         elif membership.membership in ("invite", "knock"):
             if since is None or asked.full_state or since < membership.pos <= asked.upto:
                 strangers.append(membership)
         elif _tells_leaving(asked, membership):
-            found = await _left(asked, membership, own_data)
-            if found is not None:
-                answer.leave.append(_entry(membership.room_id, found))
+            left = await _left(asked, membership, own_data)
+            if isinstance(left, bytes):
+                answer.leave.append(_entry(membership.room_id, left))
+            else:
+                drafts.append((answer.leave, left))
+    loaded = await joined.load(caller, [draft for _, draft in drafts])
+    for into, draft in drafts:
+        found = await joined.finish(draft, loaded)
+        if found is not None:
+            into.append(_entry(draft.room.room_id, found))
     await _invitations(asked, strangers, answer)
+
+
+async def _sights(asked: Asked, mine: Sequence[StoredMembership]) -> Mapping[int, history.Sight]:
+    """What the user may see of each room that they are in, read together for a client that is told everything."""
+    if asked.since is not None:
+        return {}
+    room_nids = [membership.room_nid for membership in mine if membership.membership == "join"]
+    await unread.prepare(asked.caller.node, asked.caller.user_nid, room_nids)
+    return await history.sights(asked.caller.node, room_nids, asked.caller.user_id)
 
 
 def _entry(room_id: str, found: bytes) -> bytes:
@@ -221,8 +239,12 @@ def _tells_leaving(asked: Asked, membership: StoredMembership) -> bool:
 
 
 async def _joined(
-    asked: Asked, membership: StoredMembership, told: Sequence[bytes], own_data: Mapping[int, Sequence[bytes]]
-) -> bytes | None:
+    asked: Asked,
+    membership: StoredMembership,
+    told: Sequence[bytes],
+    own_data: Mapping[int, Sequence[bytes]],
+    sights: Mapping[int, history.Sight],
+) -> Draft | None:
     since, room_nid = asked.since, membership.room_nid
     mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(room_nid, ()))
     changes = asked.caller.node.changes
@@ -241,8 +263,12 @@ async def _joined(
     # Their membership may have been renewed by a change of name: what counts is when they came to be in the room.
     new = since is None or (membership.pos > since and await _came_after(asked, room, since))
     start = None if new else since
-    seen = await history.sight(asked.caller.node, room, asked.caller.user_id) if new else None
-    return await joined.section(asked, room, start, seen=seen, ephemeral=told, account_data=mine, joined=True)
+    seen = sights.get(room_nid)
+    if new and seen is None:
+        seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
+    return await joined.begin(
+        asked, room, start, seen=seen if new else None, ephemeral=told, account_data=mine, joined=True
+    )
 
 
 async def _came_after(asked: Asked, room: state.Room, since: int) -> bool:
@@ -250,7 +276,7 @@ async def _came_after(asked: Asked, room: state.Room, since: int) -> bool:
     return seen.membership_at(since) != "join"
 
 
-async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[int, Sequence[bytes]]) -> bytes | None:
+async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[int, Sequence[bytes]]) -> Draft | bytes:
     """A room that the user left, or was removed from: up to that event, and as far as they may see."""
     node = asked.caller.node
     mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(membership.room_nid, ()))
@@ -270,7 +296,7 @@ async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[in
     since = asked.since
     if since is not None and seen.membership_at(since) != "join":
         since = None if asked.full_state else max(since, membership.pos - 1)
-    return await joined.section(until, room, since, seen=seen, ephemeral=(), account_data=mine, joined=False)
+    return await joined.begin(until, room, since, seen=seen, ephemeral=(), account_data=mine, joined=False)
 
 
 def _of_room(part: EventFilter, room_id: str, entries: Sequence[bytes]) -> Sequence[bytes]:

@@ -7,7 +7,7 @@ spec: client-server-api/#get_matrixclientv3sync
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from homeserver.storage import state as stored_state
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
+    from homeserver.storage.events import StoredEvent
     from homeserver.storage.rooms import StoredMembership
     from homeserver.sync.filters import SyncFilter
 
@@ -90,17 +91,6 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
 
 
 # the state ----------------------------------------------------------------------------------
-
-
-async def state_bytes(asked: Asked, room: Room, since: int | None, timeline: Stretch) -> list[bytes]:
-    """The state events that a client needs beside the timeline."""
-    nids = await _state_nids(asked, room, since, timeline)
-    if not nids:
-        return []
-    rows = await asked.caller.node.read(events.by_nids, nids)
-    now = asked.server.clock.now_ms()
-    part = asked.chosen.state
-    return [history.show_stored(row, now) for row in rows if part.open or part.takes(row.type, row.sender)]
 
 
 async def _state_nids(asked: Asked, room: Room, since: int | None, timeline: Stretch) -> set[int]:
@@ -206,7 +196,43 @@ def heroes(room: Room, reader: str) -> list[str]:
 # the whole ----------------------------------------------------------------------------------
 
 
-async def section(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A room of an answer, before what it needs from the database is there: that is read for all rooms together.
+
+    ``nids`` are the row ids of the state events beside the timeline. ``joined``: the user is in the room.
+    """
+
+    asked: Asked
+    room: Room
+    since: int | None
+    timeline: Stretch
+    nids: set[int]
+    ephemeral: Sequence[bytes]
+    account_data: Sequence[bytes]
+    joined: bool
+
+    @property
+    def first(self) -> bool:
+        """Whether the client is told everything about the room."""
+        return self.since is None or self.asked.full_state
+
+    @property
+    def own(self) -> list[str]:
+        """Events of the user of which memory does not tell under which transaction id they were sent."""
+        user_id = self.asked.caller.user_id
+        return [event.event_id for event in self.timeline.events if event.sender == user_id and event.echo is None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the rooms of an answer need from the database: state events by row id, own transaction ids by event id."""
+
+    rows: Mapping[int, StoredEvent]
+    own: Mapping[str, str]
+
+
+async def begin(
     asked: Asked,
     room: Room,
     since: int | None,
@@ -215,38 +241,65 @@ async def section(
     ephemeral: Sequence[bytes],
     account_data: Sequence[bytes],
     joined: bool,
-) -> bytes | None:
-    """A room of the ``join`` or ``leave`` part; None when there is nothing to say.
+) -> Draft:
+    """Begin a room of the ``join`` or ``leave`` part.
 
     ``seen`` is given when not all events behind ``since`` can be taken as visible.
     """
     timeline = await stretch(asked, room, since, seen)
-    state_events = await state_bytes(asked, room, since, timeline)
-    first = since is None or asked.full_state
-    if not (first or timeline.events or timeline.limited or state_events or ephemeral or account_data):
+    nids = await _state_nids(asked, room, since, timeline)
+    return Draft(asked, room, since, timeline, nids, ephemeral, account_data, joined)
+
+
+async def load(caller: Caller, drafts: Sequence[Draft]) -> Loaded:
+    """Read what all these rooms need. No trip when they need nothing."""
+    nids = {nid for draft in drafts for nid in draft.nids}
+    rows = {row.event_nid: row for row in await caller.node.read(events.by_nids, nids)} if nids else {}
+    unknown = [event_id for draft in drafts for event_id in draft.own]
+    return Loaded(rows, await history.transactions_of(caller, unknown) if unknown else {})
+
+
+async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
+    """The encoded room; None when there is nothing to say."""
+    asked, timeline = draft.asked, draft.timeline
+    now, part = asked.server.clock.now_ms(), asked.chosen.state
+    state_events = [
+        history.show_stored(row, now)
+        for row in map(loaded.rows.get, draft.nids)
+        if row is not None and (part.open or part.takes(row.type, row.sender))
+    ]
+    if not (
+        draft.first or timeline.events or timeline.limited or state_events or draft.ephemeral or draft.account_data
+    ):
         return None
-    own = await _own_transactions(asked.caller, timeline.events)
-    now = asked.server.clock.now_ms()
-    shown = [history.show(event, now, transaction_id=own.get(event.event_id)) for event in timeline.events]
     parts = [
         b'{"timeline":{"events":[',
-        b",".join(shown),
+        b",".join([_shown(asked.caller, event, now, loaded.own) for event in timeline.events]),
         b'],"limited":true' if timeline.limited else b'],"limited":false',
         b',"prev_batch":"%s"}' % tokens.between(timeline.floor).encode(),
         b',"state_after":{"events":[' if asked.state_after else b',"state":{"events":[',
         b",".join(state_events),
         b"]}",
         b',"account_data":{"events":[',
-        b",".join(account_data),
+        b",".join(draft.account_data),
         b"]}",
     ]
-    if joined:
-        parts += await _joined_parts(asked, room, first, timeline, state_events, ephemeral)
+    if draft.joined:
+        parts += await _joined_parts(draft, bool(state_events))
     parts.append(b"}")
     return b"".join(parts)
 
 
-async def outsider_section(asked: Asked, membership: StoredMembership, account_data: Sequence[bytes]) -> bytes | None:
+def _shown(caller: Caller, event: Timed, now: int, own: Mapping[str, str]) -> bytes:
+    """An event of the timeline, with the transaction id under which the calling device sent it."""
+    if event.sender != caller.user_id:
+        return history.show(event, now)
+    if event.echo is None:
+        return history.show(event, now, transaction_id=own.get(event.event_id))
+    return history.show(event, now, transaction_id=event.echo[1] if event.echo[0] == caller.device_nid else None)
+
+
+async def outsider_section(asked: Asked, membership: StoredMembership, account_data: Sequence[bytes]) -> bytes:
     """A room of which the node has no replica, in the ``leave`` part: the event that ended the user's membership."""
     rows = await asked.caller.node.read(events.by_nids, [membership.event_nid])
     now = asked.server.clock.now_ms()
@@ -261,32 +314,16 @@ async def outsider_section(asked: Asked, membership: StoredMembership, account_d
     )
 
 
-async def _joined_parts(
-    asked: Asked, room: Room, first: bool, timeline: Stretch, state_events: Sequence[bytes], ephemeral: Sequence[bytes]
-) -> list[bytes]:
+async def _joined_parts(draft: Draft, has_state: bool) -> list[bytes]:
+    asked, timeline = draft.asked, draft.timeline
     caller = asked.caller
-    count = await unread.count(caller.node, room, caller.user_nid, caller.user_id, asked.upto)
+    count = await unread.count(caller.node, draft.room, caller.user_nid, caller.user_id, asked.upto)
     parts = [
         b',"ephemeral":{"events":[',
-        b",".join(ephemeral),
+        b",".join(draft.ephemeral),
         b']},"unread_notifications":{"notification_count":%d,"highlight_count":%d}' % count,
     ]
-    moved = timeline.limited or state_events or any(event.type == MEMBER for event in timeline.events)
-    if first or moved:
-        parts += [b',"summary":', await summary(asked, room)]
+    moved = timeline.limited or has_state or any(event.type == MEMBER for event in timeline.events)
+    if draft.first or moved:
+        parts += [b',"summary":', await summary(asked, draft.room)]
     return parts
-
-
-async def _own_transactions(caller: Caller, shown: Collection[Timed]) -> dict[str, str]:
-    """Transaction ids of what the calling device sent; a trip only for own events of which memory does not tell."""
-    own: dict[str, str] = {}
-    unknown = []
-    for event in shown:
-        if event.sender == caller.user_id:
-            if event.echo is None:
-                unknown.append(event.event_id)
-            elif event.echo[0] == caller.device_nid:
-                own[event.event_id] = event.echo[1]
-    if unknown:
-        own |= await history.transactions_of(caller, unknown)
-    return own
