@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from homeserver.e2ee import publication
-from homeserver.e2ee.shipping import KEY_HANDLERS
+from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import chores, housekeeping, replicas
-from homeserver.rooms.ephemeral import RECEIPT_HANDLERS
+from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from homeserver.context import Server
-    from homeserver.rooms.replicas import Handler
+    from homeserver.rooms.replicas import ParcelKind
 
     Work = Callable[[Server], Awaitable[object]]
 
-HANDLERS: Mapping[str, Handler] = {**replicas.ROOM_HANDLERS, **RECEIPT_HANDLERS, **KEY_HANDLERS}
+PARCELS: Mapping[str, ParcelKind] = {**replicas.ROOM_PARCELS, **RECEIPT_PARCELS, **KEY_PARCELS}
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -61,6 +61,6 @@ def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
     for source in server.nodes:
         for destination in server.nodes:
             if source is not destination:
-                yield replicas.ship(server, source, destination, HANDLERS)
+                yield replicas.ship(server, source, destination, PARCELS)
         yield publication.follow(server, source)
     yield chores.poke(server)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from config.residency import DataClass
 from homeserver.e2ee.publication import KEYS, apply_keys
 from homeserver.e2ee.to_device import TO_DEVICE, apply_messages
-from homeserver.rooms.replicas import Handler
+from homeserver.rooms.replicas import ParcelKind
 
-KEY_HANDLERS: Mapping[str, Handler] = {
-    KEYS: Handler(DataClass.KEYS, apply_keys),
-    TO_DEVICE: Handler(DataClass.MAILBOX, apply_messages),
+KEY_PARCELS: Mapping[str, ParcelKind] = {
+    KEYS: ParcelKind(DataClass.KEYS, apply_keys),
+    TO_DEVICE: ParcelKind(DataClass.MAILBOX, apply_messages),
 }

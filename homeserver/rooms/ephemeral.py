@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from homeserver.rooms import receipts, ticks, typing_notices
-from homeserver.rooms.receipts import READ, READ_PRIVATE, RECEIPT_HANDLERS
+from homeserver.rooms.receipts import READ, READ_PRIVATE, RECEIPT_PARCELS
 from homeserver.storage import receipts as stored
 from homeserver.storage.streams import Stream
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from homeserver.storage.receipts import Receipt
     from homeserver.storage.rooms import StoredMembership
 
-__all__ = ["RECEIPT_HANDLERS", "Part", "events", "now"]
+__all__ = ["RECEIPT_PARCELS", "Part", "events", "now"]
 
 ROOMS_AT_ONCE = 5000
 """Rooms in one statement."""

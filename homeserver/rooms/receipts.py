@@ -19,7 +19,7 @@ from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.residency import gate
 from homeserver.rooms import state
-from homeserver.rooms.replicas import Handler, caught_up
+from homeserver.rooms.replicas import ParcelKind, caught_up
 from homeserver.rooms.send import relation_of
 from homeserver.storage import account_data, events, outbox, streams, users
 from homeserver.storage import receipts as stored
@@ -246,4 +246,4 @@ async def _take(tx: Transaction, server: Server, node: Node, room: Room, receipt
     tx.after_commit(announce)
 
 
-RECEIPT_HANDLERS: Mapping[str, Handler] = {PARCEL: Handler(DataClass.RECEIPTS, _apply, fleeting=True)}
+RECEIPT_PARCELS: Mapping[str, ParcelKind] = {PARCEL: ParcelKind(DataClass.RECEIPTS, _apply, fleeting=True)}

@@ -43,7 +43,7 @@ CATCH_UP = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Handler:
+class ParcelKind:
     """How a kind of parcel is applied, as which class of data it travels, and whether it may be dropped.
 
     ``apply(server, source, destination, parcel, mark)`` calls ``mark(tx)`` in the destination's transaction; it returns
@@ -93,10 +93,10 @@ async def _only(tx: object, mark: Mark) -> None:
     mark(tx)  # type: ignore[arg-type]
 
 
-ROOM_HANDLERS: Mapping[str, Handler] = {
-    "room": Handler(DataClass.EVENTS, _apply_room),
-    "member": Handler(DataClass.EVENTS, _apply_member),
-    "event": Handler(DataClass.EVENTS, _apply_event),
+ROOM_PARCELS: Mapping[str, ParcelKind] = {
+    "room": ParcelKind(DataClass.EVENTS, _apply_room),
+    "member": ParcelKind(DataClass.EVENTS, _apply_member),
+    "event": ParcelKind(DataClass.EVENTS, _apply_event),
 }
 
 HISTORY_JOB = "copy history"
@@ -109,7 +109,7 @@ class Progress:
         self.reached: dict[str, int] = {}
 
 
-async def ship(server: Server, source: Node, destination: Node, handlers: Mapping[str, Handler]) -> None:
+async def ship(server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind]) -> None:
     """Ship parcels from ``source`` to ``destination`` until the server stops."""
     after: int | None = None
     while not server.wakeups.stopping:
@@ -117,7 +117,7 @@ async def ship(server: Server, source: Node, destination: Node, handlers: Mappin
             try:
                 if after is None:
                     after = await destination.read(outbox.applied, source.name)
-                reached, after = await _round(server, source, destination, handlers, after)
+                reached, after = await _round(server, source, destination, kinds, after)
             except NodeUnavailable:
                 reached, after = False, None
                 await server.clock.sleep(RETRY_AFTER)
@@ -130,7 +130,7 @@ async def ship(server: Server, source: Node, destination: Node, handlers: Mappin
 
 
 async def _round(
-    server: Server, source: Node, destination: Node, handlers: Mapping[str, Handler], after: int
+    server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind], after: int
 ) -> tuple[bool, int]:
     """Ship what waits now; True when nothing is left, and the position reached."""
     await source.start()
@@ -139,16 +139,16 @@ async def _round(
     under_way: list[asyncio.Future[None]] = []
     kind = None
     for parcel in parcels:
-        handler = handlers[parcel.kind]
+        how = kinds[parcel.kind]
         if parcel.kind != kind:
             await asyncio.gather(*under_way)
             under_way, kind = [], parcel.kind
-        verdict = server.policy.now.may(handler.data_class, source.jurisdiction, destination.jurisdiction)
+        verdict = server.policy.now.may(how.data_class, source.jurisdiction, destination.jurisdiction)
         if verdict.allowed:
-            done = await handler.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))
+            done = await how.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))
             if done is not None:
                 under_way.append(done)
-        elif not handler.fleeting:
+        elif not how.fleeting:
             await asyncio.gather(*under_way)
             log.warning("held back by the policy", node=source.name, destination=destination.name, kind=parcel.kind)
             await server.clock.sleep(RETRY_AFTER)
