@@ -15,8 +15,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from homeserver.jobs import PARCELS
 from homeserver.rooms import replicas, state
-from homeserver.rooms.ephemeral import RECEIPT_HANDLERS
 from homeserver.rooms.state import Room, Rooms
 from homeserver.storage import events as stored
 from homeserver.storage import rooms as stored_rooms
@@ -25,7 +25,6 @@ from tests.deployment import FLOWING, Answer, Deploy, Deployment, User
 from tests.support import finish
 
 CLIENT = "/_matrix/client/v3"
-HANDLERS = {**replicas.ROOM_HANDLERS, **RECEIPT_HANDLERS}
 
 
 def ciphertext(text: str, relates_to: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -61,7 +60,7 @@ class Play:
         for source in nodes:
             for destination in nodes:
                 if source is not destination:
-                    shipping = replicas.ship(self.server, source, destination, HANDLERS)
+                    shipping = replicas.ship(self.server, source, destination, PARCELS)
                     self._shipping.append(asyncio.create_task(shipping))
 
     async def end(self) -> None:
