@@ -150,7 +150,7 @@ async def test_logging_in_with_a_known_device_ends_its_old_session(deployment: D
     assert (await whoami(deployment, alice.token)).errcode == "M_UNKNOWN_TOKEN"
     again = User(deployment, alice.user_id, alice.device_id, answer.json["access_token"])
     devices = (await again.asks("GET", "/_matrix/client/v3/devices")).json["devices"]
-    assert devices == [{"device_id": alice.device_id, "display_name": "alice's phone"}]
+    assert [(device["device_id"], device["display_name"]) for device in devices] == [(alice.device_id, "alice's phone")]
 
 
 @aio
