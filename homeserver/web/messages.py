@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 T = TypeVar("T")
+DEEPEST = 200
+"""How many arrays and objects of a request may be in one another: what is nested deeper could not be encoded again
+with what stands around it in an answer (254)."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
@@ -221,6 +224,8 @@ class Request:
                 raise NotJson("The request body is not valid JSON") from None
             if not isinstance(value, dict):
                 raise BadJson("The request body must be a JSON object")
+            if self.body.count(b"{") + self.body.count(b"[") > DEEPEST and _is_deep(value):
+                raise BadJson(f"The request body may be nested at most {DEEPEST} levels deep")
             self._json = value
         return self._json
 
@@ -238,6 +243,20 @@ class Request:
         if "access_token=" in self.query_text:
             return self.query.get("access_token") or None
         return None
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            part
+            for whole in level
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 Body = bytes | Sequence[bytes] | AsyncIterator[bytes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from homeserver.protocol.errors import (
 from homeserver.web.heads import Heads
 from homeserver.web.incoming import Incoming
 from homeserver.web.messages import (
+    DEEPEST,
     Query,
     Request,
     Response,
@@ -117,6 +119,18 @@ async def test_a_bomb_of_brackets_is_not_json() -> None:
                 (await arrived(opening * depth)).json()
         with pytest.raises(NotJson):
             (await arrived(b'{"a":' + b"[" * depth + b"]" * depth + b"}")).json()
+
+
+@aio
+async def test_how_deep_a_body_may_be() -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        depth = DEEPEST - 1  # the body itself is one more
+        assert orjson.dumps((await arrived(b'{"a":' + opening * depth + b"1" + closing * depth + b"}")).json())
+        for depth in (DEEPEST, 1000):
+            with pytest.raises(BadJson):
+                (await arrived(b'{"a":' + opening * depth + b"1" + closing * depth + b"}")).json()
+    wide = b'{"a":[' + b"[{}]," * 1000 + b"1]}"
+    assert len((await arrived(wide)).json()["a"]) == 1001
 
 
 @aio
