@@ -113,6 +113,8 @@ async def require(
     elif session.parameters != parameters:
         raise Forbidden("The parameters of the request changed during its authentication")
     stage = auth.get("type")
+    if stage is not None and not isinstance(stage, str):
+        raise BadJson("auth.type must be a string")
     if stage is not None and stage not in session.completed:
         await _attempt(server, session_id, session, flows, stage, auth)
     if not any(set(flow) <= session.completed.keys() for flow in flows):
@@ -167,11 +169,9 @@ def _challenge(session_id: str, session: _Session, flows: Sequence[Flow]) -> dic
 
 
 async def _attempt(
-    server: Server, session_id: str, session: _Session, flows: Sequence[Flow], stage: object, auth: Mapping[str, Any]
+    server: Server, session_id: str, session: _Session, flows: Sequence[Flow], stage: str, auth: Mapping[str, Any]
 ) -> None:
     """Try a stage; a failure is part of the answer that asks again."""
-    if not isinstance(stage, str):
-        raise BadJson("auth.type must be a string")
     if not any(stage in flow for flow in flows):
         failure: Refusal = Forbidden("This kind of authentication is not offered here")
         raise Unauthenticated(_challenge(session_id, session, flows), failure)

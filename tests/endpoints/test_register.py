@@ -138,6 +138,8 @@ async def test_available_asks_for_a_name(deployment: Deployment) -> None:
         ({"password": "short", "auth": DUMMY}, 400, "M_WEAK_PASSWORD"),
         ({"auth": "dummy"}, 400, "M_BAD_JSON"),
         ({"auth": {"type": 1}}, 400, "M_BAD_JSON"),
+        ({"auth": {"type": ["m.login.dummy"]}}, 400, "M_BAD_JSON"),
+        ({"auth": {"type": {}}}, 400, "M_BAD_JSON"),
         ({"auth": {"type": "m.login.dummy", "session": 5}}, 400, "M_BAD_JSON"),
         ({"auth": DUMMY, "device_id": ""}, 400, "M_INVALID_PARAM"),
         ({"auth": DUMMY, "initial_device_display_name": "x" * 257}, 400, "M_INVALID_PARAM"),
