@@ -24,4 +24,4 @@ async def health(server: Server, request: Request) -> dict[str, Any]:
 @route("GET", "/metrics", auth=Auth.NONE, limit=Limit.NONE)
 async def metrics(server: Server, request: Request) -> Response:
     """The numbers of this server in the format of Prometheus."""
-    return Response(200, await server.telemetry.answer(), [("Content-Type", CONTENT_TYPE)])
+    return Response(200, await server.telemetry.answer(), content_type=CONTENT_TYPE)
