@@ -23,6 +23,7 @@ from homeserver.protocol.errors import (
     Unknown,
 )
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
+from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
 from homeserver.rooms import state
@@ -140,15 +141,24 @@ async def _change(
 
 async def join(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
     """Join a room. Who is in it already stays so. Raises Forbidden, FlowDenied, NotFound, NodeUnavailable."""
-    node, room = await nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) == "join":
         return
     await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
     content = await own_content(caller.node, caller.user_nid, "join")
-    authoriser = await _authoriser(server, node, room, caller)
-    if authoriser is not None:
-        content["join_authorised_via_users_server"] = authoriser
+    content = await vouched_for(server, caller, room_id, content)
     await _change(server, caller, room_id, caller.user_id, content, reason)
+
+
+async def vouched_for(server: Server, caller: Caller, room_id: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of the caller's join, with who vouches for it where somebody has to; whatever it said about that.
+
+    The server signs all events of its users, and with them what they say there. Raises what `_authoriser` raises.
+    """
+    node, room = await nearest(server, caller.node, room_id)
+    said = {key: value for key, value in content.items() if key != AUTHORISED_VIA}
+    authoriser = await _authoriser(server, node, room, caller)
+    return said if authoriser is None else {**said, AUTHORISED_VIA: authoriser}
 
 
 async def _authoriser(server: Server, node: Node, room: Room, caller: Caller) -> str | None:

@@ -70,6 +70,8 @@ async def set_state(
         raise InvalidParam("A room has its m.room.create event already")
     if kind == MEMBER:
         await _check_member(server, caller, room_id, state_key, content)
+        if (content["membership"], state_key) == ("join", caller.user_id):
+            content = await membership.vouched_for(server, caller, room_id, content)
     elif kind == "m.room.canonical_alias":
         await aliases.check_canonical(server, room_id, content)
     draft = Draft(kind, caller.user_id, content, state_key)
