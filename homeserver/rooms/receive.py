@@ -17,10 +17,12 @@ from homeserver.protocol import auth_rules, resolution
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.rooms import effects, state, transactions
+from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import commit, submit
 from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
 from homeserver.rooms.state import Entry, Rooms, Snapshot
-from homeserver.rooms.steps import GroupStep, Step
+from homeserver.rooms.steps import GroupStep, MemberChange, Step
+from homeserver.rooms.stripped import stripped_keys, stripped_state
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state
 from homeserver.storage.events import Verdict
@@ -119,6 +121,8 @@ async def _prepare(server: Server, node: Node, room: Room, event: Event) -> _Fou
     keys = [CREATE, POWER_LEVELS, *auth_rules.auth_types_for(room.rules, event)]
     if event.state_key is not None:
         keys.append((event.type, event.state_key))
+    if event.type == MEMBER:
+        keys += stripped_keys(head, event.sender)
     while missing := [*state.lacking(before, keys), *state.lacking(head, keys)]:
         await state.load_entries(node, room, missing)
     tips = {tip: group for tip, group in head.tips.items() if tip not in event.prev_events}
@@ -302,12 +306,21 @@ def _take_effect(room: Room, step: Step, found: _Found, groups: list[GroupStep])
         depth=max(head.depth, event.depth),
         group=_current_group(head, step.changes, current, groups) if found.tips else step.group,
     )
-    step.members, step.nodes = done.members, done.nodes
+    step.members, step.nodes = [_with_preview(member, event, step.after) for member in done.members], done.nodes
     if found.target is not None:
         try:
             step.redacted = redacted(room, event, found.target)
         except Forbidden:
             step.redacted = None  # the event stands, and so does its target
+
+
+def _with_preview(member: MemberChange, event: Event, after: Snapshot) -> MemberChange:
+    """A change of membership, with what a resident who is invited or knocks by ``event`` may see of the room."""
+    if member.membership not in OUTSIDE or member.entry is None or member.entry.event_id != event.event_id:
+        return member
+    if state.lacking(after, stripped_keys(after, event.sender)):
+        return member  # a branch brought other names along: what an earlier invitation showed has to do
+    return replace(member, stripped=stripped_state(after, event))
 
 
 def _root(whole: Map[StateKey, Entry], groups: list[GroupStep]) -> Group:
