@@ -33,7 +33,7 @@ async def messages(server: Server, request: Request) -> Response:
     chosen = filters.of_events(query.get("filter"))
     room, seen = await history.reader(server, caller, request.args["roomId"])
     since, to = query.get("from"), query.get("to")
-    edge = caller.node.position if backwards else -(2**60)
+    edge = caller.node.position if backwards else history.BEGINNING
     start = edge if since is None else tokens.parse(since).position
     page = await history.page(
         caller.node,
@@ -51,7 +51,7 @@ async def messages(server: Server, request: Request) -> Response:
         parts.append(b',"end":"%s"' % tokens.between(page.end).encode())
     if chosen is not None and chosen.lazy_members:
         senders = {event.sender for event in page.events}
-        parts += [b',"state":', await history.members_shown(server, caller, room, senders)]
+        parts += [b',"state":', await history.members_shown(server, caller, room, seen, senders)]
     return spliced(*parts, b"}")
 
 

@@ -8,7 +8,8 @@ spec: client-server-api/#room-history-visibility
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,7 +20,7 @@ from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import HISTORY_VISIBILITY, MEMBER
 from homeserver.rooms import state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
-from homeserver.storage import client_transactions, events
+from homeserver.storage import client_transactions, events, rooms
 from homeserver.storage import state as stored_state
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
+
+
+BEGINNING = -(10**17)
+"""A position before every event. It has as many digits as a token may have."""
+
+OUTSIDE = ("invite", "knock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class Sight:
         later = bool(self.joins) and self.joins[-1] >= event.pos
         if access.allows(visibility, membership, joined_later=later):
             return True
+        if membership in OUTSIDE and (event.type, event.state_key) == (MEMBER, self.user_id):
+            return True  # what became of their invitation or knock
         return event.state_key is not None and access.may_see(
             _Shown(event), self.user_id, visibility=visibility, membership=membership, joined_later=later
         )
@@ -56,6 +65,20 @@ class Sight:
         """The user's membership once the event at ``pos`` has happened."""
         index = bisect_right(self.memberships, pos, key=_position)
         return self.memberships[index - 1][1] if index else "leave"
+
+    def looks_back_to(self, pos: int) -> bool:
+        """Whether the user may see the room as it was once the event at ``pos`` had happened."""
+        visibility = _value_before(self.visibilities, pos + 1, "shared")
+        later = bool(self.joins) and self.joins[-1] > pos
+        return access.allows(visibility, self.membership_at(pos), joined_later=later)
+
+    @property
+    def left_at(self) -> int | None:
+        """The position at which the user's last stay in the room ended; None while it lasts, or if there was none."""
+        if self.last[1] == "join":
+            return None
+        ends = [pos for (_, before), (pos, _) in pairwise(self.memberships) if before == "join"]
+        return ends[-1] if ends else None
 
     @property
     def last(self) -> tuple[int, str]:
@@ -98,10 +121,13 @@ async def _sights(tx: Transaction, room_nids: Sequence[int], user_id: str) -> di
     memberships: dict[int, list[tuple[int, str]]] = {room_nid: [] for room_nid in room_nids}
     visibilities: dict[int, list[tuple[int, str]]] = {room_nid: [] for room_nid in room_nids}
     for room_nid, pos, client in await events.of_state_key(tx, room_nids, MEMBER, user_id):
-        memberships[room_nid].append((pos, membership_in(client)))
+        if pos is not None:
+            memberships[room_nid].append((pos, membership_in(client)))
     for room_nid, pos, client in await events.of_state_key(tx, room_nids, *HISTORY_VISIBILITY):
         value = orjson.loads(client + b"}")["content"].get("history_visibility")
-        visibilities[room_nid].append((pos, value if isinstance(value, str) else "shared"))
+        # One outside the timeline came with the state of a replica, and is older than all that the timeline has yet.
+        since = BEGINNING if pos is None else pos
+        visibilities[room_nid].append((since, value if isinstance(value, str) else "shared"))
     return {
         room_nid: Sight(user_id, found, visibilities[room_nid], [pos for pos, value in found if value == "join"])
         for room_nid, found in memberships.items()
@@ -111,12 +137,15 @@ async def _sights(tx: Transaction, room_nids: Sequence[int], user_id: str) -> di
 async def reader(server: Server, caller: Caller, room_id: str) -> tuple[Room, Sight]:
     """The room as the caller's own node has it, and what they may see of it.
 
-    A room of which their node has no replica can be read by nobody there. Raises Forbidden.
+    A room of which their node has no replica can be read by nobody there, and one that they forgot not by them. Raises
+    Forbidden. spec: client-server-api/#post_matrixclientv3roomsroomidforget
     """
     room = await state.find(caller.node, room_id)
     if room is None:
         raise Forbidden("You are not in that room")
     seen = await sight(caller.node, room, caller.user_id)
+    if seen.left_at is not None and await caller.node.read(rooms.has_forgotten, caller.user_nid, room.nid):
+        seen = replace(seen, memberships=(), joins=())
     if not any(value == "join" for _, value in seen.memberships) and not _world_readable(seen):
         raise Forbidden("You are not in that room")
     return room, seen
@@ -140,7 +169,7 @@ async def state_rows(node: Node, room: Room, seen: Sight) -> list[StoredEvent]:
     if what is StateAccess.CURRENT:
         nids = {entry.nid for entry in room.now.state.values() if entry.nid is not None}
         return await node.read(events.by_nids, nids)
-    at = await node.read(stored_state.at, room.nid, seen.last[0])
+    at = await node.read(stored_state.at, room.nid, _leaving(seen))
     return await node.read(events.by_nids, set(at.values()))
 
 
@@ -153,7 +182,7 @@ async def state_entry(node: Node, room: Room, seen: Sight, key: StateKey) -> Sto
         entry = room.now.state.get(key)
         nid = None if entry is None else entry.nid
     else:
-        nid = await node.read(stored_state.key_at, room.nid, *key, seen.last[0])
+        nid = await node.read(stored_state.key_at, room.nid, *key, _leaving(seen))
     found = [] if nid is None else await node.read(events.by_nids, [nid])
     if not found:
         raise NotFound("There is no such event in the state of the room")
@@ -161,7 +190,9 @@ async def state_entry(node: Node, room: Room, seen: Sight, key: StateKey) -> Sto
 
 
 async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> list[StoredEvent]:
-    """The member events of a room that somebody may read; ``at`` a token, as they were then. Raises Forbidden."""
+    """The member events of a room that somebody may read; ``at`` a token, as they were then, or else at the next
+    moment that this user may see. Raises Forbidden.
+    """
     what = state_access(room, seen)
     if what is StateAccess.NONE:
         raise Forbidden("You may not read the members of that room")
@@ -170,9 +201,15 @@ async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> li
         return await node.read(events.by_nids, nids)
     position = node.position if at is None else tokens.parse(at).position
     if what is StateAccess.AT_LEAVING:
-        position = min(position, seen.last[0])
+        position = min(position, _leaving(seen))
+    if not seen.looks_back_to(position):
+        position = next((joined for joined in seen.joins if joined > position), position)
     then = await node.read(stored_state.at, room.nid, position)
     return await node.read(events.by_nids, {nid for (kind, _), nid in then.items() if kind == MEMBER})
+
+
+def _leaving(seen: Sight) -> int:
+    return seen.last[0] if seen.left_at is None else seen.left_at
 
 
 def membership_passes(row: StoredEvent, wanted: str | None, unwanted: str | None) -> bool:
@@ -189,11 +226,15 @@ async def find(node: Node, room: Room, seen: Sight, event_id: str) -> Timed:
     raise NotFound("There is no such event, or you may not see it")
 
 
-async def members_shown(server: Server, caller: Caller, room: Room, user_ids: Collection[str]) -> bytes:
-    """The member events of some users, as a JSON array."""
-    found = (room.now.state.get((MEMBER, user_id)) for user_id in user_ids)
-    rows = await caller.node.read(events.by_nids, {e.nid for e in found if e is not None and e.nid is not None})
-    return _array_of(server, room, rows)
+async def members_shown(server: Server, caller: Caller, room: Room, seen: Sight, user_ids: Collection[str]) -> bytes:
+    """The member events of some users, as a JSON array; for who has left, as they were then."""
+    if seen.left_at is None:
+        found = (room.now.state.get((MEMBER, user_id)) for user_id in user_ids)
+        nids = {entry.nid for entry in found if entry is not None and entry.nid is not None}
+    else:
+        then = await caller.node.read(stored_state.at, room.nid, seen.left_at)
+        nids = {then[MEMBER, user_id] for user_id in user_ids if (MEMBER, user_id) in then}
+    return _array_of(server, room, await caller.node.read(events.by_nids, nids))
 
 
 async def state_at(server: Server, caller: Caller, room: Room, pos: int, senders: Collection[str] | None) -> bytes:
@@ -302,6 +343,8 @@ async def page(
     """
     chosen: list[Timed] = []
     at, scanned = start, 0
+    if limit == 0:
+        return Page(chosen, start, start)
     while scanned < SCANNED:
         count = min(max(limit - len(chosen), 20), SCANNED - scanned)
         if backwards:
@@ -317,5 +360,11 @@ async def page(
                 if len(chosen) == limit:
                     return Page(chosen, start, at)
         if len(rows) < count:
-            return Page(chosen, start, None)
+            complete = not backwards or to is not None or await _is_whole(node, room)
+            return Page(chosen, start, None if complete else at)
     return Page(chosen, start, at)
+
+
+async def _is_whole(node: Node, room: Room) -> bool:
+    """Whether no older history has yet to be copied to the node."""
+    return (await node.read(rooms.by_nid, room.nid)).history_before is None

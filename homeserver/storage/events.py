@@ -155,14 +155,17 @@ async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEv
 
 async def of_state_key(
     tx: Transaction, room_nids: Sequence[int], kind: str, state_key: str
-) -> list[tuple[int, int, bytes]]:
-    """All accepted events of timelines with a type and state key, oldest first: (room_nid, pos, client)."""
-    found: list[tuple[int, int, bytes]] = []
+) -> list[tuple[int, int | None, bytes]]:
+    """All accepted events of rooms with a type and state key, oldest first: (room_nid, pos, client).
+
+    Those without a place in the timeline come before the others.
+    """
+    found: list[tuple[int, int | None, bytes]] = []
     for start in range(0, len(room_nids), 500):
         part = room_nids[start : start + 500]
         rows = await tx.all(
             f"SELECT room_nid, pos, client FROM events WHERE room_nid IN ({_marks(part)}) AND type = ?"
-            " AND state_key = ? AND pos IS NOT NULL AND verdict = 0 ORDER BY pos",
+            " AND state_key = ? AND verdict = 0 ORDER BY CASE WHEN pos IS NULL THEN 0 ELSE 1 END, pos, depth",
             *part,
             kind,
             state_key,

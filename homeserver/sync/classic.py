@@ -9,7 +9,7 @@ spec: client-server-api/#get_matrixclientv3sync
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -198,7 +198,9 @@ async def _rooms(
     strangers: list[StoredMembership] = []
     drafts: list[tuple[list[bytes], Draft]] = []
     for membership in mine:
-        if membership.membership == "join":
+        if membership.membership == "join" or (
+            since is not None and membership.pos > asked.upto and await _was_in(asked, membership)
+        ):
             draft = await _joined(asked, membership, told.get(membership.room_nid, ()), own_data, sights)
             if draft is not None:
                 drafts.append((answer.join, draft))
@@ -260,42 +262,47 @@ async def _joined(
     room = await state.find(asked.caller.node, membership.room_id)
     if room is None:
         return None
-    # Their membership may have been renewed by a change of name: what counts is when they came to be in the room.
-    new = since is None or (membership.pos > since and await _came_after(asked, room, since))
-    start = None if new else since
     seen = sights.get(room_nid)
-    if new and seen is None:
+    if seen is None and (since is None or membership.pos > since):
         seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
-    return await joined.begin(
-        asked, room, start, seen=seen if new else None, ephemeral=told, account_data=mine, joined=True
-    )
+    if seen is not None and membership.pos > asked.upto and seen.membership_at(asked.upto) != "join":
+        return None  # they came while this answer was made: the next one tells
+    # Their membership may have been renewed by a change of name: what counts is when they came to be in the room. And
+    # they may have been away in between.
+    start = None if since is None or (seen is not None and seen.membership_at(since) != "join") else since
+    return await joined.begin(asked, room, start, seen=seen, ephemeral=told, account_data=mine, joined=True)
 
 
-async def _came_after(asked: Asked, room: state.Room, since: int) -> bool:
+async def _was_in(asked: Asked, membership: StoredMembership) -> bool:
+    """Whether the user was in a room at the position up to which the answer tells, though they are not now."""
+    room = await state.find(asked.caller.node, membership.room_id)
+    if room is None:
+        return False
     seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
-    return seen.membership_at(since) != "join"
+    return seen.membership_at(asked.upto) == "join"
 
 
 async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[int, Sequence[bytes]]) -> Draft | bytes:
-    """A room that the user left, or was removed from: up to that event, and as far as they may see."""
+    """A room that the user left, or was removed from: up to that event, and as far as they may see.
+
+    Of what has become of their membership outside the room (a declined invitation, a ban after they had left) they
+    are told by that event alone.
+    """
     node = asked.caller.node
     mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(membership.room_nid, ()))
-    until = Asked(
-        asked.server,
-        asked.caller,
-        asked.since,
-        min(asked.upto, membership.pos),
-        asked.chosen,
-        asked.full_state,
-        asked.state_after,
-    )
     room = await state.find(node, membership.room_id)
-    if room is None:
-        return await joined.outsider_section(until, membership, mine)
-    seen = await history.sight(node, room, asked.caller.user_id)
+    seen = None if room is None else await history.sight(node, room, asked.caller.user_id)
+    left_at = None if seen is None else seen.left_at
     since = asked.since
-    if since is not None and seen.membership_at(since) != "join":
-        since = None if asked.full_state else max(since, membership.pos - 1)
+    if room is None or seen is None or left_at is None:
+        return await joined.outsider_section(asked, membership, mine)
+    if since is not None and since >= left_at and not asked.full_state:
+        return await joined.outsider_section(asked, membership, mine)
+    until = replace(asked, upto=min(asked.upto, left_at))
+    if asked.full_state:
+        since = None
+    elif since is not None and seen.membership_at(since) != "join":
+        since = left_at - 1
     return await joined.begin(until, room, since, seen=seen, ephemeral=(), account_data=mine, joined=False)
 
 
