@@ -329,6 +329,10 @@ class SqliteEngine:
         async with self._line:
             for _ in range(self._readers):
                 await self._seats.acquire()
+            # The writer last and alone: only who is alone can take the write-ahead log into the file and away.
+            ending = [connection.retire() for connection in self._open if connection is not self._writer]
+            while ending := [future for future in {*ending, *self._closing} if not future.done()]:
+                await asyncio.wait(ending)
             self._retire()
             for _ in range(self._readers):
                 self._seats.release()
@@ -479,12 +483,24 @@ class SqliteEngine:
     async def _make(self, *more: str, create: bool = False) -> _Connection:
         pragmas = (*PRAGMAS, f"cache_size = -{max(1, self._cache // 1024)}", *more)
         connection = _Connection(lambda: self._open_file(pragmas, create))
+        opening = asyncio.ensure_future(connection.connect())
         try:
-            await connection.connect()
+            await asyncio.shield(opening)
         except (sqlite3.Error, OSError, _Lost) as fault:
             raise Unreachable(f"{self._path}: {fault}") from fault
+        except asyncio.CancelledError:  # the file is open in a moment, and must not stay so
+            closing = asyncio.ensure_future(self._discard(connection, opening))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
         self._open.add(connection)
         return connection
+
+    @staticmethod
+    async def _discard(connection: _Connection, opening: asyncio.Future[None]) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError, _Lost):
+            await opening
+            await connection.retire()
 
     def _open_file(self, pragmas: Sequence[str], create: bool) -> sqlite3.Connection:
         """In a thread: open the file with all settings made."""

@@ -60,6 +60,11 @@ class Product(Deployment):
         return self.folder / "residency.toml"
 
     @property
+    def serving(self) -> bool:
+        """Whether there is a server that has not been waited for."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process that serves."""
         assert self._process
