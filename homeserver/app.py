@@ -390,6 +390,8 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
             listening.reload_certificates()
         except Exception as error:
             log.error("a certificate was not reloaded; the one before stays in use", reason=_reason(error))
+        else:
+            log.info("certificates in use")
 
 
 def reload_policy(server: Server) -> None:
