@@ -11,6 +11,9 @@ from typing import Any, Final, Protocol
 StateKey = tuple[str, str]
 """``(type, state_key)``: the place of a state event in a room's state."""
 
+StateIds = Mapping[StateKey, str]
+"""A state of a room, as event ids."""
+
 CREATE: Final[StateKey] = ("m.room.create", "")
 POWER_LEVELS: Final[StateKey] = ("m.room.power_levels", "")
 JOIN_RULES: Final[StateKey] = ("m.room.join_rules", "")
@@ -55,6 +58,10 @@ class EventView(EventCore, Protocol):
     @property
     def auth_events(self) -> Sequence[str]:
         """Event ids."""
+
+    @property
+    def depth(self) -> int:
+        """One more than the greatest depth of ``prev_events``, as claimed."""
 
     @property
     def redacts(self) -> str | None:

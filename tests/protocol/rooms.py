@@ -27,6 +27,7 @@ class Sent:
     origin_server_ts: int = 0
     prev_events: Sequence[str] = ()
     auth_events: Sequence[str] = ()
+    depth: int = 1
     redacts: str | None = None
 
 

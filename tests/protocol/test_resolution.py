@@ -9,7 +9,7 @@ import pytest
 
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.resolution import Missing, resolve
-from homeserver.protocol.versions import VERSIONS, RoomRules, StateResolution
+from homeserver.protocol.versions import VERSIONS
 from tests.protocol import vectors
 from tests.protocol.plain_resolution import Plain
 from tests.protocol.rooms import ALICE, BOB, Branch, Room, Sent
@@ -44,16 +44,6 @@ def test_one_state_is_its_own_resolution_and_needs_no_events() -> None:
     resolved = resolve(VERSIONS["11"], [state], {})
     assert resolved == state
     assert resolved is not state
-
-
-def test_the_algorithm_of_the_first_room_version_is_refused() -> None:
-    class First(RoomRules):
-        state_resolution = StateResolution.V1
-
-    first = object.__new__(First)
-    object.__setattr__(first, "version", "1")
-    with pytest.raises(ValueError, match="room version 1"):
-        resolve(first, [{}], {})
 
 
 # -- a large room
