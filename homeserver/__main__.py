@@ -26,7 +26,7 @@ from config.problems import Faults
 from homeserver import commands
 from homeserver.protocol.signing import SigningKey, write_keys
 from homeserver.runtime import memory
-from homeserver.runtime.capture import capture
+from homeserver.runtime.capture import capture, capture_in
 from homeserver.runtime.telemetry import set_up_logging
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     capture()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    capture_in(loop)
     reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
     installReactor(reactor)  # type: ignore[no-untyped-call]
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import sys
+import traceback
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TextIO, TypeVar
@@ -133,6 +134,36 @@ def _redact_line(_: Any, __: str, event: EventDict) -> EventDict:
     }
 
 
+_SPEAKERS: Final = ("homeserver", "federation", "config", "sqlite3", "psycopg", "OpenSSL", "twisted")
+"""Packages whose exceptions do not quote what they were given."""
+
+
+def _says(fault: BaseException) -> str:
+    """An exception without what it may quote: ``KeyError`` and its like show the value that they met."""
+    kind = type(fault)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(fault, OSError):
+        file = f": {fault.filename}" if isinstance(fault.filename, str) else ""
+        return f"{name}: {fault.strerror or fault.errno}{file}"
+    if kind.__module__.partition(".")[0] in _SPEAKERS and (text := str(fault)):
+        return f"{name}: {text}"
+    return name
+
+
+def _traced(exc_info: Any) -> str:
+    """A stack trace: lines of the program, and what `_says` says of the exception and of those that led to it."""
+    parts: list[str] = []
+    fault: BaseException | None = exc_info[1]
+    met: set[int] = set()
+    while fault is not None and id(fault) not in met:
+        met.add(id(fault))
+        trace = "".join(traceback.format_tb(fault.__traceback__))
+        within = "".join(f"\nwithin it {_says(inner)}" for inner in getattr(fault, "exceptions", ()))
+        parts.append(f"Traceback (most recent call last):\n{trace}{_says(fault)}{within}")
+        fault = fault.__cause__ or (None if fault.__suppress_context__ else fault.__context__)
+    return "\n\nwhich came from\n\n".join(parts)
+
+
 class _Line:
     """Where structlog puts a finished line."""
 
@@ -166,7 +197,7 @@ def set_up_logging(level: str = "info", form: str = "text", stream: TextIO | Non
         structlog.processors.add_log_level,
         _add_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(_traced),
         _redact_line,
     ]
     last: Processor = (

@@ -201,4 +201,4 @@ def run_callbacks(callbacks: Sequence[Callable[[], object]]) -> None:
         try:
             callback()
         except Exception:
-            log.exception("after_commit failed", callback=repr(callback))
+            log.exception("after_commit failed", callback=getattr(callback, "__qualname__", type(callback).__name__))
