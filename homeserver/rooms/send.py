@@ -330,6 +330,12 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
     home = await server.nodes.of_room(room_id)
     if home is None:
         raise NotFound("There is no such room")
+    if home is not own:
+        earlier = await _ordered_by(own, draft.txn_key)
+        if earlier is not None:
+            return own, earlier
+        if not home.engine.health().up and await _was_sent_there(own, draft.txn_key):
+            raise NodeUnavailable(home.name)  # it may have been ordered there
     if home is not own and home.engine.health().up:
         try:
             return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
@@ -338,6 +344,19 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
         except NodeUnavailable:
             pass
     return own, await order(server, own, room_id, draft)
+
+
+async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:
+    """The event that a request made on a node before, also if it is waiting for its commit there."""
+    if txn_key is None:
+        return None
+    earlier = node.memory(_UnderWay).events.get(txn_key)
+    return await transactions.event_of(node, txn_key) if earlier is None else await asyncio.shield(earlier)
+
+
+async def _was_sent_there(own: Node, txn_key: bytes | None) -> bool:
+    """Whether an earlier request with this key left the sender's node for the one that orders the room."""
+    return txn_key is not None and await own.read(client_transactions.known, txn_key)
 
 
 async def _leave_echo(server: Server, own: Node, draft: Draft) -> Draft:
