@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms.state import membership_in
+from homeserver.rooms.state import Rooms, membership_in
 from homeserver.storage import events, rooms, streams, users
 from homeserver.storage.events import NewEvent, Verdict
 from homeserver.storage.streams import Stream
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import StoredRoom
 
 OUTSIDE = ("invite", "knock")
-"""Who is told of these may join later: their events get a place in the timeline when the events before them do."""
+"""The memberships of who is outside a room and may come in."""
 
 
 async def take(
     server: Server, node: Node, room: StoredRoom, event: StoredEvent, stripped: bytes | None, mark: Mark
 ) -> None:
-    """Keep a member event about a resident of ``node``; ``stripped`` is a JSON array of stripped state."""
+    """Keep a member event about a resident of ``node``; ``stripped`` is a JSON array of stripped state.
+
+    It gets a place in the timeline when the events before it do, should the resident join.
+    """
     await node.advance(_take, server, node, room, event, stripped, mark)
 
 
@@ -53,7 +56,7 @@ async def _take(
                 nid,
                 event.event_id,
                 room_nid,
-                None if membership in OUTSIDE else pos,
+                None,
                 event.depth,
                 event.ts,
                 event.type,
@@ -75,6 +78,7 @@ async def _take(
     people = [] if resident is None else [resident]
 
     def announce() -> None:
+        node.memory(Rooms).drop(room.room_id)
         node.announce(pos, [(Stream.MEMBERSHIP, people), (Stream.TIMELINE, [room_nid])])
         for user_nid in people:
             server.wakeups.wake((node.name, user_nid))

@@ -47,12 +47,14 @@ class Submission:
 class Persister:
     """What waits to be committed on one node (``node.memory(Persister)``). One task at a time empties it.
 
-    ``one_by_one``: so many submissions at the front were refused together and are tried alone.
+    ``one_by_one``: so many submissions at the front were refused together and are tried alone. ``under_way``: the ids
+    of all events that have been submitted and are not committed.
     """
 
     def __init__(self) -> None:
         self.waiting: list[Submission] = []
         self.one_by_one = 0
+        self.under_way: set[str] = set()
         self.task: asyncio.Task[None] | None = None
 
 
@@ -68,6 +70,7 @@ def submit(
     memory = node.memory(Rooms)
     for step in steps:
         memory.begin(step.room)
+        persister.under_way.add(step.event.event_id)
         step.room.head = step.after
     submission = Submission(steps, asyncio.get_running_loop().create_future(), also)
     persister.waiting.append(submission)
@@ -135,11 +138,12 @@ def _dependent(failed: Submission, persister: Persister) -> list[Submission]:
 
 
 def _fail(node: Node, submissions: Iterable[Submission], error: Exception) -> None:
-    memory = node.memory(Rooms)
+    memory, under_way = node.memory(Rooms), node.memory(Persister).under_way
     for submission in submissions:
         for step in submission.steps:
             step.room.reset()
             memory.end(step.room)
+            under_way.discard(step.event.event_id)
         if not submission.done.done():
             submission.done.set_exception(error)
             submission.done.exception()  # seen: a sender who went away does not ask for it
@@ -197,9 +201,11 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
         server.wakeups.wake((node.name, user_nid))
     if shipped:
         server.wakeups.wake(("outbox", node.name))
+    under_way = node.memory(Persister).under_way
     for submission in batch:
         for step in submission.steps:
             memory.end(step.room)
+            under_way.discard(step.event.event_id)
         if not submission.done.done():
             submission.done.set_result(None)
 

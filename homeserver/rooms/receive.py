@@ -18,7 +18,7 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.rooms import effects, state, transactions
 from homeserver.rooms.invitations import OUTSIDE
-from homeserver.rooms.persist import commit, submit
+from homeserver.rooms.persist import Persister, commit, submit
 from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
 from homeserver.rooms.state import Entry, Rooms, Snapshot
 from homeserver.rooms.steps import GroupStep, MemberChange, Step
@@ -26,6 +26,7 @@ from homeserver.rooms.stripped import stripped_keys, stripped_state
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state
 from homeserver.storage.events import Verdict
+from homeserver.storage.outbox import NewParcel
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
@@ -75,19 +76,24 @@ async def receive(
     *,
     txn_key: bytes | None = None,
     also: Callable[[Transaction], None] | None = None,
-    ours: bool = False,
+    orderer: str | None = None,
 ) -> asyncio.Future[None] | None:
     """Place an event whose ``prev_events`` this node has, and submit it; the future is that of `persist.submit`.
 
-    ``ours``: another node of this deployment ordered it, and showed it to its users. It is not soft-failed for what
-    nobody there could know, so that all nodes show the same.
+    ``orderer``: the node of this deployment that ordered it, and showed it to its users. It is not soft-failed for what
+    nobody there could know, so that all nodes show the same. The room's home node passes it on to the others: while
+    it was away, the orderer may not have known of all of them.
 
     None when the timeline has the event already. Raises NotFound without the room.
     """
     if txn_key is not None:
         await transactions.load(node)
+    persister = node.memory(Persister)
     while True:
         room = await state.get(node, room_id)
+        if event.event_id in persister.under_way:  # from another node, at the same time
+            await commit(server, node, [])
+            continue
         try:
             found = await _prepare(server, node, room, event)
         except _UnderWay:
@@ -97,11 +103,15 @@ async def receive(
             return None
         if (
             node.memory(Rooms).get(room_id) is room
+            and event.event_id not in persister.under_way
             and room.head is found.head
             and not state.lacking(found.before, found.keys)
             and not state.lacking(found.head, found.keys)
         ):
-            step = _build(room, event, found, txn_key, ours=ours)
+            step = _build(room, event, found, txn_key, ours=orderer is not None)
+            if orderer is not None and room.home == node.name and step.verdict is Verdict.ACCEPTED:
+                others = {*found.head.nodes, *step.after.nodes} - {node.name, orderer}
+                step.parcels = [NewParcel(name, "event", body=txn_key) for name in sorted(others)]
             if txn_key is not None:
                 node.memory(transactions.Seen).add(txn_key)
             step.echo = None if txn_key is None else node.memory(Echoes).sent.pop(txn_key)

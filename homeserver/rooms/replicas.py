@@ -21,6 +21,7 @@ from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.versions import rules_of
 from homeserver.rooms import invitations, seeding
+from homeserver.rooms.persist import submit
 from homeserver.rooms.receive import receive
 from homeserver.storage import events, outbox, rooms
 
@@ -74,23 +75,19 @@ async def _apply_member(server: Server, source: Node, destination: Node, parcel:
 async def _apply_event(
     server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark
 ) -> asyncio.Future[None] | None:
-    """Have an event received; None when the destination has it, and the mark has been made."""
+    """Have an event received. The mark goes through the same queue as the events, so that it overtakes none."""
     assert parcel.event_nid is not None
     assert parcel.room_nid is not None
     room = await source.read(rooms.by_nid, parcel.room_nid)
     (row,) = await source.read(events.by_nids, [parcel.event_nid])
     event = from_stored(rules_of(room.version), room.room_id, row.client, row.rest)
     try:
-        done = await receive(server, destination, room.room_id, event, txn_key=parcel.body, also=mark, ours=True)
+        done = await receive(
+            server, destination, room.room_id, event, txn_key=parcel.body, also=mark, orderer=source.name
+        )
     except NotFound:  # the destination gave the room up meanwhile
         done = None
-    if done is None:
-        await destination.write(_only, mark)
-    return done
-
-
-async def _only(tx: object, mark: Mark) -> None:
-    mark(tx)  # type: ignore[arg-type]
+    return submit(server, destination, [], mark) if done is None else done
 
 
 ROOM_PARCELS: Mapping[str, ParcelKind] = {
@@ -132,17 +129,37 @@ async def ship(server: Server, source: Node, destination: Node, kinds: Mapping[s
 async def _round(
     server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind], after: int
 ) -> tuple[bool, int]:
-    """Ship what waits now; True when nothing is left, and the position reached."""
+    """Ship what waits now; True when nothing is left, and the position reached.
+
+    Nothing is under way any more when it ends, however it does: the next round begins at what has been applied.
+    """
+    under_way: list[asyncio.Future[None]] = []
+    try:
+        return await _ship_waiting(server, source, destination, kinds, after, under_way)
+    except Exception:
+        if under_way:
+            await asyncio.wait(under_way)
+        raise
+
+
+async def _ship_waiting(
+    server: Server,
+    source: Node,
+    destination: Node,
+    kinds: Mapping[str, ParcelKind],
+    after: int,
+    under_way: list[asyncio.Future[None]],
+) -> tuple[bool, int]:
     await source.start()
     visible = source.position
     parcels = await source.read(outbox.waiting, destination.name, after, AT_ONCE)
-    under_way: list[asyncio.Future[None]] = []
     kind = None
     for parcel in parcels:
         how = kinds[parcel.kind]
         if parcel.kind != kind:
             await asyncio.gather(*under_way)
-            under_way, kind = [], parcel.kind
+            under_way.clear()
+            kind = parcel.kind
         verdict = server.policy.now.may(how.data_class, source.jurisdiction, destination.jurisdiction)
         if verdict.allowed:
             done = await how.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))

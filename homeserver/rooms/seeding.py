@@ -156,7 +156,7 @@ async def _write_members(tx: Transaction, room_nid: int, pos: int, seed: Seed, n
 
 
 def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int, residents: Sequence[int]) -> None:
-    node.memory(Rooms).held.pop(room_id)
+    node.memory(Rooms).drop(room_id)
     node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, residents), (Stream.MEMBERS, [room_nid])])
     for user_nid in residents:
         server.wakeups.wake((node.name, user_nid))
@@ -195,7 +195,16 @@ async def _append(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], r
     if fresh:
         users.intern(tx, {row.sender for row in fresh})
         first = await streams.allocate(tx, len(fresh))
-        _insert_copies(tx, room_nid, fresh, known, [first + offset for offset in range(len(fresh))], first)
+        places = [first + offset for offset in range(len(fresh))]
+        nids = _insert_copies(tx, room_nid, fresh, known, places, first)
+        state.note_changes(
+            tx,
+            [
+                (room_nid, place, row.type, row.state_key, nid)
+                for row, place, nid in zip(fresh, places, nids, strict=True)
+                if row.state_key is not None
+            ],
+        )
 
 
 async def copy_history(source: Node, destination: Node, room: StoredRoom) -> bool:
@@ -228,11 +237,9 @@ def _insert_copies(
     known: Mapping[str, tuple[int, int | None]],
     places: Sequence[int],
     first: int,
-) -> None:
-    events.insert(
-        tx,
-        [
-            _copy(row, known.get(row.event_id, (first + offset,))[0], room_nid, place, None)
-            for offset, (row, place) in enumerate(zip(rows, places, strict=True))
-        ],
-    )
+) -> list[int]:
+    """Queue copies of events at these places; returns their row ids."""
+    nids = [known.get(row.event_id, (first + offset,))[0] for offset, row in enumerate(rows)]
+    copies = [_copy(row, nid, room_nid, place, None) for row, nid, place in zip(rows, nids, places, strict=True)]
+    events.insert(tx, copies)
+    return nids

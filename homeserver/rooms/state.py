@@ -164,6 +164,11 @@ class Rooms:
         """Keep a room, or weigh it anew."""
         self.held[room.room_id] = room
 
+    def drop(self, room_id: str) -> None:
+        """Forget a room whose rows were written past it, and what is being read of it at this moment."""
+        self.held.pop(room_id)
+        self.loading.pop(room_id, None)
+
     def begin(self, room: Room) -> None:
         """An event of the room is under way."""
         count = self.busy.get(room.room_id, (room, 0))[1]
@@ -192,14 +197,16 @@ async def find(node: Node, room_id: str) -> Room | None:
 
 
 async def _load_once(node: Node, memory: Rooms, room_id: str) -> Room | None:
+    mine = asyncio.current_task()
     try:
         await node.start()
         room = await node.read(_load, room_id)
-        if room is not None:
+        if room is not None and memory.loading.get(room_id) is mine:
             memory.hold(room)
         return room
     finally:
-        del memory.loading[room_id]
+        if memory.loading.get(room_id) is mine:
+            del memory.loading[room_id]
 
 
 async def get(node: Node, room_id: str) -> Room:

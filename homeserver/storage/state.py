@@ -130,6 +130,11 @@ def change_current(tx: Transaction, changes: Sequence[tuple[int, int, str, str, 
         "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?",
         [key for key, nid in last.items() if nid is None],
     )
+    note_changes(tx, changes)
+
+
+def note_changes(tx: Transaction, changes: Sequence[tuple[int, int, str, str, int | None]]) -> None:
+    """Queue what states became at positions that have passed: rows as `change_current` takes them."""
     tx.later(
         "INSERT INTO state_changes (room_nid, pos, type, state_key, event_nid) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (room_nid, pos, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
