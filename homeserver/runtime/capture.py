@@ -22,9 +22,9 @@ def capture() -> None:
     """Send them there, from now on. `telemetry.set_up_logging` has been called; the reactor may exist already."""
     from twisted.logger import globalLogBeginner
 
-    logging.captureWarnings(True)
     observer: Any = _said_by_twisted  # typed as something that declares to be an observer
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=False)
+    logging.captureWarnings(True)  # after Twisted, which would take them too
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable

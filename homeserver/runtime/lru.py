@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -32,6 +32,17 @@ class Lru(Generic[K, V]):
             return None
         self._held.move_to_end(key)
         return entry[0]
+
+    def find(self, keys: Iterable[K]) -> dict[K, V]:
+        """`get` for many keys: those that are held."""
+        held, used = self._held.get, self._held.move_to_end
+        found = {}
+        for key in keys:
+            entry = held(key)
+            if entry is not None:
+                used(key)
+                found[key] = entry[0]
+        return found
 
     def __setitem__(self, key: K, value: V) -> None:
         weight = 1 if self._weigh is None else self._weigh(value)
