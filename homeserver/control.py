@@ -14,7 +14,7 @@ from config.placement import Attributes
 from homeserver.accounts import administration, deactivation, registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import InvalidParam, NodeUnavailable, Unrecognized
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NodeUnavailable, Unrecognized
 from homeserver.storage.accounts import Threepid
 
 if TYPE_CHECKING:
@@ -31,18 +31,34 @@ def _user_id(server: Server, name: str) -> str:
     return name if name.startswith("@") else identifiers.user_id(name, server.name)
 
 
+def _given(arguments: Arguments, name: str) -> str | None:
+    """A string. Raises BadJson."""
+    value = arguments.get(name)
+    if value is not None and (not isinstance(value, str) or "\0" in value):
+        raise BadJson(f"'{name}' must be a string")
+    return value
+
+
+def _needed(arguments: Arguments, name: str) -> str:
+    """A string. Raises MissingParam, BadJson."""
+    value = _given(arguments, name)
+    if value is None:
+        raise MissingParam(f"'{name}' is missing")
+    return value
+
+
 async def user_add(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Make an account: ``localpart``, ``password``, and as wished ``node``, ``phone``, ``admin``."""
-    phone = arguments.get("phone")
+    phone = _given(arguments, "phone")
     if phone is not None and not _PHONE.fullmatch(phone):
         raise InvalidParam("A phone number is written with + and the country code, such as +33123456789")
     now = server.clock.now_ms()
     made = await registration.register(
         server,
         NewAccount(
-            localpart=arguments["localpart"],
-            password=arguments["password"],
-            attributes=Attributes(phone=phone, node=arguments.get("node"), may_ask=False),
+            localpart=_needed(arguments, "localpart"),
+            password=_needed(arguments, "password"),
+            attributes=Attributes(phone=phone, node=_given(arguments, "node"), may_ask=False),
             admin=bool(arguments.get("admin")),
             threepid=None if phone is None else Threepid("msisdn", phone.removeprefix("+"), now, now),
         ),
@@ -74,7 +90,7 @@ def _shown(account: Account) -> dict[str, Any]:
 
 async def user_show(server: Server, arguments: Arguments) -> dict[str, Any]:
     """One account (``user``): where it rests, and what belongs to it."""
-    shown = await administration.show(server, _user_id(server, arguments["user"]))
+    shown = await administration.show(server, _user_id(server, _needed(arguments, "user")))
     return {
         **_shown(shown.account),
         "node": shown.node,
@@ -86,15 +102,15 @@ async def user_show(server: Server, arguments: Arguments) -> dict[str, Any]:
 
 async def user_deactivate(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Deactivate an account (``user``), with ``erase`` also its name on what it wrote."""
-    user_id = _user_id(server, arguments["user"])
+    user_id = _user_id(server, _needed(arguments, "user"))
     await deactivation.deactivate(server, user_id, erase=bool(arguments.get("erase")))
     return {"user_id": user_id}
 
 
 async def user_reset_password(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Give an account (``user``) another ``password``, and log its devices out."""
-    user_id = _user_id(server, arguments["user"])
-    await administration.reset_password(server, user_id, arguments["password"])
+    user_id = _user_id(server, _needed(arguments, "user"))
+    await administration.reset_password(server, user_id, _needed(arguments, "password"))
     return {"user_id": user_id}
 
 
