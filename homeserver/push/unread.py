@@ -56,12 +56,33 @@ class Counts:
 
     def __init__(self) -> None:
         self.kept: Lru[tuple[int, int], _Kept] = Lru(100_000)
+        # Starts that are being read, each with the mark of its newest reader: who reads on takes it away.
+        self.reading: dict[tuple[int, int], object] = {}
         self.narrowed: Lru[tuple[int, Evaluator], Narrowed] = Lru(2_000)
 
 
 def forget(node: Node, user_nid: int, room_nid: int) -> None:
     """The user has read on: the next count starts anew from what they have read."""
-    node.memory(Counts).kept.pop((user_nid, room_nid))
+    memory = node.memory(Counts)
+    memory.kept.pop((user_nid, room_nid))
+    memory.reading.pop((user_nid, room_nid), None)
+
+
+async def _start(node: Node, user_nid: int, room_nids: Sequence[int]) -> dict[int, _Kept]:
+    """Where counts go on, kept unless the user has read on meanwhile."""
+    memory, mark = node.memory(Counts), object()
+    memory.reading.update({(user_nid, room_nid): mark for room_nid in room_nids})
+    found: dict[int, _Kept] = {}
+    try:
+        starts = await node.read(receipts.unread_starts, user_nid, room_nids)
+        found = {room_nid: _Kept(*start) for room_nid, start in starts.items()}
+        return found
+    finally:
+        for room_nid in room_nids:
+            if memory.reading.get((user_nid, room_nid)) is mark:
+                del memory.reading[user_nid, room_nid]
+                if room_nid in found:
+                    memory.kept[user_nid, room_nid] = found[room_nid]
 
 
 async def prepare(node: Node, user_nid: int, room_nids: Sequence[int]) -> None:
@@ -69,8 +90,7 @@ async def prepare(node: Node, user_nid: int, room_nids: Sequence[int]) -> None:
     memory = node.memory(Counts).kept
     missing = [room_nid for room_nid in room_nids if (user_nid, room_nid) not in memory]
     if missing:
-        for room_nid, start in (await node.read(receipts.unread_starts, user_nid, missing)).items():
-            memory[user_nid, room_nid] = _Kept(*start)
+        await _start(node, user_nid, missing)
 
 
 async def count(node: Node, room: Room, user_nid: int, user_id: str, upto: int) -> Count:
@@ -78,8 +98,7 @@ async def count(node: Node, room: Room, user_nid: int, user_id: str, upto: int) 
     memory = node.memory(Counts)
     kept = memory.kept.get((user_nid, room.nid))
     if kept is None:
-        kept = _Kept(*(await node.read(receipts.unread_starts, user_nid, [room.nid]))[room.nid])
-        memory.kept[user_nid, room.nid] = kept
+        kept = (await _start(node, user_nid, [room.nid]))[room.nid]
     if kept.counted_to < min(upto, room.last_pos):
         await state.require(node, room, [CREATE, POWER_LEVELS, (MEMBER, user_id)])
         evaluator = node.memory(push_rules.Compiled).find(user_nid)

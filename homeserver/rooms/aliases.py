@@ -5,6 +5,7 @@ spec: client-server-api/#room-aliases
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from config.residency import DataClass
@@ -18,6 +19,8 @@ from homeserver.storage import rooms
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
@@ -33,12 +36,33 @@ def local_alias(server: Server, localpart: str) -> str:
     return alias
 
 
-async def reserve(server: Server, node: Node, localpart: str) -> str:
-    """Take a new alias for a room of ``node``; it leads nowhere until `point`. Raises RoomInUse, InvalidParam."""
-    alias = local_alias(server, localpart)
-    if await _taken(server, node, alias):
+class _Reserved:
+    """Aliases for which a room is being made (``directory.memory(_Reserved)``)."""
+
+    def __init__(self) -> None:
+        self.aliases: set[str] = set()
+
+
+@asynccontextmanager
+async def reserved(server: Server, node: Node, alias: str) -> AsyncIterator[None]:
+    """Take a new alias for a room of ``node``: nobody else has it while its room is made and `point` called.
+
+    Given back when that fails. Raises RoomInUse.
+    """
+    held = server.nodes.directory.memory(_Reserved).aliases
+    if alias in held:
         raise RoomInUse("That room alias is taken")
-    return alias
+    held.add(alias)
+    try:
+        if await _taken(server, node, alias):
+            raise RoomInUse("That room alias is taken")
+        try:
+            yield
+        except BaseException:
+            await server.nodes.directory.release(Kind.ALIAS, alias)
+            raise
+    finally:
+        held.discard(alias)
 
 
 async def _taken(server: Server, node: Node, alias: str) -> bool:
@@ -50,11 +74,6 @@ async def _taken(server: Server, node: Node, alias: str) -> bool:
         await server.nodes.directory.release(Kind.ALIAS, alias)
         return await server.nodes.directory.claim(Kind.ALIAS, alias, node.name) != node.name
     return False
-
-
-async def release(server: Server, alias: str) -> None:
-    """Give up an alias that leads nowhere."""
-    await server.nodes.directory.release(Kind.ALIAS, alias)
 
 
 async def point(node: Node, alias: str, room_id: str, creator: str) -> None:
@@ -75,9 +94,11 @@ async def create(server: Server, caller: Caller, alias: str, room_id: str) -> No
     room = await state.get(home, room_id)
     if room.now.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
-    if await _taken(server, home, local_alias(server, localpart)):
-        raise AliasInUse("That room alias is taken")
-    await point(home, alias, room_id, caller.user_id)
+    try:
+        async with reserved(server, home, local_alias(server, localpart)):
+            await point(home, alias, room_id, caller.user_id)
+    except RoomInUse as taken:
+        raise AliasInUse(taken.message) from None
 
 
 async def resolve(server: Server, alias: str, asking: str | None = None) -> str:
@@ -101,7 +122,7 @@ async def delete(server: Server, caller: Caller, alias: str) -> None:
     if caller.user_id != creator and not caller.admin and not await _governs(home, room_id, caller.user_id):
         raise Forbidden("You may not remove this alias")
     await home.write(rooms.drop_alias, alias)
-    await release(server, alias)
+    await server.nodes.directory.release(Kind.ALIAS, alias)
 
 
 async def _governs(home: Node, room_id: str, user_id: str) -> bool:
@@ -125,7 +146,11 @@ async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
     visibility = ("m.room.history_visibility", "")
     await state.require(home, room, [visibility])
     event = room.now.event(visibility)
-    readable = event is not None and event.content.get("history_visibility") == "world_readable"
+    readable = (
+        event is not None
+        and event.content.get("history_visibility") == "world_readable"
+        and gate.may(server, DataClass.EVENTS, home.jurisdiction, caller.node.jurisdiction)
+    )
     if room.now.membership(caller.user_id) != "join" and not readable:
         raise Forbidden("You are not in that room")
     return await home.read(rooms.aliases, room.nid)

@@ -64,16 +64,13 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     """
     for user_id in wish.invite:
         await membership.check_relation(server, caller.node, [caller.node.name], user_id)
-    alias = None if wish.alias is None else await aliases.reserve(server, caller.node, wish.alias)
-    try:
-        first = await _found(server, caller, wish)
-        room = await _furnish(server, caller, first, wish, alias)
-    except BaseException:
-        if alias is not None:
-            await aliases.release(server, alias)
-        raise
-    if alias is not None:
-        await aliases.point(caller.node, alias, room.room_id, caller.user_id)
+    if wish.alias is None:
+        room = await _furnish(server, caller, await _found(server, caller, wish), wish, None)
+    else:
+        alias = aliases.local_alias(server, wish.alias)
+        async with aliases.reserved(server, caller.node, alias):
+            room = await _furnish(server, caller, await _found(server, caller, wish), wish, alias)
+            await aliases.point(caller.node, alias, room.room_id, caller.user_id)
     if wish.visibility == "public":
         await caller.node.write(rooms.publish, room.nid, True)
     for user_id in wish.invite:

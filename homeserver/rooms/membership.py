@@ -33,7 +33,7 @@ from homeserver.rooms.state import Room, Snapshot
 from homeserver.storage import profiles, rooms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from homeserver.context import Caller, Server
     from homeserver.storage.nodes import Node
@@ -106,11 +106,11 @@ async def own_content(node: Node, user_nid: int, membership: str) -> dict[str, A
     return content
 
 
-async def _profile_of(server: Server, user_id: str, membership: str, jurisdiction: str) -> dict[str, Any]:
-    """The same about another user, as far as their profile may go there and their node is up."""
+async def _profile_of(server: Server, user_id: str, membership: str, readers: Collection[str]) -> dict[str, Any]:
+    """The same about another user, if their profile may go to all jurisdictions of ``readers`` and their node is up."""
     home = await server.nodes.of_user(user_id)
     content: dict[str, Any] = {"membership": membership}
-    if home is None or not gate.may(server, DataClass.PROFILE, home.jurisdiction, jurisdiction):
+    if home is None or not all(gate.may(server, DataClass.PROFILE, home.jurisdiction, reader) for reader in readers):
         return content
     try:
         fields = await home.read(profiles.of_user, user_id) or {}
@@ -253,7 +253,8 @@ async def invite(
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     await check_relation(server, caller.node, spanned(room.head, room), user_id)
-    profile = await _profile_of(server, user_id, "invite", caller.node.jurisdiction)
+    readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
+    profile = await _profile_of(server, user_id, "invite", readers)
     await _change(server, caller, room_id, user_id, {**profile, **(content or {})}, reason)
 
 

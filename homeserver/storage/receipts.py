@@ -104,13 +104,8 @@ async def unread_starts(
         part = room_nids[first : first + 500]
         marks = ",".join("?" * len(part))
         where = f"WHERE user_nid = ? AND room_nid IN ({marks})"
-        for row in await tx.all(
-            f"SELECT room_nid, MAX(pos) FROM (SELECT room_nid, event_pos AS pos FROM receipts {where}"
-            f" UNION ALL SELECT room_nid, event_pos FROM private_receipts {where}"
-            f" UNION ALL SELECT room_nid, pos FROM memberships {where}) p GROUP BY room_nid",
-            *(user_nid, *part) * 3,
-        ):
-            found[row[0]] = (row[1], row[1], 0, 0)
+        for room_nid, read in (await _read_to(tx, user_nid, part)).items():
+            found[room_nid] = (read, read, 0, 0)
         for row in await tx.all(
             f"SELECT room_nid, read_to, counted_to, notifications, highlights FROM unread_counts {where}",
             user_nid,
@@ -120,8 +115,22 @@ async def unread_starts(
     return {room_nid: found.get(room_nid, (0, 0, 0, 0)) for room_nid in room_nids}
 
 
+async def _read_to(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, int]:
+    """How far a resident has read, or from where they have been in a room, by room_nid."""
+    where = f"WHERE user_nid = ? AND room_nid IN ({','.join('?' * len(room_nids))})"
+    rows = await tx.all(
+        f"SELECT room_nid, MAX(pos) FROM (SELECT room_nid, event_pos AS pos FROM receipts {where}"
+        f" UNION ALL SELECT room_nid, event_pos FROM private_receipts {where}"
+        f" UNION ALL SELECT room_nid, pos FROM memberships {where}) p GROUP BY room_nid",
+        *(user_nid, *room_nids) * 3,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 async def keep_count(tx: Transaction, user_nid: int, room_nid: int, row: tuple[int, int, int, int]) -> None:
-    """Keep a count: see `unread_starts`."""
+    """Keep a count (see `unread_starts`), unless the user has read on since it was begun."""
+    if (await _read_to(tx, user_nid, [room_nid])).get(room_nid, 0) != row[0]:
+        return
     tx.later(
         "INSERT INTO unread_counts (user_nid, room_nid, read_to, counted_to, notifications, highlights)"
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user_nid, room_nid) DO UPDATE SET read_to = excluded.read_to,"
