@@ -68,6 +68,9 @@ CONTACT = Text(
     hint=lambda text: 'write "mailto:" before an e-mail address' if re.fullmatch(r"[^@\s:]+@[^@\s]+", text) else "",
 )
 
+KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
+PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
+
 Resource = Literal["client", "federation", "console", "metrics"]
 RESOURCES: tuple[Resource, ...] = ("client", "federation", "console", "metrics")
 
@@ -177,15 +180,21 @@ class Sessions:
         Duration | None,
         Setting(Span(never=True), "Life of a refresh token that is not used; after it the user logs in again."),
     ] = None
-    login_token_lifetime: Annotated[
-        Duration, Setting(Span(), "Life of the token by which a logged-in device lets another one in.")
-    ] = 2 * MINUTE
     authentication_lifetime: Annotated[
         Duration, Setting(Span(), "How long a user may take for an interactive authentication, registration included.")
     ] = 15 * MINUTE
     transaction_id_lifetime: Annotated[
         Duration, Setting(Span(), "How long a repeated transaction id of a client is answered like the first time.")
     ] = DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldKey:
+    """A signing key that is no longer used. What it signed before stays valid."""
+
+    id: Annotated[str, Setting(KEY_ID, "The key's id.")]
+    key: Annotated[str, Setting(PUBLIC_KEY, "The public key.")]
+    expired_ts: Annotated[int, Setting(Integer(0), "When it was used last, in milliseconds since 1970.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +223,31 @@ class Federation:
     key_validity: Annotated[
         Duration, Setting(Span(), "How long other servers may keep our signing key before they ask again.")
     ] = DAY
+    old_keys: Annotated[
+        tuple[OldKey, ...],
+        Setting(
+            TablesOf(OldKey),
+            "Signing keys of former times, so that what they signed can still be verified.",
+            (OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1_576_767_829_750),),
+        ),
+    ] = ()
+    notaries: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(SERVER_NAME),
+            "Servers that are asked, and believed, about the keys of a server that does not answer itself.",
+            ("notary.example.org",),
+        ),
+    ] = ()
+    delegate_to: Annotated[
+        str | None,
+        Setting(
+            SERVER_NAME,
+            "Where other servers reach this one, if not under its name: told at `/.well-known/matrix/server`, which "
+            "they ask for at the server name's port 443.",
+            "matrix.example.org:8448",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,14 +399,6 @@ class Log:
 class Users:
     """What users can see of each other."""
 
-    directory: Annotated[
-        Literal["shared_rooms", "all", "off"],
-        Setting(
-            Choice(("shared_rooms", "all", "off")),
-            "Whom the user directory finds: users in rooms that one can see, all whose profile may flow to the "
-            "searcher's jurisdiction, or nobody.",
-        ),
-    ] = "shared_rooms"
     presence: Annotated[bool, Setting(Flag(), "Whether presence is tracked and shown.")] = True
 
 
@@ -407,24 +433,14 @@ class Encryption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caches:
-    """Memory of the caches. Each is bounded by bytes and counted in the metrics."""
-
-    events: Annotated[int, Setting(Size(), "Events.")] = 64 * MiB
-    state: Annotated[int, Setting(Size(), "State of rooms.")] = 64 * MiB
-    accounts: Annotated[int, Setting(Size(), "Access tokens, devices and what else is asked at each request.")] = (
-        16 * MiB
-    )
-    keys: Annotated[int, Setting(Size(), "Public keys of devices and of other servers.")] = 16 * MiB
-    database: Annotated[int, Setting(Size(), "Pages of each connection to an SQLite database.")] = 16 * MiB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """How the nodes' databases, which residency.toml names, are used."""
 
     readers: Annotated[int, Setting(Integer(1, 64), "Reading connections of each SQLite node; one more writes.")] = 3
-    connections: Annotated[int, Setting(Integer(2, 1000), "Connections of each PostgreSQL node.")] = 10
+    cache: Annotated[int, Setting(Size(), "Pages that each of those connections keeps in memory.")] = 8 * MiB
+    connections: Annotated[
+        int, Setting(Integer(2, 1000), "Connections of each PostgreSQL node, one of which writes.")
+    ] = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,7 +467,8 @@ class Settings:
         Secret,
         Setting(
             SecretFile("DOMICILE_SIGNING_KEY", key_suffix=""),
-            "The server's signing key: `ed25519`, the key's id and the seed in unpadded base64, with spaces between.",
+            "The server's signing key: `ed25519`, the key's id and the seed in unpadded base64, with spaces between. "
+            "Of several lines the first is what the server signs with; the others are published as its keys too.",
         ),
     ] = SIGNING_KEY
     deployment_secret: Annotated[
@@ -479,7 +496,6 @@ class Settings:
     users: Annotated[Users, Setting(TableOf(Users), "")] = field(default_factory=Users)
     rooms: Annotated[Rooms, Setting(TableOf(Rooms), "")] = field(default_factory=Rooms)
     encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
-    caches: Annotated[Caches, Setting(TableOf(Caches), "")] = field(default_factory=Caches)
     storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)
     log: Annotated[Log, Setting(TableOf(Log), "")] = field(default_factory=Log)
 
@@ -492,11 +508,23 @@ class Settings:
 def faults(settings: Settings) -> Iterator[Fault]:
     """Mistakes that only show between several keys."""
     yield from _listener_faults(settings)
+    yield from _federation_faults(settings)
     if settings.passwords.memory_cost < 8 * settings.passwords.parallelism:
         yield Fault(
             ("passwords", "memory_cost"),
             f"wanted at least {8 * settings.passwords.parallelism}: 8 KiB for each lane of parallelism",
         )
+
+
+def _federation_faults(settings: Settings) -> Iterator[Fault]:
+    known: set[str] = set()
+    for index, old in enumerate(settings.federation.old_keys):
+        if old.id in known:
+            yield Fault(("federation", "old_keys", index, "id"), f"{old.id} stands in this list twice")
+        known.add(old.id)
+    for index, notary in enumerate(settings.federation.notaries):
+        if notary == settings.server_name:
+            yield Fault(("federation", "notaries", index), "is this server itself")
 
 
 def _listener_faults(settings: Settings) -> Iterator[Fault]:

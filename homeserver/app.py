@@ -127,7 +127,7 @@ async def _open_node(place: NodePlace, settings: Settings, routes: Engine, clock
 
 
 def _sizes(settings: Settings) -> Sizes:
-    return Sizes(settings.storage.readers, settings.caches.database, settings.storage.connections)
+    return Sizes(settings.storage.readers, settings.storage.cache, settings.storage.connections)
 
 
 def _nothing_founded(settings: Settings) -> bool:
