@@ -25,12 +25,20 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, Settings
+from config.settings import DAY, Federation, OldKey, Settings
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
 
-EXAMPLE_SETTINGS = Settings(server_name="example.org", public_base_url="https://matrix.example.org")
+EXAMPLE_SETTINGS = Settings(
+    server_name="example.org",
+    public_base_url="https://matrix.example.org",
+    federation=Federation(
+        old_keys=(
+            OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1576767829750),
+        )
+    ),
+)
 
 EXAMPLE_RESIDENCY = Residency(
     format=1,

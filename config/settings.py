@@ -225,11 +225,7 @@ class Federation:
     ] = DAY
     old_keys: Annotated[
         tuple[OldKey, ...],
-        Setting(
-            TablesOf(OldKey),
-            "Signing keys of former times, so that what they signed can still be verified.",
-            (OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1_576_767_829_750),),
-        ),
+        Setting(TablesOf(OldKey), "Signing keys of former times, so that what they signed can still be verified."),
     ] = ()
     notaries: Annotated[
         tuple[str, ...],
