@@ -8,6 +8,7 @@ from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, NotFound
 from homeserver.rooms import aliases, public
+from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def set_visibility(server: Server, request: Request) -> dict[str, Any]:
     "GET",
     "/_matrix/client/v3/publicRooms",
     auth=Auth.OPTIONAL,
+    limit=Limit.DIRECTORY,
     also=["r0"],
     spec="client-server-api/#get_matrixclientv3publicrooms",
 )
@@ -116,6 +118,7 @@ async def public_rooms(server: Server, request: Request) -> dict[str, Any]:
     "POST",
     "/_matrix/client/v3/publicRooms",
     auth=Auth.USER,
+    limit=Limit.DIRECTORY,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3publicrooms",
 )

@@ -23,6 +23,7 @@ MAX_INVITES = 100
     "POST",
     "/_matrix/client/v3/createRoom",
     auth=Auth.USER,
+    limit=Limit.ROOM_CREATION,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3createroom",
 )

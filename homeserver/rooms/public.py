@@ -52,13 +52,14 @@ async def listing(server: Server, asking: Node | None, search: Search) -> dict[s
     """
     found = [entry for entry in await _all(server, asking) if _matches(entry, search)]
     found.sort(key=lambda entry: (-entry["num_joined_members"], entry["room_id"]))
-    start = _offset(search.since)
-    end = len(found) if search.limit is None else start + search.limit
+    start, most = _offset(search.since), server.settings.limits.page_size
+    limit = most if search.limit is None else min(search.limit, most)
+    end = start + limit
     answer: dict[str, Any] = {"chunk": found[start:end], "total_room_count_estimate": len(found)}
     if end < len(found):
         answer["next_batch"] = f"o{end}"
-    if start > 0 and search.limit is not None:
-        answer["prev_batch"] = f"o{max(0, start - search.limit)}"
+    if start > 0:
+        answer["prev_batch"] = f"o{max(0, start - limit)}"
     return answer
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import StoredMembership
 
 TO_DEVICE_AT_ONCE = 100
-LONGEST_WAIT_MS = 5 * 60 * 1000
-"""A client that wants to wait longer is answered, and asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     await node.start()
     if wish.since is not None:
         await to_device.acknowledge(node, caller.device_nid, wish.since.position)
-    deadline = server.clock.monotonic() + min(wish.timeout, LONGEST_WAIT_MS) / 1000
+    deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
         while True:
             answer = await _look(server, caller, wish)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 Matcher = Callable[[str], bool]
 
 DEFAULT_TIMELINE = 10
-MOST = 1000
-"""Events of a room's timeline in one answer."""
 
 
 def _any_of(patterns: Sequence[str]) -> Matcher:
@@ -108,8 +106,8 @@ class SyncFilter:
 
     @property
     def timeline_limit(self) -> int:
-        """Events of a timeline in one answer."""
-        return min(DEFAULT_TIMELINE if self.timeline.limit is None else self.timeline.limit, MOST)
+        """Events of a timeline that are asked for in one answer."""
+        return DEFAULT_TIMELINE if self.timeline.limit is None else self.timeline.limit
 
 
 EVERYTHING = SyncFilter()

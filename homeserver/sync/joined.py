@@ -69,7 +69,7 @@ class SentMembers:
 
 async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sight | None) -> Stretch:
     """The newest events of a room behind ``since``, as many as the filter wants."""
-    limit = asked.chosen.timeline_limit
+    limit = min(asked.chosen.timeline_limit, asked.server.settings.limits.page_size)
     part = asked.chosen.timeline
     node = asked.caller.node
     after = room.recent_floor if since is None else since
