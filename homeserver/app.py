@@ -27,6 +27,7 @@ from homeserver.accounts import sessions
 from homeserver.commands import socket_in
 from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.jobs import add_jobs, watchers
+from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
@@ -371,6 +372,7 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
                 task.cancel()
             await asyncio.gather(*watching, reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)
+            await thumbnails.close(server)
     log.info("stopped")
 
 
