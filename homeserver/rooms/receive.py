@@ -317,7 +317,9 @@ def _take_effect(room: Room, step: Step, found: _Found, groups: list[GroupStep])
         group=_current_group(head, step.changes, current, groups) if found.tips else step.group,
     )
     step.members, step.nodes = [_with_preview(member, event, step.after) for member in done.members], done.nodes
-    if found.target is not None:
+    if found.target is None:
+        step.awaits = event.redacts
+    else:
         try:
             step.redacted = redacted(room, event, found.target)
         except Forbidden:

@@ -71,6 +71,7 @@ def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> None:
             if step.redacted is not None
         ],
     )
+    events.await_targets(tx, [(step.awaits, step.nid) for step in steps if step.awaits is not None])
     events.relate(
         tx,
         [

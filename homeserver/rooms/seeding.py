@@ -211,23 +211,34 @@ async def copy_history(source: Node, destination: Node, room: StoredRoom) -> boo
     """Copy one chunk of history that is older than the replica; False when there is no more."""
     assert room.history_before is not None
     theirs = await source.read(rooms.find, room.room_id)
-    rows = []
-    if theirs is not None:
-        rows = await source.read(events.timeline_backwards, theirs.room_nid, room.history_before - 1, None, CHUNK)
-    await destination.advance(_prepend, room.room_nid, rows)
+    rows: Sequence[StoredEvent] = []
+    for attempt in range(2):
+        if theirs is not None:
+            rows = await source.read(events.timeline_backwards, theirs.room_nid, room.history_before - 1, None, CHUNK)
+        if await destination.advance(_prepend, room.room_nid, rows, last_attempt=attempt == 1):
+            break
     return len(rows) == CHUNK
 
 
-async def _prepend(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent]) -> None:
-    """``rows``: newest first."""
+async def _prepend(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], *, last_attempt: bool) -> bool:
+    """``rows``: newest first. False, and nothing done, when a redaction of one has overtaken it: read them again."""
     known = await events.known(tx, [row.event_id for row in rows])
     fresh = [row for row in rows if known.get(row.event_id, (0, None))[1] is None]
+    awaited = await events.awaited(tx, [row.event_id for row in fresh])
+    if not last_attempt and any(row.event_id in awaited and not _is_redacted(row) for row in fresh):
+        return False
+    events.await_no_more(tx, awaited)
     if fresh:
         users.intern(tx, {row.sender for row in fresh})
         top = await streams.allocate_history(tx, len(fresh))
         first = await streams.allocate(tx, len(fresh))
         _insert_copies(tx, room_nid, fresh, known, [top - offset for offset in range(len(fresh))], first)
     rooms.set_history_before(tx, room_nid, rows[-1].pos if len(rows) == CHUNK else None)
+    return True
+
+
+def _is_redacted(row: StoredEvent) -> bool:
+    return row.unsigned is not None and b'"redacted_because":' in row.unsigned
 
 
 def _insert_copies(

@@ -56,7 +56,8 @@ class Step:
 
     ``after`` is the room after it; ``changes`` is what that does to the current state (None: the key goes).
     ``group`` is the state after the event itself. ``held_as`` is the row id of an event that the node has already,
-    outside the timeline. ``nid`` and ``pos`` are given anew by each attempt to write the step.
+    outside the timeline. ``awaits`` is the event that a redaction names and the node does not have yet. ``nid`` and
+    ``pos`` are given anew by each attempt to write the step.
     """
 
     room: Room
@@ -72,6 +73,7 @@ class Step:
     txn_key: bytes | None = None
     echo: Echo | None = None
     redacted: Redacted | None = None
+    awaits: str | None = None
     members: Sequence[MemberChange] = ()
     nodes: Mapping[str, int] = field(default_factory=dict)
     relation: tuple[str, str] | None = None

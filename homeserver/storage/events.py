@@ -117,6 +117,25 @@ def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes |
     tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
 
 
+def await_targets(tx: Transaction, rows: Sequence[tuple[str, int]]) -> None:
+    """Queue that redactions came before what they redact: rows of (target's event id, redaction's row id)."""
+    tx.later("INSERT INTO waiting_redactions (target_id, redaction_nid) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+async def awaited(tx: Transaction, event_ids: Collection[str]) -> set[str]:
+    """Those of the events for which a redaction waits."""
+    if not event_ids:
+        return set()
+    marks = _marks(event_ids)
+    rows = await tx.all(f"SELECT target_id FROM waiting_redactions WHERE target_id IN ({marks})", *event_ids)
+    return {str(row[0]) for row in rows}
+
+
+def await_no_more(tx: Transaction, event_ids: Collection[str]) -> None:
+    """Queue that events have come, as their redactions left them."""
+    tx.later("DELETE FROM waiting_redactions WHERE target_id = ?", [(event_id,) for event_id in event_ids])
+
+
 async def known(tx: Transaction, event_ids: Collection[str]) -> dict[str, tuple[int, int | None]]:
     """Which of the events this node has: event id to (row id, place in the timeline)."""
     if not event_ids:

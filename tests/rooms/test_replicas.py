@@ -10,6 +10,7 @@ import pytest
 
 from homeserver.protocol.errors import CommitUnknown
 from homeserver.rooms import replicas, send
+from homeserver.storage import events
 from homeserver.storage.nodes import Node
 from tests.deployment import FLOWING
 from tests.rooms.play import Cast, Play, ciphertext
@@ -166,3 +167,32 @@ async def test_what_may_have_been_ordered_is_ordered_by_nobody_else(
     await play.deployment.clock.advance(5)
     await play.assert_equal(room_id, ordered=False)
     assert sorted(await play.texts(alice, room_id)) == ["once", "something else"]
+
+
+@aio
+async def test_what_is_redacted_while_history_is_copied_is_redacted_in_the_copy(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    room_id = await play.create(alice, preset="public_chat")
+    unwise = await play.send(alice, room_id, "unwise")
+    for number in range(40):
+        await play.send(alice, room_id, f"{number}")
+    await play.change(bob, room_id, "join")
+    await play.settle()
+    tehran = play.node("tehran")
+    read = tehran.read
+
+    async def overtaken(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        found = await read(fn, *args, **kwargs)
+        if fn is events.timeline_backwards:
+            monkeypatch.undo()
+            await play.ask(alice, "PUT", f"/rooms/{quote(room_id)}/redact/{quote(unwise)}/r1", {})
+            await play.settle()
+        return found
+
+    monkeypatch.setattr(tehran, "read", overtaken)
+    await replicas.copy_histories(play.server)
+    await replicas.copy_histories(play.server)
+    assert (await play.texts(bob, room_id))[0] == "<redacted>"
+    await play.assert_equal(room_id)
