@@ -116,7 +116,7 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     """
     node = caller.node
     await node.start()
-    if wish.since is not None:
+    if wish.since is not None and wish.since.position <= node.position:  # else it is none that this node has given
         await to_device.acknowledge(node, caller.device_nid, wish.since.position)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 import orjson
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
     from homeserver.storage.events import StoredEvent
+    from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
     from homeserver.sync.filters import SyncFilter
 
@@ -58,10 +60,13 @@ class Stretch:
 
 
 class SentMembers:
-    """Which member events a device has been given lately (``node.memory(SentMembers)``), by device and room."""
+    """Which member events a device has been given lately (``node.memory(SentMembers)``), by device and room.
+
+    Each with the position of the token that came with it: who has not used that token may not have got the answer.
+    """
 
     def __init__(self) -> None:
-        self.sent: Lru[tuple[int, int], dict[str, str]] = Lru(200_000, lambda users: 1 + len(users))
+        self.sent: Lru[tuple[int, int], dict[str, tuple[str, int]]] = Lru(200_000, lambda users: 1 + len(users))
 
 
 # the timeline -------------------------------------------------------------------------------
@@ -136,7 +141,11 @@ def _people(asked: Asked, timeline: Stretch) -> set[str]:
 
 
 def _note_sent(asked: Asked, room: Room, wanted: dict[StateKey, int]) -> None:
-    known = {key[1]: room.now.state[key].event_id for key in wanted if key[0] == MEMBER and key in room.now.state}
+    known = {
+        key[1]: (room.now.state[key].event_id, asked.upto)
+        for key in wanted
+        if key[0] == MEMBER and key in room.now.state
+    }
     asked.caller.node.memory(SentMembers).sent[asked.caller.device_nid, room.nid] = known
 
 
@@ -150,9 +159,11 @@ def _unsent_members(asked: Asked, room: Room, timeline: Stretch) -> dict[StateKe
         entry = room.now.state.get((MEMBER, user_id))
         if entry is None or entry.nid is None:
             continue
-        if asked.chosen.state.redundant_members or sent.get(user_id) != entry.event_id:
+        event_id, given_at = sent.get(user_id, ("", 0))
+        received = event_id == entry.event_id and asked.since is not None and asked.since >= given_at
+        if asked.chosen.state.redundant_members or not received:
             fresh[MEMBER, user_id] = entry.nid
-            sent = {**sent, user_id: entry.event_id}
+            sent = {**sent, user_id: (entry.event_id, asked.upto)}
     if fresh:
         memory[key] = sent
     return fresh
@@ -171,7 +182,7 @@ async def summary(asked: Asked, room: Room) -> bytes:
     while missing := state.lacking(room.now, names):
         await state.load_entries(asked.caller.node, room, missing)
     if not any(_named(room, key) for key in names):
-        found["m.heroes"] = heroes(room, asked.caller.user_id)
+        found["m.heroes"] = heroes(asked.caller.node, room, asked.caller.user_id)
     return orjson.dumps(found)
 
 
@@ -181,16 +192,32 @@ def _named(room: Room, key: StateKey) -> bool:
     return isinstance(name, str) and name != ""
 
 
-def heroes(room: Room, reader: str) -> list[str]:
+class Eldest:
+    """The first members of rooms, those who are there and those who are gone, as of a state
+    (``node.memory(Eldest)``): whoever is told of a change in a large room needs the same.
+    """
+
+    def __init__(self) -> None:
+        self.of_room: Lru[int, tuple[object, list[str], list[str]]] = Lru(10_000)
+
+
+def heroes(node: Node, room: Room, reader: str) -> list[str]:
     """The first members beside the reader: those who are in or invited, or else those who left."""
-    others = sorted(
-        (entry.nid or 0, key[1], entry.membership)
-        for key, entry in room.now.state.items()
-        if key[0] == MEMBER and key[1] != reader
-    )
-    present = [user_id for _, user_id, membership in others if membership in ("join", "invite")]
-    gone = [user_id for _, user_id, membership in others if membership in ("leave", "ban")]
+    memory = node.memory(Eldest).of_room
+    held = memory.get(room.nid)
+    if held is None or held[0] is not room.now.state:
+        held = memory[room.nid] = (room.now.state, _first(room, "join", "invite"), _first(room, "leave", "ban"))
+    present, gone = ([user_id for user_id in users if user_id != reader] for users in held[1:])
     return (present or gone)[:HEROES]
+
+
+def _first(room: Room, *memberships: str) -> list[str]:
+    found = (
+        (entry.nid or 0, key[1])
+        for key, entry in room.now.state.items()
+        if key[0] == MEMBER and entry.membership in memberships
+    )
+    return [user_id for _, user_id in nsmallest(HEROES + 1, found)]
 
 
 # the whole ----------------------------------------------------------------------------------

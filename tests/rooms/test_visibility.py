@@ -194,3 +194,33 @@ async def test_the_invited_see_what_the_room_is_wherever_they_are_at_home(play: 
     kinds = {event["type"]: event["content"] for event in invited}
     assert kinds["m.room.name"] == {"name": "Garden"}
     assert kinds["m.room.member"]["membership"] == "invite"
+
+
+@aio
+async def test_an_answer_that_was_lost_is_given_again_with_its_members(play: Play) -> None:
+    alice, bob, dora = await play.user("alice"), await play.user("bob"), await play.user("dora")
+    room_id = await play.room_of(alice, bob, dora)
+    for number in range(12):
+        await play.send(alice, room_id, f"{number}")
+    lazy = '{"room":{"state":{"lazy_load_members":true}}}'
+    since = (await sync(play, bob, filter=lazy))["next_batch"]
+    await play.send(dora, room_id, "hello")
+
+    async def members(since: str) -> tuple[list[str], str]:
+        found = await sync(play, bob, since, filter=lazy)
+        return [event["state_key"] for event in found["rooms"]["join"][room_id]["state"]["events"]], found["next_batch"]
+
+    assert (await members(since))[0] == [dora.user_id]
+    told, since = await members(since)
+    assert told == [dora.user_id]
+    await play.send(dora, room_id, "hello again")
+    assert (await members(since))[0] == []
+
+
+@aio
+async def test_a_token_of_the_future_throws_no_message_away(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    messages = {bob.user_id: {bob.device_id: {"secret": "rose"}}}
+    await play.ask(alice, "PUT", "/sendToDevice/m.test/t1", {"messages": messages})
+    await sync(play, bob, "s999999999_0")
+    assert [event["content"] for event in (await sync(play, bob))["to_device"]["events"]] == [{"secret": "rose"}]
