@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 """The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
 
+FEATURES: Final = ("org.matrix.msc4222",)
+"""What is served under a name from before it was specified: the state after the timeline in `/sync`."""
+
+ALWAYS_ENCRYPTED: Final = tuple(
+    f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")
+)
+"""COMPAT(Element, 1.11): then it says of a new room that it will be encrypted, instead of asking."""
+
 
 @route(
     "GET",
@@ -24,8 +32,11 @@ VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
     spec="client-server-api/#get_matrixclientversions",
 )
 async def versions(server: Server, request: Request) -> dict[str, Any]:
-    """Supported versions of the specification."""
-    return {"versions": list(VERSIONS), "unstable_features": {}}
+    """Supported versions of the specification, and what clients look for besides."""
+    features = dict.fromkeys(FEATURES, True)
+    if not server.settings.conformance_mode:
+        features |= dict.fromkeys(ALWAYS_ENCRYPTED, True)
+    return {"versions": list(VERSIONS), "unstable_features": features}
 
 
 @route(

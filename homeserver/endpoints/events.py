@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from homeserver.web.messages import Request
 
 STATE = "/_matrix/client/v3/rooms/{roomId}/state"
+MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
 
 @route(
@@ -108,9 +109,9 @@ async def members(server: Server, request: Request) -> Response:
     """The member events of a room, as it is or as it was at a token."""
     query = request.query
     at = query.get("at")
+    wanted, unwanted = (query.choice(name, MEMBERSHIPS, None) for name in ("membership", "not_membership"))
     room, seen = await history.reader(server, request.caller, request.args["roomId"])
     rows = await history.member_rows(request.caller.node, room, seen, at)
-    wanted, unwanted = query.get("membership"), query.get("not_membership")
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
     chunk = [
         history.show_stored(row, now, room_id=room_id)

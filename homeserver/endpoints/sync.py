@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
+# COMPAT(matrix-js-sdk, 43): asks under the second name only, and reads the state under that one.
+STATE_AFTER = ("state_after", "org.matrix.msc4222.state_after")
+"""How the state after the timeline may be called; with ``use_`` before it, the parameter that asks for it."""
+
 
 @route(
     "GET",
@@ -31,7 +35,7 @@ async def sync(server: Server, request: Request) -> Response:
         await filters.of_sync(caller, query.get("filter")),
         query.boolean("full_state"),
         query.integer("timeout", 0, low=0),
-        query.boolean("use_state_after") or query.boolean("org.matrix.msc4222.use_state_after"),
+        next((name for name in STATE_AFTER if query.boolean(name.replace("state_after", "use_state_after"))), None),
     )
     await presence.seen(server, caller, query.choice("set_presence", ("offline", "online", "unavailable"), "online"))
     return spliced(*await classic.sync(server, caller, wish))

@@ -11,10 +11,13 @@ from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
     from homeserver.context import Server
+    from homeserver.sync.filters import EventFilter
     from homeserver.web.messages import Request
 
-MOST = 1000
-"""Events in one answer."""
+def _limit(server: Server, request: Request, chosen: EventFilter | None) -> int:
+    """How many events are asked for: by the request itself, or else by its filter."""
+    usual = 10 if chosen is None or chosen.limit is None else chosen.limit
+    return min(request.query.integer("limit", usual, low=0), server.settings.limits.page_size)
 
 
 @route(
@@ -29,8 +32,8 @@ async def messages(server: Server, request: Request) -> Response:
     query, caller = request.query, request.caller
     query.require("dir")
     backwards = query.choice("dir", ("b", "f"), "b") == "b"
-    limit = min(query.integer("limit", 10, low=0), MOST)
     chosen = filters.of_events(query.get("filter"))
+    limit = _limit(server, request, chosen)
     room, seen = await history.reader(server, caller, request.args["roomId"])
     since, to = query.get("from"), query.get("to")
     edge = caller.node.position if backwards else history.BEGINNING
@@ -43,10 +46,10 @@ async def messages(server: Server, request: Request) -> Response:
         to=None if to is None else tokens.parse(to).position,
         backwards=backwards,
         limit=limit,
-        wanted=None if chosen is None else chosen.passes,
+        wanted=None if chosen is None else chosen.within(room.room_id),
     )
     shown = await history.show_all(server, caller, room, page.events)
-    parts = [b'{"start":"%s","chunk":' % tokens.between(page.start).encode(), history.array(shown)]
+    parts = [b'{"start":"%s","chunk":' % (since or tokens.between(page.start)).encode(), history.array(shown)]
     if page.end is not None:
         parts.append(b',"end":"%s"' % tokens.between(page.end).encode())
     if chosen is not None and chosen.lazy_members:
@@ -79,10 +82,10 @@ async def event(server: Server, request: Request) -> Response:
 async def context(server: Server, request: Request) -> Response:
     """An event, what came before and after it, and the state at the last of them."""
     query, caller = request.query, request.caller
-    limit = min(query.integer("limit", 10, low=0), MOST)
     chosen = filters.of_events(query.get("filter"))
-    wanted = None if chosen is None else chosen.passes
+    limit = _limit(server, request, chosen)
     room, seen = await history.reader(server, caller, request.args["roomId"])
+    wanted = None if chosen is None else chosen.within(room.room_id)
     found = await history.find(caller.node, room, seen, request.args["eventId"])
     before = await history.page(
         caller.node, room, seen, start=found.pos - 1, to=None, backwards=True, limit=limit // 2, wanted=wanted
@@ -94,7 +97,7 @@ async def context(server: Server, request: Request) -> Response:
     senders = None
     if chosen is not None and chosen.lazy_members:
         senders = {each.sender for each in [*before.events, found, *after.events]}
-    state = await history.state_at(server, caller, room, last.pos, senders)
+    state = await history.state_at(server, caller, room, last.pos, senders, wanted)
     (shown,) = await history.show_all(server, caller, room, [found])
     start = before.end if before.end is not None else before.start
     end = after.end if after.end is not None else caller.node.position

@@ -19,7 +19,7 @@ from homeserver.storage import rooms
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
@@ -156,20 +156,31 @@ async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
     return await home.read(rooms.aliases, room.nid)
 
 
-async def check_canonical(server: Server, room_id: str, content: dict[str, Any]) -> None:
-    """Refuse an m.room.canonical_alias with an alias that is none or leads elsewhere. Raises BadAlias, InvalidParam.
+async def check_canonical(server: Server, node: Node, room: Room, content: dict[str, Any]) -> None:
+    """Refuse an m.room.canonical_alias with a new alias that is none or leads elsewhere.
 
+    ``room`` as ``node`` has it. Raises BadAlias, BadJson, InvalidParam.
     spec: client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey
     """
-    alternatives = content.get("alt_aliases", [])
-    if not isinstance(alternatives, list):
+    if not isinstance(content.get("alt_aliases", []), list):
         raise BadJson("'alt_aliases' must be an array")
-    named = [content["alias"]] if content.get("alias") is not None else []
-    for alias in dict.fromkeys(str(name) for name in [*named, *alternatives]):
+    await state.require(node, room, [CANONICAL])
+    current = room.head.event(CANONICAL)
+    known = set() if current is None else set(_named(current.content))
+    for alias in _named(content):
+        if alias in known:
+            continue
         _, domain = identifiers.parse_room_alias(alias)
         if domain != server.name:
             raise BadAlias("Aliases of other servers cannot be checked here")
         home = await server.nodes.of_alias(alias)
         found = None if home is None else await home.read(rooms.find_alias, alias)
-        if found is None or found[0] != room_id:
+        if found is None or found[0] != room.room_id:
             raise BadAlias(f"{alias} does not lead to this room")
+
+
+def _named(content: Mapping[str, Any]) -> list[str]:
+    """The aliases in the content of an m.room.canonical_alias, in which old rooms may have anything."""
+    alias, alternatives = content.get("alias"), content.get("alt_aliases")
+    named = [*([] if alias is None else [alias]), *(alternatives if isinstance(alternatives, list) else [])]
+    return list(dict.fromkeys(map(str, named)))

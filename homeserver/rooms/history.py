@@ -213,9 +213,14 @@ def _leaving(seen: Sight) -> int:
 
 
 def membership_passes(row: StoredEvent, wanted: str | None, unwanted: str | None) -> bool:
-    """Whether a member event is among those asked for."""
+    """Whether a member event is among those asked for: with both given, one is enough.
+
+    spec: client-server-api/#get_matrixclientv3roomsroomidmembers
+    """
     membership = membership_in(row.client)
-    return (wanted is None or membership == wanted) and (unwanted is None or membership != unwanted)
+    if wanted is None and unwanted is None:
+        return True
+    return membership == wanted or (unwanted is not None and membership != unwanted)
 
 
 async def find(node: Node, room: Room, seen: Sight, event_id: str) -> Timed:
@@ -237,11 +242,19 @@ async def members_shown(server: Server, caller: Caller, room: Room, seen: Sight,
     return _array_of(server, room, await caller.node.read(events.by_nids, nids))
 
 
-async def state_at(server: Server, caller: Caller, room: Room, pos: int, senders: Collection[str] | None) -> bytes:
+async def state_at(
+    server: Server,
+    caller: Caller,
+    room: Room,
+    pos: int,
+    senders: Collection[str] | None,
+    wanted: Callable[[StoredEvent], bool] | None = None,
+) -> bytes:
     """The state of a room at a position, as a JSON array; with ``senders``, of the members only these."""
     then = await caller.node.read(stored_state.at, room.nid, pos)
     nids = {nid for (kind, key), nid in then.items() if senders is None or kind != MEMBER or key in senders}
-    return _array_of(server, room, await caller.node.read(events.by_nids, nids))
+    rows = await caller.node.read(events.by_nids, nids)
+    return _array_of(server, room, [row for row in rows if wanted is None or wanted(row)])
 
 
 def _array_of(server: Server, room: Room, rows: Sequence[StoredEvent]) -> bytes:

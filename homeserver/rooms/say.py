@@ -73,7 +73,8 @@ async def set_state(
         if (content["membership"], state_key) == ("join", caller.user_id):
             content = await membership.vouched_for(server, caller, room_id, content)
     elif kind == "m.room.canonical_alias":
-        await aliases.check_canonical(server, room_id, content)
+        node, room = await membership.nearest(server, caller.node, room_id)
+        await aliases.check_canonical(server, node, room, content)
     draft = Draft(kind, caller.user_id, content, state_key)
     ordered, event_id = await in_order(server, caller.node, room_id, draft)
     await caught_up(server, ordered, caller.node)

@@ -34,13 +34,13 @@ TO_DEVICE_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a client asks: see the parameters of the endpoint. ``timeout`` in milliseconds."""
+    """What a client asks: see the parameters of the endpoint, and `Asked`. ``timeout`` in milliseconds."""
 
     since: Token | None
     chosen: SyncFilter
     full_state: bool = False
     timeout: int = 0
-    state_after: bool = False
+    state_after: str | None = None
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from homeserver.protocol.errors import BadJson, InvalidParam
 if TYPE_CHECKING:
     from homeserver.context import Caller
     from homeserver.rooms.state import Timed
+    from homeserver.storage.events import StoredEvent
 
 Matcher = Callable[[str], bool]
 
@@ -77,8 +78,12 @@ class EventFilter:
             and sender not in self.not_senders
         )
 
-    def passes(self, event: Timed) -> bool:
-        """Whether an event of a timeline passes."""
+    def within(self, room_id: str) -> Callable[[Timed | StoredEvent], bool]:
+        """What tells which events of a room pass."""
+        return self.passes if self.has_room(room_id) else lambda _: False
+
+    def passes(self, event: Timed | StoredEvent) -> bool:
+        """Whether an event of a timeline or of the state passes."""
         if not self.takes(event.type, event.sender):
             return False
         if self.contains_url is None:

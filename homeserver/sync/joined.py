@@ -38,7 +38,7 @@ _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", 
 class Asked:
     """What a request is about: changes with ``since < position <= upto``; ``since`` None: everything.
 
-    ``state_after``: state is wanted as it is after the timeline, not before it.
+    ``state_after``: state is wanted as it is after the timeline, under this name; None: as it is before it.
     """
 
     server: Server
@@ -47,7 +47,7 @@ class Asked:
     upto: int
     chosen: SyncFilter
     full_state: bool = False
-    state_after: bool = False
+    state_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,7 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
         b",".join([_shown(asked.caller, event, now, loaded.own) for event in timeline.events]),
         b'],"limited":true' if timeline.limited else b'],"limited":false',
         b',"prev_batch":"%s"}' % tokens.between(timeline.floor).encode(),
-        b',"state_after":{"events":[' if asked.state_after else b',"state":{"events":[',
+        b',"%s":{"events":[' % (asked.state_after or "state").encode(),
         b",".join(state_events),
         b"]}",
         b',"account_data":{"events":[',

@@ -222,7 +222,15 @@ async def test_contact_information(deployment: Deployment) -> None:
 @aio
 async def test_discovery(deployment: Deployment) -> None:
     versions = await deployment.asked("GET", "/_matrix/client/versions")
-    assert "v1.1" in versions.json["versions"]
+    assert versions.json["versions"][0] == "v1.1"
+    assert "v1.19" in versions.json["versions"]
+    assert set(versions.json["unstable_features"]) == {
+        "org.matrix.msc4222",  # see test_reading_rooms.py
+        "io.element.e2ee_forced.private",
+        "io.element.e2ee_forced.trusted_private",
+        "io.element.e2ee_forced.public",
+    }
+    assert set(versions.json["unstable_features"].values()) == {True}
     client = await deployment.asked("GET", "/.well-known/matrix/client")
     assert client.json == {"m.homeserver": {"base_url": "https://matrix.example.org"}}
     support = await deployment.asked("GET", "/.well-known/matrix/support")
