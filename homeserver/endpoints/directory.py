@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import BadJson, NotFound
+from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
 from homeserver.rooms import aliases, public
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -131,9 +131,12 @@ async def search_public_rooms(server: Server, request: Request) -> dict[str, Any
         types = reading.array(chosen, "room_types")
         if any(kind is not None and not isinstance(kind, str) for kind in types):
             raise BadJson("'room_types' must be an array of strings and null")
+    network = reading.text(body, "third_party_instance_id")
+    if reading.boolean(body, "include_all_networks") and network is not None:
+        raise InvalidParam("'third_party_instance_id' names a network, 'include_all_networks' asks for all")
     search = public.Search(
         reading.text(chosen, "generic_search_term"),
-        types,
+        [] if network is not None else types,  # there is no bridge to any network
         reading.integer(body, "limit", low=0),
         reading.text(body, "since"),
     )

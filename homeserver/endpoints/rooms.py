@@ -29,11 +29,11 @@ MAX_INVITES = 100
 )
 async def create_room(server: Server, request: Request) -> dict[str, Any]:
     """Create a room."""
-    wish = _wish(request.json())
+    wish = _wish(request.json(), server.settings.rooms.default_version)
     return {"room_id": await create.create_room(server, request.caller, wish)}
 
 
-def _wish(body: dict[str, Any]) -> create.Wish:
+def _wish(body: dict[str, Any], default_version: str) -> create.Wish:
     visibility = reading.choice(body, "visibility", ("public", "private"), "private") or "private"
     preset = reading.choice(body, "preset", create.PRESETS)
     invite = list(dict.fromkeys(reading.strings(body, "invite")))
@@ -45,7 +45,7 @@ def _wish(body: dict[str, Any]) -> create.Wish:
         raise InvalidParam("This server cannot invite by e-mail address or phone number")
     version = reading.text(body, "room_version")
     return create.Wish(
-        versions.rules_of(versions.DEFAULT_VERSION if version is None else version),
+        versions.rules_of(default_version if version is None else version),
         preset or ("public_chat" if visibility == "public" else "private_chat"),
         visibility,
         reading.text(body, "room_alias_name"),

@@ -14,10 +14,10 @@ from immutables import Map
 
 from homeserver.protocol import auth_rules, events
 from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
-from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.errors import Forbidden, InvalidParam, InvalidRoomState
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import aliases, membership, state
+from homeserver.rooms import aliases, membership, public, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
@@ -59,9 +59,12 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     """Make a room on the caller's node and return its id. It is committed whole, before anybody is invited.
 
     Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
-    span; RoomInUse for an alias that is taken; PlaintextRefused for wishes that weaken encryption; InvalidParam and
-    BadJson for wishes that the rules of the room version do not allow.
+    span; Forbidden when the room is to be published by somebody who may not; RoomInUse for an alias that is taken;
+    PlaintextRefused for wishes that weaken encryption; InvalidRoomState, InvalidParam and BadJson for wishes that the
+    rules of the room version do not allow.
     """
+    if wish.visibility == "public":
+        public.check_publisher(server, caller)
     for user_id in wish.invite:
         await membership.check_relation(server, caller.node, [caller.node.name], user_id)
     if wish.alias is None:
@@ -154,7 +157,10 @@ async def _furnish(server: Server, caller: Caller, first: Step, wish: Wish, alia
     steps = [first]
     member = await membership.own_content(caller.node, caller.user_nid, "join")
     for draft in _drafts(server, caller, wish, member, alias):
-        step = await build(server, caller.node, room, draft)
+        try:
+            step = await build(server, caller.node, room, draft)
+        except Forbidden as error:
+            raise InvalidRoomState(f"{draft.type}: {error.message}") from None
         room.head = step.after
         steps.append(step)
     await commit(server, caller.node, steps)

@@ -128,12 +128,21 @@ def _matches(entry: dict[str, Any], search: Search) -> bool:
 async def set_visibility(server: Server, caller: Caller, room_id: str, public: bool) -> None:
     """Publish a room, or take it out of the directory. Raises Forbidden, NotFound."""
     home, room = await _held(server, room_id)
+    if public:
+        check_publisher(server, caller)
     allowed = room.now.membership(caller.user_id) == "join" and await aliases.has_power_for(
         home, room, caller.user_id, "m.room.canonical_alias"
     )
     if not allowed and not caller.admin:
         raise Forbidden("You may not change whether this room is in the directory")
     await home.write(rooms.publish, room.nid, public)
+
+
+def check_publisher(server: Server, caller: Caller) -> None:
+    """Whether the settings let somebody put rooms into the directory. Raises Forbidden."""
+    publishers = server.settings.rooms.publish
+    if publishers == "nobody" or (publishers == "admins" and not caller.admin):
+        raise Forbidden("On this server you may not put rooms into the directory")
 
 
 async def is_public(server: Server, room_id: str) -> bool:
