@@ -33,6 +33,7 @@ from homeserver.storage.nodes import Node, Nodes
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.routes import Table
 from homeserver.web.site import Site
+from tests import openapi
 from tests.conformance import endpoint_modules
 from tests.support import Databases, finish
 
@@ -159,7 +160,7 @@ class Deployment:
     async def asked(
         self, method: str, path: str, body: object = None, *, token: str | None = None, **query: str
     ) -> Answer:
-        """Answer a request; ``body`` is JSON, or bytes as they are."""
+        """Answer a request; ``body`` is JSON, or bytes as they are. The answer must have the form that is specified."""
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
         if query:
             path += "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
@@ -169,7 +170,15 @@ class Deployment:
         if not isinstance(content, bytes):
             assert isinstance(content, list | tuple)
             content = b"".join(content)
+        assert self._faults(method, path.partition("?")[0], response.status, content) == []
         return Answer(response.status, orjson.loads(content))
+
+    def _faults(self, method: str, path: str, status: int, content: bytes) -> list[str]:
+        """How an answer differs from what the specification says of it."""
+        if status >= 400:
+            return list(openapi.error_faults(status, content))
+        operation = openapi.operation(method, self.site.table.match(method, path)[0].path)
+        return [] if operation is None else list(operation.answer_faults(status, orjson.loads(content)))
 
     async def user(self, localpart: str, node: str = "tehran", *, admin: bool = False) -> User:
         """Make an account on a node and log in; the password is PASSWORD."""
