@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from homeserver.sync.filters import EventFilter
     from homeserver.web.messages import Request
 
+
 def _limit(server: Server, request: Request, chosen: EventFilter | None) -> int:
     """How many events are asked for: by the request itself, or else by its filter."""
     usual = 10 if chosen is None or chosen.limit is None else chosen.limit
