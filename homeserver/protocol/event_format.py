@@ -13,7 +13,7 @@ from homeserver.protocol import canonical, identifiers
 from homeserver.protocol.errors import BadJson, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.protocol.versions import RoomRules
 
@@ -30,9 +30,7 @@ def check_format(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
     Raises BadJson, or TooLarge for a property that exceeds its limit. spec: rooms/v12/#event-format
     """
     check_fields(rules, pdu)
-    if "event_id" in pdu and rules.event_id_is_hash:
-        # Nobody may mistake it for the true one. spec: rooms/v3/#event-format
-        raise BadJson("An event of this room version does not carry its event_id")
+    check_event_id(rules, pdu.get("event_id"))
     hashes = pdu.get("hashes")
     if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
         raise BadJson("An event needs hashes with a sha256")
@@ -53,16 +51,48 @@ def check_fields(rules: RoomRules, pdu: Mapping[str, Any]) -> None:
         raise BadJson("depth of an event is out of range")
     if not -_INT64 <= _integer(pdu, "origin_server_ts") < _INT64:
         raise BadJson("origin_server_ts of an event is out of range")
-    _check_references(pdu, "prev_events", MAX_PREV_EVENTS)
-    _check_references(pdu, "auth_events", MAX_AUTH_EVENTS)
+    _check_references(rules, pdu, "prev_events", MAX_PREV_EVENTS)
+    _check_references(rules, pdu, "auth_events", MAX_AUTH_EVENTS)
     if pdu["type"] == "m.room.redaction" and not rules.redacts_in_content:
         _check_redacts(pdu)
+
+
+def check_event_id(rules: RoomRules, event_id: object) -> None:
+    """Check the ``event_id`` of an event in federation format, None if it has none. Raises BadJson."""
+    if not rules.event_id_is_hash:
+        if not identifiers.is_event_id_with_domain(event_id):
+            raise BadJson("event_id of an event must be an event ID with a domain")
+    elif event_id is not None:
+        # Nobody may mistake it for the true one. spec: rooms/v3/#event-format
+        raise BadJson("An event of this room version does not carry its event_id")
 
 
 def check_size(pdu: bytes) -> None:
     """Raise TooLarge if an event in federation format, without ``unsigned``, exceeds 65,536 bytes."""
     if len(pdu) > MAX_PDU_BYTES:
         raise TooLarge(f"The event is larger than {MAX_PDU_BYTES} bytes")
+
+
+# -- references
+
+
+def references(rules: RoomRules, event_ids: Iterable[str], hashes: Mapping[str, str]) -> list[Any]:
+    """``prev_events`` or ``auth_events`` as they stand in the federation format.
+
+    ``hashes`` has the reference hash in Base64 of each event, where the room version wants it: KeyError if not.
+    spec: rooms/v1/#event-format, rooms/v3/#event-format
+    """
+    if rules.event_id_is_hash:
+        return list(event_ids)
+    return [[event_id, {"sha256": hashes[event_id]}] for event_id in event_ids]
+
+
+def referenced(rules: RoomRules, checked: Sequence[Any]) -> Sequence[str]:
+    """The event ids in ``prev_events`` or ``auth_events`` that have been checked."""
+    return checked if rules.event_id_is_hash else [reference[0] for reference in checked]
+
+
+# -- the checks, one by one
 
 
 def _check_strings(pdu: Mapping[str, Any]) -> None:
@@ -96,12 +126,23 @@ def _integer(pdu: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _check_references(pdu: Mapping[str, Any], key: str, limit: int) -> None:
+def _check_references(rules: RoomRules, pdu: Mapping[str, Any], key: str, limit: int) -> None:
     references = pdu.get(key)
-    if not isinstance(references, list | tuple) or not all(map(identifiers.is_event_id, references)):
-        raise BadJson(f"{key} of an event must be a list of event IDs")
+    is_reference = identifiers.is_event_id if rules.event_id_is_hash else _is_pair
+    if not isinstance(references, list | tuple) or not all(map(is_reference, references)):
+        raise BadJson(f"{key} of an event must be a list of references to events")
     if len(references) > limit:
         raise BadJson(f"{key} of an event must name at most {limit} events")
+
+
+def _is_pair(reference: object) -> bool:
+    """Whether this is an event id with hashes. What hashes they are is left open, for nothing is derived from them."""
+    return (
+        isinstance(reference, list | tuple)
+        and len(reference) == 2
+        and identifiers.is_event_id(reference[0])
+        and isinstance(reference[1], dict)
+    )
 
 
 def _check_redacts(pdu: Mapping[str, Any]) -> None:

@@ -12,23 +12,31 @@ spec: client-server-api/#room-event-format, server-server-api/#pdus
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from homeserver.protocol import canonical, client_format, signing
 from homeserver.protocol.errors import BadJson
-from homeserver.protocol.event_format import check_fields, check_format, check_size
+from homeserver.protocol.event_format import (
+    check_event_id,
+    check_fields,
+    check_format,
+    check_size,
+    referenced,
+    references,
+)
 from homeserver.protocol.redaction import redact, redaction_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from homeserver.protocol.signing import SigningKey
     from homeserver.protocol.versions import RoomRules
 
-_NOT_IN_REST: Final = frozenset(("content", "origin_server_ts", "sender", "state_key", "type", "unsigned"))
+_NOT_IN_REST: Final = frozenset(("content", "event_id", "origin_server_ts", "sender", "state_key", "type", "unsigned"))
 _REDACTION: Final = "m.room.redaction"
+_NO_HASHES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Event:
@@ -94,20 +102,26 @@ class Event:
     @property
     def prev_events(self) -> Sequence[str]:
         """Event ids."""
-        prev_events: list[str] = self.server_fields["prev_events"]
-        return prev_events
+        return referenced(self.rules, self.server_fields["prev_events"])
 
     @property
     def auth_events(self) -> Sequence[str]:
         """Event ids."""
-        auth_events: list[str] = self.server_fields["auth_events"]
-        return auth_events
+        return referenced(self.rules, self.server_fields["auth_events"])
 
     @property
     def signatures(self) -> Mapping[str, Mapping[str, str]]:
         """By server name, by key id."""
         signatures: dict[str, dict[str, str]] = self.server_fields["signatures"]
         return signatures
+
+    @property
+    def reference_hash(self) -> str:
+        """In unpadded Base64; the same once redacted. Computed each time.
+
+        spec: server-server-api/#calculating-the-reference-hash-for-an-event
+        """
+        return signing.encode_base64(signing.reference_hash(self.rules, self.pdu()))
 
     @property
     def is_state(self) -> bool:
@@ -165,7 +179,7 @@ def pdu_bytes(rules: RoomRules, client: bytes, rest: bytes) -> bytes:
 
 
 def from_pdu(rules: RoomRules, pdu: Mapping[str, Any]) -> Event:
-    """The event that another server sent: its format checked, its id computed.
+    """The event that another server sent: its format checked, its id computed or, in old rooms, believed.
 
     If its content hash does not match, this is the redacted event, as the specification demands. Signatures are the
     caller's to verify, before or after: they cover the redacted event either way. ``unsigned`` is dropped.
@@ -189,7 +203,11 @@ def event_id_of(rules: RoomRules, pdu: Mapping[str, Any]) -> str:
     """
     if not isinstance(pdu.get("type"), str) or not isinstance(pdu.get("content"), dict):
         raise BadJson("An event needs a type and content")
-    return signing.event_id_of_hash(rules, signing.reference_hash(rules, pdu))
+    if rules.event_id_is_hash:
+        return signing.event_id_of_hash(rules, signing.reference_hash(rules, pdu))
+    event_id = pdu.get("event_id")
+    check_event_id(rules, event_id)
+    return str(event_id)
 
 
 # -- made here
@@ -208,18 +226,22 @@ def draft(
     depth: int,
     origin_server_ts: int,
     redacts: str | None = None,
+    reference_hashes: Mapping[str, str] = _NO_HASHES,
 ) -> dict[str, Any]:
     """The federation format of an event before it is hashed and signed, as ``make_join`` and its like give it away.
 
     ``room_id`` is None for a create event whose room id follows from it. A ``depth`` over the limit becomes the limit.
-    ``redacts`` is put where the room version wants it. Raises BadJson, or TooLarge for a property over its limit.
+    ``redacts`` is put where the room version wants it. ``reference_hashes`` of all prev and auth events, by event id,
+    are only needed where event ids are not hashes: KeyError if they lack.
+
+    Raises BadJson, or TooLarge for a property over its limit.
     """
     fields: dict[str, Any] = {
-        "auth_events": list(auth_events),
+        "auth_events": references(rules, auth_events, reference_hashes),
         "content": content,
         "depth": min(depth, rules.max_depth),
         "origin_server_ts": origin_server_ts,
-        "prev_events": list(prev_events),
+        "prev_events": references(rules, prev_events, reference_hashes),
         "sender": sender,
         "type": type,
     }
@@ -248,10 +270,14 @@ def build(
     depth: int,
     origin_server_ts: int,
     redacts: str | None = None,
+    reference_hashes: Mapping[str, str] = _NO_HASHES,
+    event_id: str | None = None,
     server_name: str,
     key: SigningKey,
 ) -> Event:
-    """A new event, hashed and signed by ``server_name`` with ``key``. For the arguments see `draft`.
+    """A new event, hashed and signed by ``server_name`` with ``key``. For the other arguments see `draft`.
+
+    ``event_id`` is to be given, and unique, where it is not a hash, and there only.
 
     Raises BadJson for content that is not canonical JSON or another property that is not as it must be, TooLarge for
     one over a size limit. spec: server-server-api/#adding-hashes-and-signatures-to-outgoing-events
@@ -268,13 +294,19 @@ def build(
         depth=depth,
         origin_server_ts=origin_server_ts,
         redacts=redacts,
+        reference_hashes=reference_hashes,
     )
+    check_event_id(rules, event_id)
+    if event_id is not None:
+        pdu["event_id"] = event_id
     encoded = canonical.encode(pdu["content"], strict=rules.strict_canonical_json)
     pdu["hashes"] = {"sha256": signing.encode_base64(hashlib.sha256(_join(pdu, encoded)).digest())}
     signed = signing.event_signed_bytes(rules, pdu)
     pdu["signatures"] = {server_name: {key.key_id: key.sign(signed)}}
     check_size(_join(pdu, encoded))
-    return _assemble(rules, signing.event_id_of_hash(rules, hashlib.sha256(signed).digest()), pdu, encoded)
+    if event_id is None:
+        event_id = signing.event_id_of_hash(rules, hashlib.sha256(signed).digest())
+    return _assemble(rules, event_id, pdu, encoded)
 
 
 # -- bytes
@@ -305,7 +337,8 @@ def _assemble(rules: RoomRules, event_id: str, pdu: Mapping[str, Any], content: 
 def _scalars(rules: RoomRules, client: bytes) -> dict[str, Any]:
     """The properties of the federation format that ``client`` holds, without the content."""
     fields = client_format.after_content(client)
-    del fields["event_id"]
+    if rules.event_id_is_hash:
+        del fields["event_id"]
     if rules.redacts_in_content:
         fields.pop("redacts", None)
     return fields

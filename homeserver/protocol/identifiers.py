@@ -121,7 +121,12 @@ def is_user_id(identifier: object) -> bool:
 
     spec: appendices/#historical-user-ids
     """
-    return isinstance(identifier, str) and _has_domain("@", identifier)
+    return isinstance(identifier, str) and len(identifier) <= MAX_BYTES and _is_user_id(identifier)
+
+
+@lru_cache(maxsize=16_384)
+def _is_user_id(identifier: str) -> bool:
+    return _has_domain("@", identifier)
 
 
 def is_compliant_user_id(identifier: object) -> bool:
@@ -193,6 +198,11 @@ def parse_room_alias(identifier: object) -> tuple[str, str]:
 def is_event_id(identifier: object) -> bool:
     """Whether this could be an event id; what follows the sigil is opaque. spec: appendices/#event-ids"""
     return isinstance(identifier, str) and identifier.startswith("$") and len(identifier) > 1 and fits(identifier)
+
+
+def is_event_id_with_domain(identifier: object) -> bool:
+    """Whether this is an event id of the form ``$opaque_id:domain``. spec: rooms/v1/#event-ids"""
+    return isinstance(identifier, str) and _has_domain("$", identifier)
 
 
 def is_room_version(text: object) -> bool:

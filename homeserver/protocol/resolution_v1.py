@@ -84,7 +84,9 @@ def _surroundings(
 ) -> StateIds:
     """The part of what is resolved so far that the rules look at for these events. Raises Missing."""
     looked_at = {place for ordered in lists for event in ordered for place in auth_types_for(rules, event)}
-    found = {place: resolved[place] for place in {CREATE, *looked_at} if place in resolved}
+    if looked_at:
+        looked_at.add(CREATE)
+    found = {place: resolved[place] for place in looked_at if place in resolved}
     _require(events, found.values())
     return found
 

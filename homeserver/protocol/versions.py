@@ -120,17 +120,17 @@ class RoomRules:
 
 
 def _versions() -> dict[str, RoomRules]:
-    v3 = RoomRules(
-        version="3",
+    v1 = RoomRules(
+        version="1",
         stable=True,
-        event_id_format=EventIdFormat.HASH,
+        event_id_format=EventIdFormat.OPAQUE,
         max_depth=2**63 - 1,
         strict_canonical_json=False,
         room_id_is_create_hash=False,
         redacts_in_content=False,
-        event_id_domain_signs=False,
+        event_id_domain_signs=True,
         key_validity_enforced=False,
-        state_resolution=StateResolution.V2,
+        state_resolution=StateResolution.V1,
         redaction_keeps_aliases=True,
         redaction_keeps_historical_keys=True,
         redaction_keeps_allow=False,
@@ -142,13 +142,15 @@ def _versions() -> dict[str, RoomRules]:
         creators_unlimited=False,
         create_in_auth_events=True,
         aliases_rule=True,
-        redaction_rule=False,
+        redaction_rule=True,
         notification_levels_checked=False,
         integer_power_levels=False,
         knock=False,
         restricted_join=False,
         knock_restricted=False,
     )
+    v2 = replace(v1, version="2", state_resolution=StateResolution.V2)
+    v3 = replace(v2, version="3", event_id_format=EventIdFormat.HASH, event_id_domain_signs=False, redaction_rule=False)
     v4 = replace(v3, version="4", event_id_format=EventIdFormat.URL_SAFE_HASH)
     v5 = replace(v4, version="5", key_validity_enforced=True)
     v6 = replace(
@@ -182,7 +184,7 @@ def _versions() -> dict[str, RoomRules]:
         creators_unlimited=True,
         create_in_auth_events=False,
     )
-    return {rules.version: rules for rules in (v3, v4, v5, v6, v7, v8, v9, v10, v11, v12)}
+    return {rules.version: rules for rules in (v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12)}
 
 
 VERSIONS: Final[Mapping[str, RoomRules]] = MappingProxyType(_versions())

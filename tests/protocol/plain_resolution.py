@@ -14,6 +14,7 @@ from homeserver.protocol.auth_rules import Rejected, auth_types_for, check
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS, EventView, StateKey
 from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.versions import RoomRules, StateResolution
+from tests.protocol.plain_resolution_v1 import PlainV1
 
 
 class Plain:
@@ -34,6 +35,8 @@ class Plain:
         return set().union(*(self.auth_chain(event_id) for event_id in state.values()))
 
     def resolve(self, states: Sequence[Mapping[StateKey, str]]) -> dict[StateKey, str]:
+        if self.rules.state_resolution is StateResolution.V1:
+            return PlainV1(self.rules, self.events).resolve(states)
         places = {place for state in states for place in state}
         unconflicted = {
             place: event_id

@@ -91,6 +91,7 @@ class Room:
         fields: dict[str, Any] = {
             "event_id": event_id or f"${self.clock}",
             "origin_server_ts": self.clock if ts is None else ts,
+            "depth": 1 + max((self.events[each].depth for each in branch.values()), default=0),
             "prev_events": ["$create"] if len(branch) == 1 else [f"${self.clock - 1}"],
             "auth_events": [branch[each] for each in auth_types_for(self.rules, place) if each in branch],
             **other,

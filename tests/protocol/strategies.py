@@ -57,3 +57,4 @@ SOME_TYPES = st.sampled_from(
     ]
 )
 EVENT_IDS = st.text(alphabet="abcXYZ019-_", min_size=43, max_size=43).map(lambda text: "$" + text)
+EVENT_IDS_WITH_DOMAIN = st.text(alphabet='abcXYZ019-_,"\\é', max_size=20).map(lambda text: f"${text}:b.example")

@@ -29,6 +29,8 @@ THEIR_KEY = signedjson.key.decode_verify_key_bytes("ed25519:1", KEY.verify_key.r
 HASH_ROOM = "!" + "r" * 43
 V12 = VERSIONS["12"]
 LENIENT = [rules for rules in VERSIONS.values() if not rules.strict_canonical_json]
+OPAQUE = [rules for rules in VERSIONS.values() if not rules.event_id_is_hash]
+OPAQUE_ID = "$143273582443PhrSn:domain"
 OLD_REDACTS = [rules for rules in VERSIONS.values() if not rules.redacts_in_content]
 
 
@@ -52,11 +54,27 @@ def make(rules: RoomRules = V12, **other: Any) -> Event:
         "key": KEY,
         **other,
     }
+    if not rules.event_id_is_hash:
+        arguments.setdefault("event_id", OPAQUE_ID)
+        cited = (*arguments["prev_events"], *arguments["auth_events"])
+        arguments.setdefault("reference_hashes", {event_id: hash_of(event_id) for event_id in cited})
     return events.build(rules, **arguments)
+
+
+def hash_of(event_id: str) -> str:
+    """Some hash for an event that does not exist."""
+    return signing.encode_base64(hashlib.sha256(event_id.encode()).digest())
+
+
+def cited(rules: RoomRules, *event_ids: str) -> list[Any]:
+    """``prev_events`` or ``auth_events`` in the format of the room version."""
+    return [each if rules.event_id_is_hash else [each, {"sha256": hash_of(each)}] for each in event_ids]
 
 
 def naive_event_id(rules: RoomRules, pdu: dict[str, Any]) -> str:
     """The event id in the words of the specification, by canonicaljson."""
+    if not rules.event_id_is_hash:
+        return str(pdu["event_id"])
     redacted = redact(rules, pdu)
     redacted.pop("signatures", None)
     digest = hashlib.sha256(canonicaljson.encode_canonical_json(redacted)).digest()
@@ -96,6 +114,8 @@ def test_a_built_event_is_one_that_every_server_accepts(case: tuple[RoomRules, d
     assert event.event_id == naive_event_id(rules, pdu)
     signedjson.sign.verify_signed_json(redact(rules, pdu), "domain", THEIR_KEY)
     assert signing.content_hash_matches(rules, pdu)
+    for name in ("prev_events", "auth_events"):
+        assert pdu[name] == cited(rules, *arguments[name])
 
     received = events.from_pdu(rules, pdu)
     assert (received.event_id, received.client, received.rest) == (event.event_id, event.client, event.rest)
@@ -149,6 +169,15 @@ def test_the_stored_client_format(case: tuple[RoomRules, dict[str, Any]]) -> Non
     assert client_format.content_of(event.client) == canonical.encode(shown["content"])
 
 
+def references(rules: RoomRules) -> st.SearchStrategy[list[Any]]:
+    """``prev_events`` or ``auth_events`` as other servers may write them."""
+    if rules.event_id_is_hash:
+        return st.lists(strategies.EVENT_IDS, max_size=3)
+    hashes = st.dictionaries(st.sampled_from(["sha256", "md5"]), strategies.TEXT, max_size=2)
+    event_ids = strategies.EVENT_IDS | strategies.EVENT_IDS_WITH_DOMAIN
+    return st.lists(st.tuples(event_ids, hashes).map(list), max_size=3)
+
+
 @st.composite
 def received(draw: st.DrawFn) -> tuple[RoomRules, dict[str, Any]]:
     """A valid event of another server, with properties that nobody asked for and, where allowed, odd numbers."""
@@ -167,9 +196,11 @@ def received(draw: st.DrawFn) -> tuple[RoomRules, dict[str, Any]]:
         "content": draw(strategies.json_objects(numbers)),
         "depth": draw(st.integers(0, rules.max_depth)),
         "origin_server_ts": draw(st.integers(0, 2**53 - 1)),
-        "prev_events": draw(st.lists(strategies.EVENT_IDS, max_size=3)),
-        "auth_events": draw(st.lists(strategies.EVENT_IDS, max_size=3)),
+        "prev_events": draw(references(rules)),
+        "auth_events": draw(references(rules)),
     }
+    if not rules.event_id_is_hash:
+        pdu["event_id"] = draw(strategies.EVENT_IDS_WITH_DOMAIN)
     if draw(st.booleans()):
         pdu["state_key"] = draw(strategies.TEXT)
     if event_type == "m.room.create":
@@ -191,6 +222,8 @@ def test_what_is_received_comes_back_to_the_byte(case: tuple[RoomRules, dict[str
     assert event.pdu_bytes() == stored.pdu_bytes() == events.pdu_bytes(rules, event.client, event.rest) == expected
     assert stored.pdu() == pdu
     assert stored.content == pdu["content"]
+    for name, found in (("prev_events", stored.prev_events), ("auth_events", stored.auth_events)):
+        assert list(found) == [each if rules.event_id_is_hash else each[0] for each in pdu[name]]
     assert event.event_id == naive_event_id(rules, pdu) == events.event_id_of(rules, pdu)
     stored.verify("domain", KEYS)
 
@@ -202,6 +235,7 @@ def test_redacting_keeps_the_id_and_the_signatures(case: tuple[RoomRules, dict[s
     redacted = events.from_pdu(rules, pdu).redacted()
     assert redacted.pdu_bytes() == canonicaljson.encode_canonical_json(redact(rules, pdu))
     assert redacted.event_id == naive_event_id(rules, pdu)
+    assert redacted.reference_hash == events.from_pdu(rules, pdu).reference_hash
     redacted.verify("domain", KEYS)
     again = events.from_pdu(rules, redacted.pdu())
     assert (again.event_id, again.client, again.rest) == (redacted.event_id, redacted.client, redacted.rest)
@@ -364,11 +398,19 @@ def test_the_whole_event_has_at_most_65536_bytes() -> None:
         ({"origin_server_ts": 2**63}, BadJson),
         ({"prev_events": None}, BadJson),
         ({"prev_events": "$a"}, BadJson),
-        ({"prev_events": [["$a", {"sha256": "x"}]]}, BadJson),
+        ({"prev_events": [["$a", {"sha256": "x"}, 1]]}, BadJson),
+        ({"prev_events": [["$a", "x"]]}, BadJson),
+        ({"prev_events": [["$a"]]}, BadJson),
+        ({"prev_events": [[]]}, BadJson),
+        ({"prev_events": [["a", {"sha256": "x"}]]}, BadJson),
+        ({"prev_events": ["$a", ["$a", {"sha256": "x"}]]}, BadJson),
+        ({"prev_events": [{"$a": {"sha256": "x"}, "$b": {}}]}, BadJson),
         ({"prev_events": ["a"]}, BadJson),
         ({"prev_events": ["$a"] * 21}, BadJson),
+        ({"prev_events": [["$a", {"sha256": "x"}]] * 21}, BadJson),
         ({"auth_events": ["$" + "a" * 255]}, BadJson),
         ({"auth_events": ["$a"] * 11}, BadJson),
+        ({"auth_events": [["$a", {"sha256": "x"}]] * 11}, BadJson),
         ({"auth_events": {}}, BadJson),
         ({"hashes": None}, BadJson),
         ({"hashes": {}}, BadJson),
@@ -379,6 +421,9 @@ def test_the_whole_event_has_at_most_65536_bytes() -> None:
         ({"signatures": {"domain": {"ed25519:1": 5}}}, BadJson),
         ({"unsigned": []}, BadJson),
         ({"event_id": "$" + "e" * 43}, BadJson),
+        ({"event_id": 5}, BadJson),
+        ({"event_id": "x:domain"}, BadJson),
+        ({"event_id": "$" + "e" * 250 + ":domain"}, BadJson),
     ],
     ids=ascii,
 )
@@ -387,10 +432,50 @@ def test_the_format_is_checked(rules: RoomRules, change: dict[str, Any], error: 
     events.from_pdu(rules, pdu)
     with pytest.raises(error):
         events.from_pdu(rules, {**pdu, **change})
-    without = {key: value for key, value in pdu.items() if key not in change}
-    if not change.keys() & {"event_id", "state_key", "unsigned"}:
+    if rules.event_id_is_hash:
+        change = {key: value for key, value in change.items() if key != "event_id"}
+    if change and not change.keys() & {"state_key", "unsigned"}:
         with pytest.raises(BadJson):
-            events.from_pdu(rules, without)
+            events.from_pdu(rules, {key: value for key, value in pdu.items() if key not in change})
+
+
+def test_each_version_has_its_own_references_and_event_ids() -> None:
+    for rules in VERSIONS.values():
+        other = VERSIONS["1"] if rules.event_id_is_hash else V12
+        pdu = make(rules).pdu()
+        for change in ({"prev_events": cited(other, "$a")}, {"auth_events": cited(other, "$a")}):
+            with pytest.raises(BadJson):
+                events.from_pdu(rules, {**pdu, **change})
+        with pytest.raises(BadJson):
+            make(rules, event_id=OPAQUE_ID if rules.event_id_is_hash else None)
+
+
+@pytest.mark.parametrize("rules", OPAQUE, ids=lambda rules: rules.version)
+def test_references_of_the_first_versions_are_pairs(rules: RoomRules) -> None:
+    """spec: rooms/v1/#event-format"""
+    first = make(rules, type="m.room.create", state_key="", prev_events=[], auth_events=[], event_id="$1:domain")
+    both = {first.event_id: first.reference_hash}
+    second = make(rules, prev_events=["$1:domain"], auth_events=["$1:domain"], event_id="$2:domain",
+                  reference_hashes=both)  # fmt: skip
+    pdu = second.pdu()
+    assert pdu["event_id"] == second.event_id == "$2:domain"
+    assert pdu["prev_events"] == pdu["auth_events"] == [["$1:domain", {"sha256": first.reference_hash}]]
+    assert list(second.prev_events) == list(second.auth_events) == ["$1:domain"]
+    assert "event_id" not in second.server_fields, "stored twice"
+    redacted = redact(rules, first.pdu())
+    del redacted["signatures"]
+    digest = hashlib.sha256(canonicaljson.encode_canonical_json(redacted)).digest()
+    assert first.reference_hash == base64.b64encode(digest).decode().rstrip("=")
+    with pytest.raises(KeyError):
+        make(rules, prev_events=["$1:domain"], auth_events=[], reference_hashes={})
+
+
+@pytest.mark.parametrize("rules", OPAQUE, ids=lambda rules: rules.version)
+def test_nobody_can_give_a_signed_event_another_id(rules: RoomRules) -> None:
+    forged = events.from_pdu(rules, {**make(rules).pdu(), "event_id": "$other:domain"})
+    assert forged.event_id == "$other:domain"
+    with pytest.raises(InvalidSignature):
+        forged.verify("domain", KEYS)
 
 
 def test_the_limits_themselves_are_allowed() -> None:
@@ -431,6 +516,9 @@ def test_there_is_no_id_without_type_and_content() -> None:
     for pdu in ({}, {"type": "x"}, {"type": 1, "content": {}}, {"type": "x", "content": []}):
         with pytest.raises(BadJson):
             events.event_id_of(V12, pdu)
+    for event_id in (None, 5, "x", "$x", "$x:"):
+        with pytest.raises(BadJson):
+            events.event_id_of(VERSIONS["1"], {"type": "x", "content": {}, "event_id": event_id})
 
 
 JSON_OR_EVENT = st.fixed_dictionaries(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from homeserver.protocol.event_view import MEMBER, StateKey
+from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.protocol.resolution import Missing, resolve
 from homeserver.protocol.versions import VERSIONS
 from tests.protocol import vectors
@@ -88,6 +88,24 @@ def test_a_quarrel_over_names_does_not_look_at_all_members(version: str) -> None
     assert resolved[TOPIC] == right[TOPIC]
     assert len(events.asked) < 20
     assert resolved == Plain(room.rules, room.events).resolve([left, right])
+
+
+def test_the_first_version_looks_at_what_conflicts_and_its_senders() -> None:
+    room, branch = _crowd("1", 500)
+    left = room.sends(room.sends(branch, ALICE, "m.room.topic"), ALICE, "m.room.name")
+    right = room.sends(room.sends(branch, BOB, "m.room.topic"), BOB, "m.room.topic")
+    events = Counted(room.events)
+    resolved = resolve(room.rules, [left, right], events)
+    assert resolved == {**left, TOPIC: right[TOPIC]}
+    assert len(events.asked) < 20
+    with pytest.raises(Missing) as first:
+        resolve(room.rules, [left, right], {})
+    assert first.value.ids == {left[TOPIC], right[TOPIC]}
+    with pytest.raises(Missing) as second:
+        resolve(room.rules, [left, right], {each: room.events[each] for each in first.value.ids})
+    assert second.value.ids == {branch[place] for place in (CREATE, POWER_LEVELS, (MEMBER, ALICE), (MEMBER, BOB))}, (
+        "all at once"
+    )
 
 
 @pytest.mark.parametrize("version", ["11", "12"])
