@@ -193,20 +193,20 @@ def _named(room: Room, key: StateKey) -> bool:
 
 
 class Eldest:
-    """The first members of rooms, those who are there and those who are gone, as of a state
-    (``node.memory(Eldest)``): whoever is told of a change in a large room needs the same.
+    """The first members of rooms, those who are there and those who are gone, with the position of the state that says
+    so (``node.memory(Eldest)``): whoever is told of a change in a large room needs the same.
     """
 
     def __init__(self) -> None:
-        self.of_room: Lru[int, tuple[object, list[str], list[str]]] = Lru(10_000)
+        self.of_room: Lru[int, tuple[int, list[str], list[str]]] = Lru(10_000)
 
 
 def heroes(node: Node, room: Room, reader: str) -> list[str]:
     """The first members beside the reader: those who are in or invited, or else those who left."""
     memory = node.memory(Eldest).of_room
     held = memory.get(room.nid)
-    if held is None or held[0] is not room.now.state:
-        held = memory[room.nid] = (room.now.state, _first(room, "join", "invite"), _first(room, "leave", "ban"))
+    if held is None or held[0] != room.state_pos:
+        held = memory[room.nid] = (room.state_pos, _first(room, "join", "invite"), _first(room, "leave", "ban"))
     present, gone = ([user_id for user_id in users if user_id != reader] for users in held[1:])
     return (present or gone)[:HEROES]
 
