@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from homeserver.runtime.clock import Clock
-from homeserver.storage import sqlite
 from homeserver.storage.engine import Engine, Row
 from homeserver.storage.migrate import Migration
+from homeserver.storage.sqlite.engine import CACHE, READERS, SqliteEngine
+from homeserver.storage.sqlite.file import peek as peek_into_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,8 @@ class Sizes:
     """What a database may take: reading connections to an SQLite file, one more writes; bytes of pages that each of
     them keeps; connections to PostgreSQL, one of which writes."""
 
-    readers: int = sqlite.READERS
-    cache: int = sqlite.CACHE
+    readers: int = READERS
+    cache: int = CACHE
     connections: int = 7
 
 
@@ -44,8 +45,8 @@ def engine_for(
     scheme, path = _parted(address)
     if scheme == "sqlite":
         readers, cache = sizes.readers, sizes.cache
-        return sqlite.SqliteEngine(node, root / path, migrations, clock=clock, readers=readers, cache=cache)
-    from homeserver.storage.postgres import PostgresEngine
+        return SqliteEngine(node, root / path, migrations, clock=clock, readers=readers, cache=cache)
+    from homeserver.storage.postgres.engine import PostgresEngine
 
     return PostgresEngine(node, address, migrations, clock=clock, connections=sizes.connections - 1)
 
@@ -57,10 +58,10 @@ async def peek(address: str, table: str, sql: str, *, root: Path) -> list[Row]:
     """
     scheme, path = _parted(address)
     if scheme == "sqlite":
-        return await asyncio.to_thread(sqlite.peek, root / path, table, sql)
-    from homeserver.storage import postgres
+        return await asyncio.to_thread(peek_into_file, root / path, table, sql)
+    from homeserver.storage.postgres.engine import peek as peek_into_server
 
-    return await postgres.peek(address, table, sql)
+    return await peek_into_server(address, table, sql)
 
 
 def _parted(address: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ belongs, so that no node opens another's files by a slip in the configuration. T
 the engines execute.
 
 One text serves both engines; a statement for one of them stands under the line ``-- only: sqlite`` or
-``-- only: postgres``. Write the SQL of SQLite; postgres.py documents what it rewrites.
+``-- only: postgres``. Write the SQL of SQLite; postgres/dialect.py says what it rewrites.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.storage.engine import Engine, Transaction
 from homeserver.storage.migrate import Migration
-from homeserver.storage.postgres import ATTEMPTS
+from homeserver.storage.one_writer import ATTEMPTS
 from tests.support import POSTGRES, Databases, aio
 
 SCHEMA = Migration(

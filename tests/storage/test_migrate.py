@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from homeserver.storage import migrate
 from homeserver.storage.engine import Transaction
 from homeserver.storage.migrate import Migration, NotCreated, SchemaMismatch, load, pending, split, statements
-from homeserver.storage.postgres import rewrite, translate
+from homeserver.storage.postgres.dialect import rewrite, translate
 from tests.support import Databases, aio
 
 FIRST = Migration(1, "first", "CREATE TABLE one (id INTEGER PRIMARY KEY); INSERT INTO one (id) VALUES (1)")

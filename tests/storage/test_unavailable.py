@@ -12,10 +12,10 @@ import pytest
 
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.clock import FakeClock
-from homeserver.storage import postgres
 from homeserver.storage.circuit import LAST_RETRY
 from homeserver.storage.engine import Engine, Health, Transaction
 from homeserver.storage.migrate import Migration
+from homeserver.storage.postgres import connection as sessions
 from tests.support import POSTGRES, Databases, aio
 
 SCHEMA = Migration(1, "notes", "CREATE TABLE notes (text TEXT NOT NULL)")
@@ -240,7 +240,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 @aio
 async def test_another_process_that_holds_the_file_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("homeserver.storage.sqlite.PRAGMAS", ("journal_mode = WAL", "busy_timeout = 50"))
+    monkeypatch.setattr("homeserver.storage.sqlite.file.PRAGMAS", ("journal_mode = WAL", "busy_timeout = 50"))
     engines = Databases("sqlite", tmp_path)
     first, second = await engines.open(migrations=[SCHEMA]), await engines.open(migrations=[SCHEMA])
 
@@ -280,6 +280,7 @@ async def test_connections_that_the_server_ends(tmp_path: Path) -> None:
     name = f"cut{os.getpid()}"  # found by it; the server has connections of other tests too
     engine = await engines.open(name, [SCHEMA])
     await engine.write(add, "a")
+    assert await engine.read(texts) == ["a"]  # there is a connection for each kind
     admin = await psycopg.AsyncConnection.connect(os.environ[POSTGRES], autocommit=True)
     async with admin:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
@@ -292,8 +293,8 @@ async def test_connections_that_the_server_ends(tmp_path: Path) -> None:
 
 @aio
 async def test_a_server_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "TRIP_SECONDS", 0.3)
-    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(sessions, "TRIP_SECONDS", 0.3)
+    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 1)
     engines = on_postgres(tmp_path)
     await engines.make_breakable()
     engine = await engines.open(migrations=[SCHEMA])
