@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class Proxy:
@@ -12,8 +13,11 @@ class Proxy:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._requests_flow = asyncio.Event()
+        self._answers_flow = asyncio.Event()
+        self._let_flow()
+        self.holds = asyncio.Event()
+        """Set once bytes have arrived that are not let through."""
         self.port = 0
 
     async def open(self) -> None:
@@ -30,11 +34,21 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._flowing.set()
+        self._let_flow()
 
     def silence(self) -> None:
         """Go on accepting connections, but let no more bytes through."""
-        self._flowing.clear()
+        self._requests_flow.clear()
+        self.silence_answers()
+
+    def silence_answers(self) -> None:
+        """Let through what is asked, but no more answers."""
+        self._answers_flow.clear()
+        self.holds.clear()
+
+    def _let_flow(self) -> None:
+        self._requests_flow.set()
+        self._answers_flow.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -44,8 +58,8 @@ class Proxy:
             there, back = await asyncio.open_connection(*self._target)
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._forward(reader, back))
-                    both.create_task(self._forward(there, writer))
+                    both.create_task(self._forward(reader, back, self._requests_flow))
+                    both.create_task(self._forward(there, writer, self._answers_flow))
             finally:
                 back.transport.abort()
         except (asyncio.CancelledError, OSError, ExceptionGroup):
@@ -53,10 +67,14 @@ class Proxy:
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()  # from now on the other side can see it
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
         while chunk := await reader.read(65536):
-            await self._flowing.wait()
+            if not flow.is_set():
+                self.holds.set()
+                await flow.wait()
             writer.write(chunk)
             await writer.drain()
         raise ConnectionError("one side has closed")

@@ -118,6 +118,15 @@ class Databases:
         """Let the node's PostgreSQL no longer answer, though its port is open; until `take_away`."""
         self._proxies[node].silence()
 
+    def silence_answers(self, node: str = "tehran") -> None:
+        """Let the node's PostgreSQL hear, but not be heard; until `take_away`."""
+        self._proxies[node].silence_answers()
+
+    async def take_away_with_what_is_held(self, node: str = "tehran") -> None:
+        """`take_away` a PostgreSQL that was silenced, once something has been said that does not arrive."""
+        await self._proxies[node].holds.wait()
+        await self.take_away(node)
+
     async def bring_back(self, node: str = "tehran") -> None:
         """Undo `take_away`."""
         if self.kind == "sqlite":

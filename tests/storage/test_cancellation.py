@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from homeserver.storage.engine import Engine, Transaction
 from homeserver.storage.migrate import Migration
+from tests.storage.test_unavailable import on_postgres
 from tests.support import Databases, aio
 
 SCHEMA = Migration(1, "pairs", "CREATE TABLE pairs (number INTEGER NOT NULL, half TEXT NOT NULL)")
@@ -94,6 +99,58 @@ async def test_readers_cancelled_in_line(engines: Databases) -> None:
     await asyncio.wait(tasks)
     assert [task.result() for task in tasks[1::2]] == [[]] * 20
     assert await engine.read(pairs) == []
+
+
+@aio
+async def test_readers_cancelled_while_their_connection_is_made(engines: Databases) -> None:
+    engine = await engines.open(migrations=[SCHEMA])
+    looked, leave = asyncio.Event(), asyncio.Event()
+
+    async def look_and_stay(tx: Transaction, looked: asyncio.Event) -> None:
+        await pairs(tx)
+        looked.set()
+        await leave.wait()
+
+    first = asyncio.create_task(engine.read(look_and_stay, looked))
+    await looked.wait()  # so that each of those who come now needs one more
+    for number in range(30):
+        task = asyncio.create_task(engine.read(look_and_stay, asyncio.Event()))
+        await asyncio.wait([task], timeout=number / 30 * 0.006)
+        assert not await cancel(task)
+    leave.set()
+    await first
+    assert await asyncio.gather(*(engine.read(pairs) for _ in range(20))) == [[]] * 20
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+@aio
+async def test_a_driver_that_swallows_a_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As asyncio.wait_for of Python 3.11 does with one that comes together with the answer."""
+    engines = on_postgres(tmp_path)
+    engine = await engines.open(migrations=[SCHEMA])
+    assert await engine.read(pairs) == []  # there is a connection for each kind
+    real = psycopg.AsyncConnection.wait
+
+    async def swallow(connection: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = await real(connection, work, *args, **kwargs)
+        if asyncio.current_task() is task:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return answer
+
+    async def stay(tx: Transaction) -> None:
+        await (pairs(tx) if kind == "read" else tx.run("INSERT INTO pairs (number, half) VALUES (1, 'left')"))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "wait", swallow)
+    task = asyncio.create_task(engine.read(stay) if kind == "read" else engine.write(stay))
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert await engine.write(pairs) == []
+    await engines.close()
 
 
 @aio

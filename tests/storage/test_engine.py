@@ -16,6 +16,7 @@ from homeserver.storage.engine import (
     Param,
     Transaction,
     UniqueViolation,
+    asks_once,
 )
 from homeserver.storage.migrate import Migration
 from tests.support import Databases, aio
@@ -261,6 +262,35 @@ async def test_how_many_trips_it_takes(engines: Databases) -> None:
 
 async def clear(tx: Transaction) -> None:
     await tx.run("DELETE FROM notes")
+
+
+@aio
+async def test_a_function_that_asks_once(engines: Databases) -> None:
+    engine = await opened(engines)
+
+    @asks_once
+    async def glance(tx: Transaction) -> list[str]:
+        return await texts(tx)
+
+    @asks_once
+    async def glance_twice(tx: Transaction) -> list[str]:
+        return await texts(tx) + await texts(tx)
+
+    @asks_once
+    async def disturb(tx: Transaction) -> int:
+        return await add(tx, "z")
+
+    await engine.write(add, "a")
+    before = engine.trips
+    assert await engine.read(glance) == ["a"]
+    assert engine.trips == before + 1
+    with pytest.raises(RuntimeError, match="twice"):
+        await engine.read(glance_twice)
+    with pytest.raises(DatabaseFault):
+        await engine.read(disturb)
+    await engine.write(add, "b")
+    assert await engine.read(glance) == ["a", "b"]
+    assert await engine.write(glance_twice) == ["a", "b", "a", "b"], "the mark is about reads"
 
 
 # -- values ---------------------------------------------------------------------------------------
