@@ -17,7 +17,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
 from homeserver.protocol.errors import Forbidden, InvalidParam, InvalidRoomState
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import aliases, membership, public, state
+from homeserver.rooms import aliases, membership, public, references, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
@@ -87,6 +87,7 @@ async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
     event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
     while await caller.node.read(rooms.find, event.room_id) is not None:  # the clock was put back
         event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
+    references.remember(caller.node, event)
     await server.nodes.directory.claim(Kind.ROOM, event.room_id, caller.node.name)
     nid = await caller.node.write(rooms.create, event.room_id, wish.rules.version, caller.node.name)
     empty = Snapshot(Map(), {}, 0, Group(None, 0, None), 0, 0, {})
@@ -141,6 +142,7 @@ def _create_event(server: Server, caller: Caller, wish: Wish, ts: int) -> Event:
         auth_events=[],
         depth=1,
         origin_server_ts=ts,
+        event_id=references.new_event_id(wish.rules, server.name),
         server_name=server.name,
         key=server.identity.key,
     )

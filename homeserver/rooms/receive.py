@@ -16,7 +16,7 @@ from immutables import Map
 from homeserver.protocol import auth_rules, resolution
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
-from homeserver.rooms import effects, state, transactions
+from homeserver.rooms import effects, references, state, transactions
 from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import Persister, commit, submit
 from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
@@ -84,7 +84,8 @@ async def receive(
     nobody there could know, so that all nodes show the same. The room's home node passes it on to the others: while
     it was away, the orderer may not have known of all of them.
 
-    None when the timeline has the event already. Raises NotFound without the room.
+    None when the timeline has the event already, or the node holds another of the same id, which can be where servers
+    choose ids: the first one stays. Raises NotFound without the room.
     """
     if txn_key is not None:
         await transactions.load(node)
@@ -109,6 +110,7 @@ async def receive(
             and not state.lacking(found.head, found.keys)
         ):
             step = _build(room, event, found, txn_key, ours=orderer is not None)
+            references.remember(node, event)
             if orderer is not None and room.home == node.name and step.verdict is Verdict.ACCEPTED:
                 others = {*found.head.nodes, *step.after.nodes} - {node.name, orderer}
                 step.parcels = [NewParcel(name, "event", body=txn_key) for name in sorted(others)]
@@ -121,6 +123,8 @@ async def receive(
 async def _prepare(server: Server, node: Node, room: Room, event: Event) -> _Found | None:
     known = (await node.read(stored.known, [event.event_id])).get(event.event_id)
     if event.event_id in room.head.tips or (known is not None and known[1] is not None):
+        return None
+    if known is not None and not await _is_the_one_held(node, room, event):
         return None
     head = room.head
     linear = set(event.prev_events) == set(head.tips)
@@ -148,6 +152,14 @@ async def _prepare(server: Server, node: Node, room: Room, event: Event) -> _Fou
         target = None if row is None else state.parse(room, row)
     places = await effects.look_up(server, node, changed)
     return _Found(head, before, base, resolved, known, target, places, current, tips, keys)
+
+
+async def _is_the_one_held(node: Node, room: Room, event: Event) -> bool:
+    """Whether the event of this id that the node holds is this one, whole or redacted."""
+    if room.rules.event_id_is_hash:
+        return True
+    row = await node.read(stored.by_id, room.nid, event.event_id)
+    return row is not None and state.parse(room, row).reference_hash == event.reference_hash
 
 
 # branches -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import effects, state, transactions
+from homeserver.rooms import effects, references, state, transactions
 from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import GroupStep, Redacted, Step
@@ -125,7 +125,11 @@ async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple
     while True:
         room = await state.get(node, room_id)
         around = await _look_around(server, node, room, draft)
-        if node.memory(Rooms).get(room_id) is room and not state.lacking(room.head, around.keys):
+        if (
+            node.memory(Rooms).get(room_id) is room
+            and not state.lacking(room.head, around.keys)
+            and not references.lacking(node, room, _cited(room, draft))
+        ):
             step = _build(server, node, room, draft, around)
             return step.event, submit(server, node, [step])
 
@@ -145,6 +149,7 @@ async def _look_around(server: Server, node: Node, room: Room, draft: Draft) -> 
         target = await _load_target(node, room, draft.redacts)
         keys.append(POWER_LEVELS)
     await state.require(node, room, keys)
+    await references.load(node, room, _cited(room, draft))
     return _Surroundings(places, target, keys)
 
 
@@ -179,8 +184,6 @@ class _Core:
 def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surroundings) -> Step:
     head = room.head
     check_encryption(server, room, draft, around.target)
-    places = auth_rules.auth_types_for(room.rules, _Core(draft))
-    cited = [entry for entry in (head.state.get(key) for key in places) if entry is not None]
     now = server.clock.now_ms()
     event = events.build(
         room.rules,
@@ -189,14 +192,17 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
         room_id=room.room_id,
         content=draft.content,
         state_key=draft.state_key,
-        prev_events=list(head.tips)[:MAX_PREV_EVENTS],
-        auth_events=[entry.event_id for entry in cited],
+        prev_events=_prev_events(room),
+        auth_events=_auth_events(room, draft),
         depth=head.depth + 1,
         origin_server_ts=now if draft.origin_server_ts is None else draft.origin_server_ts,
         redacts=draft.redacts,
+        reference_hashes=references.hashes(node, room, _cited(room, draft)),
+        event_id=references.new_event_id(room.rules, server.name),
         server_name=server.name,
         key=server.identity.key,
     )
+    references.remember(node, event)
     authorise(room, event, head)
     step = Step(room, event, head, head.group, txn_key=draft.txn_key, relation=relation_of(draft.content))
     step.echo = draft.echo
@@ -209,6 +215,20 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
         step.redacted = redacted(room, event, around.target)
     step.parcels = [*step.parcels, *_shipments(node, room, head, step.after, draft.txn_key)]
     return step
+
+
+def _prev_events(room: Room) -> list[str]:
+    return list(room.head.tips)[:MAX_PREV_EVENTS]
+
+
+def _auth_events(room: Room, draft: Draft) -> list[str]:
+    places = auth_rules.auth_types_for(room.rules, _Core(draft))
+    return [entry.event_id for entry in (room.head.state.get(key) for key in places) if entry is not None]
+
+
+def _cited(room: Room, draft: Draft) -> list[str]:
+    """The events whose hashes a draft needs at the tip of the room."""
+    return [] if room.rules.event_id_is_hash else [*_prev_events(room), *_auth_events(room, draft)]
 
 
 def check_encryption(server: Server, room: Room, draft: Draft, target: Event | None) -> None:
