@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from homeserver.accounts import failures, passwords, tokens
+from homeserver.accounts import failures, passwords, recipients, tokens
 from homeserver.context import Caller
 from homeserver.protocol.errors import Forbidden, InvalidParam, UnknownToken, UserLocked
 from homeserver.protocol.identifiers import is_device_id, is_user_id, localpart_of, user_id
@@ -24,6 +24,7 @@ from homeserver.storage import accounts as stored_accounts
 from homeserver.storage import devices as stored_devices
 from homeserver.storage import tokens as stored_tokens
 from homeserver.storage.directory import Kind
+from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -50,7 +51,7 @@ class _Known(NamedTuple):
     locked: bool
 
 
-class Remembered:
+class Remembered(Mirror):
     """The sessions of a node's users in memory, by directory hash of the user and digest of the token.
 
     ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
@@ -79,6 +80,11 @@ class Remembered:
         self.generation += 1
         self._users.pop(owner)
 
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.generation += 1
+        self._users.clear()
+
 
 def owner_hash(server: Server, localpart: str) -> bytes:
     """The directory's hash of a user: how tokens and memories name them."""
@@ -86,8 +92,9 @@ def owner_hash(server: Server, localpart: str) -> bytes:
 
 
 def forget(server: Server, node: Node, whose: str) -> None:
-    """Drop a user's sessions from memory; to be called after the commit that changed them."""
+    """Drop a user's sessions and devices from memory; to be called after the commit that changed them."""
     node.memory(Remembered).forget(owner_hash(server, localpart_of(whose)))
+    recipients.forget(node, whose)
 
 
 # -- who is calling
@@ -285,7 +292,7 @@ async def open_session(tx: Transaction, server: Server, whose: str, user_nid: in
     expires = None if lifetime is None else now + lifetime.ms
     stored_tokens.put_access(tx, access_digest, user_nid, device_nid, expires)
     refresh = _put_refresh(tx, server, owner, user_nid, device_nid)[0] if wish.refresh else None
-    tx.after_commit(lambda: server.nodes[tx.node].memory(Remembered).forget(owner))
+    tx.after_commit(lambda: forget(server, server.nodes[tx.node], whose))
     return Login(whose, device_id, access, refresh, None if lifetime is None else lifetime.ms)
 
 

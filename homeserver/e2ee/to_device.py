@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from config.residency import DataClass
+from homeserver.accounts import recipients
 from homeserver.e2ee.publication import wake
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate
@@ -23,6 +24,7 @@ from homeserver.runtime.lru import Lru
 from homeserver.storage import client_transactions, outbox, streams
 from homeserver.storage import to_device as stored
 from homeserver.storage.client_transactions import Echo
+from homeserver.storage.engine import UniqueViolation
 from homeserver.storage.outbox import NewParcel
 from homeserver.storage.streams import Stream
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
-    from homeserver.storage.to_device import Recipient
+    from homeserver.storage.to_device import Letter
 
 log = structlog.get_logger("e2ee.to_device")
 
@@ -50,7 +52,7 @@ MAX_TYPE = 255
 Messages = dict[str, dict[str, Any]]
 """Contents by user id and device id (or ``*``)."""
 
-Letters = dict[str, dict[str, bytes]]
+Events = dict[str, dict[str, bytes]]
 """Encoded events by user id and device id (or ``*``)."""
 
 
@@ -69,7 +71,7 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
         raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
     events = _events(caller.user_id, event_type, messages)
     own = caller.node
-    by_node: dict[str, Letters] = {}
+    by_node: dict[str, Events] = {}
     for user_id, home in (await server.nodes.of_users(messages)).items():
         by_node.setdefault(home, {})[user_id] = events[user_id]
     here = by_node.pop(own.name, {})
@@ -81,10 +83,14 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
             if not await _hand_over(server, own, name, key, part):
                 parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
-    await own.advance(_send, server, own, key, echo, here, parcels)
+    try:
+        await own.advance(_send, server, own, key, echo, here, parcels)
+    except UniqueViolation:
+        if not await own.read(client_transactions.known, key):
+            raise
 
 
-def _refuse_border(server: Server, own: Node, by_node: dict[str, Letters], others: bool) -> None:
+def _refuse_border(server: Server, own: Node, by_node: dict[str, Events], others: bool) -> None:
     """Take out the nodes to which nothing may flow. Raises FlowDenied when that leaves nobody."""
     refusals = []
     for name in list(by_node):
@@ -96,7 +102,7 @@ def _refuse_border(server: Server, own: Node, by_node: dict[str, Letters], other
         raise gate.denied(refusals[0])
 
 
-async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: Letters) -> bool:
+async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: Events) -> bool:
     """Deliver on another node; False when it is down, or when earlier messages still wait to be shipped there."""
     node = server.nodes[name]
     if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
@@ -108,16 +114,17 @@ async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: L
     return True
 
 
-async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Letters) -> None:
+async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Events) -> None:
     if await stored.receive_once(tx, key, server.clock.now_ms()):
-        recipients, _ = await stored.recipients(tx, list(events))
-        await _deliver(tx, server, node, recipients, events)
+        letters = await _letters(tx, node, events)
+        if letters:
+            _deliver(tx, server, node, letters, await streams.allocate(tx, len(letters)))
 
 
-def _events(sender: str, event_type: str, messages: Messages) -> Letters:
+def _events(sender: str, event_type: str, messages: Messages) -> Events:
     """The events as devices are given them. Raises TooLarge."""
     start = orjson.dumps({"sender": sender, "type": event_type})[:-1] + b',"content":'
-    found: Letters = {}
+    found: Events = {}
     for user_id, devices in messages.items():
         mine = found[user_id] = {}
         for device_id, content in devices.items():
@@ -128,7 +135,7 @@ def _events(sender: str, event_type: str, messages: Messages) -> Letters:
     return found
 
 
-def _body(events: Letters, key: bytes) -> bytes:
+def _body(events: Events, key: bytes) -> bytes:
     whole = {
         user_id: {device_id: orjson.Fragment(event) for device_id, event in devices.items()}
         for user_id, devices in events.items()
@@ -142,56 +149,56 @@ async def _send(
     node: Node,
     key: bytes,
     echo: Echo,
-    events: Letters,
+    events: Events,
     parcels: Sequence[NewParcel],
 ) -> None:
-    recipients, repeated = await stored.recipients(tx, list(events), key)
-    if repeated:
+    letters = await _letters(tx, node, events)
+    client_transactions.claim(tx, key, echo, server.clock.now_ms())
+    if not letters and not parcels:
         return
-    client_transactions.remember(tx, [(key, echo, server.clock.now_ms())])
-    first = await _deliver(tx, server, node, recipients, events, len(parcels))
+    first = streams.take(tx, node.position, len(letters) + len(parcels))
+    _deliver(tx, server, node, letters, first, len(parcels))
     if parcels:
-        outbox.put(tx, first, parcels)
+        outbox.put(tx, first + len(letters), parcels)
         tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
 
 
-async def _deliver(
-    tx: Transaction,
-    server: Server,
-    node: Node,
-    recipients: Sequence[Recipient],
-    events: Letters,
-    more: int = 0,
-) -> int:
-    """Put events into mailboxes and take ``more`` positions besides; returns the first of those."""
-    letters = []
-    for recipient in recipients:
-        devices = events.get(recipient.user_id, {})
-        event = devices.get(recipient.device_id, devices.get(EVERY_DEVICE))
-        if event is not None:
-            letters.append((recipient, event))
-    if not letters and not more:
-        return 0
-    first = await streams.allocate(tx, len(letters) + more)
+async def _letters(tx: Transaction, node: Node, events: Events) -> list[Letter]:
+    """What goes into which mailbox."""
+    found: list[Letter] = []
+    for user_id, devices in (await recipients.of_users(tx, node, events)).items():
+        wanted = events[user_id]
+        everywhere = wanted.get(EVERY_DEVICE)
+        if everywhere is not None:
+            wanted = {**dict.fromkeys(devices, everywhere), **wanted}
+        for device_id, event in wanted.items():
+            recipient = devices.get(device_id)
+            if recipient is not None:
+                found.append((recipient.user_nid, recipient.device_nid, event))
+    return found
+
+
+def _deliver(tx: Transaction, server: Server, node: Node, letters: Sequence[Letter], first: int, more: int = 0) -> None:
+    """Put letters into mailboxes at the positions from ``first`` on; ``more`` positions were taken besides."""
     stored.deliver(tx, first, letters)
     last = first + len(letters) + more - 1
 
     def announce() -> None:
         _expect(node, letters, first)
-        node.announce(last, [(Stream.TO_DEVICE, [recipient.device_nid for recipient, _ in letters])])
-        wake(server, node, {recipient.user_nid for recipient, _ in letters})
+        node.announce(last, [(Stream.TO_DEVICE, [device_nid for _, device_nid, _ in letters])])
+        wake(server, node, {user_nid for user_nid, _, _ in letters})
 
     tx.after_commit(announce)
-    return first + len(letters)
 
 
-def _expect(node: Node, letters: Sequence[tuple[Recipient, bytes]], first: int) -> None:
+def _expect(node: Node, letters: Sequence[Letter], first: int) -> None:
     """Mailboxes that are known to be empty are so up to what comes now."""
     empty_to = node.memory(Mailboxes).empty_to
-    for offset, (recipient, _) in enumerate(letters):
-        known = empty_to.get(recipient.device_nid)
-        if known is not None and not node.changes.changed(Stream.TO_DEVICE, recipient.device_nid, known):
-            empty_to[recipient.device_nid] = first + offset - 1
+    changed = node.changes.changed
+    known = empty_to.find(device_nid for _, device_nid, _ in letters)
+    for pos, (_, device_nid, _) in enumerate(letters, first):
+        if device_nid in known and not changed(Stream.TO_DEVICE, device_nid, known[device_nid]):
+            empty_to[device_nid] = pos - 1
 
 
 async def apply_messages(server: Server, _: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
@@ -205,7 +212,7 @@ async def apply_messages(server: Server, _: Node, destination: Node, parcel: Par
     await destination.advance(_apply, server, destination, bytes.fromhex(body["key"]), events, mark)
 
 
-async def _apply(tx: Transaction, server: Server, node: Node, key: bytes, events: Letters, mark: Mark) -> None:
+async def _apply(tx: Transaction, server: Server, node: Node, key: bytes, events: Events, mark: Mark) -> None:
     mark(tx)
     await _receive(tx, server, node, key, events)
 

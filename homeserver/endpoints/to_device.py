@@ -30,12 +30,17 @@ MAX_MESSAGES = 10_000
 async def send_to_device(server: Server, request: Request) -> dict[str, Any]:
     """Send an event to devices, each its own content."""
     messages = reading.mapping(request.json(), "messages", required=True)
+    count = 0
     for user_id, devices in messages.items():
         if not identifiers.is_user_id(user_id):
             raise InvalidParam("'messages' must be an object of user IDs")
-        if not isinstance(devices, dict) or not all(isinstance(content, dict) for content in devices.values()):
+        if not isinstance(devices, dict):
             raise BadJson("'messages' must be an object of objects of contents")
-    if sum(map(len, messages.values())) > MAX_MESSAGES:
+        count += len(devices)
+        for content in devices.values():
+            if not isinstance(content, dict):
+                raise BadJson("'messages' must be an object of objects of contents")
+    if count > MAX_MESSAGES:
         raise InvalidParam(f"Send at most {MAX_MESSAGES} messages at once")
     args = request.args
     await to_device.send(server, request.caller, args["eventType"], args["txnId"], messages)

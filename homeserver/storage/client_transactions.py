@@ -29,6 +29,14 @@ def remember(tx: Transaction, rows: Sequence[tuple[bytes, Echo, int]]) -> None:
     )
 
 
+def claim(tx: Transaction, key: bytes, echo: Echo, ts: int) -> None:
+    """Queue that a device does something under this key now; UniqueViolation when it was done before."""
+    tx.later(
+        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts) VALUES (?, ?, ?, ?, ?)",
+        [(key, *echo, ts)],
+    )
+
+
 async def put(tx: Transaction, key: bytes, echo: Echo, ts: int) -> None:
     """Remember one."""
     remember(tx, [(key, echo, ts)])

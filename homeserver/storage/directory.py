@@ -61,7 +61,7 @@ class Directory:
     def __init__(self, engine: Engine, key: bytes) -> None:
         self.engine = engine
         self._key = key
-        self._known: Lru[tuple[Kind, str], str] = Lru(REMEMBERED)
+        self._known: dict[Kind, Lru[str, str]] = {kind: Lru(REMEMBERED) for kind in Kind}
         self._known_hashes: Lru[tuple[Kind, bytes], str] = Lru(REMEMBERED)
         self._memories: dict[type[Any], Any] = {}
 
@@ -71,23 +71,25 @@ class Directory:
 
     async def find(self, kind: Kind, name: str) -> str | None:
         """The name of the node where ``name`` rests, or None."""
-        node = self._known.get((kind, name))
+        node = self._known[kind].get(name)
         if node is None:
             node = await self.engine.read(_find, kind.value, self.hash(kind, name))
             if node is not None:
-                self._known[kind, name] = node
+                self._known[kind][name] = node
         return node
 
     async def find_all(self, kind: Kind, names: Collection[str]) -> dict[str, str]:
         """The nodes of those names that have a route, in one trip for each thousand that are not remembered."""
-        known = self._known
-        found = {name: node for name in names if (node := known.get((kind, name))) is not None}
+        known = self._known[kind]
+        found = known.find(names)
+        if len(found) == len(names):
+            return found
         hashes = {self.hash(kind, name): name for name in names if name not in found}
         keys = list(hashes)
         for start in range(0, len(keys), AT_ONCE):
             part = await self.engine.read(_find_all, kind.value, keys[start : start + AT_ONCE])
             for key, node in part.items():
-                found[hashes[key]] = self._known[kind, hashes[key]] = node
+                found[hashes[key]] = known[hashes[key]] = node
         return found
 
     async def find_hash(self, kind: Kind, key: bytes) -> str | None:
@@ -111,12 +113,12 @@ class Directory:
 
     def remembered(self, kind: Kind, name: str) -> str | None:
         """The node of ``name`` if it is in memory: for paths that may not wait."""
-        return self._known.get((kind, name))
+        return self._known[kind].get(name)
 
     async def claim(self, kind: Kind, name: str, node: str) -> str:
         """Route ``name`` to ``node`` unless it has a route; returns the node that it is routed to now."""
         found = await self.engine.write(_claim, kind.value, self.hash(kind, name), node)
-        self._known[kind, name] = found
+        self._known[kind][name] = found
         return found
 
     async def release(self, kind: Kind, name: str) -> None:
@@ -126,7 +128,7 @@ class Directory:
 
     def forget(self, kind: Kind, name: str) -> None:
         """Ask the database next time: the route of ``name`` has changed."""
-        self._known.pop((kind, name))
+        self._known[kind].pop(name)
         self._known_hashes.pop((kind, self.hash(kind, name)))
 
 

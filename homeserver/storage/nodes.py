@@ -13,11 +13,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.storage.directory import Directory, Kind
-from homeserver.storage.engine import Engine, Transaction
+from homeserver.storage.engine import ConstraintViolation, Engine, Health, Transaction
 from homeserver.storage.streams import Changes, Stream, current
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Mirror:
+    """A memory that repeats what is in the database; `Node.memory` has it cleared when that can have changed unseen."""
+
+    def clear(self) -> None:
+        """Forget everything, also what is being read at this moment."""
+        raise NotImplementedError
 
 
 class Node:
@@ -36,6 +44,7 @@ class Node:
         self._order = asyncio.Lock()
         self._memories: dict[type[Any], Any] = {}
         self._started = False
+        engine.watch(self._doubt)
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.jurisdiction}>"
@@ -54,14 +63,36 @@ class Node:
         """Like `write`, for transactions that take positions: one at a time, announced before the next begins."""
         await self.start()
         async with self._order:
+            try:
+                return await self.engine.write(fn, *args, **kw)
+            except ConstraintViolation:
+                if not await self._was_behind():
+                    raise
             return await self.engine.write(fn, *args, **kw)
 
+    async def _was_behind(self) -> bool:
+        """Whether `streams.take` failed because ``position`` was not that of the database, which it is now."""
+        position = await self.engine.read(current)
+        if position == self.position:
+            return False
+        self.position = position
+        return True
+
     async def start(self) -> None:
-        """Learn the node's position from its database, once; a node that was down at first learns it later."""
+        """Learn the node's position from its database, once; a node that was down learns it when it is back."""
         if not self._started:
-            self.position = await self.engine.read(current)
-            self.changes = Changes(self.position)
-            self._started = True
+            async with self._order:
+                if not self._started:
+                    self.position = await self.engine.read(current)
+                    self.changes = Changes(self.position)
+                    self._started = True
+
+    def _doubt(self, _: Health) -> None:
+        """The database was lost, perhaps in a COMMIT that nobody was told of: nothing that mirrors it is believed."""
+        self._started = False
+        for memory in self._memories.values():
+            if isinstance(memory, Mirror):
+                memory.clear()
 
     def announce(self, pos: int, changes: Iterable[tuple[Stream, Iterable[int]]]) -> None:
         """To be called after the commit, inside `advance` (``tx.after_commit``): ``changes`` happened up to ``pos``."""
@@ -107,7 +138,8 @@ class Nodes:
 
     async def of_users(self, user_ids: Collection[str]) -> dict[str, str]:
         """The names of the nodes of those users who are local and exist."""
-        names = {user_id[1 : -len(self._suffix)]: user_id for user_id in user_ids if self.is_local(user_id)}
+        suffix, end = self._suffix, -len(self._suffix)
+        names = {user_id[1:end]: user_id for user_id in user_ids if user_id.endswith(suffix)}
         found = await self.directory.find_all(Kind.USER, names)
         return {names[name]: node for name, node in found.items()}
 

@@ -22,25 +22,22 @@ class Recipient(NamedTuple):
     user_nid: int
 
 
-async def recipients(
-    tx: Transaction, user_ids: Sequence[str], txn_key: bytes | None = None
-) -> tuple[list[Recipient], bool]:
-    """All devices of those users who reside here; and whether something was done under ``txn_key`` before."""
+Letter = tuple[int, int, bytes]
+"""What goes into a mailbox: the owner's row id, the device's, and the event as JSON."""
+
+
+async def recipients(tx: Transaction, user_ids: Sequence[str]) -> list[Recipient]:
+    """All devices of those users who reside here."""
     found: list[Recipient] = []
-    repeated = False
-    for start in range(0, max(len(user_ids), 1), AT_ONCE):
+    for start in range(0, len(user_ids), AT_ONCE):
         part = user_ids[start : start + AT_ONCE]
-        marks = ",".join("?" * len(part)) or "NULL"
         rows = await tx.all(
             "SELECT u.user_id, d.device_id, d.device_nid, d.user_nid FROM users u"
-            f" JOIN devices d ON d.user_nid = u.user_nid WHERE u.user_id IN ({marks})"
-            " UNION ALL SELECT '', '', 0, 0 FROM client_transactions WHERE txn_key = ?",
+            f" JOIN devices d ON d.user_nid = u.user_nid WHERE u.user_id IN ({','.join('?' * len(part))})",
             *part,
-            txn_key,
         )
-        repeated = repeated or ("", "", 0, 0) in rows
-        found += [Recipient(*row) for row in rows if row[2]]
-    return found, repeated
+        found += [Recipient(*row) for row in rows]
+    return found
 
 
 async def receive_once(tx: Transaction, message_key: bytes, ts: int) -> bool:
@@ -58,14 +55,11 @@ async def forget_received(tx: Transaction, before_ts: int) -> None:
     await tx.run("DELETE FROM received_messages WHERE ts < ?", before_ts)
 
 
-def deliver(tx: Transaction, first: int, messages: Sequence[tuple[Recipient, bytes]]) -> None:
-    """Queue messages (JSON of the whole event) at the positions ``first``, ``first + 1``, …"""
+def deliver(tx: Transaction, first: int, letters: Sequence[Letter]) -> None:
+    """Queue events for devices at the positions ``first``, ``first + 1``, …"""
     tx.later(
         "INSERT INTO to_device (pos, user_nid, device_nid, message) VALUES (?, ?, ?, ?)",
-        [
-            (first + offset, recipient.user_nid, recipient.device_nid, message)
-            for offset, (recipient, message) in enumerate(messages)
-        ],
+        [(pos, user_nid, device_nid, event) for pos, (user_nid, device_nid, event) in enumerate(letters, first)],
     )
 
 

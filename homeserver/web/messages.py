@@ -246,13 +246,14 @@ class Request:
 
 
 def _is_deep(value: Any) -> bool:
+    """Runs for every larger body, hence the exact type tests: orjson makes no others."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
             part
             for whole in level
-            for part in (whole.values() if isinstance(whole, dict) else whole)
-            if isinstance(part, dict | list)
+            for part in (whole.values() if type(whole) is dict else whole)
+            if type(part) is dict or type(part) is list
         ]
         if not level:
             return False

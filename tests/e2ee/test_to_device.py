@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from homeserver.accounts import deactivation
 from homeserver.e2ee import to_device
+from homeserver.storage import devices, streams
 from homeserver.storage import to_device as stored
+from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from tests.deployment import FLOWING, POLICY, Deploy
 from tests.e2ee.play import Cast, Device, KeyPlay, events, message
@@ -221,9 +226,87 @@ async def test_the_policy_holds(cast: Cast) -> None:
 async def test_a_hundred_messages_in_one_transaction(play: KeyPlay) -> None:
     alice = await play.device("alice")
     others = [await play.device(f"u{number}", published=False) for number in range(6)]
-    trips = play.node("tehran").engine.trips
-    await alice.send("t1", {other.user_id: {other.device_id: message("x")} for other in others})
-    assert play.node("tehran").engine.trips <= trips + 3
+    engine = play.node("tehran").engine
+    for txn_id, expected in (("t1", 2), ("t2", 1)):  # the devices are looked for once
+        trips = engine.trips
+        await alice.send(txn_id, {other.user_id: {other.device_id: message("x")} for other in others})
+        assert engine.trips == trips + expected
+
+
+async def homeless(node: Node) -> int:
+    """How many messages wait for devices that are gone."""
+
+    async def count(tx: Transaction) -> int:
+        row = await tx.one("SELECT COUNT(*) FROM to_device WHERE device_nid NOT IN (SELECT device_nid FROM devices)")
+        assert row is not None
+        return int(row[0])
+
+    return await node.read(count)
+
+
+@aio
+@pytest.mark.parametrize("home", ["tehran", "paris"])
+async def test_devices_come_and_go_between_messages(play: KeyPlay, home: str) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", home)
+    node = play.node(home)
+    await alice.send("t1", {bob.user_id: {"*": message("first")}})
+    second = await bob.another()
+    await alice.send("t2", {bob.user_id: {"*": message("second")}})
+    assert contents(await second.sync()) == [message("second")]
+    await second.gets("POST", "/logout", {})
+    await alice.send("t3", {bob.user_id: {"*": message("third"), second.device_id: message("to nobody")}})
+    assert contents(await bob.sync()) == [message("first"), message("second"), message("third")]
+    assert await homeless(node) == 0
+    await deactivation.deactivate(play.server, bob.user_id)
+    await alice.send("t4", {bob.user_id: {"*": message("x"), bob.device_id: message("x")}})
+    assert await homeless(node) == 0
+
+
+@aio
+async def test_messages_for_a_user_who_is_yet_to_come(play: KeyPlay) -> None:
+    alice = await play.device("alice")
+    await alice.send("t1", {"@bob:example.org": {"*": message("lost")}})
+    bob = await play.device("bob")
+    await alice.send("t2", {"@bob:example.org": {"*": message("found")}})
+    assert contents(await bob.sync()) == [message("found")]
+
+
+@aio
+async def test_devices_that_go_while_messages_come(play: KeyPlay) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob")
+    for number in range(4):
+        second = await bob.another()
+        body = {bob.user_id: {"*": message("x"), second.device_id: message("y")}}
+        await asyncio.gather(
+            *(alice.send(f"t{number}.{copy}", body) for copy in range(3)),
+            second.gets("POST", "/logout", {}),
+            *(alice.send(f"u{number}.{copy}", body) for copy in range(3)),
+        )
+    assert await homeless(play.node("tehran")) == 0
+    assert await stored_count(play.node("tehran"), bob) == 24
+
+
+@aio
+async def test_what_changed_while_the_database_was_lost(cast: Cast, engines: Databases) -> None:
+    play = await breakable(cast, engines)
+    alice, bob = await play.device("alice"), await play.device("bob")
+    second = await bob.another()
+    await alice.send("t1", {bob.user_id: {"*": message("x")}})
+    node, caller = play.node("tehran"), await second.user.caller()
+
+    async def unannounced(tx: Transaction) -> None:  # like a commit whose answer is lost
+        device = await devices.find(tx, caller.user_nid, caller.device_id)
+        assert device is not None
+        await devices.delete(tx, caller.user_nid, [device])
+        await streams.allocate(tx, 5)
+
+    await node.write(unannounced)
+    await cut_off(play, engines, "tehran")
+    await reconnect(play, engines, "tehran")
+    assert (await second.asks("GET", "/account/whoami")).errcode == "M_UNKNOWN_TOKEN"
+    assert (await alice.send("t2", {bob.user_id: {"*": message("y")}})).status == 200
+    assert await homeless(node) == 0
+    assert contents(await bob.sync()) == [message("x"), message("y")]
 
 
 @aio
