@@ -1,0 +1,1 @@
+"""Federation: who is who among servers."""
