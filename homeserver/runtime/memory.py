@@ -12,11 +12,10 @@ freed in one of them serves no other. The databases' threads allocate little, an
 _M_ARENA_MAX: Final = -8
 
 
-def limit_arenas() -> None:
-    """Let the threads share a few arenas. To be called before there are threads."""
+def limit_arenas() -> bool:
+    """Let the threads share a few arenas; whether that could be ordered. To be called before there are threads."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, ARENAS)
+    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, ARENAS))
 
 
 def give_back() -> None:
