@@ -22,6 +22,7 @@ from homeserver.rooms import state
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
 from homeserver.storage import events, receipts
+from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ class _Kept:
     judged: int = 0
 
 
-class Counts:
+class Counts(Mirror):
     """Counts in memory (``node.memory(Counts)``), and what distinct rulesets say about the newest events."""
 
     def __init__(self) -> None:
@@ -59,6 +60,11 @@ class Counts:
         # Starts that are being read, each with the mark of its newest reader: who reads on takes it away.
         self.reading: dict[tuple[int, int], object] = {}
         self.narrowed: Lru[tuple[int, Evaluator], Narrowed] = Lru(2_000)
+
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.kept.clear()
+        self.reading.clear()
 
 
 def forget(node: Node, user_nid: int, room_nid: int) -> None:

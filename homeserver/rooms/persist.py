@@ -93,8 +93,11 @@ async def _empty(server: Server, node: Node, persister: Persister) -> None:
             try:
                 await node.advance(_write, server, node, batch)
             except NodeUnavailable as error:
-                _fail(node, [*batch, *persister.waiting], error)
+                failed = [*batch, *persister.waiting]
                 persister.waiting.clear()
+                _fail(node, failed, error)
+                for room in {step.room for submission in failed for step in submission.steps}:
+                    node.memory(Rooms).drop(room.room_id)  # it may have been committed all the same
             except Exception as error:
                 _retreat(node, persister, batch, error)
     finally:

@@ -22,6 +22,7 @@ from homeserver.protocol.events import Event, from_stored
 from homeserver.runtime.lru import Lru
 from homeserver.storage import events, rooms, state
 from homeserver.storage.events import StoredEvent
+from homeserver.storage.nodes import Mirror
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Room:
         return ("m.room.encryption", "") in self.head.state
 
 
-class Rooms:
+class Rooms(Mirror):
     """The rooms of one node that are in memory (``node.memory(Rooms)``)."""
 
     def __init__(self) -> None:
@@ -163,6 +164,11 @@ class Rooms:
     def hold(self, room: Room) -> None:
         """Keep a room, or weigh it anew."""
         self.held[room.room_id] = room
+
+    def clear(self) -> None:
+        """See `Mirror.clear`. Rooms with events under way are dropped when these have failed."""
+        self.held.clear()
+        self.loading.clear()
 
     def drop(self, room_id: str) -> None:
         """Forget a room whose rows were written past it, and what is being read of it at this moment."""
