@@ -152,6 +152,12 @@ class Unauthenticated(Refusal):
         return {**self.challenge, **(self.failure.body() if self.failure else {})}
 
 
+class InviteBlocked(Refusal):
+    """The invited wants no invitations. spec: client-server-api/#invite-permission"""
+
+    errcode, status = "M_INVITE_BLOCKED", 403
+
+
 class NotFound(Refusal):
     errcode, status = "M_NOT_FOUND", 404
 

@@ -17,7 +17,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
 from homeserver.protocol.errors import Forbidden, InvalidParam, InvalidRoomState
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import aliases, membership, public, references, state
+from homeserver.rooms import aliases, blocking, membership, public, references, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
@@ -59,14 +59,15 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     """Make a room on the caller's node and return its id. It is committed whole, before anybody is invited.
 
     Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
-    span; Forbidden when the room is to be published by somebody who may not; RoomInUse for an alias that is taken;
-    PlaintextRefused for wishes that weaken encryption; InvalidRoomState, InvalidParam and BadJson for wishes that the
-    rules of the room version do not allow.
+    span, and InviteBlocked when they take no invitations; Forbidden when the room is to be published by somebody who
+    may not; RoomInUse for an alias that is taken; PlaintextRefused for wishes that weaken encryption;
+    InvalidRoomState, InvalidParam and BadJson for wishes that the rules of the room version do not allow.
     """
     if wish.visibility == "public":
         public.check_publisher(server, caller)
     for user_id in wish.invite:
         await membership.check_relation(server, caller.node, [caller.node.name], user_id)
+        await blocking.check(server, user_id)
     if wish.alias is None:
         room = await _furnish(server, caller, await _found(server, caller, wish), wish, None)
     else:

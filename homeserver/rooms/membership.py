@@ -26,7 +26,7 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
-from homeserver.rooms import state
+from homeserver.rooms import blocking, state
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft, in_order
 from homeserver.rooms.state import Room, Snapshot
@@ -246,13 +246,14 @@ async def invite(
     content: dict[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
-    """Invite a user. Raises Forbidden, FlowDenied before anything is written, NotFound."""
+    """Invite a user. Raises Forbidden, FlowDenied before anything is written, InviteBlocked, NotFound."""
     if not identifiers.is_user_id(user_id):
         raise InvalidParam("user_id is no user ID")
     _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     await check_relation(server, caller.node, spanned(room.head, room), user_id)
+    await blocking.check(server, user_id)
     readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
     profile = await _profile_of(server, user_id, "invite", readers)
     await _change(server, caller, room_id, user_id, {**profile, **(content or {})}, reason)

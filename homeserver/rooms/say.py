@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import aliases, membership
+from homeserver.rooms import aliases, blocking, membership
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft, in_order
 from homeserver.rooms.transactions import key_of
@@ -64,7 +64,7 @@ async def set_state(
 ) -> str:
     """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in.
 
-    Raises Forbidden, FlowDenied, PlaintextRefused, BadAlias, NotFound.
+    Raises Forbidden, FlowDenied, InviteBlocked, PlaintextRefused, BadAlias, NotFound.
     """
     if kind == "m.room.create":
         raise InvalidParam("A room has its m.room.create event already")
@@ -87,3 +87,5 @@ async def _check_member(server: Server, caller: Caller, room_id: str, user_id: s
         raise BadJson("'membership' must be a string")
     if became in ("join", "invite", "knock"):
         await membership.check_entry(server, caller, room_id, user_id)
+    if became == "invite":
+        await blocking.check(server, user_id)

@@ -17,7 +17,7 @@ import orjson
 from homeserver.accounts import push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
 from homeserver.push import unread
-from homeserver.rooms import ephemeral, history, presence, state
+from homeserver.rooms import blocking, ephemeral, history, presence, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
 from homeserver.storage.streams import Stream
@@ -310,9 +310,13 @@ def _of_room(part: EventFilter, room_id: str, entries: Sequence[bytes]) -> Seque
 
 async def _invitations(asked: Asked, strangers: Sequence[StoredMembership], answer: Answer) -> None:
     """Rooms to which the user is invited, or at which they knock, with their stripped state."""
+    caller = asked.caller
+    if any(each.membership == "invite" for each in strangers) and await caller.node.read(
+        blocking.blocks, caller.user_nid
+    ):
+        strangers = [each for each in strangers if each.membership != "invite"]
     if not strangers:
         return
-    caller = asked.caller
     previews = await caller.node.read(rooms.invitations, caller.user_nid, [each.room_nid for each in strangers])
     for membership in strangers:
         preview = previews.get(membership.room_nid, b"[]")

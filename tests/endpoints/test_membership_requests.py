@@ -132,3 +132,25 @@ async def test_knocking(play: Play, by_alias: bool) -> None:
     assert (refused.status, refused.errcode) == (403, "M_FORBIDDEN")
     unknown = await bob.asks("POST", f"{CLIENT}/knock/{quote('#nowhere:example.org')}", {})
     assert (unknown.status, unknown.errcode) == (404, "M_NOT_FOUND")
+
+
+@pytest.mark.parametrize("node", ["tehran", "paris"])
+@aio
+async def test_who_takes_no_invitations(play: Play, node: str) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob", node)
+    early, room_id = await play.create(alice, invite=[bob.user_id]), await play.create(alice)
+    await play.settle()
+    config = f"/user/{quote(bob.user_id)}/account_data/m.invite_permission_config"
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    await play.ask(bob, "PUT", config, {"default_action": "block"})
+    for answer in (
+        await ask(alice, room_id, "invite", user_id=bob.user_id),
+        await alice.asks("PUT", CLIENT + path, {"membership": "invite"}),
+        await alice.asks("POST", f"{CLIENT}/createRoom", {"invite": [bob.user_id]}),
+    ):
+        assert (answer.status, answer.errcode) == (403, "M_INVITE_BLOCKED")
+    assert len((await play.ask(alice, "GET", "/joined_rooms"))["joined_rooms"]) == 2
+    assert "rooms" not in await play.ask(bob, "GET", "/sync")
+    await play.ask(bob, "PUT", config, {"default_action": "perhaps"})
+    assert list((await play.ask(bob, "GET", "/sync"))["rooms"]["invite"]) == [early]
+    assert (await ask(alice, room_id, "invite", user_id=bob.user_id)).status == 200
