@@ -43,7 +43,7 @@ async def cast_of(play: Play, version: str) -> tuple[User, User, User, str]:
 
 
 async def redact(play: Play, user: User, room_id: str, event_id: str) -> str:
-    path = f"/rooms/{quote(room_id)}/redact/{quote(event_id, safe='')}/r{event_id[1:5]}"
+    path = f"/rooms/{quote(room_id)}/redact/{quote(event_id, safe='')}/once"
     return str((await play.ask(user, "PUT", path, {"reason": "slip"}))["event_id"])
 
 
@@ -179,7 +179,7 @@ async def test_an_id_that_is_taken_is_not_given_to_another_event(play: Play, ver
             prev_events=[tip],
             auth_events=list(original.auth_events),
             depth=room.now.depth + 1,
-            origin_server_ts=original.origin_server_ts,
+            origin_server_ts=original.origin_server_ts + 1000,
             reference_hashes={each: event.reference_hash for each, event in everything.items()},
             event_id=event_id,
             server_name=play.server.name,
