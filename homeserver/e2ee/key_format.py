@@ -49,8 +49,11 @@ def signatures_in(key: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     if not isinstance(signatures, dict):
         raise BadJson("'signatures' must be an object")
     for signed in signatures.values():
-        if not isinstance(signed, dict) or not all(isinstance(text, str) for text in signed.values()):
+        if not isinstance(signed, dict):
             raise BadJson("'signatures' must be an object of objects of strings")
+        for text in signed.values():
+            if not isinstance(text, str):
+                raise BadJson("'signatures' must be an object of objects of strings")
     return signatures
 
 
@@ -93,12 +96,11 @@ def one_time_keys(keys: Mapping[str, Any], *, fallback: bool = False) -> list[On
     spec: client-server-api/#key-algorithms
     """
     found = []
-    for name, key in keys.items():
+    for (name, key), blob in zip(keys.items(), canonical.encode_all(keys.values()), strict=True):
         algorithm, colon, key_id = name.partition(":")
         if not (algorithm and colon and key_id) or len(name) > MAX_KEY_ID or "\0" in name:
             raise InvalidParam("The name of a key must be '<algorithm>:<key_id>'")
         _check_one_time_key(algorithm, key)
-        blob = canonical.encode(key)
         if len(blob) > MAX_ONE_TIME_KEY:
             raise TooLarge(f"A one-time key has at most {MAX_ONE_TIME_KEY} bytes")
         found.append(OneTimeKey(algorithm, key_id, blob))

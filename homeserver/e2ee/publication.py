@@ -42,14 +42,18 @@ RETRY_AFTER = 1.0
 """Seconds until a node that is down is tried again."""
 
 
-async def publish(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> int:
+async def publish(
+    tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int, audience: Audience | None = None
+) -> int:
     """Announce, after the commit, that a resident's public keys are what this transaction has made of them.
 
-    Only inside `Node.advance`, behind the changes. Returns the position of the change.
+    Only inside `Node.advance`, behind the changes. ``audience``: whom it concerns, if the caller knows.
+    Returns the position of the change.
     """
-    audience = await stored.audience(tx, user_nid)
+    if audience is None:
+        audience = await stored.audience(tx, user_nid)
     targets, lost = _nodes(node, audience)
-    pos = await streams.allocate(tx, 1 + len(targets) + len(lost))
+    pos = streams.take(tx, node.position, 1 + len(targets) + len(lost))
     stored.note_change(tx, user_nid, pos)
     await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
     last = pos + len(targets) + len(lost)

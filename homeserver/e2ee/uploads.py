@@ -61,19 +61,29 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     if not held.exists:
         raise UnknownToken("This device has been logged out")
     new = _new(what.one_time_keys, held)
+    counts = _counts(held, new, what.fallback_keys)
+    if max(counts.one_time_keys.values()) > server.settings.limits.one_time_keys:
+        raise InvalidParam(f"A device has at most {server.settings.limits.one_time_keys} one-time keys at a time")
     if new:
-        stored.add(tx, user_nid, device_nid, new)
+        stored.add(tx, user_nid, device_nid, new, held)
     stored.put_fallback(tx, user_nid, device_nid, what.fallback_keys)
     keys = None if what.device_keys is None else merged(what.device_keys, held.device_keys, caller.user_id)
     if keys is not None:
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
-    counts = one_time_keys.shown(*await stored.counts(tx, device_nid))
-    if max(counts.one_time_keys.values()) > server.settings.limits.one_time_keys:
-        raise InvalidParam(f"A device has at most {server.settings.limits.one_time_keys} one-time keys at a time")
-    if keys is not None:
-        await publication.publish(tx, server, caller.node, caller.user_id, user_nid)
+        audience = stored_devices.NOBODY if held.alone else None
+        await publication.publish(tx, server, caller.node, caller.user_id, user_nid, audience)
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys
+
+
+def _counts(held: Held, new: Sequence[OneTimeKey], fallback: Sequence[OneTimeKey]) -> one_time_keys.Counts:
+    """What the device has once it has these keys too."""
+    left = dict(held.left)
+    for key in new:
+        left[key.algorithm] = left.get(key.algorithm, 0) + 1
+    unused = {key.algorithm for key in held.fallback} - held.used
+    unused.update(key.algorithm for key in fallback if key not in held.fallback)
+    return one_time_keys.shown(left, sorted(unused))
 
 
 def _new(uploaded: Sequence[OneTimeKey], held: Held) -> list[OneTimeKey]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any, Final, NoReturn
 
 import canonicaljson
@@ -48,6 +49,16 @@ def encode(value: object, *, strict: bool = True) -> bytes:
         raise BadJson("The JSON is nested too deeply") from None
     except ValueError:
         raise BadJson("Numbers must be finite") from None
+
+
+def encode_all(values: Collection[object]) -> list[bytes]:
+    """`encode` for many values, which are looked through together. Raises BadJson when it would for one of them."""
+    if _is_plain(list(values)):
+        try:
+            return [orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in values]
+        except orjson.JSONEncodeError:
+            pass  # see `encode`
+    return [encode(value) for value in values]
 
 
 def check(value: object) -> None:

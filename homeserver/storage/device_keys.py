@@ -172,6 +172,9 @@ class Audience(NamedTuple):
     holders: set[str]
 
 
+NOBODY = Audience(set(), set(), set())
+
+
 async def audience(tx: Transaction, user_nid: int) -> Audience:
     """Whom a change of the user's keys concerns. One trip."""
     rows = await tx.all(

@@ -47,55 +47,102 @@ class Claimed(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a device has, of what an upload is about. ``device_keys``: its identity keys (JSON)."""
+    """What a device has, as far as an upload is about it.
+
+    ``device_keys``: its identity keys (JSON). ``alone``: its owner is in no room, and no other node holds their keys.
+    ``left``: how many one-time keys are left, by algorithm. ``claimed_count``: how many claimed ones are remembered.
+    ``one_time_keys`` and ``claimed`` are those with the ids in question; ``fallback`` has all fallback keys, and
+    ``used`` the algorithms of those that were used.
+    """
 
     exists: bool
+    alone: bool
     device_keys: bytes | None
+    left: dict[str, int]
+    claimed_count: int
     one_time_keys: list[OneTimeKey]
     claimed: list[OneTimeKey]
+    fallback: list[OneTimeKey]
+    used: set[str]
+
+
+_LEFT, _CLAIMED, _COUNT, _TOTAL, _FALLBACK, _USED, _DEVICE, _KEYS, _KNOWN = range(9)
+_HELD = (
+    # First what has a key: it says which type each column has.
+    f"SELECT {_FALLBACK} + used, algorithm, key_id, key, 0 FROM fallback_keys WHERE device_nid = ?"
+    f" UNION ALL SELECT {_COUNT}, algorithm, '', NULL, COUNT(*) FROM one_time_keys"
+    " WHERE device_nid = ? AND claimed = 0 GROUP BY algorithm"
+    f" UNION ALL SELECT {_TOTAL}, '', '', NULL, COUNT(*) FROM one_time_keys WHERE device_nid = ?"
+    f" UNION ALL SELECT {_KEYS}, '', '', keys, 0 FROM device_keys WHERE user_nid = ? AND device_id = ?"
+    f" UNION ALL SELECT {_DEVICE}, '', '', NULL, 0 FROM devices"
+    " WHERE device_nid = ? AND user_nid = ? AND device_id = ?"
+    f" UNION ALL SELECT {_KNOWN}, '', '', NULL, 0 FROM residents WHERE user_nid = ? AND ("
+    "EXISTS (SELECT 1 FROM memberships m WHERE m.user_nid = residents.user_nid AND m.membership = 'join')"
+    " OR EXISTS (SELECT 1 FROM key_holders k WHERE k.user_nid = residents.user_nid))"
+    " UNION ALL SELECT claimed, algorithm, key_id, key, 0 FROM one_time_keys"
+    " WHERE device_nid = ? AND key_id IN ({marks})"
+)
 
 
 async def held(tx: Transaction, user_nid: int, device_nid: int, device_id: str, key_ids: Collection[str]) -> Held:
-    """What a resident's device has: identity keys, and one-time keys with these ids (without algorithm)."""
+    """What a resident's device has; ``key_ids`` (without algorithm): the one-time keys in question. One trip."""
     rows = await tx.all(
-        "SELECT claimed, algorithm, key_id, key FROM one_time_keys WHERE device_nid = ?"
-        f" AND key_id IN ({','.join('?' * len(key_ids)) or 'NULL'})"
-        " UNION ALL SELECT 2, '', '', keys FROM device_keys WHERE user_nid = ? AND device_id = ?"
-        " UNION ALL SELECT 3, '', '', NULL FROM devices WHERE device_nid = ? AND user_nid = ? AND device_id = ?",
+        _HELD.format(marks=",".join("?" * len(key_ids)) or "NULL"),
+        device_nid,
+        device_nid,
+        device_nid,
+        user_nid,
+        device_id,
+        device_nid,
+        user_nid,
+        device_id,
+        user_nid,
         device_nid,
         *key_ids,
-        user_nid,
-        device_id,
-        device_nid,
-        user_nid,
-        device_id,
     )
+    by_kind: dict[int, list[tuple[str, str, bytes, int]]] = {}
+    for kind, algorithm, key_id, key, count in rows:
+        by_kind.setdefault(kind, []).append((algorithm, key_id, key, count))
+
+    def keys(kind: int) -> list[OneTimeKey]:
+        return [OneTimeKey(algorithm, key_id, key) for algorithm, key_id, key, _ in by_kind.get(kind, ())]
+
+    left = {algorithm: count for algorithm, _, _, count in by_kind.get(_COUNT, ())}
+    identity = by_kind.get(_KEYS)
+    used = keys(_USED)
     return Held(
-        any(row[0] == 3 for row in rows),
-        next((row[3] for row in rows if row[0] == 2), None),
-        [OneTimeKey(row[1], row[2], row[3]) for row in rows if row[0] == 0],
-        [OneTimeKey(row[1], row[2], row[3]) for row in rows if row[0] == 1],
+        exists=_DEVICE in by_kind,
+        alone=_KNOWN not in by_kind,
+        device_keys=None if identity is None else identity[0][2],
+        left=left,
+        claimed_count=by_kind[_TOTAL][0][3] - sum(left.values()),
+        one_time_keys=keys(_LEFT),
+        claimed=keys(_CLAIMED),
+        fallback=keys(_FALLBACK) + used,
+        used={key.algorithm for key in used},
     )
 
 
-def add(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey]) -> None:
+def add(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey], held: Held) -> None:
     """Queue new one-time keys; one that takes the id of a claimed key takes its place in memory too.
 
     What was claimed longest ago is forgotten.
     """
+    claimed = {(key.algorithm, key.key_id) for key in held.claimed}
     tx.later(
         "DELETE FROM one_time_keys WHERE device_nid = ? AND algorithm = ? AND key_id = ? AND claimed = 1",
-        [(device_nid, key.algorithm, key.key_id) for key in keys],
+        [(device_nid, key.algorithm, key.key_id) for key in keys if (key.algorithm, key.key_id) in claimed],
     )
     tx.later(
         "INSERT INTO one_time_keys (user_nid, device_nid, algorithm, key_id, key) VALUES (?, ?, ?, ?, ?)",
         [(user_nid, device_nid, *key) for key in keys],
     )
-    tx.later(
-        "DELETE FROM one_time_keys WHERE device_nid = ? AND claimed = 1 AND key_nid NOT IN (SELECT key_nid FROM"
-        " one_time_keys WHERE device_nid = ? AND claimed = 1 ORDER BY key_nid DESC LIMIT ?)",
-        [(device_nid, device_nid, KEPT_CLAIMED)],
-    )
+    if held.claimed_count > KEPT_CLAIMED:
+        tx.later(
+            "DELETE FROM one_time_keys WHERE device_nid = ? AND claimed = 1 AND key_nid NOT IN (SELECT key_nid FROM"
+            " one_time_keys WHERE device_nid = ? AND claimed = 1 ORDER BY key_nid DESC LIMIT ?)",
+            [(device_nid, device_nid, KEPT_CLAIMED)],
+        )
 
 
 def put_fallback(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence[OneTimeKey]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from homeserver.e2ee import one_time_keys
+from homeserver.storage import one_time_keys as stored
 from tests.deployment import POLICY
 from tests.e2ee.play import Cast, Device, KeyPlay, random_key
 from tests.support import aio
@@ -152,6 +153,59 @@ async def test_counts_are_remembered_until_they_change(play: KeyPlay) -> None:
     await bob.claim(alice)
     assert (await counted())[0] == 1
     assert await counted() == (1, 0)
+
+
+@aio
+async def test_what_an_upload_counts_is_what_is_stored(play: KeyPlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "KEPT_CLAIMED", 3)
+    alice, bob = await play.device("alice"), await play.device("bob")
+    caller = await alice.user.caller()
+
+    async def agrees() -> None:
+        known = await one_time_keys.counts(caller.node, caller.user_nid, caller.device_nid)
+        assert known == one_time_keys.shown(*await caller.node.read(stored.counts, caller.device_nid))
+
+    names = "ABCDEF"
+    first = alice.one_time_keys(*names)
+    for number, fallback in enumerate(("F", "G", "F")):
+        body = {"one_time_keys": first, "fallback_keys": alice.one_time_keys(fallback, fallback=True)}
+        await alice.gets("POST", "/keys/upload", body)
+        await agrees()
+        for _ in names:
+            await bob.claim(alice)
+            await bob.claim(alice)
+        await agrees()
+        await alice.gets("POST", "/keys/upload", {"fallback_keys": body["fallback_keys"]})
+        await agrees()
+        first = {**alice.one_time_keys("F", "A"), **alice.one_time_keys(f"{number}1", f"{number}2")}
+        plain = {f"curve25519:{number}": random_key()}
+        await alice.gets("POST", "/keys/upload", {"one_time_keys": first | plain})
+        await agrees()
+
+
+@aio
+async def test_claimed_keys_are_forgotten_when_there_are_many(play: KeyPlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "KEPT_CLAIMED", 3)
+    alice, bob = await play.device("alice"), await play.device("bob")
+    keys = alice.one_time_keys("A", "B", "C", "D", "E")
+    await alice.publish(one_time_keys=keys)
+    for _ in keys:
+        await bob.claim(alice)
+    assert await alice.publish(one_time_keys=alice.one_time_keys("F")) == {"signed_curve25519": 1}
+    # The three claimed last are remembered: they do not come back; the others are not known any more.
+    assert await alice.publish(one_time_keys=keys) == {"signed_curve25519": 3}
+
+
+@aio
+async def test_an_upload_takes_two_trips(play: KeyPlay) -> None:
+    alice = await play.device("alice", published=False)
+    engine = play.node("tehran").engine
+    await left(alice)
+    for more in ({"device_keys": alice.device_keys()}, {}):
+        trips = engine.trips
+        body = {"one_time_keys": alice.one_time_keys(*(f"{number}{len(more)}" for number in range(50))), **more}
+        await alice.gets("POST", "/keys/upload", body)
+        assert engine.trips == trips + 2
 
 
 @aio

@@ -32,6 +32,7 @@ def test_the_bytes_are_those_of_canonicaljson(value: Any) -> None:
     encoded = canonical.encode(value)
     assert encoded == canonicaljson.encode_canonical_json(value)
     assert canonical.encode(value, strict=False) == encoded
+    assert canonical.encode_all([value, 1, value]) == [encoded, b"1", encoded]
     assert canonical.parse(encoded) == value
     canonical.check(value)
 
@@ -52,6 +53,8 @@ def test_other_numbers_are_refused_wherever_they_are(value: Any, number: float) 
     for holder in (number, [number], {"a": number}, {"a": [{"b": [0, number]}], "z": value}, (number,)):
         with pytest.raises(BadJson):
             canonical.encode(holder)
+        with pytest.raises(BadJson):
+            canonical.encode_all([0, holder])
         with pytest.raises(BadJson):
             canonical.check(holder)
 
