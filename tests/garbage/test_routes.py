@@ -1,0 +1,101 @@
+"""Whatever is sent to whatever route: an error that the specification knows, and nobody else notices.
+
+Each route of the table gets its own requests, so a new route is attacked as soon as it is declared. The requests are
+the same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from homeserver.web.routes import Route, Table
+from tests.conformance import endpoint_modules
+from tests.deployment import FLOWING, POLICY
+from tests.garbage.requests import make
+from tests.garbage.world import World
+from tests.support import POSTGRES, Databases, finish
+
+ROUTES: tuple[Route[Any], ...] = tuple(
+    sorted(Table.of(*endpoint_modules()).routes, key=lambda route: (route.method == "GET", route.path, route.method))
+)
+"""Those that write first, so that the others read what garbage has left."""
+
+PLACES = {"sqlite": ("sqlite", FLOWING, 30), "postgres": ("postgres", FLOWING, 8), "no-flows": ("sqlite", POLICY, 8)}
+"""Kind of database, policy, and how many requests each route gets."""
+SCALE = float(os.environ.get("DOMICILE_TEST_GARBAGE", "1"))
+"""By how much to multiply them: for a long hunt."""
+
+
+class Place:
+    """Where garbage is thrown: the present world, and a new one after a test has found something."""
+
+    def __init__(self, name: str, folders: pytest.TempPathFactory) -> None:
+        self._kind, self._policy, requests = PLACES[name]
+        self._folders = folders
+        self._databases: Databases | None = None
+        self.requests = max(1, round(requests * SCALE))
+        self.world: World | None = None
+
+    def begin(self) -> World:
+        """The world; its people come to be with it."""
+        if self.world is None:
+            url = os.environ.get(POSTGRES, "")
+            if self._kind == "postgres" and not url:
+                pytest.skip(f"{POSTGRES} is not set")
+            self._databases = Databases(self._kind, self._folders.mktemp("garbage"), url)
+            self.world = finish(World.begin(self._databases, self._policy))
+        return self.world
+
+    def end(self) -> None:
+        """Let the world go."""
+        if self.world is not None and self._databases is not None:
+            finish(self.world.end())
+            finish(self._databases.close())
+            self.world = None
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One deployment for everything that is thrown at it."""
+    made = Place(request.param, tmp_path_factory)
+    yield made
+    made.end()
+
+
+def waits(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that is no coroutine and calls `finish`."""
+    test.waits = True  # type: ignore[attr-defined]  # conftest.py asks for it
+    return test
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@waits
+def test_garbage_is_refused(place: Place, route: Route[Any]) -> None:
+    world = place.begin()
+
+    @settings(
+        max_examples=place.requests,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(random=st.randoms(use_true_random=True))
+    def attempt(random: Random) -> None:
+        ask = make(random, route, world.known)
+        note(repr(ask))
+        assert finish(world.attack(ask)) == []
+
+    try:
+        attempt()
+        finish(world.still_works())
+    except BaseException:
+        place.end()
+        raise
