@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from config.residency import DataClass
-from homeserver.e2ee import key_format, publication
+from homeserver.e2ee import key_format, publication, shown_keys
 from homeserver.e2ee.failures import Failures
 from homeserver.protocol.errors import InvalidParam
 from homeserver.residency import gate
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.signing import VerifyKey
-    from homeserver.storage.device_keys import DeviceKeys, Signature, UserKeys
-    from homeserver.storage.engine import Transaction
+    from homeserver.storage.device_keys import Signature, UserKeys
     from homeserver.storage.nodes import Node
 
 MAX_USERS = 10_000
@@ -40,33 +39,35 @@ async def query(server: Server, caller: Caller, wanted: Mapping[str, Collection[
     spec: client-server-api/#post_matrixclientv3keysquery
     """
     missing = Failures(server)
-    found = await find(server, caller, list(wanted), missing)
-    answer: dict[str, dict[str, Any]] = {
-        "device_keys": {},
-        "failures": missing.found,
-        "master_keys": {},
-        "self_signing_keys": {},
-        "user_signing_keys": {},
-    }
+    found, signatures = await shown_keys.of_users(caller.node, wanted, caller.user_nid)
+    if len(found) < len(wanted):
+        rest = [user_id for user_id in wanted if user_id not in found]
+        elsewhere = await _elsewhere(server, caller.node, rest, missing)
+        found.update({user_id: shown_keys.show(keys) for user_id, keys in elsewhere.items()})
+    by_device: dict[str, Any] = {}
+    masters: dict[str, Any] = {}
+    self_signing: dict[str, Any] = {}
     for user_id, keys in found.items():
-        devices = wanted[user_id] or keys.devices
-        answer["device_keys"][user_id] = {
-            device_id: _shown(device) for device_id in devices if (device := keys.devices.get(device_id)) is not None
-        }
-        if MASTER in keys.signing:
-            answer["master_keys"][user_id] = _signed(keys.signing[MASTER], caller.user_id, keys.signatures)
-        if SELF_SIGNING in keys.signing:
-            answer["self_signing_keys"][user_id] = orjson.Fragment(keys.signing[SELF_SIGNING])
-        if USER_SIGNING in keys.signing and user_id == caller.user_id:
-            answer["user_signing_keys"][user_id] = orjson.Fragment(keys.signing[USER_SIGNING])
-    return answer
+        devices, signing = wanted[user_id], keys.signing
+        by_device[user_id] = _chosen(keys.devices, devices) if devices else keys.devices
+        if MASTER in signing:
+            masters[user_id] = _signed(signing[MASTER], caller.user_id, signatures.get(user_id, ()))
+        if SELF_SIGNING in signing:
+            self_signing[user_id] = orjson.Fragment(signing[SELF_SIGNING])
+    own = found.get(caller.user_id)
+    return {
+        "device_keys": by_device,
+        "failures": missing.found,
+        "master_keys": masters,
+        "self_signing_keys": self_signing,
+        "user_signing_keys": {}
+        if own is None or USER_SIGNING not in own.signing
+        else {caller.user_id: orjson.Fragment(own.signing[USER_SIGNING])},
+    }
 
 
-def _shown(device: DeviceKeys) -> orjson.Fragment:
-    if device.display_name is None:
-        return orjson.Fragment(device.keys)
-    name = orjson.dumps(device.display_name)
-    return orjson.Fragment(device.keys[:-1] + b',"unsigned":{"device_display_name":' + name + b"}}")
+def _chosen(devices: Mapping[str, orjson.Fragment], wanted: Collection[str]) -> dict[str, orjson.Fragment]:
+    return {device_id: devices[device_id] for device_id in wanted if device_id in devices}
 
 
 def _signed(key: bytes, signer: str, signatures: Sequence[Signature]) -> Any:
@@ -83,17 +84,16 @@ def _signed(key: bytes, signer: str, signatures: Sequence[Signature]) -> Any:
 
 async def find(server: Server, caller: Caller, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
     """The keys of those users who are known; what could not be asked for is noted in ``missing``."""
-    own = caller.node
-    found = await own.read(stored.of_users, user_ids, caller.user_nid)
+    found = await caller.node.read(stored.of_users, user_ids)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if rest:
-        missing.foreign(user_id for user_id in rest if not server.nodes.is_local(user_id))
-        found.update(await _elsewhere(server, caller, rest, missing))
+        found.update(await _elsewhere(server, caller.node, rest, missing))
     return found
 
 
-async def _elsewhere(server: Server, caller: Caller, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
-    own = caller.node
+async def _elsewhere(server: Server, own: Node, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
+    """The keys of users of whom the asker's node knows nothing."""
+    missing.foreign(user_id for user_id in user_ids if not server.nodes.is_local(user_id))
     homes = await server.nodes.of_users(user_ids)
     by_node: dict[str, list[str]] = {}
     for user_id, name in homes.items():
@@ -101,24 +101,11 @@ async def _elsewhere(server: Server, caller: Caller, user_ids: Sequence[str], mi
             by_node.setdefault(name, []).append(user_id)
     if not by_node:
         return {}
-    sharing, signatures = await own.read(_relations, caller.user_nid, list(homes))
+    sharing = await own.read(stored.sharing_with_residents, list(homes))
     parts = await asyncio.gather(
         *(_read_from(server, own, name, part, sharing, missing) for name, part in by_node.items())
     )
-    found = {user_id: keys for part in parts for user_id, keys in part.items()}
-    for signature in signatures:
-        if signature.target_user_id in found:
-            found[signature.target_user_id].signatures.append(signature)
-    return found
-
-
-async def _relations(
-    tx: Transaction, reader_nid: int, user_ids: Sequence[str]
-) -> tuple[dict[str, int], list[Signature]]:
-    return (
-        await stored.sharing_with_residents(tx, user_ids),
-        await stored.signatures_under(tx, reader_nid, user_ids),
-    )
+    return {user_id: keys for part in parts for user_id, keys in part.items()}
 
 
 async def _read_from(

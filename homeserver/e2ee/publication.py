@@ -12,6 +12,7 @@ import orjson
 import structlog
 
 from homeserver.accounts.devices import KEYS_CHANGED
+from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms.replicas import caught_up
@@ -144,6 +145,7 @@ async def keep(tx: Transaction, node: Node, source: str, version: int, lent: Map
         newer = user_nid in held and held[user_nid][0] == source and held[user_nid][1] >= version
         if not newer and (forgotten is None or forgotten <= version):
             stored.replace_copy(tx, user_nid, source, version, keys)
+    tx.after_commit(node.memory(Remembered).forget_copies)
 
 
 async def apply_keys(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
@@ -169,6 +171,7 @@ async def _apply(
         tx.after_commit(lambda: destination.memory(Forgotten).held.__setitem__(user_nid, version))
     else:
         stored.replace_copy(tx, user_nid, source.name, version, _read(parcel["keys"]))
+    tx.after_commit(destination.memory(Remembered).forget_copies)
     if audience.residents:
         pos = await streams.allocate(tx)
         stored.note_change(tx, user_nid, pos)
@@ -243,6 +246,11 @@ async def drop_idle_copies(server: Server) -> None:
     """Delete copies of the keys of users with whom no resident shares a room any more, on all nodes that are up."""
     for node in server.nodes:
         try:
-            await node.write(stored.drop_idle_copies)
+            await node.write(_drop_idle_copies, node)
         except NodeUnavailable:
             continue
+
+
+async def _drop_idle_copies(tx: Transaction, node: Node) -> None:
+    if await stored.drop_idle_copies(tx):
+        tx.after_commit(node.memory(Remembered).forget_copies)

@@ -45,56 +45,73 @@ class Signature(NamedTuple):
 class UserKeys:
     """The public keys of one user. ``signing``: cross-signing keys by usage, canonical JSON.
 
-    ``signatures``: those that the reader made under this user's master key; nobody else is shown them.
+    ``user_nid`` is their row id on the node that was asked; ``copied``: this is a copy of what rests on another.
     """
 
     devices: dict[str, DeviceKeys] = field(default_factory=dict)
     signing: dict[str, bytes] = field(default_factory=dict)
-    signatures: list[Signature] = field(default_factory=list)
+    user_nid: int = 0
+    copied: bool = False
 
     def nameless(self) -> UserKeys:
         """These keys for another node, which is not told what the devices are called."""
         devices = {device_id: DeviceKeys(device.keys, None) for device_id, device in self.devices.items()}
-        return UserKeys(devices, self.signing, self.signatures)
+        return UserKeys(devices, self.signing)
 
 
+_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE = range(5)
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
-    " SELECT a.user_id, 1, d.device_id, d.keys, n.display_name, ''"  # first: it says which type each column has
+    # First what has keys: it says which type each column has.
+    f" SELECT a.user_id, {_DEVICE}, d.device_id, d.keys, n.display_name, '', 0"
     " FROM asked a JOIN device_keys d ON d.user_nid = a.user_nid"
     " LEFT JOIN devices n ON n.user_nid = d.user_nid AND n.device_id = d.device_id"  # names never leave their node
-    " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN residents r ON r.user_nid = a.user_nid"
-    " UNION ALL SELECT a.user_id, 0, '', NULL, '', '' FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
-    " UNION ALL SELECT a.user_id, 2, c.usage, c.key, '', ''"
+    f" UNION ALL SELECT a.user_id, {_RESIDENT}, '', NULL, '', '', a.user_nid"
+    " FROM asked a JOIN residents r ON r.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_COPIED}, '', NULL, '', '', a.user_nid"
+    " FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_SIGNING}, c.usage, c.key, '', '', 0"
     " FROM asked a JOIN cross_signing_keys c ON c.user_nid = a.user_nid"
-    " UNION ALL SELECT a.user_id, 3, s.target_key_id, NULL, s.signing_key_id, s.signature"
-    " FROM asked a JOIN user_signatures s ON s.target_user_id = a.user_id WHERE s.signer_nid = ?"
 )
-_KNOWN, _DEVICE, _SIGNING, _SIGNATURE = range(4)
+_SIGNED = (
+    f" UNION ALL SELECT s.target_user_id, {_SIGNATURE}, s.target_key_id, NULL, s.signing_key_id, s.signature, 0 FROM"
+    " (SELECT target_user_id, target_key_id, signing_key_id, signature FROM user_signatures WHERE signer_nid = ?"
+    " LIMIT ?) s"
+)
 
 
-async def of_users(tx: Transaction, user_ids: Sequence[str], reader_nid: int = 0) -> dict[str, UserKeys]:
+async def of_users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, UserKeys]:
     """The keys of those users who reside here or of whom there is a copy; one trip for each 500 users.
 
-    ``signatures`` are those of the resident ``reader_nid``; ``signing`` has everybody's user-signing key that rests
-    here, and who is shown it is up to the caller.
+    ``signing`` has everybody's user-signing key that rests here, and who is shown it is up to the caller.
     """
+    return (await of_users_for(tx, user_ids, 0, 0))[0]
+
+
+async def of_users_for(
+    tx: Transaction, user_ids: Sequence[str], reader_nid: int, most: int
+) -> tuple[dict[str, UserKeys], list[Signature]]:
+    """`of_users`, and in the same trip ``most`` signatures that a resident made under anybody's keys."""
     found: dict[str, UserKeys] = {}
-    for start in range(0, len(user_ids), AT_ONCE):
+    signatures: list[Signature] = []
+    for start in range(0, max(len(user_ids), 1), AT_ONCE):
         part = user_ids[start : start + AT_ONCE]
-        rows = await tx.all(_FOUND.format(marks=",".join("?" * len(part))), *part, reader_nid)
-        found.update({row[0]: UserKeys() for row in rows if row[1] == _KNOWN})
-        for user_id, kind, name, blob, text, signature in rows:
-            user = found.get(user_id)
-            if user is None:  # what the reader signed of somebody whose keys are not here: see signatures_under
-                continue
-            if kind == _DEVICE:
-                user.devices[name] = DeviceKeys(blob, text)
-            elif kind == _SIGNING:
-                user.signing[name] = blob
-            elif kind == _SIGNATURE:
-                user.signatures.append(Signature(user_id, name, text, signature))
-    return found
+        sql = _FOUND.format(marks=",".join("?" * len(part)) or "NULL")
+        if most and start == 0:
+            rows = await tx.all(sql + _SIGNED, *part, reader_nid, most)
+        else:
+            rows = await tx.all(sql, *part)
+        for user_id, kind, *_, user_nid in rows:
+            if kind in (_RESIDENT, _COPIED):
+                found[user_id] = UserKeys(user_nid=user_nid, copied=kind == _COPIED)
+        for user_id, kind, name, blob, text, signature, _ in rows:
+            if kind == _SIGNATURE:
+                signatures.append(Signature(user_id, name, text, signature))
+            elif kind == _DEVICE and user_id in found:
+                found[user_id].devices[name] = DeviceKeys(blob, text)
+            elif kind == _SIGNING and user_id in found:
+                found[user_id].signing[name] = blob
+    return found, signatures
 
 
 async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[str]) -> list[Signature]:

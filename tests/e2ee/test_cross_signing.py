@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from homeserver.e2ee import shown_keys
 from homeserver.storage.engine import Transaction
 from tests.deployment import PASSWORD
 from tests.e2ee.play import Device, Identity, KeyPlay, named_key
@@ -167,13 +170,18 @@ async def test_a_master_key_signed_by_a_device(play: KeyPlay) -> None:
     assert (await bob.query(alice))["master_keys"][alice.user_id] == signed
 
 
+@pytest.mark.parametrize("remembered", [200, 0])
 @aio
-async def test_signatures_under_others_are_shown_to_their_maker_only(play: KeyPlay) -> None:
+async def test_signatures_under_others_are_shown_to_their_maker_only(
+    play: KeyPlay, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    monkeypatch.setattr(shown_keys, "SIGNATURES", remembered)
     alice, bob, carol = await play.device("alice"), await play.device("bob", "paris"), await play.device("carol")
     made, theirs = await identity(alice), await identity(bob)
     second = await alice.another()
     since = (await second.sync())["next_batch"]
     signed = made.by(made.user_signing, theirs.master_key())
+    assert (await alice.query(bob))["master_keys"][bob.user_id]["signatures"] == {}
     body = {bob.user_id: {theirs.master.verify_key.base64: signed}}
     assert await alice.gets("POST", "/keys/signatures/upload", body) == {"failures": {}}
     assert bob.user_id in (await second.sync(since))["device_lists"]["changed"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from homeserver.e2ee import publication
+from homeserver.e2ee.shown_keys import Remembered
 from homeserver.storage import device_keys as stored
 from homeserver.storage import users
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from tests.deployment import POLICY
-from tests.e2ee.play import Cast, Device, KeyPlay
+from tests.e2ee.play import Cast, Device, Identity, KeyPlay
 from tests.support import aio
 
 
@@ -243,6 +246,96 @@ async def test_a_hundred_users_in_one_trip(play: KeyPlay) -> None:
     answer = await alice.query(*others)
     assert len(answer["device_keys"]) == 8
     assert play.node("tehran").engine.trips == trips + 1
+
+
+@pytest.mark.parametrize("home", ["tehran", "paris"])
+@aio
+async def test_asking_again_costs_nothing_until_something_changes(play: KeyPlay, home: str) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", home)
+    await play.room_of(alice.user, bob.user)
+    engine = play.node("tehran").engine
+
+    async def asked() -> tuple[dict[str, Any], int]:
+        await play.settle()
+        for _ in "ab":  # the first time a copy is made of it
+            await alice.query(bob, alice)
+        trips = engine.trips
+        return await alice.query(bob, alice), engine.trips - trips
+
+    async def shown() -> dict[str, Any]:
+        """What is shown after a change, which is what somebody who never asked is shown."""
+        await play.settle()
+        answer = await alice.query(bob)
+        play.node("tehran").memory(Remembered).clear()
+        assert answer == await alice.query(bob)
+        return answer
+
+    first, trips = await asked()
+    assert trips == 0
+    assert list(first["device_keys"][bob.user_id]) == [bob.device_id]
+    await asked()
+    second = await bob.another()
+    await second.publish()
+    assert set((await shown())["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}
+    await asked()
+    identity = Identity(bob.user_id)
+    await bob.gets("POST", "/keys/device_signing/upload", identity.upload())
+    assert list((await shown())["master_keys"]) == [bob.user_id]
+    await asked()
+    await bob.gets("PUT", f"/devices/{second.device_id}", {"display_name": "new"})
+    unsigned = (await shown())["device_keys"][bob.user_id][second.device_id].get("unsigned")
+    assert unsigned == ({"device_display_name": "new"} if home == "tehran" else None)
+    await asked()
+    await second.gets("POST", "/logout", {})
+    assert list((await shown())["device_keys"][bob.user_id]) == [bob.device_id]
+
+
+@pytest.mark.parametrize("idle", [True, False])
+@aio
+async def test_a_copy_that_goes_is_not_remembered(play: KeyPlay, idle: bool) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    room_id = await play.room_of(alice.user, bob.user)
+    await alice.query(bob)
+    await alice.query(bob)
+    await play.change(bob.user, room_id, "leave")
+    await play.settle()
+    if idle:
+        await publication.drop_idle_copies(play.server)
+        await play.end()  # no parcel arrives
+    second = await bob.another()
+    await second.publish()
+    if not idle:
+        await play.settle()
+    assert await copies(play, "tehran") == set()
+    found = await alice.query(bob)
+    assert set(found["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}
+
+
+@aio
+async def test_a_copy_that_is_asked_for_anew_replaces_what_is_remembered(play: KeyPlay) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    await play.room_of(alice.user, bob.user)
+    await alice.query(bob)
+    await alice.query(bob)
+    tehran, paris = play.node("tehran"), play.node("paris")
+    bob_nid = await tehran.read(users.nid, bob.user_id)
+    assert bob_nid is not None
+    await play.end()  # no parcel arrives
+    second = await bob.another()
+    await second.publish()
+    version, lent = await paris.write(stored.lend, [bob.user_id], "tehran")
+    await tehran.write(publication.keep, tehran, "paris", version, {bob_nid: lent[bob.user_id]})
+    found = await alice.query(bob)
+    assert set(found["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}
+
+
+@aio
+async def test_what_changes_while_it_is_read_is_not_remembered(play: KeyPlay) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob")
+    for number in range(5):
+        second = await bob.another()
+        await asyncio.gather(*(alice.query(bob) for _ in range(3)), second.publish(), *(alice.query(bob) for _ in "ab"))
+        assert len((await alice.query(bob))["device_keys"][bob.user_id]) == number + 2
 
 
 @aio

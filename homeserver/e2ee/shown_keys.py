@@ -1,0 +1,142 @@
+"""Public keys as users are shown them, from memory: those of a node's residents, and its copies of others.
+
+What is remembered of a user is as of a position, and worth nothing once their keys have changed after it. Copies come
+and go without anybody being told: whoever stores or drops some forgets all of them.
+
+spec: client-server-api/#post_matrixclientv3keysquery
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from homeserver.runtime.lru import Lru
+from homeserver.storage import device_keys as stored
+from homeserver.storage.nodes import Mirror
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from homeserver.storage.device_keys import DeviceKeys, Signature, UserKeys
+    from homeserver.storage.nodes import Node
+
+KEPT = 8 * 2**20
+"""Bytes of residents' keys that a node remembers, and again as many of copies; about a kilobyte a user."""
+READERS = 50_000
+"""Signatures that a node remembers, a signer counting as one more."""
+SIGNATURES = 200
+"""Who has made more is asked for again each time."""
+
+_OVERHEAD = 300
+"""Bytes of memory that an object takes beside what it says."""
+
+Signatures = dict[str, list["Signature"]]
+"""Signatures by the user under whose key they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The keys of a user as of a position. ``devices``: JSON by device id; ``signing``: JSON by usage."""
+
+    user_nid: int
+    position: int
+    devices: Mapping[str, orjson.Fragment]
+    signing: Mapping[str, bytes]
+    weight: int
+
+
+class Remembered(Mirror):
+    """What users of a node are shown (``node.memory(Remembered)``), by user id; and what they have signed, by row id.
+
+    ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
+    """
+
+    def __init__(self) -> None:
+        self.residents: Lru[str, Shown] = Lru(KEPT, weigh=lambda shown: shown.weight)
+        self.copies: Lru[str, Shown] = Lru(KEPT, weigh=lambda shown: shown.weight)
+        self.signed: Lru[int, tuple[int, Signatures]] = Lru(READERS, weigh=lambda known: 1 + len(known[1]))
+        self.generation = 0
+
+    def forget_copies(self) -> None:
+        """Some have changed; to be called after the commit."""
+        self.generation += 1
+        self.copies.clear()
+
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.forget_copies()
+        self.residents.clear()
+        self.signed.clear()
+
+
+async def of_users(
+    node: Node, user_ids: Collection[str], reader_nid: int
+) -> tuple[dict[str, Shown], Mapping[str, Sequence[Signature]]]:
+    """The keys of those users who reside here or of whom there is a copy; and the signatures that a resident made under
+    the keys of users, wherever they are at home. Often no trip.
+
+    ``signing`` has everybody's user-signing key that rests here, and who is shown it is up to the caller.
+    """
+    await node.start()
+    memory = node.memory(Remembered)
+    found = _known(node, memory, user_ids)
+    missing = [user_id for user_id in user_ids if user_id not in found]
+    signed = memory.signed.get(reader_nid)
+    if signed is not None and node.changes.changed(Stream.DEVICE_LISTS, reader_nid, signed[0]):
+        signed = None
+    if signed is not None and not missing:
+        return found, signed[1]
+    position, generation = node.position, memory.generation
+    most = 0 if signed is not None else SIGNATURES + 1
+    keys, made = await node.read(stored.of_users_for, missing, reader_nid, most)
+    for user_id, each in keys.items():
+        shown = found[user_id] = show(each, position)
+        if generation == memory.generation:
+            (memory.copies if each.copied else memory.residents)[user_id] = shown
+    if signed is not None:
+        return found, signed[1]
+    if len(made) > SIGNATURES:
+        return found, _by_target(await node.read(stored.signatures_under, reader_nid, list(user_ids)))
+    by_target = _by_target(made)
+    if generation == memory.generation:
+        memory.signed[reader_nid] = (position, by_target)
+    return found, by_target
+
+
+def _known(node: Node, memory: Remembered, user_ids: Collection[str]) -> dict[str, Shown]:
+    held = memory.residents.find(user_ids)
+    if len(held) < len(user_ids):
+        held.update(memory.copies.find(user_ids))
+    changed = node.changes.changed
+    return {
+        user_id: shown
+        for user_id, shown in held.items()
+        if not changed(Stream.DEVICE_LISTS, shown.user_nid, shown.position)
+    }
+
+
+def _by_target(made: Sequence[Signature]) -> Signatures:
+    found: Signatures = {}
+    for signature in made:
+        found.setdefault(signature.target_user_id, []).append(signature)
+    return found
+
+
+def show(keys: UserKeys, position: int = 0) -> Shown:
+    """Keys as they are shown."""
+    devices = {device_id: _with_name(device) for device_id, device in keys.devices.items()}
+    blobs = [*devices.values(), *keys.signing.values()]
+    weight = _OVERHEAD + sum(_OVERHEAD + len(blob) for blob in blobs)
+    shown = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
+    return Shown(keys.user_nid, position, shown, keys.signing, weight)
+
+
+def _with_name(device: DeviceKeys) -> bytes:
+    if device.display_name is None:
+        return device.keys
+    name = orjson.dumps(device.display_name)
+    return device.keys[:-1] + b',"unsigned":{"device_display_name":' + name + b"}}"
