@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,7 +16,7 @@ from PIL import Image
 from homeserver.control import COMMANDS
 from homeserver.web.routes import Auth, Route
 from tests import openapi
-from tests.garbage.values import BROKEN, LONG, Known, Values, encoded, fresh
+from tests.garbage.values import BROKEN, LONG, NESTED, SCALARS, Known, Values, encoded, fresh, places
 from tests.openapi import Operation
 from tests.rooms.play import ciphertext
 
@@ -110,6 +112,71 @@ def _with_extra(random: Random, ask: Ask) -> Ask:
     return Ask(ask.who, ask.method, ask.target, random.choice(BROKEN))
 
 
+def one_fault(random: Random, route: Route[Any], known: Known) -> list[Ask]:
+    """Requests of which one thing is wrong, and everything else is as it should be: each thing in many ways."""
+    operation = openapi.operation(route.method, route.path)
+    values = Values(random, known, whole=True)
+    event_type = random.choice(STATE)
+    who = "grace" if route.auth is Auth.ADMIN else "mallory"
+    fields = {each["name"]: _argument(values, each["name"], each["schema"]) for each in _queries(operation)}
+    path, query = _path(values, route, event_type, False), _joined(fields.items())
+    bodies = _bodies(values, route, operation, event_type)
+    right = encoded(bodies[0]) if bodies else b""
+    asked = [Ask(each, route.method, _target(path, query), right) for each in WHO] if who == "mallory" else []
+    at = route.path.split("/")
+    for number, part in enumerate(at):
+        if part.startswith("{"):
+            strings = [quote(text, safe="", errors="surrogatepass") for text in values.strings()]
+            for wrong in (*RAW_SEGMENTS, *strings):
+                filled = path.split("/")[: len(at)]
+                filled[number] = wrong
+                asked.append(Ask(who, route.method, _target("/".join(filled), query), right))
+    for name in fields:
+        asked.append(
+            Ask(who, route.method, _target(path, _joined((k, v) for k, v in fields.items() if k != name)), right)
+        )
+        for text in (*NUMBERS, *values.strings()):
+            asked.append(Ask(who, route.method, _target(path, _joined({**fields, name: text}.items())), right))
+    for body in bodies:
+        ways = places(body)[1:]
+        for way in ways if len(ways) < 40 else random.sample(ways, 40):
+            asked += [
+                Ask(who, route.method, _target(path, query), encoded(wrong)) for wrong in _spoiled(values, body, way)
+            ]
+    if bodies or route.stream:
+        asked += [Ask(who, route.method, _target(path, query), wrong) for wrong in (*BROKEN, *PICTURES)]
+    return asked
+
+
+WHO = ("trudy", "nobody", "expired", "gone", "junk")
+
+
+def _target(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
+
+
+def _joined(fields: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in fields)
+
+
+def _spoiled(values: Values, body: Any, way: Sequence[Any]) -> Iterator[Any]:
+    """The body with junk of every kind at one place."""
+    *outer, last = way
+    for junk in (*SCALARS, *NESTED, values.string(), values.string(), values.string(), REMOVED):
+        made = copy.deepcopy(body)
+        holder = made
+        for step in outer:
+            holder = holder[step]
+        if junk is REMOVED:
+            del holder[last]
+        else:
+            holder[last] = junk
+        yield made
+
+
+REMOVED: Any = object()
+
+
 # path
 
 
@@ -179,7 +246,7 @@ def _query(values: Values, operation: Operation | None, wrong: bool) -> str:
             fields += [(name, values.string()), (name, _argument(values, name, parameter["schema"]))]
         elif how != "missing":
             fields.append((name, values.string() if how == "junk" else random.choice(NUMBERS)))
-    return "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in fields)
+    return _joined(fields)
 
 
 def _argument(values: Values, name: str, schema: dict[str, Any]) -> str:
@@ -203,19 +270,25 @@ def _body(values: Values, route: Route[Any], operation: Operation | None, event_
     random = values.random
     if route.stream:
         return random.choice((*PICTURES, *BROKEN, random.randbytes(random.randrange(2000))))
-    if route.method == "GET":
+    bodies = _bodies(values, route, operation, event_type)
+    if not bodies:
         return b""
-    value: Any = {}
-    granted = _granted(values.known, route.path if operation is None else operation.id)
-    if "{stateKey}" in route.path:
-        value = values.fitting(openapi.document()["events"].get(event_type, {}))
-    elif granted and random.random() < 0.7:
-        value = random.choice(granted)
-    elif operation is not None and operation.body is not None:
-        value = values.fitting(operation.body)
+    value = random.choice(bodies)
     if not wrong:
         return encoded(value)
     return values.damaged(value) if random.random() < 0.2 else encoded(values.mutated(value))
+
+
+def _bodies(values: Values, route: Route[Any], operation: Operation | None, event_type: str) -> list[Any]:
+    """Bodies that fit; none where none is looked at."""
+    if route.method == "GET" or route.stream:
+        return []
+    if "{stateKey}" in route.path:
+        return [values.fitting(openapi.document()["events"].get(event_type, {"type": "object"}))]
+    bodies = list(_granted(values.known, route.path if operation is None else operation.id))
+    if operation is not None and operation.body is not None:
+        bodies.append(values.fitting(operation.body))
+    return bodies or [{}]
 
 
 def _granted(known: Known, operation: str) -> tuple[dict[str, Any], ...]:

@@ -129,11 +129,12 @@ BROKEN = (
 
 
 class Values:
-    """Makes values."""
+    """Makes values. With ``whole`` those that fit have everything that the schema knows."""
 
-    def __init__(self, random: Random, known: Known) -> None:
+    def __init__(self, random: Random, known: Known, *, whole: bool = False) -> None:
         self.random = random
         self.known = known
+        self._whole = whole
 
     # what fits
 
@@ -155,7 +156,7 @@ class Values:
         if kind == "object" or "properties" in schema or "allOf" in schema:
             return self._object(schema, depth)
         if kind == "array":
-            return [self.fitting(schema.get("items", {}), "", depth + 1) for _ in range(random.randint(0, 2))]
+            return [self.fitting(schema.get("items", {}), "", depth + 1) for _ in range(random.randint(self._whole, 2))]
         plain: dict[Any, Sequence[Any]] = {
             "string": self.known.formatted(schema.get("format", "")), "integer": (0, 1, 50, 100, 5000),
             "number": (0, 0.5, 1), "boolean": (True, False), "null": (None,),
@@ -169,10 +170,10 @@ class Values:
         if depth > 6:
             return made
         for pattern, each in matching:
-            for _ in range(random.randint(0, 2)):
+            for _ in range(random.randint(self._whole, 2)):
                 made[random.choice(self.known.matching(pattern))] = self.fitting(each, "", depth + 1)
         for name, each in properties.items():
-            if name in required or random.random() < 0.5:
+            if name in required or self._whole or random.random() < 0.5:
                 made[name] = self.fitting(each, name, depth + 1)
         return made
 
@@ -180,7 +181,11 @@ class Values:
 
     def string(self) -> str:
         """Any string."""
-        return self.random.choice((*STRINGS, *self.known.strings))
+        return self.random.choice(self.strings())
+
+    def strings(self) -> Sequence[str]:
+        """Strings of all kinds."""
+        return (*STRINGS, *self.known.strings)
 
     def junk(self) -> Any:
         """Any value."""
@@ -191,7 +196,7 @@ class Values:
         """The value with some of its parts replaced, removed, wrapped or added to."""
         random = self.random
         value = [copy.deepcopy(value)]  # so that the whole has a holder, like its parts
-        ways = _places(value)[1:]
+        ways = places(value)[1:]
         chosen = random.sample(ways, k=min(len(ways), random.choice((1, 1, 1, 2, 3))))
         for *way, last in sorted(chosen, key=len, reverse=True):  # inner parts first: their way is still there
             holder = value
@@ -254,10 +259,10 @@ def _properties(schema: Any) -> tuple[dict[str, Any], set[str], list[tuple[str, 
     return properties, required, matching
 
 
-def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to each part of a value, itself first."""
     found = [at]
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
-        found += _places(part, (*at, key))
+        found += places(part, (*at, key))
     return found
