@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
@@ -29,6 +31,7 @@ async def put(tx: Transaction, user_nid: int, room_nid: int, kind: str, content:
     )
 
 
+@asks_once
 async def find(tx: Transaction, user_nid: int, room_nid: int, kind: str) -> bytes | None:
     """The content of an entry."""
     row = await tx.one(
@@ -37,6 +40,7 @@ async def find(tx: Transaction, user_nid: int, room_nid: int, kind: str) -> byte
     return None if row is None else row[0]
 
 
+@asks_once
 async def since(tx: Transaction, user_nid: int, after: int, upto: int) -> list[Entry]:
     """The entries that were set behind ``after``, up to and with ``upto``."""
     rows = await tx.all(

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -47,6 +49,7 @@ async def known(tx: Transaction, key: bytes) -> bool:
     return await tx.one("SELECT 1 FROM client_transactions WHERE txn_key = ?", key) is not None
 
 
+@asks_once
 async def of_events(tx: Transaction, device_nid: int, event_ids: Collection[str]) -> dict[str, str]:
     """The transaction ids under which a device sent events: event id to transaction id."""
     if not event_ids:

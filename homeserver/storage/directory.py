@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeserver.runtime.lru import Lru
+from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -33,11 +34,13 @@ class Kind(StrEnum):
     MEDIA = "media"
 
 
+@asks_once
 async def _find(tx: Transaction, kind: str, key: bytes) -> str | None:
     row = await tx.one("SELECT node FROM routes WHERE kind = ? AND route_key = ?", kind, key)
     return None if row is None else str(row[0])
 
 
+@asks_once
 async def _find_all(tx: Transaction, kind: str, keys: Sequence[bytes]) -> dict[bytes, str]:
     marks = ",".join("?" * len(keys))
     rows = await tx.all(f"SELECT route_key, node FROM routes WHERE kind = ? AND route_key IN ({marks})", kind, *keys)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ async def known(tx: Transaction, event_ids: Collection[str]) -> dict[str, tuple[
     return {event_id: (event_nid, pos) for event_id, event_nid, pos in rows}
 
 
+@asks_once
 async def by_id(tx: Transaction, room_nid: int, event_id: str) -> StoredEvent | None:
     """One event of a room, whatever its verdict."""
     row = await tx.one(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = ? AND e.room_nid = ?", event_id, room_nid)
@@ -201,6 +203,7 @@ async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | 
     return None if row is None or row[0] is None else int(row[0])
 
 
+@asks_once
 async def timeline_backwards(
     tx: Transaction, room_nid: int, upto: int, after: int | None, limit: int
 ) -> list[StoredEvent]:
@@ -227,6 +230,7 @@ async def timeline_backwards(
     )
 
 
+@asks_once
 async def timeline_forwards(
     tx: Transaction, room_nid: int, after: int, upto: int | None, limit: int
 ) -> list[StoredEvent]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
@@ -23,6 +25,7 @@ async def add(tx: Transaction, user_nid: int, definition: bytes, most: int) -> i
     return int(filter_id)
 
 
+@asks_once
 async def find(tx: Transaction, user_nid: int, filter_id: int) -> bytes | None:
     """A user's filter."""
     row = await tx.one("SELECT definition FROM filters WHERE user_nid = ? AND filter_id = ?", user_nid, filter_id)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
 
+@asks_once
 async def of_user(tx: Transaction, user_id: str) -> dict[str, bytes] | None:
     """All fields of a resident whose account lives; None when there is no such account."""
     rows = await tx.all(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Receipt(NamedTuple):
     ts: int
 
 
+@asks_once
 async def place(tx: Transaction, room_nid: int, event_id: str) -> int | None:
     """The place in the timeline of an event that may be read up to."""
     row = await tx.one("SELECT pos FROM events WHERE event_id = ? AND room_nid = ? AND verdict = 0", event_id, room_nid)

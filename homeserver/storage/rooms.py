@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def set_membership(tx: Transaction, rows: Sequence[tuple[str, int, str, int, int
     )
 
 
+@asks_once
 async def memberships_of(tx: Transaction, user_nid: int) -> list[StoredMembership]:
     """All rooms in which a user has a membership, without those that they forgot."""
     rows = await tx.all(
@@ -182,6 +184,7 @@ async def sharing_with(tx: Transaction, user_id: str) -> list[int]:
     return [int(row[0]) for row in rows]
 
 
+@asks_once
 async def companions(tx: Transaction, user_nid: int) -> set[str]:
     """The user ids of everybody who shares a joined room with a user, themselves included."""
     rows = await tx.all(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -165,6 +167,7 @@ async def last_change(tx: Transaction, room_nid: int) -> int:
     return 0 if row is None or row[0] is None else int(row[0])
 
 
+@asks_once
 async def changes_between(tx: Transaction, room_nid: int, after: int, upto: int) -> dict[StateKey, int | None]:
     """What the current state became with ``after < pos <= upto``, the last change of each key."""
     rows = await tx.all(
@@ -176,6 +179,7 @@ async def changes_between(tx: Transaction, room_nid: int, after: int, upto: int)
     return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
 
 
+@asks_once
 async def at(tx: Transaction, room_nid: int, pos: int) -> dict[StateKey, int]:
     """The state of a room as it was at a position of this node: key to row id."""
     rows = await tx.all(
@@ -190,6 +194,7 @@ async def at(tx: Transaction, room_nid: int, pos: int) -> dict[StateKey, int]:
     return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
 
 
+@asks_once
 async def key_at(tx: Transaction, room_nid: int, kind: str, state_key: str, pos: int) -> int | None:
     """The row id of one entry of the state as it was at a position."""
     row = await tx.one(

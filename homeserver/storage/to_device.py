@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -63,6 +65,7 @@ def deliver(tx: Transaction, first: int, letters: Sequence[Letter]) -> None:
     )
 
 
+@asks_once
 async def waiting(tx: Transaction, device_nid: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
     """The oldest messages of a device with ``after < pos <= upto``."""
     rows = await tx.all(

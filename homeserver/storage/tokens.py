@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
+
 if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
@@ -38,6 +40,7 @@ class Refresh(NamedTuple):
     locked: bool
 
 
+@asks_once
 async def find_access(tx: Transaction, token_hash: bytes) -> Session | None:
     """The session of an access token, expired ones included."""
     row = await tx.one(
