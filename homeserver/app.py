@@ -22,6 +22,8 @@ import structlog
 
 from config.load import load_policy, read_secret
 from config.problems import Faults, Problem
+from federation import authentication
+from federation import endpoints as federation_endpoints
 from homeserver import endpoints
 from homeserver.accounts import sessions
 from homeserver.commands import socket_in
@@ -29,8 +31,11 @@ from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
+from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
+from homeserver.runtime.names import SystemNames
+from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
 from homeserver.storage import directory, migrate, outbox
@@ -76,7 +81,8 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
     """
     if unreadable := unreadable_secrets(settings, policy):
         raise Faults(unreadable)
-    key = signing_key(settings)
+    key, *further_keys = signing_keys(settings)
+    trust = trusted(settings)
     clock = clock or SystemClock()
     telemetry = Telemetry()
     secret, fresh = _deployment_secret(settings)
@@ -99,13 +105,15 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
         server = Server(
             settings=settings,
             policy=CurrentPolicy(policy),
-            identity=Identity(settings.server_name, key, _derived(secret, "identity")),
+            identity=Identity(settings.server_name, key, _derived(secret, "identity"), tuple(further_keys)),
             nodes=Nodes(nodes, directory.Directory(routes, _derived(secret, "directory")), settings.server_name),
             clock=clock,
             wakeups=Wakeups(clock),
             jobs=Jobs(clock, telemetry),
             telemetry=telemetry,
+            outbound=Outbound(SystemNames(), trust, clock, telemetry, settings.federation.allow_addresses),
         )
+        stack.push_async_callback(server.outbound.close)
         show(server)
         yield server
 
@@ -183,8 +191,9 @@ def _derived(secret: bytes, purpose: str) -> bytes:
     return blake2b(secret, digest_size=32, person=purpose.encode()).digest()
 
 
-def signing_key(settings: Settings) -> SigningKey:
-    """The key that the deployment signs with. Raises StartError, and Faults when its file cannot be read."""
+def signing_keys(settings: Settings) -> list[SigningKey]:
+    """The deployment's keys that are in use; it signs with the first. Raises StartError, and Faults when their file
+    cannot be read."""
     text = read_secret(settings.signing_key)
     try:
         keys = read_keys(text)
@@ -192,7 +201,21 @@ def signing_key(settings: Settings) -> SigningKey:
         raise StartError(f"the signing key is none: {error}; restore it from a backup") from None
     if not keys:
         raise StartError("the file of the signing key holds none; restore it from a backup")
-    return keys[0]
+    ids = [key.key_id for key in keys] + [old.id for old in settings.federation.old_keys]
+    if twice := next((key_id for key_id in ids if ids.count(key_id) > 1), None):
+        raise StartError(f"there are two signing keys {twice}: another server could not tell which is meant")
+    return keys
+
+
+def trusted(settings: Settings) -> Trust:
+    """The authorities whose certificates of other servers are believed. Raises StartError."""
+    federation = settings.federation
+    try:
+        return Trust(federation.ca_file, verify=federation.verify_certificates)
+    except Exception as error:
+        raise StartError(
+            f"{federation.ca_file} is no file of certificates that can be used: {_reason(error)}"
+        ) from None
 
 
 def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
@@ -302,10 +325,12 @@ def show_connections(server: Server, connections: Connections) -> None:
 
 
 def routes_of(server: Server) -> Table[Server]:
-    """Every endpoint."""
+    """Every endpoint; those for other servers only where there is federation."""
+    packages = [endpoints, federation_endpoints] if server.settings.federation.enabled else [endpoints]
     modules = [
-        importlib.import_module(f"{endpoints.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(endpoints.__path__)
+        importlib.import_module(f"{package.__name__}.{found.name}")
+        for package in packages
+        for found in pkgutil.iter_modules(package.__path__)
     ]
     return Table.of(*modules)
 
@@ -317,6 +342,7 @@ def site_of(server: Server) -> Site[Server]:
         server,
         routes_of(server),
         authenticate=lambda token: sessions.authenticate(server, token),
+        verify=partial(authentication.verify, server),
         observer=Metrics(server.telemetry),
         seconds=server.clock.monotonic,
         limits=Limits(buckets(settings.rate_limits), server.clock.monotonic) if settings.rate_limits.enabled else None,

@@ -14,6 +14,7 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.jobs import Jobs
+from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.runtime.wakeups import Wakeups
 from homeserver.storage.nodes import Node, Nodes
@@ -50,11 +51,18 @@ class CurrentPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The deployment's name and keys: it signs with ``key``; ``secret`` keys every hash that must not be guessed."""
+    """The deployment's name and keys: it signs with ``key`` and publishes ``further_keys`` as its own too; ``secret``
+    keys every hash that must not be guessed."""
 
     server_name: str
     key: SigningKey
     secret: bytes
+    further_keys: tuple[SigningKey, ...] = ()
+
+    @property
+    def keys(self) -> tuple[SigningKey, ...]:
+        """All keys that are in use."""
+        return self.key, *self.further_keys
 
     def tag(self, purpose: str, *parts: str) -> bytes:
         """A keyed 16-byte digest of ``parts``, which are told apart by their lengths."""
@@ -77,6 +85,7 @@ class Server:
     wakeups: Wakeups
     jobs: Jobs
     telemetry: Telemetry
+    outbound: Outbound
 
     @property
     def name(self) -> str:

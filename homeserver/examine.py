@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 async def problems(settings: Settings, policy: Policy) -> list[str]:
     """Everything that is wrong, one sentence each."""
     found = [str(problem) for problem in app.unreadable_secrets(settings, policy)]
-    try:
-        app.signing_key(settings)
-    except app.StartError as error:
-        found.append(str(error))
-    except Faults:
-        pass  # one of the unreadable secrets
+    for usable in (app.signing_keys, app.trusted):
+        try:
+            usable(settings)
+        except app.StartError as error:
+            found.append(str(error))
+        except Faults:
+            pass  # one of the unreadable secrets
     found += filter(None, [app.lost_secret(settings)])
     found += app.unusable_certificates(settings)
     found += _folders(settings, policy)

@@ -23,8 +23,11 @@ from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.context import Caller, CurrentPolicy, Identity, Server
 from homeserver.protocol.signing import SigningKey
+from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import Clock, FakeClock
 from homeserver.runtime.jobs import Jobs
+from homeserver.runtime.names import SystemNames
+from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.runtime.wakeups import Wakeups
 from homeserver.storage import migrate
@@ -230,6 +233,7 @@ async def start(
         wakeups=Wakeups(clock),
         jobs=Jobs(clock, telemetry),
         telemetry=telemetry,
+        outbound=Outbound(SystemNames(), Trust(), clock, telemetry),
     )
     observed = Observed()
     site = Site(

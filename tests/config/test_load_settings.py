@@ -13,6 +13,7 @@ from config.settings import CLEAR_EVENT_TYPES, Listener, RateLimit, Settings
 from tests.config.support import GOLDEN, settings_faults
 
 OK = 'server_name = "example.org"\n'
+OLD_KEY = f'{{ id = "ed25519:a", key = "{"A" * 43}", expired_ts = 5 }}'
 
 
 def test_the_golden_example() -> None:
@@ -98,6 +99,18 @@ FAULTS = [
             "federation.key_validity",
             'wanted a duration such as "90d" or "1h", found "1y"; the units are ms, s, m, h, d, w',
         ),
+    ),
+    (
+        OK + f"[federation]\nold_keys = [{OLD_KEY}, {OLD_KEY.replace(' 5 ', ' 6 ')}]\n",
+        (3, "federation.old_keys[1].id", "ed25519:a stands in this list twice"),
+    ),
+    (
+        OK + f"[federation]\nold_keys = [{OLD_KEY.replace('AAAA', 'AAA', 1)}]\n",
+        (3, "federation.old_keys[0].key", f'wanted a public key in unpadded base64, found "{"A" * 42}"'),
+    ),
+    (
+        OK + '[federation]\nnotaries = ["n.example", "example.org"]\n',
+        (3, "federation.notaries[1]", "is this server itself"),
     ),
     (
         OK + '[federation]\nallow_addresses = [\n  "10.0.0.0/8",\n\n  "10.0.0.0/99",\n]\n',

@@ -158,7 +158,7 @@ class Stranger:
             self._writers.discard(writer)
 
 
-def says(body: bytes, status: int = 200, **headers: str) -> Script:
+def says(body: bytes, status: int = 200, /, **headers: str) -> Script:
     """Answers everything with this."""
 
     async def script(_: Asked, writer: asyncio.StreamWriter) -> None:
@@ -184,3 +184,13 @@ def writes(*parts: bytes, close: bool = True) -> Script:
 async def silence(_: Asked, __: asyncio.StreamWriter) -> None:
     """Never answers."""
     await asyncio.Event().wait()
+
+
+class Changing:
+    """A script that can be exchanged for another."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await self.script(asked, writer)

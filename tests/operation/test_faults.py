@@ -66,6 +66,12 @@ def instead(path: Path, text: str | None = None) -> None:
         path.write_text(text)
 
 
+def trusting(folder: Path, ca_file: Path) -> None:
+    """Name a file of certificates in the settings."""
+    config = folder / "domicile.toml"
+    config.write_text(config.read_text().replace("[federation]", f'[federation]\nca_file = "{ca_file}"'))
+
+
 FATAL: dict[str, tuple[Callable[[Path], object], str]] = {
     "no configuration": (lambda at: (at / "domicile.toml").unlink(), r"domicile\.toml: cannot be read: No such file"),
     "no policy": (lambda at: (at / "residency.toml").unlink(), r"residency\.toml: cannot be read: No such file"),
@@ -74,6 +80,15 @@ FATAL: dict[str, tuple[Callable[[Path], object], str]] = {
     "unreadable key": (lambda at: instead(at / "signing.key"), r"signing\.key: cannot be read: Is a directory"),
     "junk for a key": (lambda at: instead(at / "signing.key", "junk"), r"signing key .* restore it from a backup"),
     "empty key": (lambda at: instead(at / "signing.key", "\n"), r"signing\.key: is empty"),
+    "a key twice": (
+        lambda at: instead(at / "signing.key", f"ed25519 a {'A' * 43}\n" * 2),
+        "two signing keys ed25519:a",
+    ),
+    "no authority": (
+        lambda at: trusting(at, at / "absent.pem"),
+        r"absent\.pem is no file of certificates.* no such file",
+    ),
+    "junk for an authority": (lambda at: trusting(at, at / "signing.key"), r"signing\.key is no file of certificates"),
     "no shared secret": (lambda at: (at / "registration.secret").unlink(), r"registration\.secret: cannot be read"),
     "no tokens": (lambda at: (at / "registration.tokens").unlink(), r"registration\.tokens: cannot be read"),
     "no deployment secret": (lambda at: (at / "data" / "deployment.secret").unlink(), r"deployment\.secret is gone"),
