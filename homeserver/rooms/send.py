@@ -26,6 +26,7 @@ from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKe
 from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import effects, references, state, transactions
+from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import GroupStep, Redacted, Step
@@ -310,10 +311,13 @@ def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, eff
     done = effects.apply(head, step.changes, places)
     step.after = replace(done.after, tips={event.event_id: group}, depth=event.depth, group=group)
     step.members, step.nodes = done.members, done.nodes
-    if entry.membership in ("invite", "knock"):
+    if entry.membership in OUTSIDE:
         step.members = [replace(step.members[0], stripped=stripped_state(step.after, event))]
     home = places.get(event.state_key, effects.ELSEWHERE).home
-    if home is not None and home not in (node.name, step.room.home, *head.nodes, *step.after.nodes):
+    before = head.state.get(key)
+    # Nobody is told of a ban or its end who was not even invited: the room has no business on their node.
+    concerns = entry.membership in OUTSIDE or (before is not None and before.membership in OUTSIDE)
+    if concerns and home is not None and home not in (node.name, step.room.home, *head.nodes, *step.after.nodes):
         step.parcels = [NewParcel(home, "member", body=step.members[0].stripped)]
 
 

@@ -174,3 +174,29 @@ async def test_a_flow_that_is_not_named_keeps_a_room_on_one_side(cast: Cast) -> 
         assert refused.json["org.domicile.reason"] == "flow_denied"
     assert (await play.replica("tehran", room_id)).now.nodes == {"tehran": 1}
     assert await state.find(play.node("paris"), room_id) is None
+
+
+@aio
+async def test_who_is_banned_without_an_invitation_is_not_told(cast: Cast) -> None:
+    """So that nothing waits before a border that it may not cross, and keeps all else waiting."""
+    play = await cast(policy=POLICY)
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    room_id = await play.create(alice)
+    for verb in ("ban", "unban", "ban"):
+        await play.change(alice, room_id, verb, user_id=bob.user_id)
+        await play.settle()
+    assert await state.find(play.node("paris"), room_id) is None
+    assert "rooms" not in await play.ask(bob, "GET", "/sync")
+
+
+@aio
+async def test_who_is_banned_with_an_invitation_is_told(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    room_id = await play.create(alice, invite=[bob.user_id])
+    await play.settle()
+    since = await play.ask(bob, "GET", "/sync")
+    assert room_id in since["rooms"]["invite"]
+    await play.change(alice, room_id, "ban", user_id=bob.user_id)
+    await play.settle()
+    after = await play.ask(bob, "GET", "/sync", since=since["next_batch"])
+    assert room_id in after["rooms"]["leave"]
