@@ -6,7 +6,7 @@ asks inside a writing transaction is told what the database would say: no other 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from homeserver.runtime.lru import Lru
 from homeserver.storage import to_device as stored
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REMEMBERED = 50_000
 """Devices of a node, a user counting as one more."""
 
+T = TypeVar("T")
 Devices = dict[str, "Recipient"]
 """The devices of one user by id."""
 
@@ -42,8 +43,14 @@ def forget(node: Node, user_id: str) -> None:
     node.memory(Remembered).held.pop(user_id)
 
 
+def remembered(node: Node, by_user: Mapping[str, T]) -> dict[str, T]:
+    """What is for users who are known to reside on this node: nobody else's devices are asked for here."""
+    held = node.memory(Remembered).held
+    return {user_id: each for user_id, each in by_user.items() if user_id in held}
+
+
 async def of_users(tx: Transaction, node: Node, user_ids: Collection[str]) -> Mapping[str, Devices]:
-    """The devices of these users by user id, empty for those who do not reside here. Only inside a writing transaction.
+    """The devices of these users, who are pinned to this node, by user id. Only inside a writing transaction.
 
     Usually no trip; else one for each 500 users.
     """

@@ -71,10 +71,9 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
         raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
     events = _events(caller.user_id, event_type, messages)
     own = caller.node
-    by_node: dict[str, Events] = {}
-    for user_id, home in (await server.nodes.of_users(messages)).items():
-        by_node.setdefault(home, {})[user_id] = events[user_id]
-    here = by_node.pop(own.name, {})
+    here = recipients.remembered(own, events)
+    by_node = await _by_node(server, {user_id: events[user_id] for user_id in events if user_id not in here})
+    here.update(by_node.pop(own.name, {}))
     _refuse_border(server, own, by_node, bool(here))
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
     parcels = []
@@ -88,6 +87,14 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     except UniqueViolation:
         if not await own.read(client_transactions.known, key):
             raise
+
+
+async def _by_node(server: Server, events: Events) -> dict[str, Events]:
+    """The events by the node where their users reside."""
+    found: dict[str, Events] = {}
+    for user_id, home in (await server.nodes.of_users(events)).items():
+        found.setdefault(home, {})[user_id] = events[user_id]
+    return found
 
 
 def _refuse_border(server: Server, own: Node, by_node: dict[str, Events], others: bool) -> None:

@@ -120,8 +120,11 @@ class Directory:
 
     async def claim(self, kind: Kind, name: str, node: str) -> str:
         """Route ``name`` to ``node`` unless it has a route; returns the node that it is routed to now."""
-        found = await self.engine.write(_claim, kind.value, self.hash(kind, name), node)
+        key = self.hash(kind, name)
+        found = await self.engine.write(_claim, kind.value, key, node)
         self._known[kind][name] = found
+        if kind is Kind.USER:  # who is going to come with an access token
+            self._known_hashes[kind, key] = found
         return found
 
     async def release(self, kind: Kind, name: str) -> None:
