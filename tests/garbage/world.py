@@ -265,7 +265,8 @@ class World:
     async def strangers(self, node: Node) -> list[str]:
         """Rows with an owner who belongs elsewhere, in tables that have rows of residents only: ``table: user``.
 
-        Where nothing may cross the border, a node does not even know the others' users.
+        Where nothing may cross the border, a node does not even know the others' users, but for those whom a resident
+        has named to ban them.
         """
         found = []
         for table, user_id in await node.read(_owners):
@@ -277,7 +278,8 @@ class World:
 
 async def _owners(tx: Transaction) -> list[tuple[str, str]]:
     """Whom a node knows, and who owns rows in each resident table."""
-    found = [("users", row[0]) for row in await tx.all("SELECT user_id FROM users")]
+    kept_out = "SELECT user_nid FROM memberships WHERE membership IN ('ban', 'leave')"
+    found = [("users", row[0]) for row in await tx.all(f"SELECT user_id FROM users WHERE user_nid NOT IN ({kept_out})")]
     found += [("residents", row[0]) for row in await tx.all("SELECT user_id FROM users NATURAL JOIN residents")]
     for table in TABLES.values():
         if table.resident:
