@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from federation import x_matrix
 from federation.discovery import find
 from homeserver.protocol import canonical
-from homeserver.protocol.errors import BadJson, NotJson
+from homeserver.protocol.errors import BadJson, NotJson, ServerUnreachable
+from homeserver.residency import gate
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from config.residency import DataClass
     from homeserver.context import Server
+    from homeserver.storage.nodes import Node
 
 _SHOWN: Final = 200
+
+log = structlog.get_logger("federation")
 
 
 class RemoteRefusal(Exception):
@@ -28,6 +35,31 @@ class RemoteRefusal(Exception):
         super().__init__(f"{status} {errcode}")
         self.status = status
         self.errcode = errcode
+
+
+async def ask_for(
+    server: Server,
+    node: Node,
+    data_class: DataClass,
+    destination: str,
+    method: str,
+    target: str,
+    content: Mapping[str, Any] | None = None,
+    *,
+    most: int,
+) -> dict[str, Any]:
+    """`ask` on behalf of a user of ``node``: the policy is asked first, and failures are said as clients may read them.
+
+    ``data_class`` is what the question, or its answer, carries. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
+    """
+    if not server.settings.federation.enabled:
+        raise ServerUnreachable("This server does not talk with other servers")
+    gate.check(server, data_class, node.jurisdiction, server.policy.now.jurisdiction_of_server(destination))
+    try:
+        return await ask(server, destination, method, target, content, most=most)
+    except Unreachable as fault:
+        log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
+        raise ServerUnreachable(f"{destination} could not be reached") from None
 
 
 async def ask(

@@ -22,7 +22,7 @@ import structlog
 
 from config.load import load_policy, read_secret
 from config.problems import Faults, Problem
-from federation import authentication
+from federation import authentication, port
 from federation import endpoints as federation_endpoints
 from homeserver import endpoints
 from homeserver.accounts import sessions
@@ -112,6 +112,7 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
             jobs=Jobs(clock, telemetry),
             telemetry=telemetry,
             outbound=Outbound(SystemNames(), trust, clock, telemetry, settings.federation.allow_addresses),
+            remote=port,
         )
         stack.push_async_callback(server.outbound.close)
         show(server)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple, Protocol
 
 from config.policy import Policy
 from config.settings import Settings
@@ -73,6 +74,25 @@ class Identity:
         return digest.digest()
 
 
+class FoundRoom(NamedTuple):
+    """What an alias stands for: a room, and servers that are in it."""
+
+    room_id: str
+    servers: list[str]
+
+
+class Remote(Protocol):
+    """Other servers, as the services below federation see them: what one may ask of them.
+
+    `federation.port` implements it. Its functions take the `Server`, raise refusals that a client may read (NotFound,
+    Forbidden, FlowDenied, ServerUnreachable), and have asked the residency policy before anything left.
+    """
+
+    async def resolve_alias(self, server: Server, node: Node, alias: str) -> FoundRoom:
+        """Ask the server of a room alias what it stands for, on behalf of a user of ``node``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The resources of one running deployment."""
@@ -86,6 +106,7 @@ class Server:
     jobs: Jobs
     telemetry: Telemetry
     outbound: Outbound
+    remote: Remote
 
     @property
     def name(self) -> str:

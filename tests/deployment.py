@@ -18,6 +18,7 @@ import pytest
 
 from config.load import policy_from_text, settings_from_text
 from config.placement import Attributes
+from federation import port
 from homeserver.accounts import registration, sessions
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
@@ -234,6 +235,7 @@ async def start(
         jobs=Jobs(clock, telemetry),
         telemetry=telemetry,
         outbound=Outbound(SystemNames(), Trust(), clock, telemetry),
+        remote=port,
     )
     observed = Observed()
     site = Site(

@@ -27,9 +27,12 @@ async def resolve_alias(server: Server, request: Request) -> dict[str, Any]:
     """The room to which an alias leads."""
     alias = request.args["roomAlias"]
     _, domain = identifiers.parse_room_alias(alias)
-    if domain != server.name:
-        raise NotFound("This server does not federate yet: it knows its own room aliases only")
     caller = request.caller_or_none
+    if domain != server.name:
+        if caller is None:
+            raise NotFound("Log in to ask other servers for their room aliases")
+        found = await server.remote.resolve_alias(server, caller.node, alias)
+        return found._asdict()
     room_id = await aliases.resolve(server, alias, "unknown" if caller is None else caller.node.jurisdiction)
     return {"room_id": room_id, "servers": [server.name]}
 

@@ -110,6 +110,12 @@ class VersionNotSupported(Unknown):
     status = 505
 
 
+class ServerUnreachable(Unknown):
+    """Another server was needed for the answer, and gave none."""
+
+    status = 502
+
+
 class InternalError(Unknown):
     """A fault of ours. What went wrong stands in the log, never in the answer."""
 

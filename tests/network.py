@@ -1,0 +1,197 @@
+"""Domiciles in one process that reach each other over a network without sockets.
+
+All that one asks of another goes through `Network.carry`, which keeps a copy of each exchange, so that a test can look
+at the bytes that left. Links can be cut, and told to lose answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from homeserver import app
+from homeserver.context import Identity
+from homeserver.protocol.signing import SigningKey
+from homeserver.runtime import outbound
+from homeserver.runtime.addresses import Address
+from homeserver.runtime.certificates import Trust
+from homeserver.runtime.clock import FakeClock
+from homeserver.runtime.exchange import Answer, Fault, Unreachable
+from homeserver.runtime.names import Service
+from homeserver.runtime.outbound import Outbound, Place
+from homeserver.runtime.telemetry import Telemetry
+from homeserver.web.messages import Body
+from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, start
+from tests.rooms.play import Play
+from tests.support import Databases, finish
+
+OPEN = (
+    FLOWING
+    + """
+[[flows]]
+from = "IR"
+to = ["unknown"]
+classes = ["*"]
+consent = false
+[[flows]]
+from = "FR"
+to = ["unknown"]
+classes = ["*"]
+consent = false
+"""
+)
+"""Everything that may flows, to servers that nobody has placed too."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request from one server to another, and what came back; ``status`` is None when nothing did."""
+
+    source: str
+    destination: str
+    method: str
+    target: str
+    body: bytes
+    status: int | None
+    answer: bytes
+
+
+class NoNames:
+    """A DNS that knows no services, and that nobody asks for addresses."""
+
+    async def addresses(self, host: str) -> list[Address]:
+        raise AssertionError(f"nothing connects to {host}")
+
+    async def services(self, name: str) -> list[Service]:
+        return []
+
+
+class Wire(Outbound):
+    """What one server asks others through."""
+
+    def __init__(self, network: Network, name: str, telemetry: Telemetry) -> None:
+        super().__init__(NoNames(), Trust(), network.clock, telemetry)
+        self._network = network
+        self._name = name
+
+    async def request(
+        self,
+        method: str,
+        place: Place,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        most: int,
+        seconds: float,
+    ) -> Answer:
+        outbound._written(method, place, target, headers or {}, body)  # what could not be sent fails here too
+        answer = await self._network.carry(self._name, place, method, target, headers or {}, body)
+        if len(answer.body) > most:
+            raise Unreachable(Fault.TOO_LARGE, f"more than {most} bytes")
+        return answer
+
+
+class Network:
+    """Several deployments, one clock, and the links between them."""
+
+    def __init__(self, databases: Databases) -> None:
+        self.databases = databases
+        self.clock = FakeClock()
+        self.exchanges: list[Exchange] = []
+        self.plays: dict[str, Play] = {}
+        self._more: list[Databases] = []
+        self._cut: set[frozenset[str]] = set()
+        self._losing: set[tuple[str, str]] = set()
+
+    async def found(self, name: str, *, policy: str = OPEN, settings: str = "") -> Play:
+        """Start a deployment with a server name; ``settings`` are further lines of its settings."""
+        databases = self._databases_for(name)
+        self._more.append(databases)
+        made = await start(
+            databases, settings=SETTINGS.replace("example.org", name) + settings, policy=policy, clock=self.clock
+        )
+        digest = sha256(name.encode()).digest()
+        server = replace(
+            made.server,
+            identity=Identity(name, SigningKey("k" + digest.hex()[:6], digest), b"s" * 32),
+            outbound=Wire(self, name, made.server.telemetry),
+        )
+        site, observed = app.site_of(server), Observed()
+        site.observer = observed
+        play = self.plays[name] = Play(Deployment(server, site, observed))
+        await play.begin()
+        return play
+
+    def _databases_for(self, name: str) -> Databases:
+        directory = Path(self.databases.directory, name)
+        directory.mkdir()
+        return Databases(self.databases.kind, directory, self.databases._url)
+
+    def cut(self, one: str, other: str) -> None:
+        """Cut the link between two servers: nothing goes either way until `mend`."""
+        self._cut.add(frozenset((one, other)))
+
+    def mend(self, one: str, other: str) -> None:
+        """Undo `cut` and `lose_answers`."""
+        self._cut.discard(frozenset((one, other)))
+        self._losing -= {(one, other), (other, one)}
+
+    def lose_answers(self, source: str, destination: str) -> None:
+        """Let requests from one server to another arrive, and their answers not, until `mend`."""
+        self._losing.add((source, destination))
+
+    def bytes_out(self, source: str) -> bytes:
+        """All bodies that a server has sent to others so far: of its requests, and of its answers."""
+        asked = [each.body for each in self.exchanges if each.source == source]
+        return b"\n".join([*asked, *(each.answer for each in self.exchanges if each.destination == source)])
+
+    async def carry(
+        self, source: str, place: Place, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        """Take a request to the server it is for, and its answer back. Raises Unreachable."""
+        name = place.targets[0].host
+        if name not in self.plays:
+            raise Unreachable(Fault.NAME, "there is no such host")
+        if frozenset((source, name)) in self._cut:
+            raise Unreachable(Fault.CONNECTION, "the link is cut")
+        if place.targets[0].port != 8448:
+            raise Unreachable(Fault.CONNECTION, "nobody listens there")
+        response = await self.plays[name].deployment.site.call(
+            method, target, headers=headers, body=body, address="127.0.0.1"
+        )
+        content = await _whole(response.body)
+        lost = (source, name) in self._losing or frozenset((source, name)) in self._cut
+        self.exchanges.append(
+            Exchange(source, name, method, target, body, None if lost else response.status, b"" if lost else content)
+        )
+        if lost:
+            raise Unreachable(Fault.CONNECTION, "the connection ended before the answer")
+        return Answer(response.status, {key.lower(): value for key, value in response.headers}, content)
+
+    async def end(self) -> None:
+        """Stop everything."""
+        for play in self.plays.values():
+            await play.end()
+        for databases in self._more:
+            await databases.close()
+
+
+async def _whole(body: Body) -> bytes:
+    """The bytes of a response."""
+    if isinstance(body, AsyncIterator):
+        return b"".join([chunk async for chunk in body])
+    return body if isinstance(body, bytes) else b"".join(body)
+
+
+@pytest.fixture
+def network(engines: Databases) -> Iterator[Network]:
+    """An empty network, on SQLite and on PostgreSQL; a test fails when a server answered with a 500."""
+    made = Network(engines)
+    yield made
+    finish(made.end())
+    assert [fault for play in made.plays.values() for fault in play.deployment.observed.faults] == []
