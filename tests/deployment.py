@@ -174,15 +174,17 @@ class Deployment:
         if not isinstance(content, bytes):
             assert isinstance(content, list | tuple)
             content = b"".join(content)
-        assert self._faults(method, path.partition("?")[0], response.status, content) == []
+        assert self.answer_faults(method, path.partition("?")[0], response.status, content) == []
         return Answer(response.status, orjson.loads(content))
 
-    def _faults(self, method: str, path: str, status: int, content: bytes) -> list[str]:
+    def answer_faults(self, method: str, path: str, status: int, content: bytes) -> list[str]:
         """How an answer differs from what the specification says of it."""
         if status >= 400:
             return list(openapi.error_faults(status, content))
         operation = openapi.operation(method, self.site.table.match(method, path)[0].path)
-        return [] if operation is None else list(operation.answer_faults(status, orjson.loads(content)))
+        if operation is None or not operation.gives_json(status):
+            return []
+        return list(operation.answer_faults(status, orjson.loads(content)))
 
     async def user(self, localpart: str, node: str = "tehran", *, admin: bool = False) -> User:
         """Make an account on a node and log in; the password is PASSWORD."""

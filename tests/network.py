@@ -1,7 +1,7 @@
 """Domiciles in one process that reach each other over a network without sockets.
 
 All that one asks of another goes through `Network.carry`, which keeps a copy of each exchange, so that a test can look
-at the bytes that left. Links can be cut, and told to lose answers.
+at the bytes that left. Links can be cut, and told to lose answers. Every answer is held against the specification.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Network:
         self.databases = databases
         self.clock = FakeClock()
         self.exchanges: list[Exchange] = []
+        self.faults: list[str] = []
         self.plays: dict[str, Play] = {}
         self._more: list[Databases] = []
         self._cut: set[frozenset[str]] = set()
@@ -165,6 +166,9 @@ class Network:
             method, target, headers=headers, body=body, address="127.0.0.1"
         )
         content = await _whole(response.body)
+        path = target.partition("?")[0]
+        found = self.plays[name].deployment.answer_faults(method, path, response.status, content)
+        self.faults += [f"{name} answered {method} {path}: {fault}" for fault in found]
         lost = (source, name) in self._losing or frozenset((source, name)) in self._cut
         self.exchanges.append(
             Exchange(source, name, method, target, body, None if lost else response.status, b"" if lost else content)
@@ -190,8 +194,11 @@ async def _whole(body: Body) -> bytes:
 
 @pytest.fixture
 def network(engines: Databases) -> Iterator[Network]:
-    """An empty network, on SQLite and on PostgreSQL; a test fails when a server answered with a 500."""
+    """An empty network, on SQLite and on PostgreSQL; a test fails when a server answered with a 500, or in another form
+    than the specification's.
+    """
     made = Network(engines)
     yield made
     finish(made.end())
     assert [fault for play in made.plays.values() for fault in play.deployment.observed.faults] == []
+    assert made.faults == []
