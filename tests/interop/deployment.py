@@ -16,9 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.federation.authority import Authority
 from tests.interop.api import Api
 from tests.interop.cast import Country
 from tests.interop.client import ROOT
+from tests.interop.links import Link
 from tests.interop.remains import Remains
 
 NODES: Mapping[Country, str] = {"IR": "tehran", "FR": "paris"}
@@ -26,7 +28,7 @@ DOMICILE = [sys.executable, "-m", "homeserver"]
 START_SECONDS = 60.0
 
 SETTINGS = """\
-server_name = "domicile.test"
+server_name = "{server_name}"
 public_base_url = "{base_url}"
 data_dir = "data"
 residency = "residency.toml"
@@ -42,9 +44,6 @@ mode = "token"
 shared_secret_file = "registration.secret"
 tokens_file = "registration.tokens"
 
-[federation]
-enabled = false
-
 [rate_limits]
 enabled = false
 
@@ -52,6 +51,23 @@ enabled = false
 time_cost = 1
 memory_cost = 8
 parallelism = 1
+"""
+
+ALONE = """
+[federation]
+enabled = false
+"""
+
+AMONG_OTHERS = """
+[federation]
+ca_file = "{ca_file}"
+allow_addresses = ["127.0.0.0/8", "::1/128"]
+
+[[listeners]]
+address = "127.0.0.1"
+port = {port}
+resources = ["federation"]
+tls = {{ certificate = "{certificate}", key = "{key}" }}
 """
 
 RESIDENCY = """\
@@ -111,7 +127,23 @@ consent = false
 """
 
 
-def _free_port() -> int:
+FLOWS_OUT = """
+[[flows]]
+from = "IR"
+to = ["unknown"]
+classes = ["*"]
+consent = false
+
+[[flows]]
+from = "FR"
+to = ["unknown"]
+classes = ["*"]
+consent = false
+"""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -121,13 +153,25 @@ def _free_port() -> int:
 class Deployment:
     """A deployment in `folder`; with `flows`, everything may flow between the two countries, else nothing.
 
-    `databases` are addresses by node, for nodes that are not to be on SQLite.
+    `databases` are addresses by node, for nodes that are not to be on SQLite. With an `authority`, which signs the
+    certificates of all, it talks with other servers, which reach it by ``link``, and everything may flow to them too.
     """
 
-    def __init__(self, folder: Path, *, flows: bool = True, databases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        flows: bool = True,
+        databases: Mapping[str, str] | None = None,
+        authority: Authority | None = None,
+    ) -> None:
         self.folder = folder / "domicile"
         self.log = folder / "log.txt"
-        self._port = _free_port()
+        self._port = free_port()
+        self._authority = authority
+        self._federation_port = free_port()
+        self.link = None if authority is None else Link(self._federation_port)
+        self.server_name = "domicile.test" if self.link is None else f"localhost:{self.link.port}"
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._secret = secrets.token_hex(16)
@@ -145,9 +189,10 @@ class Deployment:
 
     def _lay_out(self, flows: bool, databases: Mapping[str, str]) -> None:
         countries = [argument for country in NODES for argument in ("--jurisdiction", country)]
-        self.domicile("init", str(self.folder), "--server-name", "domicile.test", *countries)
-        self._config.write_text(SETTINGS.format(base_url=self.base_url, port=self._port))
-        residency = RESIDENCY + (FLOWS if flows else "")
+        self.domicile("init", str(self.folder), "--server-name", self.server_name, *countries)
+        settings = SETTINGS.format(server_name=self.server_name, base_url=self.base_url, port=self._port)
+        self._config.write_text(settings + self._federation())
+        residency = RESIDENCY + (FLOWS if flows else "") + (FLOWS_OUT if self._authority else "")
         for node, address in databases.items():
             residency = residency.replace(f"sqlite:{node}/node.db", address)
         (self.folder / "residency.toml").write_text(residency)
@@ -158,6 +203,15 @@ class Deployment:
             (self.folder / name).write_text(text + "\n")
             (self.folder / name).chmod(0o600)
 
+    def _federation(self) -> str:
+        """The settings that are about other servers."""
+        if self._authority is None:
+            return ALONE
+        tls = self._authority.issue("localhost")
+        return AMONG_OTHERS.format(
+            ca_file=self._authority.ca_file, port=self._federation_port, certificate=tls.certificate, key=tls.key
+        )
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -166,6 +220,8 @@ class Deployment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if self.link is not None:
+            self.link.__exit__(kind, error, trace)
 
     def domicile(self, *arguments: str, stdin: str = "") -> str:
         """Run a command of the product and return what it prints. Raises AssertionError when it fails."""
