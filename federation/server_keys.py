@@ -41,6 +41,8 @@ MOST_AT_ONCE: Final = 64
 MOST_FOR_OTHERS: Final = 16
 """The same when it is a stranger who wants to know: strangers must not keep us from what we need ourselves."""
 REMEMBERED: Final = 20_000
+FOREVER: Final = 2**63
+"""A moment (ms) after all that an event can name."""
 
 log = structlog.get_logger("keys")
 
@@ -122,24 +124,42 @@ def _is_stale(answer: servers.Document, wanted: int | None, now: int) -> bool:
 async def verify_keys(server: Server, server_name: str, key_ids: Collection[str], at_ms: int) -> dict[str, VerifyKey]:
     """Those of a server's keys that were good at a moment (ms since 1970), by id; the server is asked when one is
     missing. Raises NodeUnavailable."""
-    ring = await _ring(server, server_name)
-    good = ring.good(key_ids, at_ms)
+    good = (await _ring(server, server_name)).good(key_ids, at_ms)
     if len(good) < len(set(key_ids)):
         await _refresh(server, server_name)
         good = (await _ring(server, server_name)).good(key_ids, at_ms)
     return good
 
 
+async def ring(server: Server, server_name: str, wanted: Mapping[str, int]) -> Ring:
+    """All known keys of a server, ours too; it is asked first when one of ``wanted`` is not known to have been good at
+    the moment (ms since 1970) that is named with it. Raises NodeUnavailable."""
+    if server_name == server.name:
+        return _own_ring(server)
+    held = await _ring(server, server_name)
+    if not all(held.good((key_id,), at_ms) for key_id, at_ms in wanted.items()):
+        await _refresh(server, server_name)
+        held = await _ring(server, server_name)
+    return held
+
+
+def _own_ring(server: Server) -> Ring:
+    old = {
+        key.id: (VerifyKey.from_base64(key.id, key.key), key.expired_ts) for key in server.settings.federation.old_keys
+    }
+    return Ring(old | {key.key_id: (key.verify_key, FOREVER) for key in server.identity.keys})
+
+
 async def _ring(server: Server, server_name: str) -> Ring:
     directory = server.nodes.directory
     known = directory.memory(Known)
-    ring = known.rings.get(server_name)
-    if ring is None:
+    held = known.rings.get(server_name)
+    if held is None:
         rows = await directory.engine.read(servers.keys, server_name)
-        ring = Ring({key_id: (VerifyKey(key_id, raw), until) for key_id, raw, until in rows})
+        held = Ring({key_id: (VerifyKey(key_id, raw), until) for key_id, raw, until in rows})
         if rows:
-            known.rings[server_name] = ring
-    return ring
+            known.rings[server_name] = held
+    return held
 
 
 async def _refresh(server: Server, server_name: str, room: int = MOST_AT_ONCE) -> None:

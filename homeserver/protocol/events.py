@@ -187,13 +187,20 @@ def from_pdu(rules: RoomRules, pdu: Mapping[str, Any]) -> Event:
     Raises BadJson for what is no valid event of this room version, TooLarge for one over a size limit.
     spec: server-server-api/#checks-performed-on-receipt-of-a-pdu
     """
+    return read_pdu(rules, pdu)[0]
+
+
+def read_pdu(rules: RoomRules, pdu: Mapping[str, Any]) -> tuple[Event, bytes]:
+    """`from_pdu`, and what the signatures of the event cover: for `signing.verify_bytes`."""
     check_format(rules, pdu)
-    event_id = event_id_of(rules, pdu)
+    signed = signing.event_signed_bytes(rules, pdu)
+    digest = hashlib.sha256(signed).digest()
+    event_id = signing.event_id_of_hash(rules, digest) if rules.event_id_is_hash else str(pdu["event_id"])
     event = _of_pdu(rules, event_id, pdu)
     check_size(event.pdu_bytes())
     if signing.content_hash_matches(rules, pdu):
-        return event
-    return _of_pdu(rules, event_id, redact(rules, pdu))
+        return event, signed
+    return _of_pdu(rules, event_id, redact(rules, pdu)), signed
 
 
 def event_id_of(rules: RoomRules, pdu: Mapping[str, Any]) -> str:

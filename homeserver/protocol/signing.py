@@ -299,3 +299,10 @@ def verify_event(rules: RoomRules, pdu: Mapping[str, Any], server_name: str, key
     The content hash is another matter. spec: server-server-api/#validating-hashes-and-signatures-on-received-events
     """
     _verify(pdu, event_signed_bytes(rules, pdu), server_name, keys)
+
+
+def verify_bytes(
+    message: bytes, signatures: Mapping[str, Any], server_name: str, keys: Mapping[str, VerifyKey]
+) -> None:
+    """`verify_event` for an event whose signed bytes are at hand; ``signatures`` are those of the event."""
+    _verify({"signatures": signatures}, message, server_name, keys)
