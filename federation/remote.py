@@ -5,6 +5,7 @@ What they answer is not trusted: it is bounded, and it is the caller who checks 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -47,19 +48,31 @@ async def ask_for(
     content: Mapping[str, Any] | None = None,
     *,
     most: int,
+    seconds: float | None = None,
+    inward: bool = False,
 ) -> dict[str, Any]:
     """`ask` on behalf of a user of ``node``: the policy is asked first, and failures are said as clients may read them.
 
-    ``data_class`` is what the question, or its answer, carries. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
+    ``data_class`` is what the question, or its answer, carries; ``inward``: only the answer does, so that the flow is
+    one from the other server to the node. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
     """
-    if not server.settings.federation.enabled:
-        raise ServerUnreachable("This server does not talk with other servers")
-    gate.check(server, data_class, node.jurisdiction, server.policy.now.jurisdiction_of_server(destination))
+    check_flow(server, node, data_class, destination, inward=inward)
     try:
-        return await ask(server, destination, method, target, content, most=most)
+        return await ask(server, destination, method, target, content, most=most, seconds=seconds)
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
         raise ServerUnreachable(f"{destination} could not be reached") from None
+
+
+def check_flow(server: Server, node: Node, data_class: DataClass, other: str, *, inward: bool) -> None:
+    """Raise unless data of a class may go from a node to another server, or (``inward``) come from there.
+
+    Raises FlowDenied, and ServerUnreachable where there is no federation.
+    """
+    if not server.settings.federation.enabled:
+        raise ServerUnreachable("This server does not talk with other servers")
+    here, there = node.jurisdiction, server.policy.now.jurisdiction_of_server(other)
+    gate.check(server, data_class, *((there, here) if inward else (here, there)))
 
 
 async def ask(
@@ -70,21 +83,27 @@ async def ask(
     content: Mapping[str, Any] | None = None,
     *,
     most: int,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
-    """The JSON object that a server answers with, in at most ``most`` bytes.
+    """The JSON object that a server answers with, in at most ``most`` bytes and ``seconds`` (else as the settings say).
 
     ``target`` is path and query, encoded. Raises Unreachable, and RemoteRefusal for a status other than 200.
 
     spec: server-server-api/#api-standards
     """
-    place = await find(server, destination)
+    longest = server.settings.federation.request_timeout.seconds
+    seconds = longest if seconds is None else min(seconds, longest)
+    try:
+        async with asyncio.timeout(seconds):
+            place = await find(server, destination)
+    except TimeoutError:
+        raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
     message = x_matrix.signed(method, target, server.name, destination, content)
     headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
     body = b""
     if content is not None:
         headers["Content-Type"] = "application/json"
         body = canonical.encode(content)
-    seconds = server.settings.federation.request_timeout.seconds
     answer = await server.outbound.request(
         method, place, target, headers=headers, body=body, most=most, seconds=seconds
     )
