@@ -16,7 +16,8 @@ from homeserver.accounts.profile import CHANGED
 from homeserver.protocol.errors import Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import membership, state
-from homeserver.rooms.send import Draft, in_order
+from homeserver.rooms.ordering import in_order
+from homeserver.rooms.send import Draft
 from homeserver.storage import chores, rooms
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
 from homeserver.rooms import blocking, state
+from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
-from homeserver.rooms.send import Draft, in_order
+from homeserver.rooms.send import Draft
 from homeserver.rooms.state import Room, Snapshot
 from homeserver.storage import profiles, rooms
 

@@ -20,7 +20,7 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.residency import gate
 from homeserver.rooms import state
 from homeserver.rooms.replicas import ParcelKind, caught_up
-from homeserver.rooms.send import relation_of
+from homeserver.rooms.steps import relation_of
 from homeserver.storage import account_data, events, outbox, streams, users
 from homeserver.storage import receipts as stored
 from homeserver.storage.outbox import NewParcel

@@ -17,11 +17,12 @@ from homeserver.protocol import auth_rules, resolution
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.rooms import effects, references, state, transactions
+from homeserver.rooms.checks import authorise, redacted
 from homeserver.rooms.invitations import OUTSIDE
+from homeserver.rooms.ordering import Echoes
 from homeserver.rooms.persist import Persister, commit, submit
-from homeserver.rooms.send import Echoes, authorise, redacted, relation_of, replaced
 from homeserver.rooms.state import Entry, Rooms, Snapshot
-from homeserver.rooms.steps import GroupStep, MemberChange, Step
+from homeserver.rooms.steps import GroupStep, MemberChange, Step, relation_of, replaced
 from homeserver.rooms.stripped import stripped_keys, stripped_state
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import aliases, blocking, membership
+from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
-from homeserver.rooms.send import Draft, in_order
+from homeserver.rooms.send import Draft
 from homeserver.rooms.transactions import key_of
 from homeserver.storage.client_transactions import Echo
 
@@ -21,7 +22,7 @@ REDACTION = "m.room.redaction"
 async def send(
     server: Server, caller: Caller, room_id: str, kind: str, txn_id: str, content: dict[str, Any], ts: int | None = None
 ) -> str:
-    """Send a message event; returns its id. Raises what `send.order` raises."""
+    """Send a message event; returns its id. Raises what `send.place` raises."""
     redacts = content.get("redacts") if kind == REDACTION else None
     if kind == REDACTION and not isinstance(redacts, str):
         raise MissingParam("A redaction needs 'redacts' in its content")

@@ -1,52 +1,37 @@
-"""Ordering: a draft becomes an event at the tip of a room, allowed by its state, signed, and submitted to be committed.
+"""Building: a draft becomes an event at the tip of a room, allowed by its state, signed, and submitted to be committed.
 
-A room's events are ordered on its home node; when that node is down, on the sender's own, and the branches are merged
-when it is back (rooms/receive.py). Between reading the tip and submitting nothing waits, so a room does not fork
-under concurrent senders.
+Between reading the tip and submitting nothing waits, so a room does not fork under concurrent senders. On which node
+that happens is said in rooms/ordering.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from homeserver.protocol import auth_rules, canonical, encryption_rules, events
-from homeserver.protocol.errors import (
-    CommitUnknown,
-    Forbidden,
-    InvalidParam,
-    NodeUnavailable,
-    NotFound,
-    PlaintextRefused,
-)
+from homeserver.protocol import auth_rules, events
+from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
-from homeserver.protocol.power_levels import Levels
-from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import effects, references, state, transactions
+from homeserver.rooms import effects, references, state
+from homeserver.rooms.checks import authorise, check_encryption, check_redaction, redacted
 from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
-from homeserver.rooms.steps import GroupStep, Redacted, Step
+from homeserver.rooms.steps import GroupStep, Step, relation_of, replaced
 from homeserver.rooms.stripped import stripped_keys, stripped_state
-from homeserver.runtime.lru import Lru
-from homeserver.storage import client_transactions
 from homeserver.storage import events as stored
 from homeserver.storage.outbox import NewParcel
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.protocol.events import Event
-    from homeserver.rooms.state import Entry, Room, Snapshot
+    from homeserver.rooms.state import Room, Snapshot
     from homeserver.storage.client_transactions import Echo
     from homeserver.storage.nodes import Node
 
-ENCRYPTION: StateKey = ("m.room.encryption", "")
-REDACTION = "m.room.redaction"
 MAX_PREV_EVENTS = 20
 
 
@@ -77,52 +62,13 @@ class _Surroundings:
     keys: Sequence[StateKey] = field(default_factory=tuple)
 
 
-async def order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
-    """Order a draft on ``node``, wait for its commit, and return the event id.
+async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
+    """Build a draft at the room's tip and submit it; the future is that of `persist.submit`.
 
     Raises Forbidden when the room's rules do not allow it, PlaintextRefused, NotFound without the room, BadJson and
-    TooLarge for what is no event, NodeUnavailable.
+    TooLarge for what is no event, InvalidParam, NodeUnavailable.
     """
     _refuse_nul(draft)
-    if draft.txn_key is None:
-        return await _order(server, node, room_id, draft)
-    under_way = node.memory(_UnderWay).events
-    earlier = under_way.get(draft.txn_key)
-    if earlier is None:  # else: the same request, twice at once
-        earlier = under_way[draft.txn_key] = asyncio.ensure_future(_order_once(server, node, room_id, draft))
-        earlier.add_done_callback(lambda _: under_way.pop(draft.txn_key or b""))
-    return await asyncio.shield(earlier)
-
-
-async def _order_once(server: Server, node: Node, room_id: str, draft: Draft) -> str:
-    assert draft.txn_key is not None
-    known = await transactions.event_of(node, draft.txn_key)
-    if known is not None:
-        return known
-    node.memory(transactions.Seen).add(draft.txn_key)
-    return await _order(server, node, room_id, draft)
-
-
-async def _order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
-    event, committed = await place(server, node, room_id, draft)
-    await asyncio.shield(committed)
-    return event.event_id
-
-
-class _UnderWay:
-    """Transaction keys whose events wait for their commit on one node."""
-
-    def __init__(self) -> None:
-        self.events: dict[bytes, asyncio.Future[str]] = {}
-
-
-def _refuse_nul(draft: Draft) -> None:
-    if "\0" in draft.type or (draft.state_key is not None and "\0" in draft.state_key):
-        raise InvalidParam("Event types and state keys must not contain U+0000")
-
-
-async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
-    """Build a draft at the room's tip and submit it; the future is that of `persist.submit`."""
     while True:
         room = await state.get(node, room_id)
         around = await _look_around(server, node, room, draft)
@@ -159,6 +105,11 @@ async def _load_target(node: Node, room: Room, event_id: str) -> Event:
     if row is None:
         raise NotFound("There is no such event in the room")
     return state.parse(room, row)
+
+
+def _refuse_nul(draft: Draft) -> None:
+    if "\0" in draft.type or (draft.state_key is not None and "\0" in draft.state_key):
+        raise InvalidParam("Event types and state keys must not contain U+0000")
 
 
 async def build(server: Server, node: Node, room: Room, draft: Draft) -> Step:
@@ -232,72 +183,6 @@ def _cited(room: Room, draft: Draft) -> list[str]:
     return [] if room.rules.event_id_is_hash else [*_prev_events(room), *_auth_events(room, draft)]
 
 
-def check_encryption(server: Server, room: Room, draft: Draft, target: Event | None) -> None:
-    """Close every way by which something readable could enter. Raises PlaintextRefused."""
-    if server.settings.conformance_mode:
-        return
-    encryption_rules.refuse_plaintext(
-        draft.type,
-        draft.content,
-        is_state=draft.state_key is not None,
-        allow_in_clear=frozenset(server.settings.encryption.allow_in_clear),
-    )
-    if draft.state_key is None and ENCRYPTION not in room.head.state:
-        raise PlaintextRefused("This room is not encrypted, so nothing can be sent to it")
-    if draft.type == encryption_rules.ENCRYPTION:
-        current = room.head.event(ENCRYPTION)
-        encryption_rules.refuse_weaker_encryption(
-            draft.state_key or "", draft.content, None if current is None else current.content
-        )
-    if target is not None:
-        encryption_rules.refuse_redaction(target.type, target.state_key)
-
-
-def authorise(room: Room, event: Event, snapshot: Snapshot) -> None:
-    """Check an event against a snapshot whose entries have been loaded. Raises Forbidden with the rule's reason."""
-    places = (CREATE, *auth_rules.auth_types_for(room.rules, event))
-    known = {key: found for key in places if (found := snapshot.event(key)) is not None}
-    try:
-        auth_rules.check(room.rules, event, known)
-    except Rejected as error:
-        raise Forbidden(error.reason) from None
-
-
-def check_redaction(room: Room, sender: str, target: Event) -> None:
-    """Refuse to redact what others sent without the power to: between servers only the domains of the two count.
-
-    Raises Forbidden. spec: client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid
-    """
-    levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
-    if sender != target.sender and levels.of(sender) < levels.redact:
-        raise Forbidden("You may not redact what others sent to this room")
-
-
-def redacted(room: Room, redaction: Event, target: Event) -> Redacted | None:
-    """What a redaction leaves of its target. Raises Forbidden when its sender may not redact that."""
-    known = {key: found for key in (CREATE, POWER_LEVELS) if (found := room.head.event(key)) is not None}
-    if target.type == "m.room.create" or not auth_rules.may_redact(room.rules, redaction.sender, target.sender, known):
-        raise Forbidden("You may not redact that event")
-    return Redacted(
-        target.redacted(),
-        b'"redacted_because":' + redaction.client + b',"room_id":' + orjson.dumps(room.room_id) + b"}",
-    )
-
-
-def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(rel_type, parent event id) of an event that relates to another.
-
-    spec: client-server-api/#forming-relationships-between-events
-    """
-    relates = content.get("m.relates_to")
-    if not isinstance(relates, dict):
-        return None
-    rel_type, parent = relates.get("rel_type"), relates.get("event_id")
-    if isinstance(rel_type, str) and isinstance(parent, str) and "\0" not in rel_type + parent:
-        return rel_type, parent
-    return None
-
-
 def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, effects.Place]) -> None:
     """Fill a step with what a state event does to the room."""
     assert event.state_key is not None
@@ -321,20 +206,6 @@ def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, eff
         step.parcels = [NewParcel(home, "member", body=step.members[0].stripped)]
 
 
-def replaced(before: Entry | None) -> bytes | None:
-    """The ``unsigned`` of a state event that takes the place of another, as it is spliced."""
-    if before is None or before.event is None:
-        return None
-    return (
-        b'"prev_content":'
-        + canonical.encode(before.event.content, strict=False)
-        + b',"prev_sender":'
-        + orjson.dumps(before.event.sender)
-        + b',"replaces_state":'
-        + orjson.dumps(before.event_id)
-    )
-
-
 def _shipments(node: Node, room: Room, before: Snapshot, after: Snapshot, txn_key: bytes | None) -> Sequence[NewParcel]:
     """What the other nodes with members, and the home node, are sent: the event, and first the room if it is new."""
     held = {*before.nodes, room.home} - {None}
@@ -344,56 +215,3 @@ def _shipments(node: Node, room: Room, before: Snapshot, after: Snapshot, txn_ke
             parcels.append(NewParcel(name, "room"))
         parcels.append(NewParcel(name, "event", body=txn_key))
     return parcels
-
-
-async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tuple[Node, str]:
-    """Order a draft where the room is ordered: on its home node, or on ``own`` while that is down.
-
-    Returns the node on which it was ordered and the event id.
-    """
-    home = await server.nodes.of_room(room_id)
-    if home is None:
-        raise NotFound("There is no such room")
-    if home is not own:
-        earlier = await _ordered_by(own, draft.txn_key)
-        if earlier is not None:
-            return own, earlier
-        if not home.engine.health().up and await _was_sent_there(own, draft.txn_key):
-            raise NodeUnavailable(home.name)  # it may have been ordered there
-    if home is not own and home.engine.health().up:
-        try:
-            return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
-        except CommitUnknown:
-            raise  # only the same request, repeated, may find out
-        except NodeUnavailable:
-            pass
-    return own, await order(server, own, room_id, draft)
-
-
-async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:
-    """The event that a request made on a node before, also if it is waiting for its commit there."""
-    if txn_key is None:
-        return None
-    earlier = node.memory(_UnderWay).events.get(txn_key)
-    return await transactions.event_of(node, txn_key) if earlier is None else await asyncio.shield(earlier)
-
-
-async def _was_sent_there(own: Node, txn_key: bytes | None) -> bool:
-    """Whether an earlier request with this key left the sender's node for the one that orders the room."""
-    return txn_key is not None and await own.read(client_transactions.known, txn_key)
-
-
-async def _leave_echo(server: Server, own: Node, draft: Draft) -> Draft:
-    """Remember on the sender's node that the event is theirs, before it is ordered elsewhere."""
-    if draft.txn_key is None or draft.echo is None:
-        return draft
-    own.memory(Echoes).sent[draft.txn_key] = draft.echo
-    await own.write(client_transactions.put, draft.txn_key, draft.echo, server.clock.now_ms())
-    return replace(draft, echo=None)
-
-
-class Echoes:
-    """Devices that sent events which another node orders, until these arrive (``node.memory(Echoes)``)."""
-
-    def __init__(self) -> None:
-        self.sent: Lru[bytes, Echo] = Lru(10_000)

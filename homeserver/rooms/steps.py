@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from homeserver.protocol import canonical
 from homeserver.storage.events import Verdict
 
 if TYPE_CHECKING:
@@ -81,3 +84,31 @@ class Step:
     held_as: int | None = None
     nid: int = 0
     pos: int | None = None
+
+
+def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(rel_type, parent event id) of an event that relates to another.
+
+    spec: client-server-api/#forming-relationships-between-events
+    """
+    relates = content.get("m.relates_to")
+    if not isinstance(relates, dict):
+        return None
+    rel_type, parent = relates.get("rel_type"), relates.get("event_id")
+    if isinstance(rel_type, str) and isinstance(parent, str) and "\0" not in rel_type + parent:
+        return rel_type, parent
+    return None
+
+
+def replaced(before: Entry | None) -> bytes | None:
+    """The ``unsigned`` of a state event that takes the place of another, as it is spliced."""
+    if before is None or before.event is None:
+        return None
+    return (
+        b'"prev_content":'
+        + canonical.encode(before.event.content, strict=False)
+        + b',"prev_sender":'
+        + orjson.dumps(before.event.sender)
+        + b',"replaces_state":'
+        + orjson.dumps(before.event_id)
+    )

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from homeserver.protocol.errors import CommitUnknown
-from homeserver.rooms import replicas, send
+from homeserver.rooms import ordering, replicas
+from homeserver.rooms.send import Draft
 from homeserver.storage import events
 from homeserver.storage.nodes import Node
 from tests.deployment import FLOWING
@@ -148,13 +149,13 @@ async def test_what_may_have_been_ordered_is_ordered_by_nobody_else(
     alice, bob = await play.user("alice"), await play.user("bob", "paris")
     room_id = await play.room_of(alice, bob)
     await play.end()
-    order = send.order
+    order = ordering.order
 
-    async def lost(server: Any, node: Node, room_id: str, draft: send.Draft) -> str:
+    async def lost(server: Any, node: Node, room_id: str, draft: Draft) -> str:
         await order(server, node, room_id, draft)
         raise CommitUnknown(node.name)
 
-    monkeypatch.setattr(send, "order", lost)
+    monkeypatch.setattr(ordering, "order", lost)
     path = f"/rooms/{quote(room_id)}/send/m.room.encrypted/t1"
     assert (await play.refused(bob, "PUT", path, ciphertext("once"))).status == 503
     monkeypatch.undo()

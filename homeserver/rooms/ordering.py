@@ -1,0 +1,112 @@
+"""Where an event is ordered: on the room's home node, or on the sender's own while that is down; once, however often a
+request is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from homeserver.protocol.errors import CommitUnknown, NodeUnavailable, NotFound
+from homeserver.rooms import transactions
+from homeserver.rooms.send import place
+from homeserver.runtime.lru import Lru
+from homeserver.storage import client_transactions
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.rooms.send import Draft
+    from homeserver.storage.client_transactions import Echo
+    from homeserver.storage.nodes import Node
+
+
+async def order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    """Order a draft on ``node``, wait for its commit, and return the event id.
+
+    Raises Forbidden when the room's rules do not allow it, PlaintextRefused, NotFound without the room, BadJson and
+    TooLarge for what is no event, NodeUnavailable.
+    """
+    if draft.txn_key is None:
+        return await _order(server, node, room_id, draft)
+    under_way = node.memory(_UnderWay).events
+    earlier = under_way.get(draft.txn_key)
+    if earlier is None:  # else: the same request, twice at once
+        earlier = under_way[draft.txn_key] = asyncio.ensure_future(_order_once(server, node, room_id, draft))
+        earlier.add_done_callback(lambda _: under_way.pop(draft.txn_key or b""))
+    return await asyncio.shield(earlier)
+
+
+async def _order_once(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    assert draft.txn_key is not None
+    known = await transactions.event_of(node, draft.txn_key)
+    if known is not None:
+        return known
+    node.memory(transactions.Seen).add(draft.txn_key)
+    return await _order(server, node, room_id, draft)
+
+
+async def _order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    event, committed = await place(server, node, room_id, draft)
+    await asyncio.shield(committed)
+    return event.event_id
+
+
+class _UnderWay:
+    """Transaction keys whose events wait for their commit on one node."""
+
+    def __init__(self) -> None:
+        self.events: dict[bytes, asyncio.Future[str]] = {}
+
+
+async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tuple[Node, str]:
+    """Order a draft where the room is ordered: on its home node, or on ``own`` while that is down.
+
+    Returns the node on which it was ordered and the event id.
+    """
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    if home is not own:
+        earlier = await _ordered_by(own, draft.txn_key)
+        if earlier is not None:
+            return own, earlier
+        if not home.engine.health().up and await _was_sent_there(own, draft.txn_key):
+            raise NodeUnavailable(home.name)  # it may have been ordered there
+    if home is not own and home.engine.health().up:
+        try:
+            return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
+        except CommitUnknown:
+            raise  # only the same request, repeated, may find out
+        except NodeUnavailable:
+            pass
+    return own, await order(server, own, room_id, draft)
+
+
+async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:
+    """The event that a request made on a node before, also if it is waiting for its commit there."""
+    if txn_key is None:
+        return None
+    earlier = node.memory(_UnderWay).events.get(txn_key)
+    return await transactions.event_of(node, txn_key) if earlier is None else await asyncio.shield(earlier)
+
+
+async def _was_sent_there(own: Node, txn_key: bytes | None) -> bool:
+    """Whether an earlier request with this key left the sender's node for the one that orders the room."""
+    return txn_key is not None and await own.read(client_transactions.known, txn_key)
+
+
+async def _leave_echo(server: Server, own: Node, draft: Draft) -> Draft:
+    """Remember on the sender's node that the event is theirs, before it is ordered elsewhere."""
+    if draft.txn_key is None or draft.echo is None:
+        return draft
+    own.memory(Echoes).sent[draft.txn_key] = draft.echo
+    await own.write(client_transactions.put, draft.txn_key, draft.echo, server.clock.now_ms())
+    return replace(draft, echo=None)
+
+
+class Echoes:
+    """Devices that sent events which another node orders, until these arrive (``node.memory(Echoes)``)."""
+
+    def __init__(self) -> None:
+        self.sent: Lru[bytes, Echo] = Lru(10_000)
