@@ -91,6 +91,11 @@ TABLES: dict[str, Table] = {
         _plumbing("outbox"),
         _plumbing("inbox"),
         _plumbing("received_messages"),
+        _replicated("peer_rooms", DataClass.EVENTS),
+        _resident("peer_edus", DataClass.MAILBOX),
+        _plumbing("peers"),
+        _plumbing("received_transactions"),
+        _plumbing("received_to_device"),
         _plumbing("migrations"),
     )
 }

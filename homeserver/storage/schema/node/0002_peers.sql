@@ -25,3 +25,60 @@ CREATE TABLE remote_media (
     UNIQUE (server, media_id)
 );
 CREATE INDEX remote_media_asked ON remote_media (asked_ts);
+
+-- sending to other servers ---------------------------------------------------------------------
+
+-- 1: this node sends the event to the other servers that take part in the room at its position.
+ALTER TABLE events ADD COLUMN to_peers INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX events_to_peers ON events (room_nid, pos) WHERE to_peers = 1;
+
+-- Stretches of this node's positions in which another server takes part in a room: since_pos < position <= until_pos;
+-- until_pos NULL: it still does.
+CREATE TABLE peer_rooms (
+    server TEXT NOT NULL,
+    room_nid INTEGER NOT NULL,
+    since_pos INTEGER NOT NULL,
+    until_pos INTEGER,
+    PRIMARY KEY (server, room_nid, since_pos)
+);
+CREATE INDEX peer_rooms_open ON peer_rooms (room_nid) WHERE until_pos IS NULL;
+
+-- How far another server has been sent what is for it, and when it is tried again after so many failures in a row.
+CREATE TABLE peers (
+    server TEXT PRIMARY KEY,
+    sent_pos INTEGER NOT NULL,
+    failures INTEGER NOT NULL DEFAULT 0,
+    retry_ts INTEGER NOT NULL DEFAULT 0
+);
+
+-- What waits for another server and is no event of a room: an EDU about a resident, as canonical JSON of its content.
+-- class: the data class that is asked of the policy.
+CREATE TABLE peer_edus (
+    pos INTEGER PRIMARY KEY,
+    server TEXT NOT NULL,
+    user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
+    class TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    content BLOB NOT NULL
+);
+CREATE INDEX peer_edus_server ON peer_edus (server, pos);
+
+-- receiving from other servers -------------------------------------------------------------------
+
+-- Transactions that were taken in whole, so that one that comes again is not looked at again.
+CREATE TABLE received_transactions (
+    origin TEXT NOT NULL,
+    txn_id TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    PRIMARY KEY (origin, txn_id)
+);
+CREATE INDEX received_transactions_ts ON received_transactions (ts);
+
+-- Messages to devices that have been delivered, so that one that comes again is not.
+CREATE TABLE received_to_device (
+    origin TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    PRIMARY KEY (origin, message_id)
+);
+CREATE INDEX received_to_device_ts ON received_to_device (ts);
