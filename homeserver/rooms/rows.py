@@ -112,6 +112,7 @@ def write_state(tx: Transaction, steps: Sequence[Step]) -> None:
             for step in steps
             for key, entry in step.changes.items()
         ],
+        {step.pos: step.after.group.nid for step in steps if step.changes and step.pos is not None},
     )
     for room, last in {step.room: step.after for step in steps}.items():
         rooms.advance(tx, room.nid, list(last.tips), last.group.nid)

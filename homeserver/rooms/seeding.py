@@ -139,7 +139,7 @@ def _copy(row: StoredEvent, nid: int, room_nid: int, pos: int | None, group_nid:
 def _write_state(tx: Transaction, room_nid: int, pos: int, root: Group, whole: Mapping[StateKey, int]) -> None:
     state.insert_groups(tx, [NewGroup(room_nid, root, None, [(*key, nid) for key, nid in whole.items()])])
     state.clear_current(tx, room_nid)
-    state.change_current(tx, [(room_nid, pos, *key, nid) for key, nid in whole.items()])
+    state.change_current(tx, [(room_nid, pos, *key, nid) for key, nid in whole.items()], {pos: root.nid})
 
 
 async def _write_members(tx: Transaction, room_nid: int, pos: int, seed: Seed, nids: Mapping[str, int]) -> None:

@@ -8,17 +8,23 @@ takes O(log n) rows on average to write one, however large the room is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.storage.engine import Transaction
 
 StateKey = tuple[str, str]
 """(event type, state key)"""
+
+BEFORE_ALL = -(2**62)
+"""A position before every other."""
+
+_NO_GROUPS: Mapping[int, int | None] = MappingProxyType({})
 
 
 @dataclass(eq=False, slots=True)
@@ -120,8 +126,15 @@ async def group_state(tx: Transaction, group: Group) -> dict[StateKey, int]:
     return state
 
 
-def change_current(tx: Transaction, changes: Sequence[tuple[int, int, str, str, int | None]]) -> None:
-    """Queue what current states became, in order: (room_nid, pos, type, state key, row id); None: it left the state."""
+def change_current(
+    tx: Transaction,
+    changes: Sequence[tuple[int, int, str, str, int | None]],
+    groups: Mapping[int, int | None] = _NO_GROUPS,
+) -> None:
+    """Queue what current states became, in order: (room_nid, pos, type, state key, row id); None: it left the state.
+
+    ``groups``: by position, the snapshot that the whole current state is from there on; cheap for `at` where known.
+    """
     last = {(room_nid, kind, state_key): nid for room_nid, _, kind, state_key, nid in changes}
     tx.later(
         "INSERT INTO current_state (room_nid, type, state_key, event_nid) VALUES (?, ?, ?, ?)"
@@ -132,15 +145,20 @@ def change_current(tx: Transaction, changes: Sequence[tuple[int, int, str, str, 
         "DELETE FROM current_state WHERE room_nid = ? AND type = ? AND state_key = ?",
         [key for key, nid in last.items() if nid is None],
     )
-    note_changes(tx, changes)
+    note_changes(tx, changes, groups)
 
 
-def note_changes(tx: Transaction, changes: Sequence[tuple[int, int, str, str, int | None]]) -> None:
-    """Queue what states became at positions that have passed: rows as `change_current` takes them."""
+def note_changes(
+    tx: Transaction,
+    changes: Sequence[tuple[int, int, str, str, int | None]],
+    groups: Mapping[int, int | None] = _NO_GROUPS,
+) -> None:
+    """Queue what states became at positions that have passed: rows and snapshots as `change_current` takes them."""
     tx.later(
-        "INSERT INTO state_changes (room_nid, pos, type, state_key, event_nid) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (room_nid, pos, type, state_key) DO UPDATE SET event_nid = excluded.event_nid",
-        changes,
+        "INSERT INTO state_changes (room_nid, pos, type, state_key, event_nid, group_nid) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (room_nid, pos, type, state_key) DO UPDATE SET event_nid = excluded.event_nid,"
+        " group_nid = excluded.group_nid",
+        [(*change, groups.get(change[1])) for change in changes],
     )
 
 
@@ -179,17 +197,55 @@ async def changes_between(tx: Transaction, room_nid: int, after: int, upto: int)
     return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
 
 
-@asks_once
 async def at(tx: Transaction, room_nid: int, pos: int) -> dict[StateKey, int]:
-    """The state of a room as it was at a position of this node: key to row id."""
+    """The state of a room as it was at a position of this node: key to row id.
+
+    From the newest snapshot of the current state up to there, and what changed between the two: so the past costs as
+    much as there is state, however often it has changed. Two trips.
+    """
+    chain = await tx.all(
+        "WITH RECURSIVE start AS (SELECT pos, group_nid FROM state_changes WHERE room_nid = ? AND pos <= ?"
+        " AND group_nid IS NOT NULL ORDER BY pos DESC LIMIT 1),"
+        " chain (group_nid, parent_nid, depth) AS (SELECT g.group_nid, g.parent_nid, g.depth FROM state_groups g"
+        " WHERE g.group_nid = (SELECT group_nid FROM start) UNION ALL SELECT g.group_nid, g.parent_nid, g.depth"
+        " FROM chain c JOIN state_groups g ON g.group_nid = c.parent_nid)"
+        " SELECT group_nid, (SELECT pos FROM start) FROM chain ORDER BY depth",
+        room_nid,
+        pos,
+    )
+    marks = ",".join("?" * len(chain)) or "NULL"
+    rows = await tx.all(  # the snapshots are named one by one: PostgreSQL would read all there are to join them
+        "SELECT 0, group_nid, type, state_key, event_nid FROM state_group_entries WHERE group_nid"
+        f" IN ({marks}) UNION ALL SELECT 1, pos, type, state_key, event_nid FROM state_changes"
+        " WHERE room_nid = ? AND pos > ? AND pos <= ?",
+        *[group_nid for group_nid, _ in chain],
+        room_nid,
+        chain[0][1] if chain else BEFORE_ALL,
+        pos,
+    )
+    pieces: dict[tuple[int, int], list[tuple[StateKey, int | None]]] = {(0, group_nid): [] for group_nid, _ in chain}
+    for part, place, kind, state_key, event_nid in rows:
+        pieces.setdefault((part, place), []).append(((kind, state_key), event_nid))
+    state: dict[StateKey, int | None] = {}
+    for piece in [*((0, group_nid) for group_nid, _ in chain), *sorted(place for place in pieces if place[0])]:
+        state.update(pieces[piece])
+    return {key: event_nid for key, event_nid in state.items() if event_nid is not None}
+
+
+@asks_once
+async def changed_after(tx: Transaction, room_nid: int, pos: int) -> dict[StateKey, int | None]:
+    """The entries of a room's state that have changed after a position, as they were at it; None: there was none.
+
+    What undoes the newest changes of a state that is in memory.
+    """
     rows = await tx.all(
-        "SELECT c.type, c.state_key, c.event_nid FROM state_changes c JOIN"
-        " (SELECT type, state_key, MAX(pos) AS pos FROM state_changes WHERE room_nid = ? AND pos <= ?"
-        " GROUP BY type, state_key) l ON l.type = c.type AND l.state_key = c.state_key AND l.pos = c.pos"
-        " WHERE c.room_nid = ? AND c.event_nid IS NOT NULL",
+        "SELECT c.type, c.state_key, (SELECT b.event_nid FROM state_changes b WHERE b.room_nid = ?"
+        " AND b.type = c.type AND b.state_key = c.state_key AND b.pos <= ? ORDER BY b.pos DESC LIMIT 1)"
+        " FROM (SELECT DISTINCT type, state_key FROM state_changes WHERE room_nid = ? AND pos > ?) c",
         room_nid,
         pos,
         room_nid,
+        pos,
     )
     return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
 

@@ -126,14 +126,19 @@ async def _state_nids(asked: Asked, room: Room, since: int | None, timeline: Str
 
 
 async def _whole_state(asked: Asked, room: Room, edge: int) -> dict[StateKey, int]:
-    """The state at a position; from memory when nothing has changed behind it."""
+    """The state at a position; from memory when little or nothing has changed behind it."""
+    now = {key: entry.nid for key, entry in room.now.state.items() if entry.nid is not None}
     if edge >= room.state_pos:
-        return {key: entry.nid for key, entry in room.now.state.items() if entry.nid is not None}
-    then = await asked.caller.node.read(stored_state.at, room.nid, edge)
-    if then:
-        return then
-    # The replica is younger than the timeline that is shown: the state it began with has to do.
-    return {key: entry.nid for key, entry in room.now.state.items() if entry.nid is not None}
+        return now
+    node = asked.caller.node
+    if edge >= room.recent_floor:
+        undone: Mapping[StateKey, int | None] = await node.read(stored_state.changed_after, room.nid, edge)
+        now.update({key: nid for key, nid in undone.items() if nid is not None})
+        then = {key: nid for key, nid in now.items() if undone.get(key, nid) is not None}
+    else:
+        then = await node.read(stored_state.at, room.nid, edge)
+    # Empty: the replica is younger than the timeline that is shown, and the state it began with has to do.
+    return then or {key: entry.nid for key, entry in room.now.state.items() if entry.nid is not None}
 
 
 def _people(asked: Asked, timeline: Stretch) -> set[str]:
