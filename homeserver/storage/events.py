@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from homeserver.protocol import canonical
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
@@ -84,7 +85,7 @@ def _marks(values: Collection[Any]) -> str:
 def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
     """Queue new events. An event that this node knows already without a place in the timeline gets its place.
 
-    Their senders have been interned.
+    Their senders have been interned. What state events cite is noted (see storage/auth_links.py).
     """
     tx.later(
         "INSERT INTO events (event_nid, event_id, room_nid, pos, depth, ts, type, state_key, sender_nid, state_group,"
@@ -111,6 +112,31 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
             for e in events
         ],
     )
+    tx.later(
+        "INSERT INTO auth_links (event_nid, cites) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [
+            (e.event_nid, cites)
+            for e in events
+            if e.state_key is not None
+            for cites in cited(e.rest)
+            if "\0" not in cites
+        ],
+    )
+
+
+def cited(rest: bytes) -> list[str]:
+    """The auth events of a stored event, by its ``rest``."""
+    return _referenced(rest, "auth_events")
+
+
+def followed(rest: bytes) -> list[str]:
+    """The events that a stored event follows on (``prev_events``), by its ``rest``."""
+    return _referenced(rest, "prev_events")
+
+
+def _referenced(rest: bytes, which: str) -> list[str]:
+    references = canonical.parse(rest, strict=False)[which]
+    return [reference if isinstance(reference, str) else reference[0] for reference in references]
 
 
 def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:

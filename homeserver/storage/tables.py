@@ -72,6 +72,7 @@ TABLES: dict[str, Table] = {
         _resident("fallback_keys", DataClass.KEYS),
         _replicated("rooms", DataClass.EVENTS),
         _replicated("events", DataClass.EVENTS, "sender_nid"),
+        _replicated("auth_links", DataClass.EVENTS, via="event_nid"),
         _replicated("event_transactions", DataClass.EVENTS, "sender_nid"),
         _replicated("current_state", DataClass.EVENTS, via="event_nid"),
         _replicated("state_changes", DataClass.EVENTS, via="event_nid"),

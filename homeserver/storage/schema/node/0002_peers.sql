@@ -82,3 +82,12 @@ CREATE TABLE received_to_device (
     PRIMARY KEY (origin, message_id)
 );
 CREATE INDEX received_to_device_ts ON received_to_device (ts);
+
+-- rooms' graphs ----------------------------------------------------------------------------------
+
+-- What the state events cite as their authority; see storage/auth_links.py.
+CREATE TABLE auth_links (
+    event_nid INTEGER NOT NULL,
+    cites TEXT NOT NULL,
+    PRIMARY KEY (event_nid, cites)
+) WITHOUT ROWID;
