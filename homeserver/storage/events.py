@@ -66,11 +66,11 @@ class NewEvent:
     unsigned: bytes | None
 
 
-_COLUMNS = (
+COLUMNS = (
     "e.event_nid, e.event_id, e.pos, e.depth, e.ts, e.type, e.state_key, u.user_id, e.state_group, e.verdict,"
     " e.client, e.rest, e.unsigned"
 )
-_FROM = "FROM events e JOIN users u ON u.user_nid = e.sender_nid"
+FROM = "FROM events e JOIN users u ON u.user_nid = e.sender_nid"
 _VISIBLE = "e.verdict = 0"
 
 
@@ -83,7 +83,8 @@ def _marks(values: Collection[Any]) -> str:
 
 
 def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
-    """Queue new events. An event that this node knows already without a place in the timeline gets its place.
+    """Queue new events. An event that this node knows already without a place in the timeline gets its place, and the
+    verdict that it deserves there.
 
     Their senders have been interned. What state events cite is noted (see storage/auth_links.py).
     """
@@ -91,7 +92,8 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
         "INSERT INTO events (event_nid, event_id, room_nid, pos, depth, ts, type, state_key, sender_nid, state_group,"
         f" verdict, client, rest, unsigned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, {NID_OF}, ?, ?, ?, ?, ?)"
         " ON CONFLICT (event_id) DO UPDATE SET pos = COALESCE(events.pos, excluded.pos),"
-        " state_group = COALESCE(events.state_group, excluded.state_group)",
+        " state_group = COALESCE(events.state_group, excluded.state_group),"
+        " verdict = CASE WHEN events.pos IS NULL THEN excluded.verdict ELSE events.verdict END",
         [
             (
                 e.event_nid,
@@ -176,7 +178,7 @@ async def known(tx: Transaction, event_ids: Collection[str]) -> dict[str, tuple[
 @asks_once
 async def by_id(tx: Transaction, room_nid: int, event_id: str) -> StoredEvent | None:
     """One event of a room, whatever its verdict."""
-    row = await tx.one(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = ? AND e.room_nid = ?", event_id, room_nid)
+    row = await tx.one(f"SELECT {COLUMNS} {FROM} WHERE e.event_id = ? AND e.room_nid = ?", event_id, room_nid)
     return None if row is None else StoredEvent(*row)
 
 
@@ -186,7 +188,7 @@ async def by_ids(tx: Transaction, event_ids: Collection[str]) -> list[StoredEven
     wanted = list(event_ids)
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
-        found += _stored(await tx.all(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id IN ({_marks(part)})", *part))
+        found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)})", *part))
     return found
 
 
@@ -196,7 +198,7 @@ async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEv
     wanted = list(event_nids)
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
-        found += _stored(await tx.all(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid IN ({_marks(part)})", *part))
+        found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_nid IN ({_marks(part)})", *part))
     return found
 
 
@@ -237,7 +239,7 @@ async def timeline_backwards(
     if after is None:
         return _stored(
             await tx.all(
-                f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos <= ? AND {_VISIBLE}"
+                f"SELECT {COLUMNS} {FROM} WHERE e.room_nid = ? AND e.pos <= ? AND {_VISIBLE}"
                 " ORDER BY e.pos DESC LIMIT ?",
                 room_nid,
                 upto,
@@ -246,7 +248,7 @@ async def timeline_backwards(
         )
     return _stored(
         await tx.all(
-            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos <= ? AND e.pos > ? AND {_VISIBLE}"
+            f"SELECT {COLUMNS} {FROM} WHERE e.room_nid = ? AND e.pos <= ? AND e.pos > ? AND {_VISIBLE}"
             " ORDER BY e.pos DESC LIMIT ?",
             room_nid,
             upto,
@@ -265,8 +267,7 @@ async def timeline_forwards(
     params: list[int] = [room_nid, after, *([] if upto is None else [upto]), limit]
     return _stored(
         await tx.all(
-            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = ? AND e.pos > ?{bound} AND {_VISIBLE}"
-            " ORDER BY e.pos LIMIT ?",
+            f"SELECT {COLUMNS} {FROM} WHERE e.room_nid = ? AND e.pos > ?{bound} AND {_VISIBLE} ORDER BY e.pos LIMIT ?",
             *params,
         )
     )
@@ -279,7 +280,7 @@ async def newest_of_rooms(
     if not rooms:
         return []
     rows = await tx.all(
-        f"SELECT r.room_nid, {_COLUMNS} FROM rooms r JOIN events e ON e.event_nid IN (SELECT x.event_nid FROM events x"
+        f"SELECT r.room_nid, {COLUMNS} FROM rooms r JOIN events e ON e.event_nid IN (SELECT x.event_nid FROM events x"
         " WHERE x.room_nid = r.room_nid AND x.pos <= ? AND x.verdict = 0 ORDER BY x.pos DESC LIMIT ?)"
         f" JOIN users u ON u.user_nid = e.sender_nid WHERE r.room_nid IN ({_marks(rooms)})"
         " ORDER BY r.room_nid, e.pos DESC",

@@ -1,0 +1,43 @@
+"""Events of one room by their ids: what an event of the room refers to is looked for nowhere else.
+
+Servers choose the ids of events in old rooms, so that an id alone does not say of which room an event is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.storage import events
+from homeserver.storage.events import StoredEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.storage.engine import Transaction
+
+AT_ONCE = 500
+
+
+async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) -> list[StoredEvent]:
+    """Those of the events that this node has and that are of the room, in no particular order."""
+    found: list[StoredEvent] = []
+    wanted = list(event_ids)
+    for start in range(0, len(wanted), AT_ONCE):
+        part = wanted[start : start + AT_ONCE]
+        marks = ",".join("?" * len(part))
+        rows = await tx.all(
+            f"SELECT {events.COLUMNS} {events.FROM} WHERE e.room_nid = ? AND e.event_id IN ({marks})", room_nid, *part
+        )
+        found += [StoredEvent(*row) for row in rows]
+    return found
+
+
+async def redactions_of(tx: Transaction, room_nid: int, target_id: str) -> list[StoredEvent]:
+    """The redactions of a room that came before what they redact, oldest first."""
+    rows = await tx.all(
+        f"SELECT {events.COLUMNS} {events.FROM} JOIN waiting_redactions w ON w.redaction_nid = e.event_nid"
+        " WHERE w.target_id = ? AND e.room_nid = ? ORDER BY e.event_nid",
+        target_id,
+        room_nid,
+    )
+    return [StoredEvent(*row) for row in rows]
