@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.protocol import identifiers
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.rooms.steps import MemberChange
 from homeserver.storage import users
@@ -15,36 +16,45 @@ from homeserver.storage import users
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from immutables import Map
+
     from homeserver.context import Server
     from homeserver.rooms.state import Entry, Snapshot
     from homeserver.storage.nodes import Node
 
 
 class Place(NamedTuple):
-    """Where a user is at home: the name of their node, and their row id if that is the node at hand.
-
-    Both are None for users of other servers.
+    """Where a user is at home: the name of their node, and their row id if that is the node at hand; or, of a user
+    of another server, that server.
     """
 
     home: str | None
     resident: int | None
+    server: str | None = None
 
 
 ELSEWHERE = Place(None, None)
 
 
 class Effects(NamedTuple):
-    """``after``: the room with the changes; ``members`` and ``nodes`` (joined members per node) as they became."""
+    """``after``: the room with the changes; ``members`` and ``nodes`` (joined members per node) as they became;
+    ``entered`` and ``left``: the other servers that take part in it from now on, and those that do no more.
+    """
 
     after: Snapshot
     members: list[MemberChange]
     nodes: dict[str, int]
+    entered: list[str]
+    left: list[str]
 
 
 async def look_up(server: Server, node: Node, user_ids: Collection[str]) -> dict[str, Place]:
     """Where the users are at home."""
     found = {}
     for user_id in user_ids:
+        if not server.nodes.is_local(user_id):
+            found[user_id] = Place(None, None, identifiers.domain_of(user_id))
+            continue
         home = await server.nodes.of_user(user_id)
         if home is not None:
             resident = await node.read(users.resident, user_id) if home is node else None
@@ -53,10 +63,11 @@ async def look_up(server: Server, node: Node, user_ids: Collection[str]) -> dict
 
 
 def apply(before: Snapshot, changes: Mapping[StateKey, Entry | None], places: Mapping[str, Place]) -> Effects:
-    """The room after ``changes`` to its current state. ``places`` knows the local users among changed members."""
+    """The room after ``changes`` to its current state. ``places`` knows the changed members."""
     current = before.state.mutate()
     joined, invited = before.joined, before.invited
     nodes = dict(before.nodes)
+    servers = before.servers
     moved: dict[str, int] = {}
     members = []
     for key, entry in changes.items():
@@ -76,11 +87,27 @@ def apply(before: Snapshot, changes: Mapping[StateKey, Entry | None], places: Ma
         step = (membership == "join") - (previous == "join")
         if place.home is not None and step:
             moved[place.home] = nodes[place.home] = nodes.get(place.home, 0) + step
+        if place.server is not None and step:
+            servers = _counted(servers, place.server, step)
     after = replace(
         before,
         state=current.finish(),
         joined=joined,
         invited=invited,
         nodes={name: count for name, count in nodes.items() if count > 0},
+        servers=servers,
     )
-    return Effects(after, members, moved)
+    return Effects(after, members, moved, *_moves(before.servers, servers))
+
+
+def _counted(servers: Map[str, int], name: str, step: int) -> Map[str, int]:
+    count = servers.get(name, 0) + step
+    if count > 0:
+        return servers.set(name, count)
+    return servers.delete(name) if name in servers else servers
+
+
+def _moves(before: Map[str, int], after: Map[str, int]) -> tuple[list[str], list[str]]:
+    if before is after:
+        return [], []
+    return [name for name in after if name not in before], [name for name in before if name not in after]

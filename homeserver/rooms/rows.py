@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage import client_transactions, events, rooms, state, users
+from homeserver.storage import client_transactions, events, peers, rooms, state, users
 from homeserver.storage.events import NewEvent
 from homeserver.storage.state import NewGroup
 
@@ -51,6 +51,7 @@ def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> None:
                 step.event.client,
                 step.event.rest,
                 step.unsigned,
+                step.to_peers,
             )
             for step in steps
         ],
@@ -119,7 +120,7 @@ def write_state(tx: Transaction, steps: Sequence[Step]) -> None:
 
 
 def write_members(tx: Transaction, steps: Sequence[Step]) -> None:
-    """Queue memberships, members per node, and what the invited may see."""
+    """Queue memberships, members per node, the other servers that take part, and what the invited may see."""
     rooms.set_membership(
         tx,
         [
@@ -135,7 +136,14 @@ def write_members(tx: Transaction, steps: Sequence[Step]) -> None:
         ],
     )
     rooms.set_nodes(tx, [(step.room.nid, node, count) for step in steps for node, count in step.nodes.items()])
+    _write_peers(tx, steps)
     for step in steps:
         for member in step.members:
             if member.resident is not None and member.stripped is not None:
                 rooms.invite(tx, member.user_id, step.room.nid, member.stripped)
+
+
+def _write_peers(tx: Transaction, steps: Sequence[Step]) -> None:
+    peers.enter(tx, [(server, step.room.nid, step.pos or 0) for step in steps for server in step.entered])
+    peers.leave(tx, [(server, step.room.nid, step.pos or 0) for step in steps for server in step.left])
+    peers.reach(tx, [(server, step.room.nid, step.pos or 0) for step in steps for server in step.reached])

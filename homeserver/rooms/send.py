@@ -166,6 +166,7 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
         check_redaction(room, draft.sender, around.target)
         step.redacted = redacted(room, event, around.target)
     step.parcels = [*step.parcels, *_shipments(node, room, head, step.after, draft.txn_key)]
+    step.to_peers = bool(head.servers or step.reached)
     return step
 
 
@@ -195,15 +196,18 @@ def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, eff
     step.unsigned = replaced(head.state.get(key))
     done = effects.apply(head, step.changes, places)
     step.after = replace(done.after, tips={event.event_id: group}, depth=event.depth, group=group)
-    step.members, step.nodes = done.members, done.nodes
+    step.members, step.nodes, step.entered, step.left = done.members, done.nodes, done.entered, done.left
     if entry.membership in OUTSIDE:
         step.members = [replace(step.members[0], stripped=stripped_state(step.after, event))]
-    home = places.get(event.state_key, effects.ELSEWHERE).home
+    home, _, theirs = places.get(event.state_key, effects.ELSEWHERE)
     before = head.state.get(key)
     # Nobody is told of a ban or its end who was not even invited: the room has no business on their node.
     concerns = entry.membership in OUTSIDE or (before is not None and before.membership in OUTSIDE)
     if concerns and home is not None and home not in (node.name, step.room.home, *head.nodes, *step.after.nodes):
         step.parcels = [NewParcel(home, "member", body=step.members[0].stripped)]
+    # An invitation is brought by itself; what ends it, or a knock, goes the way of all events.
+    if theirs is not None and theirs not in head.servers and entry.membership not in OUTSIDE and concerns:
+        step.reached = [theirs]
 
 
 def _shipments(node: Node, room: Room, before: Snapshot, after: Snapshot, txn_key: bytes | None) -> Sequence[NewParcel]:

@@ -8,19 +8,19 @@ waiting. Both are immutable snapshots that share their structure. Only rooms/per
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import orjson
 from immutables import Map
 
-from homeserver.protocol import versions
+from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER, StateKey
 from homeserver.protocol.events import Event, from_stored
 from homeserver.runtime.lru import Lru
-from homeserver.storage import events, rooms, state
+from homeserver.storage import events, peers, rooms, state
 from homeserver.storage.events import StoredEvent
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.state import Group
@@ -54,7 +54,7 @@ class Snapshot:
     """A room after certain events.
 
     ``tips``: the forward extremities and, for each, the snapshot of the state after it.
-    ``nodes``: joined members per node of this deployment.
+    ``nodes``: joined members per node of this deployment; ``servers``: joined members per other server.
     """
 
     state: Map[StateKey, Entry]
@@ -64,6 +64,7 @@ class Snapshot:
     joined: int
     invited: int
     nodes: Mapping[str, int]
+    servers: Map[str, int] = field(default_factory=Map)
 
     def membership(self, user_id: str) -> str | None:
         """The membership of a user; None when they never had one."""
@@ -248,6 +249,7 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
         sum(membership == "join" for membership in memberships.values()),
         sum(membership == "invite" for membership in memberships.values()),
         await rooms.nodes(tx, row.room_nid),
+        await _servers(tx, row.room_nid, memberships),
     )
     return Room(
         row.room_nid,
@@ -262,6 +264,14 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
         state_pos=changed_at,
         merged_at=changed_at,
     )
+
+
+async def _servers(tx: Transaction, room_nid: int, memberships: Mapping[str, str]) -> Map[str, int]:
+    """Joined members per other server."""
+    present = await peers.present(tx, room_nid)
+    joined = [user_id for user_id, membership in memberships.items() if membership == "join"] if present else []
+    domains = Counter(map(identifiers.domain_of, joined))
+    return Map({server: count for server, count in domains.items() if server in present})
 
 
 async def _tips(tx: Transaction, tips: Collection[str], group: Group) -> dict[str, tuple[Group, int]]:

@@ -61,6 +61,10 @@ class Step:
     ``group`` is the state after the event itself. ``held_as`` is the row id of an event that the node has already,
     outside the timeline. ``awaits`` is the event that a redaction names and the node does not have yet. ``nid`` and
     ``pos`` are given anew by each attempt to write the step.
+
+    ``entered`` and ``left``: the other servers that take part in the room after it, and those that do no more.
+    ``to_peers``: this node sends it to the servers that took part before it, and to those ``reached``, which do not
+    take part and whose users it is about.
     """
 
     room: Room
@@ -82,6 +86,10 @@ class Step:
     relation: tuple[str, str] | None = None
     parcels: Sequence[NewParcel] = ()
     held_as: int | None = None
+    entered: Sequence[str] = ()
+    left: Sequence[str] = ()
+    reached: Sequence[str] = ()
+    to_peers: bool = False
     nid: int = 0
     pos: int | None = None
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from homeserver.protocol import canonical
+from homeserver.protocol.identifiers import domain_of
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
@@ -64,6 +65,8 @@ class NewEvent:
     client: bytes
     rest: bytes
     unsigned: bytes | None
+    to_peers: bool = False
+    """Whether this node sends it to the other servers that take part in the room."""
 
 
 COLUMNS = (
@@ -90,10 +93,11 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
     """
     tx.later(
         "INSERT INTO events (event_nid, event_id, room_nid, pos, depth, ts, type, state_key, sender_nid, state_group,"
-        f" verdict, client, rest, unsigned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, {NID_OF}, ?, ?, ?, ?, ?)"
+        f" verdict, client, rest, unsigned, to_peers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, {NID_OF}, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (event_id) DO UPDATE SET pos = COALESCE(events.pos, excluded.pos),"
         " state_group = COALESCE(events.state_group, excluded.state_group),"
-        " verdict = CASE WHEN events.pos IS NULL THEN excluded.verdict ELSE events.verdict END",
+        " verdict = CASE WHEN events.pos IS NULL THEN excluded.verdict ELSE events.verdict END,"
+        " to_peers = CASE WHEN events.pos IS NULL THEN excluded.to_peers ELSE events.to_peers END",
         [
             (
                 e.event_nid,
@@ -110,6 +114,7 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
                 e.client,
                 e.rest,
                 e.unsigned,
+                int(e.to_peers),
             )
             for e in events
         ],
@@ -221,6 +226,83 @@ async def of_state_key(
         )
         found += [(row[0], row[1], row[2]) for row in rows]
     return found
+
+
+async def landmarks(tx: Transaction, room_nids: Sequence[int]) -> list[tuple[int, str, int | None, bytes]]:
+    """The accepted events that created rooms, and those that set their history visibility, oldest first.
+
+    (room_nid, type, pos, client); those without a place in the timeline come before the others.
+    """
+    found: list[tuple[int, str, int | None, bytes]] = []
+    for start in range(0, len(room_nids), 500):
+        part = room_nids[start : start + 500]
+        rows = await tx.all(
+            f"SELECT room_nid, type, pos, client FROM events WHERE room_nid IN ({_marks(part)})"
+            " AND type IN ('m.room.create', 'm.room.history_visibility') AND state_key = '' AND verdict = 0"
+            " ORDER BY CASE WHEN pos IS NULL THEN 0 ELSE 1 END, pos, depth",
+            *part,
+        )
+        found += [(row[0], row[1], row[2], row[3]) for row in rows]
+    return found
+
+
+async def members_of_server(tx: Transaction, room_nid: int, server_name: str) -> list[tuple[int, str, bytes]]:
+    """The accepted member events of a server's users in a room's timeline, oldest first: (pos, user id, client)."""
+    rows = await tx.all(
+        "SELECT pos, state_key, client FROM events WHERE room_nid = ? AND type = 'm.room.member'"
+        " AND state_key LIKE ? AND pos IS NOT NULL AND verdict = 0 ORDER BY pos",
+        room_nid,
+        f"%:{server_name}",
+    )
+    return [(row[0], row[1], row[2]) for row in rows if domain_of(row[1]) == server_name]
+
+
+async def room_of(tx: Transaction, event_id: str) -> str | None:
+    """The room of an event that this node has."""
+    row = await tx.one("SELECT r.room_id FROM events e JOIN rooms r USING (room_nid) WHERE e.event_id = ?", event_id)
+    return None if row is None else str(row[0])
+
+
+async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) -> list[StoredEvent]:
+    """`by_ids` for events of one room: those of others are left out."""
+    found: list[StoredEvent] = []
+    wanted = list(event_ids)
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        found += _stored(
+            await tx.all(
+                f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)}) AND e.room_nid = ?", *part, room_nid
+            )
+        )
+    return found
+
+
+async def ids(tx: Transaction, event_nids: Collection[int]) -> list[str]:
+    """The ids of events by row id, in no particular order."""
+    found: list[str] = []
+    wanted = list(event_nids)
+    for start in range(0, len(wanted), 5000):
+        part = wanted[start : start + 5000]
+        rows = await tx.all(f"SELECT event_id FROM events WHERE event_nid IN ({_marks(part)})", *part)
+        found += [row[0] for row in rows]
+    return found
+
+
+async def nearest(tx: Transaction, room_nid: int, ts: int, backwards: bool, limit: int) -> list[StoredEvent]:
+    """Accepted events of the timeline sent at a moment or before it, or else at it or after it; the nearest first.
+
+    Of those of one moment the first one that is met comes first.
+    """
+    which, order = ("<=", "e.ts DESC, e.pos DESC") if backwards else (">=", "e.ts, e.pos")
+    return _stored(
+        await tx.all(
+            f"SELECT {COLUMNS} {FROM} WHERE e.room_nid = ? AND e.pos IS NOT NULL AND e.ts {which} ? AND {_VISIBLE}"
+            f" ORDER BY {order} LIMIT ?",
+            room_nid,
+            ts,
+            limit,
+        )
+    )
 
 
 async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | None:

@@ -1,0 +1,240 @@
+"""What goes to other servers: in which stretches of the node's positions each takes part in a room, what waits for it,
+and how far it has been sent that.
+
+An event for a thousand servers is one row: it is for those whose stretches of its room cover its position. So is a
+receipt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from homeserver.storage.users import NID_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.storage.engine import Transaction
+
+FAR = 2**62
+"""Beyond every position."""
+
+
+class NewEdu(NamedTuple):
+    """What is to be sent to a server about a resident; ``content`` is canonical JSON, ``data_class`` what the policy is
+    asked. Its position is taken when it is written."""
+
+    server: str
+    user_id: str
+    data_class: str
+    kind: str
+    content: bytes
+
+
+class PeerRow(NamedTuple):
+    """How far a server has been sent what is for it, and when it is tried again after so many failures in a row
+    (milliseconds since 1970)."""
+
+    server: str
+    sent_pos: int
+    failures: int
+    retry_ts: int
+
+
+class Waiting(NamedTuple):
+    """What waits for a server at a position: the row id of an event, or None for what `edus_at` knows."""
+
+    pos: int
+    event_nid: int | None
+
+
+class OutgoingEvent(NamedTuple):
+    """An event on its way out."""
+
+    pos: int
+    event_id: str
+    room_version: str
+    sender: str
+    client: bytes
+    rest: bytes
+
+
+class OutgoingEdu(NamedTuple):
+    """What was queued as `NewEdu`."""
+
+    pos: int
+    data_class: str
+    kind: str
+    content: bytes
+
+
+class OutgoingReceipt(NamedTuple):
+    """A resident's public receipt. ``thread_id`` is empty for an unthreaded one; ``ts`` in milliseconds since 1970."""
+
+    pos: int
+    room_id: str
+    user_id: str
+    thread_id: str
+    event_id: str
+    ts: int
+
+
+# who takes part -----------------------------------------------------------------------------
+
+
+def enter(tx: Transaction, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Queue that servers take part in rooms after a position: (server, room_nid, position)."""
+    tx.later(
+        "INSERT INTO peer_rooms (server, room_nid, since_pos) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        rows,
+    )
+
+
+def leave(tx: Transaction, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Queue that servers take part in rooms up to a position, that included: (server, room_nid, position)."""
+    tx.later(
+        "UPDATE peer_rooms SET until_pos = ? WHERE server = ? AND room_nid = ? AND until_pos IS NULL AND since_pos < ?",
+        [(pos, server, room_nid, pos) for server, room_nid, pos in rows],
+    )
+
+
+def reach(tx: Transaction, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Queue that servers outside a room are sent what stands at one position: (server, room_nid, position)."""
+    tx.later(
+        "INSERT INTO peer_rooms (server, room_nid, since_pos, until_pos) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(server, room_nid, pos - 1, pos) for server, room_nid, pos in rows],
+    )
+
+
+def replace(tx: Transaction, room_nid: int, pos: int, servers: Collection[str]) -> None:
+    """Queue that from a position on exactly these servers take part in a room, whoever did before."""
+    tx.later(
+        "UPDATE peer_rooms SET until_pos = ? WHERE room_nid = ? AND until_pos IS NULL AND since_pos < ?",
+        [(pos, room_nid, pos)],
+    )
+    enter(tx, [(server, room_nid, pos) for server in sorted(servers)])
+
+
+async def present(tx: Transaction, room_nid: int) -> set[str]:
+    """The other servers that take part in a room now."""
+    rows = await tx.all("SELECT server FROM peer_rooms WHERE room_nid = ? AND until_pos IS NULL", room_nid)
+    return {str(row[0]) for row in rows}
+
+
+async def sharing(tx: Transaction, user_id: str) -> set[str]:
+    """The other servers that take part in a room that a user has joined."""
+    rows = await tx.all(
+        "SELECT DISTINCT p.server FROM memberships m JOIN peer_rooms p ON p.room_nid = m.room_nid"
+        f" WHERE m.user_nid = {NID_OF} AND m.membership = 'join' AND p.until_pos IS NULL",
+        user_id,
+    )
+    return {str(row[0]) for row in rows}
+
+
+# what waits ---------------------------------------------------------------------------------
+
+
+def put_edus(tx: Transaction, first: int, edus: Sequence[NewEdu]) -> None:
+    """Queue EDUs at the positions ``first``, ``first + 1``, …"""
+    tx.later(
+        f"INSERT INTO peer_edus (pos, server, user_nid, class, kind, content) VALUES (?, ?, {NID_OF}, ?, ?, ?)",
+        [(first + offset, *edu) for offset, edu in enumerate(edus)],
+    )
+
+
+_COVERED = "p.server = ? AND {pos} > p.since_pos AND (p.until_pos IS NULL OR {pos} <= p.until_pos)"
+_EVENTS = (
+    "peer_rooms p JOIN events e ON e.room_nid = p.room_nid AND e.to_peers = 1"
+    f" WHERE {_COVERED.format(pos='e.pos')} AND e.verdict = 0"
+)
+_RECEIPTS = (
+    "peer_rooms p JOIN receipts c ON c.room_nid = p.room_nid JOIN residents o ON o.user_nid = c.user_nid"
+    " JOIN rooms r ON r.room_nid = c.room_nid JOIN users u ON u.user_nid = c.user_nid"
+    f" WHERE {_COVERED.format(pos='c.pos')}"
+)
+
+
+async def waiting(tx: Transaction, server: str, after: int, upto: int, limit: int) -> list[Waiting]:
+    """The oldest that is for a server with ``after < position <= upto``, in order."""
+    rows = await tx.all(
+        f"SELECT e.pos AS pos, e.event_nid FROM {_EVENTS} AND e.pos > ? AND e.pos <= ?"
+        " UNION ALL SELECT q.pos, NULL FROM peer_edus q WHERE q.server = ? AND q.pos > ? AND q.pos <= ?"
+        f" UNION ALL SELECT c.pos, NULL FROM {_RECEIPTS} AND c.pos > ? AND c.pos <= ?"
+        " ORDER BY pos LIMIT ?",
+        *(server, after, upto) * 3,
+        limit,
+    )
+    return [Waiting(*row) for row in rows]
+
+
+async def events_at(tx: Transaction, event_nids: Collection[int]) -> list[OutgoingEvent]:
+    """Events by row id, in the order of their positions."""
+    if not event_nids:
+        return []
+    rows = await tx.all(
+        "SELECT e.pos, e.event_id, r.version, u.user_id, e.client, e.rest FROM events e"
+        " JOIN rooms r ON r.room_nid = e.room_nid JOIN users u ON u.user_nid = e.sender_nid"
+        f" WHERE e.event_nid IN ({','.join('?' * len(event_nids))}) ORDER BY e.pos",
+        *event_nids,
+    )
+    return [OutgoingEvent(*row) for row in rows]
+
+
+async def edus_at(tx: Transaction, server: str, after: int, upto: int) -> list[OutgoingEdu]:
+    """The EDUs queued for a server with ``after < position <= upto``, in order."""
+    rows = await tx.all(
+        "SELECT pos, class, kind, content FROM peer_edus WHERE server = ? AND pos > ? AND pos <= ? ORDER BY pos",
+        server,
+        after,
+        upto,
+    )
+    return [OutgoingEdu(*row) for row in rows]
+
+
+async def receipts_at(tx: Transaction, server: str, after: int, upto: int) -> list[OutgoingReceipt]:
+    """The residents' receipts that are for a server with ``after < position <= upto``, in order."""
+    rows = await tx.all(
+        "SELECT c.pos, r.room_id, u.user_id, c.thread_id, c.event_id, c.ts FROM"
+        f" {_RECEIPTS} AND c.pos > ? AND c.pos <= ? ORDER BY c.pos",
+        server,
+        after,
+        upto,
+    )
+    return [OutgoingReceipt(*row) for row in rows]
+
+
+# how far ------------------------------------------------------------------------------------
+
+
+async def unsent(tx: Transaction) -> list[PeerRow]:
+    """The servers for which something waits."""
+    rows = await tx.all(
+        "SELECT s.server, COALESCE(k.sent_pos, 0), COALESCE(k.failures, 0), COALESCE(k.retry_ts, 0)"
+        " FROM (SELECT server FROM peer_rooms UNION SELECT server FROM peer_edus) s"
+        " LEFT JOIN peers k ON k.server = s.server"
+        " WHERE EXISTS (SELECT 1 FROM peer_edus q WHERE q.server = s.server AND q.pos > COALESCE(k.sent_pos, 0))"
+        f" OR EXISTS (SELECT 1 FROM {_EVENTS.replace('p.server = ?', 'p.server = s.server')}"
+        " AND e.pos > COALESCE(k.sent_pos, 0))"
+        f" OR EXISTS (SELECT 1 FROM {_RECEIPTS.replace('p.server = ?', 'p.server = s.server')}"
+        " AND c.pos > COALESCE(k.sent_pos, 0))"
+    )
+    return [PeerRow(*row) for row in rows]
+
+
+async def find(tx: Transaction, server: str) -> PeerRow:
+    """How far a server is; at the beginning if nothing was ever sent to it."""
+    row = await tx.one("SELECT server, sent_pos, failures, retry_ts FROM peers WHERE server = ?", server)
+    return PeerRow(server, 0, 0, 0) if row is None else PeerRow(*row)
+
+
+async def put(tx: Transaction, rows: Sequence[PeerRow]) -> None:
+    """Write how far servers are, and forget what they have."""
+    tx.later(
+        "INSERT INTO peers (server, sent_pos, failures, retry_ts) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (server) DO UPDATE SET sent_pos = excluded.sent_pos, failures = excluded.failures,"
+        " retry_ts = excluded.retry_ts",
+        rows,
+    )
+    had = [(row.server, row.sent_pos) for row in rows]
+    tx.later("DELETE FROM peer_edus WHERE server = ? AND pos <= ?", had)
+    tx.later("DELETE FROM peer_rooms WHERE server = ? AND until_pos <= ?", had)
