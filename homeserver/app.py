@@ -31,6 +31,7 @@ from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
+from homeserver.runtime import memory
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
@@ -382,6 +383,7 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
             ) from None
         add_jobs(server)
         server.jobs.start()
+        memory.settle()
         watching = [asyncio.ensure_future(watcher) for watcher in watchers(server)]
         reachable = [Public(address) for address in listening.addresses if not address.startswith("unix:")]
         log.info("ready", listening=reachable)

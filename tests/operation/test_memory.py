@@ -26,3 +26,13 @@ def test_glibc_takes_the_orders() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     memory.give_back()
+
+
+def test_what_was_loaded_is_not_searched_for_garbage() -> None:
+    program = (
+        "import gc; before = gc.get_threshold()[0]; from homeserver.runtime import memory; memory.settle();"
+        " print(gc.isenabled(), gc.get_freeze_count() > 1000, gc.get_threshold()[0] > before,"
+        " len(gc.get_objects()) < 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True True True\n"
