@@ -83,7 +83,7 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
                 parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
     try:
-        await own.advance(_send, server, own, key, echo, here, parcels)
+        await own.advance_together(_send, server, own, key, echo, here, parcels)
     except UniqueViolation:
         if not await own.read(client_transactions.known, key):
             raise
@@ -115,7 +115,7 @@ async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: E
     if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
         return False
     try:
-        await node.advance(_receive, server, node, key, events)
+        await node.advance_together(_receive, server, node, key, events)
     except NodeUnavailable:
         return False
     return True

@@ -52,7 +52,7 @@ async def upload(
         if not what.one_time_keys and not what.fallback_keys:
             return (await one_time_keys.counts(caller.node, caller.user_nid, caller.device_nid)).one_time_keys
         return await caller.node.write(_upload, server, caller, what)
-    return await caller.node.advance(_upload, server, caller, what)
+    return await caller.node.advance_together(_upload, server, caller, what)
 
 
 async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload) -> dict[str, int]:

@@ -53,6 +53,9 @@ class Transaction(Protocol):
     swallows the error gets `DatabaseFault` from the next statement or from the commit.
     """
 
+    taken: int
+    """How many positions were taken in it so far; for `streams`."""
+
     @property
     def node(self) -> str:
         """The name of the node whose database this is."""

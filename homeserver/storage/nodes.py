@@ -13,7 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.storage.directory import Directory, Kind
-from homeserver.storage.engine import ConstraintViolation, Engine, Health, Transaction
+from homeserver.storage.engine import ConstraintViolation, Engine, Health, Scope, Transaction
+from homeserver.storage.group_commit import GroupCommit
 from homeserver.storage.streams import Changes, Stream, current
 
 P = ParamSpec("P")
@@ -42,6 +43,7 @@ class Node:
         self.position = 0
         self.changes = Changes(0)
         self._order = asyncio.Lock()
+        self._group = GroupCommit(self.advance)
         self._memories: dict[type[Any], Any] = {}
         self._started = False
         engine.watch(self._doubt)
@@ -69,6 +71,17 @@ class Node:
                 if not await self._was_behind():
                     raise
             return await self.engine.write(fn, *args, **kw)
+
+    async def advance_together(
+        self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """Like `advance`, but one transaction for all who wait for this at the same time.
+
+        For what is small and frequent, and does not trust a memory that the like of it makes untrue: before ``fn`` and
+        after it others may run in the same transaction. Should one of them fail, each runs again, alone.
+        """
+        with Scope(self.name):  # the caller's: what is written is so in another task
+            return await self._group.run(lambda tx: fn(tx, *args, **kw))
 
     async def _was_behind(self) -> bool:
         """Whether `streams.take` failed because ``position`` was not that of the database, which it is now."""

@@ -51,6 +51,7 @@ class OpenTransaction(Transaction, Generic[C]):
         self._kind = kind
         self._queue: list[Queued] = []
         self.callbacks: list[Callable[[], object]] = []
+        self.taken = 0
         self.asked = False
         """Whether anything was sent to the database."""
         self.failure: BaseException | None = None

@@ -34,6 +34,7 @@ async def allocate(tx: Transaction, count: int = 1) -> int:
     """Take ``count`` positions; returns the first. Only inside `Node.advance`."""
     row = await tx.one("UPDATE stream SET position = position + ? WHERE id = 1 RETURNING position", count)
     assert row is not None
+    tx.taken += count
     return int(row[0]) - count + 1
 
 
@@ -42,6 +43,8 @@ def take(tx: Transaction, last: int, count: int) -> int:
 
     Should another position have been the last, the transaction fails, and `Node.advance` runs it again.
     """
+    last += tx.taken
+    tx.taken += count
     tx.later("UPDATE stream SET position = CASE WHEN position = ? THEN position + ? END WHERE id = 1", [(last, count)])
     return last + 1
 
