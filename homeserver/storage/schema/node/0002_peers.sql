@@ -91,3 +91,14 @@ CREATE TABLE auth_links (
     cites TEXT NOT NULL,
     PRIMARY KEY (event_nid, cites)
 ) WITHOUT ROWID;
+
+-- What would be looked for by reading a whole table. tests/storage/test_plans.py finds such statements.
+CREATE INDEX access_tokens_refresh ON access_tokens (refresh_hash) WHERE refresh_hash IS NOT NULL;
+CREATE INDEX refresh_tokens_next ON refresh_tokens (next_hash) WHERE next_hash IS NOT NULL;
+CREATE INDEX client_transactions_device ON client_transactions (user_nid, device_nid);
+CREATE INDEX pushers_key ON pushers (app_id, pushkey);
+CREATE INDEX rooms_unfinished ON rooms (history_before) WHERE history_before IS NOT NULL;
+CREATE INDEX outbox_kind ON outbox (destination, kind);
+
+-- Which event of a timeline was sent nearest to a moment.
+CREATE INDEX events_ts ON events (room_nid, ts) WHERE pos IS NOT NULL;

@@ -1,0 +1,124 @@
+"""No statement reads a whole table to find its rows, but those that are listed here with the reason.
+
+The statements are taken from the source of the storage functions. What an f-string leaves open is filled in from the
+module, or counts as one placeholder, a condition, or nothing: whichever makes it a statement.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from homeserver.storage import directory, migrate
+
+STORAGE = Path(directory.__file__).parent
+OPEN = "\0"
+"""Stands for what an f-string leaves open."""
+
+FILLINGS = ("?", "WHERE user_nid = ? AND room_nid = ?", "")
+
+CALLS = {"all", "one", "run", "many", "later"}
+
+MAY_SCAN = {
+    "SELECT txn_key FROM event_transactions": "once, when the server starts",
+    "SELECT destination, COUNT(*) FROM outbox GROUP BY destination": "for the metrics: as long as the backlog",
+    "SELECT k.user_nid FROM (SELECT user_nid FROM key_replicas": "a job, once an hour",
+    "SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1": "the first row will do",
+    "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
+}
+"""How statements begin that read whole tables, and why they may."""
+
+
+def filled_in(node: ast.expr, names: dict[str, object]) -> str | None:
+    """The text of a statement."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts = []
+    for piece in node.values:
+        if isinstance(piece, ast.Constant):
+            parts.append(str(piece.value))
+        elif isinstance(piece, ast.FormattedValue):
+            known = names.get(piece.value.id) if isinstance(piece.value, ast.Name) else None
+            parts.append(known if isinstance(known, str) else OPEN)
+    return "".join(parts)
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Every statement of a node's storage, with the name of its module."""
+    for path in sorted(STORAGE.glob("*.py")):
+        names = vars(importlib.import_module(f"homeserver.storage.{path.stem}"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CALLS):
+                continue
+            sql = filled_in(call.args[0], names) if call.args else None
+            if sql is not None and " " in sql:
+                yield path.stem, sql
+
+
+@pytest.fixture(scope="module")
+def schemas() -> Iterator[list[sqlite3.Connection]]:
+    """The databases of a node and of the directory as the migrations make them."""
+    made = []
+    for kind in ("node", "directory"):
+        connection = sqlite3.connect(":memory:")
+        for migration in migrate.load(files("homeserver.storage") / "schema" / kind):
+            for statement in migrate.statements(migration.sql, "sqlite"):
+                connection.execute(statement)
+        made.append(connection)
+    yield made
+    for connection in made:
+        connection.close()
+
+
+def plan(schemas: list[sqlite3.Connection], sql: str) -> list[str] | None:
+    """How a statement finds its rows; None when what was filled in makes no statement."""
+    for schema in schemas:
+        for text in (sql.replace(OPEN, filling) for filling in FILLINGS):
+            try:
+                return [row[3] for row in schema.execute("EXPLAIN QUERY PLAN " + text, [None] * text.count("?"))]
+            except sqlite3.Error:
+                continue
+    return None
+
+
+def scanned(schemas: list[sqlite3.Connection], sql: str) -> list[str]:
+    """The tables that a statement reads from end to end."""
+    tables = {name for schema in schemas for (name,) in schema.execute("SELECT name FROM sqlite_schema")}
+    found = []
+    for step in plan(schemas, sql) or ():
+        match = re.match(r"SCAN (\w+)", step)
+        if match is not None:
+            source = re.search(rf"\b(\w+)(?: AS)? {match[1]}\b", sql)
+            found += [name for name in (match[1], source[1] if source else "") if name in tables][:1]
+    return found
+
+
+def test_no_statement_reads_a_whole_table(schemas: list[sqlite3.Connection]) -> None:
+    found = {
+        (module, sql, tuple(tables))
+        for module, sql in statements()
+        if (tables := scanned(schemas, sql)) and not any(sql.strip().startswith(start) for start in MAY_SCAN)
+    }
+    assert found == set()
+
+
+def test_nearly_every_statement_was_looked_at(schemas: list[sqlite3.Connection]) -> None:
+    all_of_them = list(statements())
+    unread = [sql for _, sql in all_of_them if plan(schemas, sql) is None]
+    assert len(all_of_them) > 200
+    assert len(unread) < len(all_of_them) / 15, unread
+
+
+def test_a_whole_table_that_is_read_is_noticed(schemas: list[sqlite3.Connection]) -> None:
+    assert scanned(schemas, "SELECT 1 FROM pushers WHERE definition = ?") == ["pushers"]
+    assert scanned(schemas, "SELECT 1 FROM residents r JOIN pushers p USING (user_nid) WHERE p.definition = ?") != []
+    assert scanned(schemas, "SELECT 1 FROM pushers WHERE user_nid = ?") == []
