@@ -82,6 +82,7 @@ TABLES: dict[str, Table] = {
         _replicated("room_nodes", DataClass.EVENTS),
         _resident("invitations", DataClass.EVENTS),
         _replicated("relations", DataClass.EVENTS, "sender_nid"),
+        _replicated("erased_users", DataClass.EVENTS, "user_nid"),
         _replicated("waiting_redactions", DataClass.EVENTS, via="redaction_nid"),
         _replicated("aliases", DataClass.EVENTS, "creator_nid"),
         _replicated("receipts", DataClass.RECEIPTS, "user_nid"),

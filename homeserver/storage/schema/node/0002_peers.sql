@@ -102,3 +102,18 @@ CREATE INDEX outbox_kind ON outbox (destination, kind);
 
 -- Which event of a timeline was sent nearest to a moment.
 CREATE INDEX events_ts ON events (room_nid, ts) WHERE pos IS NOT NULL;
+
+-- A redacted event relates to nothing any more, and is looked for by itself.
+CREATE INDEX relations_child ON relations (child_nid);
+
+-- Unread counts by thread, as JSON: root (or main) to notifications and highlights. read_to is from now on the position
+-- at which the newest receipt came that the count knows of.
+ALTER TABLE unread_counts ADD COLUMN threads BLOB;
+DELETE FROM unread_counts;
+
+-- Whose owner asked for erasure, and since which position of this node: who joins a room later is shown what they sent
+-- as if it had been redacted.
+CREATE TABLE erased_users (
+    user_nid INTEGER PRIMARY KEY,
+    pos INTEGER NOT NULL
+);
