@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.events import from_stored
+from homeserver.protocol.identifiers import domain_of
 from homeserver.rooms.state import Rooms, membership_in
-from homeserver.storage import events, rooms, state, streams, users
+from homeserver.storage import events, peers, rooms, state, streams, users
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
 from homeserver.storage.state import Group, NewGroup
 from homeserver.storage.streams import Stream
@@ -93,12 +94,22 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
     )
     _write_state(tx, room_nid, pos, root, {key: nids[row.event_id] for key, row in seed.state.items()})
     await _write_members(tx, room_nid, pos, seed, nids)
+    peers.replace(tx, room_nid, pos, _servers(server, seed))
     rooms.advance(tx, room_nid, [last.event_id], root.nid)
     if newest and len(newest) == len(seed.newest) == AT_ONCE:
         rooms.set_history_before(tx, room_nid, seed.newest[0].pos)
     mark(tx)
     residents = await users.residents_among(tx, _members(seed))
     tx.after_commit(lambda: _announce(server, node, room_id, room_nid, pos, residents))
+
+
+def _servers(server: Server, seed: Seed) -> set[str]:
+    """The other servers with joined members."""
+    return {
+        domain_of(key)
+        for (kind, key), row in seed.state.items()
+        if kind == MEMBER and not server.nodes.is_local(key) and membership_in(row.client) == "join"
+    }
 
 
 def _members(seed: Seed) -> set[str]:
