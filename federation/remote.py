@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 200
 
+DEPLOYMENT: Final = "deployment"
+"""Stands for a jurisdiction where bytes belong to no node: questions about keys and names."""
+
 log = structlog.get_logger("federation")
 
 
@@ -58,7 +61,7 @@ async def ask_for(
     """
     check_flow(server, node, data_class, destination, inward=inward)
     try:
-        return await ask(server, destination, method, target, content, most=most, seconds=seconds)
+        return await ask(server, destination, method, target, content, most=most, seconds=seconds, node=node)
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
         raise ServerUnreachable(f"{destination} could not be reached") from None
@@ -80,14 +83,16 @@ async def ask(
     destination: str,
     method: str,
     target: str,
-    content: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | bytes | None = None,
     *,
     most: int,
     seconds: float | None = None,
+    node: Node | None = None,
 ) -> dict[str, Any]:
     """The JSON object that a server answers with, in at most ``most`` bytes and ``seconds`` (else as the settings say).
 
-    ``target`` is path and query, encoded. Raises Unreachable, and RemoteRefusal for a status other than 200.
+    ``target`` is path and query, encoded; ``content`` may be canonical JSON already. ``node`` is where that comes from,
+    and where the answer goes: its bytes are counted. Raises Unreachable, and RemoteRefusal for a status other than 200.
 
     spec: server-server-api/#api-standards
     """
@@ -98,15 +103,16 @@ async def ask(
             place = await find(server, destination)
     except TimeoutError:
         raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
-    message = x_matrix.signed(method, target, server.name, destination, content)
+    body = content if content is None or isinstance(content, bytes) else canonical.encode(content)
+    message = x_matrix.signed_over(method, target, server.name, destination, body)
     headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
-    body = b""
-    if content is not None:
+    if body is not None:
         headers["Content-Type"] = "application/json"
-        body = canonical.encode(content)
+    _count(server, node, destination, len(body or b""), outward=True)
     answer = await server.outbound.request(
-        method, place, target, headers=headers, body=body, most=most, seconds=seconds
+        method, place, target, headers=headers, body=body or b"", most=most, seconds=seconds
     )
+    _count(server, node, destination, len(answer.body), outward=False)
     try:
         found = canonical.parse_object(answer.body)
     except (NotJson, BadJson):
@@ -117,3 +123,14 @@ async def ask(
     if found is None:
         raise Unreachable(Fault.BROKEN, "the answer is no JSON object")
     return found
+
+
+def _count(server: Server, node: Node | None, other: str, size: int, *, outward: bool) -> None:
+    """Count bytes that cross a border, or stay within it."""
+    here = DEPLOYMENT if node is None else node.jurisdiction
+    there = server.policy.now.jurisdiction_of_server(other)
+    server.telemetry.counter(
+        "domicile_federation_bytes",
+        "Bytes of bodies between nodes and other servers, asked and answered, by jurisdiction.",
+        ["source", "target"],
+    ).inc(*((here, there) if outward else (there, here)), by=size)
