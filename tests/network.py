@@ -1,15 +1,17 @@
 """Domiciles in one process that reach each other over a network without sockets.
 
 All that one asks of another goes through `Network.carry`, which keeps a copy of each exchange, so that a test can look
-at the bytes that left. Links can be cut, and told to lose answers. Every answer is held against the specification.
+at the bytes that left. Links can be cut, and told to lose answers; in bad weather requests and answers get lost and
+overtake one another. Every answer is held against the specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -96,8 +98,19 @@ class Wire(Outbound):
         return answer
 
 
+@dataclass(frozen=True)
+class Weather:
+    """How badly a network works: the chances that a request is lost on its way, or its answer, and how long either may
+    take (seconds). What takes long is overtaken."""
+
+    luck: Random
+    lost: float = 0.0
+    answer_lost: float = 0.0
+    delay: float = 0.0
+
+
 class Network:
-    """Several deployments, one clock, and the links between them."""
+    """Several deployments, one clock, and the links between them. ``weather`` is fair when it is None."""
 
     def __init__(self, databases: Databases) -> None:
         self.databases = databases
@@ -108,6 +121,7 @@ class Network:
         self._more: list[Databases] = []
         self._cut: set[frozenset[str]] = set()
         self._losing: set[tuple[str, str]] = set()
+        self.weather: Weather | None = None
 
     async def found(self, name: str, *, policy: str = OPEN, settings: str = "") -> Play:
         """Start a deployment with a server name; ``settings`` are further lines of its settings."""
@@ -162,6 +176,7 @@ class Network:
             raise Unreachable(Fault.CONNECTION, "the link is cut")
         if place.targets[0].port != 8448:
             raise Unreachable(Fault.CONNECTION, "nobody listens there")
+        await self._on_the_way(lambda weather: weather.lost)
         response = await self.plays[name].deployment.site.call(
             method, target, headers=headers, body=body, address="127.0.0.1"
         )
@@ -175,7 +190,16 @@ class Network:
         )
         if lost:
             raise Unreachable(Fault.CONNECTION, "the connection ended before the answer")
+        await self._on_the_way(lambda weather: weather.answer_lost)
         return Answer(response.status, {key.lower(): value for key, value in response.headers}, content)
+
+    async def _on_the_way(self, chance: Callable[[Weather], float]) -> None:
+        """Take as long as the weather says. Raises Unreachable when it lets something get lost."""
+        if self.weather is not None:
+            weather = self.weather
+            await self.clock.sleep(weather.luck.random() * weather.delay)
+            if weather.luck.random() < chance(weather):
+                raise Unreachable(Fault.TIMEOUT, "lost on the way")
 
     async def end(self) -> None:
         """Stop everything."""
