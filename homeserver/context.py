@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from config.policy import Policy
 from config.settings import Settings
@@ -18,7 +19,9 @@ from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.runtime.wakeups import Wakeups
+from homeserver.storage.device_keys import UserKeys
 from homeserver.storage.nodes import Node, Nodes
+from homeserver.storage.one_time_keys import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,22 @@ class Remote(Protocol):
 
     async def resolve_alias(self, server: Server, node: Node, alias: str) -> FoundRoom:
         """Ask the server of a room alias what it stands for, on behalf of a user of ``node``."""
+        ...
+
+    async def query_keys(
+        self, server: Server, node: Node, destination: str, user_ids: Sequence[str], seconds: float
+    ) -> dict[str, UserKeys]:
+        """Ask a server for the public keys of users of its own; what is malformed or unknown is left out."""
+        ...
+
+    async def device_list(self, server: Server, node: Node, user_id: str) -> tuple[int, UserKeys]:
+        """Ask a user's server for their whole device list, and its version by that server's count."""
+        ...
+
+    async def claim_keys(
+        self, server: Server, node: Node, destination: str, wanted: Sequence[Wanted], seconds: float
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """Claim one-time keys of users of a server: by user, device, and the key's name."""
         ...
 
 

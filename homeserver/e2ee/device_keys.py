@@ -1,5 +1,6 @@
 """Public keys of devices and users, asked for by a user: from the asker's own node, which has those of its residents
-and copies of those with whom they share rooms; else from the owner's node, across the border only if keys may flow.
+and copies of those with whom they share rooms; else from the owner's node or server, across the border only if keys may
+flow.
 
 spec: client-server-api/#tracking-the-device-list-for-a-user
 """
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from config.residency import DataClass
-from homeserver.e2ee import key_format, publication, shown_keys
+from homeserver.e2ee import key_format, publication, remote_lists, shown_keys
 from homeserver.e2ee.failures import Failures
 from homeserver.protocol.errors import InvalidParam
 from homeserver.residency import gate
@@ -31,10 +32,17 @@ MAX_USERS = 10_000
 """Users whose keys one request may ask for."""
 
 
-async def query(server: Server, caller: Caller, wanted: Mapping[str, Collection[str]]) -> dict[str, Any]:
+PATIENCE = 10.0
+"""Seconds that other servers get to tell keys, unless the client says otherwise."""
+
+
+async def query(
+    server: Server, caller: Caller, wanted: Mapping[str, Collection[str]], seconds: float = PATIENCE
+) -> dict[str, Any]:
     """The keys of users, as the caller is shown them. The answer of the endpoint.
 
-    ``wanted``: device ids by user id; none of them means all. Raises NodeUnavailable when the caller's node is down.
+    ``wanted``: device ids by user id; none of them means all. ``seconds``: how long other servers are waited for.
+    Raises NodeUnavailable when the caller's node is down.
 
     spec: client-server-api/#post_matrixclientv3keysquery
     """
@@ -42,7 +50,7 @@ async def query(server: Server, caller: Caller, wanted: Mapping[str, Collection[
     found, signatures = await shown_keys.of_users(caller.node, wanted, caller.user_nid)
     if len(found) < len(wanted):
         rest = [user_id for user_id in wanted if user_id not in found]
-        elsewhere = await _elsewhere(server, caller.node, rest, missing)
+        elsewhere = await _elsewhere(server, caller.node, rest, seconds, missing)
         found.update({user_id: shown_keys.show(keys) for user_id, keys in elsewhere.items()})
     by_device: dict[str, Any] = {}
     masters: dict[str, Any] = {}
@@ -87,13 +95,25 @@ async def find(server: Server, caller: Caller, user_ids: Sequence[str], missing:
     found = await caller.node.read(stored.of_users, user_ids)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if rest:
-        found.update(await _elsewhere(server, caller.node, rest, missing))
+        found.update(await _elsewhere(server, caller.node, rest, PATIENCE, missing))
     return found
 
 
-async def _elsewhere(server: Server, own: Node, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
+async def _elsewhere(
+    server: Server, own: Node, user_ids: Sequence[str], seconds: float, missing: Failures
+) -> dict[str, UserKeys]:
     """The keys of users of whom the asker's node knows nothing."""
-    missing.foreign(user_id for user_id in user_ids if not server.nodes.is_local(user_id))
+    foreign = [user_id for user_id in user_ids if not server.nodes.is_local(user_id)]
+    if not foreign:
+        return await _from_nodes(server, own, user_ids, missing)
+    ours, theirs = await asyncio.gather(
+        _from_nodes(server, own, user_ids, missing), remote_lists.of_users(server, own, foreign, seconds, missing)
+    )
+    return {**ours, **theirs}
+
+
+async def _from_nodes(server: Server, own: Node, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
+    """The keys of those users who are pinned to other nodes."""
     homes = await server.nodes.of_users(user_ids)
     by_node: dict[str, list[str]] = {}
     for user_id, name in homes.items():

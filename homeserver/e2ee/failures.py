@@ -8,11 +8,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from homeserver.protocol.errors import FlowDenied, NodeUnavailable
-from homeserver.protocol.identifiers import domain_of
+from homeserver.protocol.errors import FlowDenied, NodeUnavailable, ServerUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from homeserver.context import Server
 
@@ -24,13 +23,15 @@ class Failures:
         self._name = server.name
         self.found: dict[str, Any] = {}
 
-    def foreign(self, user_ids: Iterable[str]) -> None:
-        """Note users of other servers, which cannot be asked."""
-        for user_id in user_ids:
-            self.found[domain_of(user_id)] = {
-                "errcode": "M_UNKNOWN",
-                "error": "This server does not federate yet",
-            }
+    @contextmanager
+    def of(self, server_name: str) -> Iterator[None]:
+        """Note that another server gave no answer, or not in time, or may not be asked."""
+        try:
+            yield
+        except (ServerUnreachable, FlowDenied) as error:
+            self.found.setdefault(server_name, error.body())
+        except TimeoutError:
+            self.found.setdefault(server_name, ServerUnreachable(f"{server_name} gave no answer in time").body())
 
     @contextmanager
     def noting(self, own: bool) -> Iterator[None]:

@@ -15,6 +15,8 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.e2ee import failures
+from homeserver.e2ee.remote_lists import Asking
+from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate
 from homeserver.runtime.lru import Lru
 from homeserver.storage import one_time_keys as stored
@@ -34,6 +36,9 @@ SIGNED_CURVE25519 = "signed_curve25519"
 
 MAX_CLAIMS = 10_000
 """Devices of which one request may claim keys."""
+
+PATIENCE = 10.0
+"""Seconds that other servers get to give keys, unless the client says otherwise."""
 
 
 class Counts(NamedTuple):
@@ -93,26 +98,73 @@ def shown(left: dict[str, int], unused_fallback: list[str]) -> Counts:
 # claiming -----------------------------------------------------------------------------------
 
 
-async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted]) -> dict[str, Any]:
+async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted], seconds: float = PATIENCE) -> dict[str, Any]:
     """A key of each device that has one. The answer of the endpoint.
 
-    What other servers or unreachable nodes hold is named in ``failures``; so is what the policy does not let out.
+    What servers that do not answer within so many ``seconds``, or unreachable nodes, hold is named in ``failures``; so
+    is what the policy does not let flow.
 
     spec: client-server-api/#post_matrixclientv3keysclaim
     """
-    user_ids = {each.user_id for each in wanted}
-    homes = await server.nodes.of_users(user_ids)
     missing = failures.Failures(server)
-    missing.foreign(user_id for user_id in user_ids if not server.nodes.is_local(user_id))
+    ours = [each for each in wanted if server.nodes.is_local(each.user_id)]
+    by_server: dict[str, list[Wanted]] = {}
+    for each in wanted:
+        if not server.nodes.is_local(each.user_id):
+            by_server.setdefault(domain_of(each.user_id), []).append(each)
+    claimed, *remote = await asyncio.gather(
+        _claim_here(server, caller.node, ours, missing),
+        *(_claim_there(server, caller.node, name, part, seconds, missing) for name, part in by_server.items()),
+    )
+    found = _by_user(claimed)
+    for part in remote:
+        found.update(part)
+    return {"one_time_keys": found, "failures": missing.found}
+
+
+async def _claim_here(server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures) -> list[Claimed]:
+    """Claim keys of local users, each from their node."""
+    homes = await server.nodes.of_users({each.user_id for each in wanted})
     by_node: dict[str, list[Wanted]] = {}
     for each in wanted:
         home = homes.get(each.user_id)
         if home is not None:
             by_node.setdefault(home, []).append(each)
-    claimed = await asyncio.gather(
-        *(_claim_from(server, caller.node, name, part, missing) for name, part in by_node.items())
-    )
-    return {"one_time_keys": _by_user(key for part in claimed for key in part), "failures": missing.found}
+    parts = await asyncio.gather(*(_claim_from(server, own, name, part, missing) for name, part in by_node.items()))
+    return [key for part in parts for key in part]
+
+
+async def _claim_there(
+    server: Server, own: Node, name: str, wanted: Sequence[Wanted], seconds: float, missing: failures.Failures
+) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Claim keys of users of another server."""
+    with missing.of(name):
+        async with asyncio.timeout(seconds), own.memory(Asking).servers:
+            return await server.remote.claim_keys(server, own, name, wanted, seconds)
+    return {}
+
+
+async def claim_for(
+    server: Server, origin: str, wanted: Sequence[Wanted]
+) -> Mapping[str, Mapping[str, Mapping[str, orjson.Fragment]]]:
+    """Claim keys of local users for another server: by user, device, and the key's name.
+
+    Users whose node is down, or whose keys may not go there, are left out.
+
+    spec: server-server-api/#post_matrixfederationv1userkeysclaim
+    """
+    target = server.policy.now.jurisdiction_of_server(origin)
+    homes = await server.nodes.of_users({each.user_id for each in wanted})
+
+    async def of_node(name: str) -> Collection[Claimed]:
+        with failures.Failures(server).noting(own=False):
+            node = server.nodes[name]
+            gate.check(server, DataClass.KEYS, node.jurisdiction, target)
+            return await node.write(_claim, node, [each for each in wanted if homes.get(each.user_id) == name])
+        return ()
+
+    parts = await asyncio.gather(*(of_node(name) for name in set(homes.values())))
+    return _by_user(key for part in parts for key in part)
 
 
 async def _claim_from(
@@ -131,9 +183,9 @@ async def _claim(tx: Transaction, node: Node, wanted: Sequence[Wanted]) -> list[
     return claimed
 
 
-def _by_user(claimed: Iterable[Claimed]) -> Mapping[str, Mapping[str, Mapping[str, orjson.Fragment]]]:
-    found: dict[str, dict[str, dict[str, orjson.Fragment]]] = {}
+def _by_user(claimed: Iterable[Claimed]) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for key in claimed:
         device = found.setdefault(key.user_id, {}).setdefault(key.device_id, {})
         device[f"{key.algorithm}:{key.key_id}"] = orjson.Fragment(key.key)
-    return found
+    return dict(found)

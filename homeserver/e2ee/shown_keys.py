@@ -40,13 +40,15 @@ Signatures = dict[str, list["Signature"]]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The keys of a user as of a position. ``devices``: JSON by device id; ``signing``: JSON by usage."""
+    """The keys of a user as of a position. ``devices``: JSON by device id; ``signing``: JSON by usage. ``remote``:
+    they are good only while nobody moves, since a room has to be shared with their owner."""
 
     user_nid: int
     position: int
     devices: Mapping[str, orjson.Fragment]
     signing: Mapping[str, bytes]
     weight: int
+    remote: bool = False
 
 
 class Remembered(Mirror):
@@ -111,11 +113,12 @@ def _known(node: Node, memory: Remembered, user_ids: Collection[str]) -> dict[st
     held = memory.residents.find(user_ids)
     if len(held) < len(user_ids):
         held.update(memory.copies.find(user_ids))
-    changed = node.changes.changed
+    changed, any_changed = node.changes.changed, node.changes.any
     return {
         user_id: shown
         for user_id, shown in held.items()
         if not changed(Stream.DEVICE_LISTS, shown.user_nid, shown.position)
+        and not (shown.remote and any_changed(Stream.MEMBERS, shown.position))
     }
 
 
@@ -132,7 +135,7 @@ def show(keys: UserKeys, position: int = 0) -> Shown:
     blobs = [*devices.values(), *keys.signing.values()]
     weight = _OVERHEAD + sum(_OVERHEAD + len(blob) for blob in blobs)
     shown = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
-    return Shown(keys.user_nid, position, shown, keys.signing, weight)
+    return Shown(keys.user_nid, position, shown, keys.signing, weight, keys.remote)
 
 
 def _with_name(device: DeviceKeys) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.accounts import interactive
 from homeserver.accounts.interactive import Operation
@@ -17,6 +17,9 @@ from homeserver.web.routes import Auth, route
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
+
+LONGEST_WAIT: Final = 60.0
+"""Seconds that other servers are waited for at most, whatever the client asks."""
 
 
 @route(
@@ -51,6 +54,12 @@ def _by_user(body: dict[str, Any], name: str, kind: type, meaning: str) -> dict[
     return found
 
 
+def _patience(body: dict[str, Any]) -> float:
+    """Seconds that other servers are waited for."""
+    wanted_ms = reading.integer(body, "timeout", low=0)
+    return device_keys.PATIENCE if wanted_ms is None else min(wanted_ms / 1000, LONGEST_WAIT)
+
+
 @route(
     "POST",
     "/_matrix/client/v3/keys/query",
@@ -62,13 +71,13 @@ def _by_user(body: dict[str, Any], name: str, kind: type, meaning: str) -> dict[
 async def query(server: Server, request: Request) -> dict[str, Any]:
     """The public keys of users and their devices."""
     body = request.json()
-    reading.integer(body, "timeout", low=0)
+    seconds = _patience(body)
     wanted = _by_user(body, "device_keys", list, "an object of arrays of device IDs")
     if len(wanted) > device_keys.MAX_USERS:
         raise InvalidParam(f"Ask for the keys of at most {device_keys.MAX_USERS} users at once")
     if not all(isinstance(device_id, str) for devices in wanted.values() for device_id in devices):
         raise BadJson("'device_keys' must be an object of arrays of device IDs")
-    return await device_keys.query(server, request.caller, wanted)
+    return await device_keys.query(server, request.caller, wanted, seconds)
 
 
 @route(
@@ -82,7 +91,7 @@ async def query(server: Server, request: Request) -> dict[str, Any]:
 async def claim(server: Server, request: Request) -> dict[str, Any]:
     """A one-time key of each of some devices."""
     body = request.json()
-    reading.integer(body, "timeout", low=0)
+    seconds = _patience(body)
     meaning = "an object of objects of algorithms"
     by_user = _by_user(body, "one_time_keys", dict, meaning)
     wanted = []
@@ -94,7 +103,7 @@ async def claim(server: Server, request: Request) -> dict[str, Any]:
                 wanted.append(one_time_keys.Wanted(user_id, device_id, algorithm))
     if len(wanted) > one_time_keys.MAX_CLAIMS:
         raise InvalidParam(f"Claim at most {one_time_keys.MAX_CLAIMS} keys at once")
-    return await one_time_keys.claim(server, request.caller, wanted)
+    return await one_time_keys.claim(server, request.caller, wanted, seconds)
 
 
 @route(

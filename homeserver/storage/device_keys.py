@@ -45,13 +45,15 @@ class Signature(NamedTuple):
 class UserKeys:
     """The public keys of one user. ``signing``: cross-signing keys by usage, canonical JSON.
 
-    ``user_nid`` is their row id on the node that was asked; ``copied``: this is a copy of what rests on another.
+    ``user_nid`` is their row id on the node that was asked; ``copied``: this is a copy of what rests on another;
+    ``remote``: namely on another server, so that it is good only as long as a room is shared.
     """
 
     devices: dict[str, DeviceKeys] = field(default_factory=dict)
     signing: dict[str, bytes] = field(default_factory=dict)
     user_nid: int = 0
     copied: bool = False
+    remote: bool = False
 
     def nameless(self) -> UserKeys:
         """These keys for another node, which is not told what the devices are called."""
@@ -59,7 +61,16 @@ class UserKeys:
         return UserKeys(devices, self.signing)
 
 
-_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE = range(5)
+# A server sends word of changed keys as long as it shares a room with us: a copy is good if one has been shared without
+# a gap since it was made.
+_SHARED_SINCE = (
+    "EXISTS (SELECT 1 FROM memberships theirs"
+    " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join' AND mine.pos <= l.as_of"
+    " JOIN residents r ON r.user_nid = mine.user_nid"
+    " WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join' AND theirs.pos <= l.as_of)"
+)
+
+_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE = range(6)
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
     # First what has keys: it says which type each column has.
@@ -70,6 +81,8 @@ _FOUND = (
     " FROM asked a JOIN residents r ON r.user_nid = a.user_nid"
     f" UNION ALL SELECT a.user_id, {_COPIED}, '', NULL, '', '', a.user_nid"
     " FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_REMOTE}, '', NULL, '', '', a.user_nid"
+    f" FROM asked a JOIN remote_device_lists l ON l.user_nid = a.user_nid WHERE l.stale = 0 AND {_SHARED_SINCE}"
     f" UNION ALL SELECT a.user_id, {_SIGNING}, c.usage, c.key, '', '', 0"
     " FROM asked a JOIN cross_signing_keys c ON c.user_nid = a.user_nid"
 )
@@ -102,8 +115,8 @@ async def of_users_for(
         else:
             rows = await tx.all(sql, *part)
         for user_id, kind, *_, user_nid in rows:
-            if kind in (_RESIDENT, _COPIED):
-                found[user_id] = UserKeys(user_nid=user_nid, copied=kind == _COPIED)
+            if kind in (_RESIDENT, _COPIED, _REMOTE):
+                found[user_id] = UserKeys(user_nid=user_nid, copied=kind != _RESIDENT, remote=kind == _REMOTE)
         for user_id, kind, name, blob, text, signature, _ in rows:
             if kind == _SIGNATURE:
                 signatures.append(Signature(user_id, name, text, signature))
@@ -112,6 +125,15 @@ async def of_users_for(
             elif kind == _SIGNING and user_id in found:
                 found[user_id].signing[name] = blob
     return found, signatures
+
+
+async def list_of(tx: Transaction, user_id: str) -> tuple[int, UserKeys] | None:
+    """A resident's keys, and the position at which they changed last (0: never); None for who is no resident."""
+    keys = (await of_users(tx, [user_id])).get(user_id)
+    if keys is None or keys.copied:
+        return None
+    row = await tx.one("SELECT pos FROM device_list_changes WHERE user_nid = ?", keys.user_nid)
+    return 0 if row is None else int(row[0]), keys
 
 
 async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[str]) -> list[Signature]:
@@ -261,6 +283,10 @@ def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys
     """Queue the keys of a user of another node."""
     drop_copy(tx, user_nid)
     tx.later("INSERT INTO key_replicas (user_nid, source, version) VALUES (?, ?, ?)", [(user_nid, source, version)])
+    _put_copied(tx, user_nid, keys)
+
+
+def _put_copied(tx: Transaction, user_nid: int, keys: UserKeys) -> None:
     tx.later(
         "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)",
         [(user_nid, device_id, device.keys) for device_id, device in keys.devices.items()],
@@ -270,7 +296,7 @@ def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys
 
 def drop_copy(tx: Transaction, user_nid: int) -> None:
     """Queue that there is no copy of this user's keys here."""
-    for table in ("key_replicas", "device_keys", "cross_signing_keys"):
+    for table in ("key_replicas", "remote_device_lists", "device_keys", "cross_signing_keys"):
         tx.later(f"DELETE FROM {table} WHERE user_nid = ?", [(user_nid,)])
 
 
@@ -294,7 +320,8 @@ async def sharing_with_residents(tx: Transaction, user_ids: Sequence[str]) -> di
 async def drop_idle_copies(tx: Transaction) -> int:
     """Delete the copies of keys of users who share no room with a resident any more; returns how many users."""
     rows = await tx.all(
-        "SELECT k.user_nid FROM key_replicas k WHERE NOT EXISTS (SELECT 1 FROM memberships theirs"
+        "SELECT k.user_nid FROM (SELECT user_nid FROM key_replicas UNION SELECT user_nid FROM remote_device_lists) k"
+        " WHERE NOT EXISTS (SELECT 1 FROM memberships theirs"
         " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
         " JOIN residents r ON r.user_nid = mine.user_nid"
         " WHERE theirs.user_nid = k.user_nid AND theirs.membership = 'join')"
@@ -302,6 +329,49 @@ async def drop_idle_copies(tx: Transaction) -> int:
     for (user_nid,) in rows:
         drop_copy(tx, user_nid)
     return len(rows)
+
+
+# copies from other servers ------------------------------------------------------------------
+
+
+class RemoteList(NamedTuple):
+    """What is known of the copy of a remote user's keys: which version of their server's count it is (None: it did not
+    say), and whether a change was missed."""
+
+    stream_id: int | None
+    stale: bool
+
+
+async def remote_list(tx: Transaction, user_nid: int) -> RemoteList | None:
+    """The copy of a remote user's keys; None when there is none, or the room was left through which it was kept up."""
+    row = await tx.one(
+        f"SELECT l.stream_id, l.stale FROM remote_device_lists l WHERE l.user_nid = ? AND {_SHARED_SINCE}", user_nid
+    )
+    return None if row is None else RemoteList(row[0], bool(row[1]))
+
+
+def replace_remote(tx: Transaction, user_nid: int, as_of: int, stream_id: int | None, keys: UserKeys) -> None:
+    """Queue the keys of a user of another server, which was asked at position ``as_of`` of this node."""
+    drop_copy(tx, user_nid)
+    tx.later(
+        "INSERT INTO remote_device_lists (user_nid, as_of, stream_id) VALUES (?, ?, ?)", [(user_nid, as_of, stream_id)]
+    )
+    _put_copied(tx, user_nid, keys)
+
+
+def mark_stale(tx: Transaction, user_nid: int) -> None:
+    """Queue that the copy of a remote user's keys is not to be used any more."""
+    tx.later("UPDATE remote_device_lists SET stale = 1 WHERE user_nid = ?", [(user_nid,)])
+
+
+def advance_remote(tx: Transaction, user_nid: int, stream_id: int, device_id: str, keys: bytes | None) -> None:
+    """Queue that a remote user's list has become the one of ``stream_id``, by what happened to one device (``keys``
+    None: it is gone, or has none)."""
+    tx.later("UPDATE remote_device_lists SET stream_id = ? WHERE user_nid = ?", [(stream_id, user_nid)])
+    if keys is None:
+        tx.later("DELETE FROM device_keys WHERE user_nid = ? AND device_id = ?", [(user_nid, device_id)])
+    else:
+        put_device(tx, user_nid, device_id, keys)
 
 
 # what a client tracks -----------------------------------------------------------------------

@@ -1,0 +1,320 @@
+"""Copies of the device lists of users of other servers: on each node that shares a room with them, kept up by the word
+that their server sends, and asked for anew when some of it was missed.
+
+A copy is shown only while it is known to be what its server says: one that is stale, or of a user with whom no room was
+shared without a gap, is as good as none.
+
+spec: server-server-api/#device-management
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from homeserver.e2ee import remote_keys
+from homeserver.e2ee.publication import wake
+from homeserver.e2ee.shown_keys import Remembered
+from homeserver.protocol.errors import BadJson, FlowDenied, InvalidParam, NodeUnavailable, ServerUnreachable
+from homeserver.protocol.identifiers import domain_of, is_device_id, is_user_id
+from homeserver.storage import device_keys as stored
+from homeserver.storage import streams, users
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.e2ee.failures import Failures
+    from homeserver.storage.device_keys import UserKeys
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+SERVERS_AT_ONCE = 64
+"""Servers that a node asks for keys at the same moment."""
+REFRESHES_AT_ONCE = 8
+MOST_REFRESHES = 1000
+"""Lists that wait to be asked for anew; what is beyond stays stale until somebody wants it."""
+ATTEMPTS = 3
+"""How often a list is asked for when it changes while it is asked for."""
+PAUSE = 2.0
+"""Seconds between these, so that a flood of news is not answered by one of questions."""
+MOST_PREVIOUS = 100
+LARGEST_ID = 2**53
+
+log = structlog.get_logger("e2ee.remote_lists")
+
+
+@dataclass(eq=False, slots=True)
+class Question:
+    """A question that is under way, about some users; ``overtaken`` are those of whom there was news meanwhile."""
+
+    user_ids: Collection[str]
+    overtaken: set[str] = field(default_factory=set)
+
+
+class Asking:
+    """What a node is asking other servers (``node.memory(Asking)``)."""
+
+    def __init__(self) -> None:
+        self.questions: set[Question] = set()
+        self.refreshing: dict[str, asyncio.Task[bool]] = {}
+        self.servers = asyncio.Semaphore(SERVERS_AT_ONCE)
+        self.refreshes = asyncio.Semaphore(REFRESHES_AT_ONCE)
+
+    def overtake(self, user_id: str) -> None:
+        """There is news of a user: what was asked before is not to be kept."""
+        for question in self.questions:
+            if user_id in question.user_ids:
+                question.overtaken.add(user_id)
+
+
+# asked for ----------------------------------------------------------------------------------
+
+
+async def of_users(
+    server: Server, own: Node, user_ids: Collection[str], seconds: float, missing: Failures
+) -> dict[str, UserKeys]:
+    """The keys of users of other servers of whom the node has no copy, from their servers, within so many seconds.
+
+    Copies are kept of those with whom a resident shares a room. Servers that gave no answer are noted in ``missing``.
+    """
+    under_way = own.memory(Asking).refreshing
+    waiting = [user_id for user_id in user_ids if user_id in under_way]
+    found: dict[str, UserKeys] = {}
+    if waiting:
+        await asyncio.wait({under_way[user_id] for user_id in waiting}, timeout=seconds)
+        found = await own.read(stored.of_users, waiting)
+    rest = [user_id for user_id in user_ids if user_id not in found]
+    if not rest:
+        return found
+    as_of = own.position
+    sharing = await own.read(stored.sharing_with_residents, rest)
+    by_server: dict[str, list[str]] = {}
+    for user_id in rest:
+        by_server.setdefault(domain_of(user_id), []).append(user_id)
+    parts = await asyncio.gather(
+        *(_ask(server, own, name, part, as_of, sharing, seconds, missing) for name, part in by_server.items())
+    )
+    for part in parts:
+        found.update(part)
+    return found
+
+
+async def _ask(
+    server: Server,
+    own: Node,
+    destination: str,
+    user_ids: Sequence[str],
+    as_of: int,
+    sharing: Mapping[str, int],
+    seconds: float,
+    missing: Failures,
+) -> dict[str, UserKeys]:
+    memory, question, found = own.memory(Asking), Question(user_ids), {}
+    memory.questions.add(question)
+    try:
+        with missing.of(destination):
+            async with asyncio.timeout(seconds), memory.servers:
+                found = await server.remote.query_keys(server, own, destination, user_ids, seconds)
+        kept = {sharing[user_id]: (user_id, found[user_id]) for user_id in found if user_id in sharing}
+        if kept:
+            await own.write(_keep, own, as_of, None, kept, question)
+    finally:
+        memory.questions.discard(question)
+    return found
+
+
+async def _keep(
+    tx: Transaction,
+    node: Node,
+    as_of: int,
+    stream_id: int | None,
+    lists: Mapping[int, tuple[str, UserKeys]],
+    question: Question,
+) -> None:
+    """Keep what was answered, but for users of whom there has been news since the question.
+
+    News comes by transactions of this node too: what overtakes us in here finds our rows.
+    """
+    for user_nid, (user_id, keys) in lists.items():
+        if user_id not in question.overtaken:
+            stored.replace_remote(tx, user_nid, as_of, stream_id, keys)
+    tx.after_commit(node.memory(Remembered).forget_copies)
+
+
+# told ---------------------------------------------------------------------------------------
+
+
+class Update(NamedTuple):
+    """What a server says of one device of a user: an ``m.device_list_update``, checked. ``keys``: None when the device
+    is gone, or has none that could be used."""
+
+    user_id: str
+    device_id: str
+    stream_id: int
+    prev_ids: frozenset[int]
+    keys: bytes | None
+
+
+def read_update(content: Mapping[str, Any], *, strict: bool) -> Update:
+    """An ``m.device_list_update``. Raises BadJson, InvalidParam. ``strict`` as in `remote_keys.of_user`.
+
+    That its user is one of the server that sent it is for the caller to check.
+
+    spec: server-server-api/#definition-mdevice_list_update
+    """
+    user_id, device_id, stream_id = (content.get(name) for name in ("user_id", "device_id", "stream_id"))
+    if not isinstance(user_id, str) or not is_user_id(user_id):
+        raise InvalidParam("'user_id' must be a user ID")
+    if not isinstance(device_id, str) or not is_device_id(device_id):
+        raise InvalidParam("'device_id' must be a device ID")
+    previous = content.get("prev_id")
+    if not _is_id(stream_id) or not isinstance(previous or [], list) or not all(map(_is_id, previous or [])):
+        raise BadJson("'stream_id' must be an integer, and 'prev_id' an array of integers")
+    gone = content.get("deleted") is True
+    keys = None if gone else remote_keys.device(content.get("keys"), user_id, device_id, strict=strict)
+    assert isinstance(stream_id, int)
+    return Update(user_id, device_id, stream_id, frozenset((previous or [])[:MOST_PREVIOUS]), keys)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
+
+
+async def apply_update(server: Server, node: Node, update: Update) -> None:
+    """Bring the node's copy of a list up to date, or find that something was missed: then it is asked for anew.
+
+    Residents who share a room with the user are told that their keys changed. Raises NodeUnavailable.
+    """
+    node.memory(Asking).overtake(update.user_id)
+    if await node.advance(_apply, server, node, update):
+        begin_refresh(server, node, update.user_id)
+
+
+async def _apply(tx: Transaction, server: Server, node: Node, update: Update) -> bool:
+    """True when the list has to be asked for."""
+    user_nid = await users.nid(tx, update.user_id)
+    held = None if user_nid is None else await stored.remote_list(tx, user_nid)
+    if user_nid is None or (held is not None and not held.stale and held.stream_id == update.stream_id):
+        return False
+    in_order = (
+        held is not None and not held.stale and held.stream_id is not None and update.prev_ids == {held.stream_id}
+    )
+    if in_order:
+        stored.advance_remote(tx, user_nid, update.stream_id, update.device_id, update.keys)
+    elif held is not None:
+        stored.mark_stale(tx, user_nid)
+    return await _announce(tx, server, node, user_nid) and held is not None and not in_order
+
+
+async def apply_signing_keys(server: Server, node: Node, user_id: str, master: object, self_signing: object) -> None:
+    """An ``m.signing_key_update``: a user's cross-signing keys are these now, as far as they are given and in order.
+
+    Raises NodeUnavailable. spec: server-server-api/#definition-msigning_key_update
+    """
+    node.memory(Asking).overtake(user_id)
+    keys = remote_keys.signing(user_id, master, self_signing)
+    if await node.advance(_apply_signing_keys, server, node, user_id, keys):
+        begin_refresh(server, node, user_id)
+
+
+async def _apply_signing_keys(
+    tx: Transaction, server: Server, node: Node, user_id: str, keys: Mapping[str, bytes]
+) -> bool:
+    user_nid = await users.nid(tx, user_id)
+    held = None if user_nid is None else await stored.remote_list(tx, user_nid)
+    if user_nid is None:
+        return False
+    whole = stored.MASTER in keys and stored.SELF_SIGNING in keys
+    if held is not None and whole:
+        stored.put_signing(tx, user_nid, keys)
+    elif held is not None:
+        stored.mark_stale(tx, user_nid)
+    return await _announce(tx, server, node, user_nid) and held is not None and not whole
+
+
+async def mark_stale(server: Server, node: Node, user_id: str) -> None:
+    """Something about a user's devices was missed: their list is asked for anew. Raises NodeUnavailable."""
+    node.memory(Asking).overtake(user_id)
+    if await node.advance(_mark_stale, server, node, user_id):
+        begin_refresh(server, node, user_id)
+
+
+async def _mark_stale(tx: Transaction, server: Server, node: Node, user_id: str) -> bool:
+    user_nid = await users.nid(tx, user_id)
+    if user_nid is None or await stored.remote_list(tx, user_nid) is None:
+        return False
+    stored.mark_stale(tx, user_nid)
+    return await _announce(tx, server, node, user_nid)
+
+
+async def _announce(tx: Transaction, server: Server, node: Node, user_nid: int) -> bool:
+    """Note that a user's keys changed, and tell the residents who share rooms with them; False when there are none."""
+    tx.after_commit(node.memory(Remembered).forget_copies)
+    residents = (await stored.audience(tx, user_nid)).residents
+    if not residents:
+        stored.drop_copy(tx, user_nid)
+        return False
+    pos = await streams.allocate(tx)
+    stored.note_change(tx, user_nid, pos)
+
+    def announce() -> None:
+        node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
+        wake(server, node, residents)
+
+    tx.after_commit(announce)
+    return True
+
+
+# asked for anew -----------------------------------------------------------------------------
+
+
+def begin_refresh(server: Server, node: Node, user_id: str) -> asyncio.Task[bool] | None:
+    """Begin to ask for a stale list, unless that is under way; None when too many are."""
+    refreshing = node.memory(Asking).refreshing
+    task = refreshing.get(user_id)
+    if task is None and len(refreshing) < MOST_REFRESHES:
+        task = refreshing[user_id] = asyncio.get_running_loop().create_task(_refresh(server, node, user_id))
+        task.add_done_callback(lambda _: refreshing.pop(user_id))
+    return task
+
+
+async def refresh(server: Server, node: Node, user_id: str) -> bool:
+    """Ask for the whole list of a user of another server, once for all who wait; whether the node has it now."""
+    task = begin_refresh(server, node, user_id)
+    return task is not None and await asyncio.shield(task)
+
+
+async def _refresh(server: Server, node: Node, user_id: str) -> bool:
+    memory = node.memory(Asking)
+    try:
+        for _ in range(ATTEMPTS):
+            question = Question([user_id])
+            memory.questions.add(question)
+            try:
+                async with memory.refreshes:
+                    known = await _ask_list(server, node, user_id, question)
+            finally:
+                memory.questions.discard(question)
+            if not question.overtaken:
+                return known
+            await server.clock.sleep(PAUSE)
+    except (FlowDenied, ServerUnreachable, NodeUnavailable) as refusal:
+        log.info("a device list stays stale", server=domain_of(user_id), reason=refusal.message)
+    except Exception:
+        log.exception("asking for a device list failed", server=domain_of(user_id))
+    return False
+
+
+async def _ask_list(server: Server, node: Node, user_id: str, question: Question) -> bool:
+    as_of = node.position
+    sharing = await node.read(stored.sharing_with_residents, [user_id])
+    if user_id not in sharing:
+        return False
+    stream_id, keys = await server.remote.device_list(server, node, user_id)
+    await node.write(_keep, node, as_of, stream_id, {sharing[user_id]: (user_id, keys)}, question)
+    return True
