@@ -10,16 +10,17 @@ spec: server-server-api/#checks-performed-on-receipt-of-a-pdu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from homeserver.protocol import auth_rules, encryption_rules
-from homeserver.protocol.errors import PlaintextRefused
+from homeserver.protocol import auth_chain, auth_rules
+from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
-from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import branches, effects, outliers, placing, references, state, transactions
-from homeserver.rooms.branches import Lacking, UnderWay
+from homeserver.rooms import branches, clear_text, effects, outliers, placing, references, state, transactions
+from homeserver.rooms.branches import Before, Lacking, UnderWay
 from homeserver.rooms.checks import ENCRYPTION, authorise
+from homeserver.rooms.clear_text import without_text
 from homeserver.rooms.ordering import Echoes
 from homeserver.rooms.persist import Persister, commit, submit
 from homeserver.rooms.placing import Found
@@ -31,7 +32,6 @@ from homeserver.storage.events import Verdict
 from homeserver.storage.outbox import NewParcel
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from homeserver.context import Server
@@ -88,8 +88,6 @@ async def receive(
     passes it on to the others: while it was away, the orderer may not have known of all of them. ``source`` is asked
     for what this node lacks to place it.
 
-    ``handed_in``: another server gave it to this one to put into the room, which passes it on to the others.
-
     None when the timeline has the event already, or the node holds another of the same id, which can be where servers
     choose ids: the first one stays. Raises NotFound without the room.
     """
@@ -107,23 +105,40 @@ async def receive(
             node.memory(transactions.Seen).add(txn_key)
             step.echo = node.memory(Echoes).sent.pop(txn_key)
 
-    asked = False
     while True:
         try:
             placed = await _place(server, node, room_id, event, origin, finish, also)
         except Lacking as lacking:
-            if asked or source is None:
+            if source is None or (lacking.prev and origin.settled) or not await _learn(node, room_id, lacking, source):
                 raise
-            asked = True
-            await outliers.copy(server, node, room_id, await source.events(lacking.auth | lacking.prev))
             if lacking.prev:
-                whole = dict(await source.state_after())
-                whole.pop((event.type, event.state_key or ""), None)
-                await outliers.copy(server, node, room_id, list(whole.values()))
-                given = {key: row.event_id for key, row in whole.items()}
-                origin = _Origin(orderer, given, settled=True)
+                origin = _Origin(orderer, await _given(node, room_id, event, source), settled=True)
         else:
-            return None if placed is None else placed[1]
+            return None if placed is None else placed.done
+
+
+async def _learn(node: Node, room_id: str, lacking: Lacking, source: Source) -> bool:
+    """Copy auth events that are lacking; False when there are none to be had."""
+    rows = await source.events(lacking.auth) if lacking.auth else []
+    await outliers.copy(node, room_id, rows)
+    return bool(rows or lacking.prev)
+
+
+async def _given(node: Node, room_id: str, event: Event, source: Source) -> dict[StateKey, str]:
+    """The state before an event of which this node lacks what it follows, as its source has it."""
+    whole = dict(await source.state_after())
+    if event.state_key is not None:
+        whole.pop((event.type, event.state_key), None)
+    await outliers.copy(node, room_id, list(whole.values()))
+    return {key: row.event_id for key, row in whole.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the checks on an event came to; ``done`` is the future of `persist.submit`."""
+
+    verdict: Verdict
+    done: asyncio.Future[None]
 
 
 async def take_in(
@@ -135,36 +150,44 @@ async def take_in(
     given: Mapping[StateKey, str] | None = None,
     resident: bool = False,
 ) -> Verdict | None:
-    """Place an event of another server on the room's home node, and wait for its commit.
+    """`submit_foreign`, and wait for the commit; returns what the checks came to, None when the event was here."""
+    taken = await submit_foreign(server, node, room_id, event, given=given, resident=resident)
+    if taken is None:
+        return None
+    await asyncio.shield(taken.done)
+    return taken.verdict
+
+
+async def submit_foreign(
+    server: Server,
+    node: Node,
+    room_id: str,
+    event: Event,
+    *,
+    given: Mapping[StateKey, str] | None = None,
+    resident: bool = False,
+) -> Taken | None:
+    """Place an event of another server on the room's home node, and submit it: the next can be placed on top of it.
 
     Format, signatures and hash have been checked (`federation.pdu_checks`). ``given``: the state before it, by ids of
     events that are here, where events that it follows are not. ``resident``: it came into the room through us, so that
     we tell the other servers.
 
-    Returns what the checks came to; None when the event is here already. Raises Lacking when others have to come
-    first, `branches.TooMuch`, NotFound without the room, NodeUnavailable.
+    None when the event is here already. Raises Lacking when others have to come first, `branches.TooMuch`, NotFound
+    without the room, NodeUnavailable.
     """
-    origin = _Origin(None, given)
 
     def finish(step: Step, found: Found) -> None:
         if step.verdict is Verdict.ACCEPTED:
             step.parcels = placing.shipments(node, found.head, step, found.places)
             step.to_peers = resident
 
-    placed = await _place(server, node, room_id, event, origin, finish, lambda tx: _await_no_more(tx, event))
-    if placed is None:
-        return None
-    verdict, done = placed
-    await done
-    counter = server.telemetry.counter(
-        "domicile_federation_events", "Events of other servers, by what the checks came to.", ["verdict"]
-    )
-    counter.inc(verdict.name.lower())
-    return verdict
-
-
-def _await_no_more(tx: Transaction, event: Event) -> None:
-    stored.await_no_more(tx, [event.event_id])
+    taken = await _place(server, node, room_id, event, _Origin(None, given), finish, None)
+    if taken is not None:
+        server.telemetry.counter(
+            "domicile_federation_events", "Events of other servers, by what the checks came to.", ["verdict"]
+        ).inc(taken.verdict.name.lower())
+    return taken
 
 
 async def _place(
@@ -175,7 +198,7 @@ async def _place(
     origin: _Origin,
     finish: Callable[[Step, Found], None],
     also: Callable[[Transaction], None] | None,
-) -> tuple[Verdict, asyncio.Future[None]] | None:
+) -> Taken | None:
     """Check an event and submit it; ``finish`` adds to its step what is not about the room's graph."""
     persister = node.memory(Persister)
     while True:
@@ -201,14 +224,30 @@ async def _place(
             step = placing.build(room, kept, found)
             references.remember(node, event)
             finish(step, found)
-            return step.verdict, submit(server, node, [step], also)
+            return Taken(step.verdict, submit(server, node, [step], _with(also, found, event)))
 
 
-async def _prepare(
-    server: Server, node: Node, room: Room, event: Event, origin: _Origin
-) -> tuple[Event, Found] | None:
+def _with(
+    also: Callable[[Transaction], None] | None, found: Found, event: Event
+) -> Callable[[Transaction], None] | None:
+    """What is written besides the event: that its redaction, which came before it, waits no more."""
+    if found.redaction is None:
+        return also
+
+    def both(tx: Transaction) -> None:
+        stored.await_no_more(tx, [event.event_id])
+        if also is not None:
+            also(tx)
+
+    return both
+
+
+# looking things up --------------------------------------------------------------------------------
+
+
+async def _prepare(server: Server, node: Node, room: Room, event: Event, origin: _Origin) -> tuple[Event, Found] | None:
     """The event as it is kept, and what had to be looked up. None when it is here already."""
-    known = (await node.read(stored.known, [event.event_id])).get(event.event_id)
+    known, redaction_nid = await node.read(graph.known, room.nid, event.event_id)
     if event.event_id in room.head.tips or (known is not None and known[1] is not None):
         return None
     if known is not None:
@@ -216,41 +255,59 @@ async def _prepare(
         if held is None:
             return None
         event = held
-    verdict = await _verdict(node, room, event, origin)
     head = room.head
+    verdict = await _verdict(node, room, event, origin)
     before = await _before(node, room, head, event, origin)
-    snapshot = head if before is None else _snapshot(head, before)
+    snapshot = head if before.state is head.state else replace(head, state=before.state, group=before.group)
     keys = _keys(room, event, head)
     while missing := [*state.lacking(snapshot, keys), *state.lacking(head, keys)]:
         await state.load_entries(node, room, missing)
-    if origin.node is None and verdict is None:
-        verdict = _unreadable(server, event, snapshot)
-        if verdict is not None:
-            event = _without_text(server, event)
+    if origin.node is None:
+        event, verdict = _readable(server, event, snapshot, verdict)
     tips = {tip: group for tip, group in head.tips.items() if tip not in event.prev_events}
-    current = await _current(node, room, head, snapshot, event, tips, verdict)
+    current = None
+    if tips and verdict in (None, Verdict.ACCEPTED):
+        current = await _current(node, room, head, snapshot, event, tips, settled=origin.settled)
     places = await effects.look_up(server, node, _moved(event, head, current))
-    base = head.group if before is None else before.group
-    resolved = before is not None and before.resolved
-    target, redaction = await _target(node, room, event), await _redaction(node, room, event, known)
-    ours = origin.node is not None
+    target = None if event.redacts is None else await _load(node, room, event.redacts)
+    redaction = None if redaction_nid is None or known is not None else await _parsed(node, room, redaction_nid)
     return event, Found(
-        head, snapshot, base, resolved, known, target, places, current, tips, keys, verdict, ours, redaction
+        head,
+        snapshot,
+        before.group,
+        before.resolved,
+        known,
+        target,
+        places,
+        current,
+        tips,
+        keys,
+        verdict,
+        ours=origin.node is not None,
+        redaction=redaction,
     )
 
 
 async def _held(node: Node, room: Room, event: Event) -> Event | None:
     """The event as the node holds it outside the timeline, perhaps redacted; None when that is another."""
-    row = await node.read(stored.by_id, room.nid, event.event_id)
-    if row is None:
-        return None
-    held = state.parse(room, row)
-    if not room.rules.event_id_is_hash and held.reference_hash != event.reference_hash:
+    held = await _load(node, room, event.event_id)
+    if held is None or (not room.rules.event_id_is_hash and held.reference_hash != event.reference_hash):
         return None
     return held
 
 
+async def _load(node: Node, room: Room, event_id: str) -> Event | None:
+    row = await node.read(stored.by_id, room.nid, event_id)
+    return None if row is None else state.parse(room, row)
+
+
+async def _parsed(node: Node, room: Room, event_nid: int) -> Event:
+    (row,) = await node.read(stored.by_nids, [event_nid])
+    return state.parse(room, row)
+
+
 def _keys(room: Room, event: Event, head: Snapshot) -> list[StateKey]:
+    """The entries of the state that the checks and the effects look at."""
     keys = [CREATE, POWER_LEVELS, *auth_rules.auth_types_for(room.rules, event)]
     if event.state_key is not None:
         keys.append((event.type, event.state_key))
@@ -267,47 +324,21 @@ def _moved(event: Event, head: Snapshot, current: State | None) -> list[str]:
     return changed
 
 
-async def _target(node: Node, room: Room, event: Event) -> Event | None:
-    """What the event redacts, if it is here."""
-    if event.redacts is None:
-        return None
-    row = await node.read(stored.by_id, room.nid, event.redacts)
-    return None if row is None else state.parse(room, row)
+# the state before, and now ------------------------------------------------------------------------
 
 
-async def _redaction(node: Node, room: Room, event: Event, known: object) -> Event | None:
-    """The redaction of an event that came before it. One that was known had its effect when it came."""
-    if known is not None:
-        return None
-    rows = await node.read(graph.redactions_of, room.nid, event.event_id)
-    return state.parse(room, rows[0]) if rows else None
-
-
-# branches -----------------------------------------------------------------------------------------
-
-
-def _snapshot(head: Snapshot, before: branches.Before) -> Snapshot:
-    return head if before.state is head.state else _replaced(head, before)
-
-
-def _replaced(head: Snapshot, before: branches.Before) -> Snapshot:
-    from dataclasses import replace
-
-    return replace(head, state=before.state, group=before.group)
-
-
-async def _before(
-    node: Node, room: Room, head: Snapshot, event: Event, origin: _Origin
-) -> branches.Before | None:
-    """The room before the event. None: its current state has to do, since nothing that it follows is known."""
-    if set(event.prev_events) == set(head.tips):
-        return branches.Before(head.state, head.group, False)
-    found = await branches.groups_after(node, room, head, event.prev_events)
-    missing = set(event.prev_events) - found.keys()
-    if missing and origin.given is None:
-        if origin.node is None or event.prev_events:
+async def _before(node: Node, room: Room, head: Snapshot, event: Event, origin: _Origin) -> Before:
+    """The room before the event. Raises UnderWay, Lacking."""
+    follows = set(event.prev_events)
+    if follows == set(head.tips) or not follows:
+        return Before(head.state, head.group, False)
+    if origin.given is None:
+        missing = follows - (await branches.groups_after(node, room, head, follows)).keys()
+        if missing & node.memory(Persister).under_way:
+            raise UnderWay
+        if missing:
             raise Lacking(prev=missing)
-    return await branches.before(node, room, head, event, origin.given)
+    return await branches.before(node, room, head, follows, origin.given, settled=origin.settled)
 
 
 async def _current(
@@ -317,12 +348,79 @@ async def _current(
     before: Snapshot,
     event: Event,
     tips: Mapping[str, Group],
-    verdict: Verdict | None,
+    *,
+    settled: bool,
 ) -> State | None:
-    """The current state once the event is one of several tips; None where it is the only one, or will be none."""
-    if not tips or verdict in (Verdict.REJECTED, Verdict.SOFT_FAILED):
-        return None
+    """The current state once the event is one of several tips; None when it will be none."""
+    if not settled:
+        try:
+            authorise(room, event, before)
+        except Forbidden:
+            return None
     mine = before.state
     if event.state_key is not None:
         mine = mine.set((event.type, event.state_key), state.entry_of(event))
     return await branches.current(node, room, head, mine, tips)
+
+
+# what other servers are not believed --------------------------------------------------------------
+
+
+async def _verdict(node: Node, room: Room, event: Event, origin: _Origin) -> Verdict | None:
+    """What the events come to that the event cites, when it is another server's. Raises UnderWay, Lacking."""
+    if origin.settled:
+        return Verdict.ACCEPTED
+    if origin.node is not None:
+        return None
+    if not event.prev_events:  # the one event that follows on none began the room, and is here
+        return Verdict.REJECTED
+    known, rejected = await _cited(node, room, event)
+    missing = set(event.auth_events) - known.keys()
+    if missing & node.memory(Persister).under_way:
+        raise UnderWay
+    if missing:
+        raise Lacking(auth=missing)
+    if not room.rules.event_id_is_hash and not await _refers_truly(node, room, event, known):
+        return Verdict.REJECTED
+    return None if auth_chain.is_allowed(room.rules, event, known, rejected) else Verdict.REJECTED
+
+
+async def _cited(node: Node, room: Room, event: Event) -> tuple[dict[str, Event], set[str]]:
+    """The events that an event cites, and the m.room.create; and those of them that were rejected. Usually no trip."""
+    creation = state.creation(room)
+    wanted = {creation.event_id, *event.auth_events}
+    head = room.head.state
+    entries = [head.get(place) for place in (CREATE, *auth_rules.auth_types_for(room.rules, event))]
+    known = {
+        entry.event_id: entry.event
+        for entry in entries
+        if entry is not None and entry.event is not None and entry.event_id in wanted
+    }
+    rejected: set[str] = set()
+    if len(known) < len(wanted):
+        for row in await node.read(graph.of_room, room.nid, wanted - known.keys()):
+            known[row.event_id] = state.parse(room, row)
+            if row.verdict == Verdict.REJECTED:
+                rejected.add(row.event_id)
+    return known, rejected
+
+
+async def _refers_truly(node: Node, room: Room, event: Event, known: Mapping[str, Event]) -> bool:
+    """Whether the events that the event refers to have the hashes that it says they have, as far as they are here."""
+    claims = {
+        event_id: hashes.get("sha256")
+        for name in ("prev_events", "auth_events")
+        for event_id, hashes in event.server_fields[name]
+    }
+    await references.load(node, room, claims)
+    held = references.hashes(node, room, list(claims))
+    return all(claim is None or held.get(event_id, claim) == claim for event_id, claim in claims.items())
+
+
+def _readable(server: Server, event: Event, before: Snapshot, verdict: Verdict | None) -> tuple[Event, Verdict | None]:
+    """The event without what should have been encrypted, and soft-failed for it."""
+    kept = without_text(server, event)
+    weakens = event.type == ENCRYPTION[0] and clear_text.weakens(server, event, before.event(ENCRYPTION))
+    if verdict is None and (kept is not event or weakens):
+        verdict = Verdict.SOFT_FAILED
+    return kept, verdict

@@ -23,11 +23,16 @@ from homeserver.protocol.versions import rules_of
 from homeserver.rooms import invitations, seeding
 from homeserver.rooms.persist import submit
 from homeserver.rooms.receive import receive
-from homeserver.storage import events, outbox, rooms
+from homeserver.storage import auth_links, events, outbox, rooms, state
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from homeserver.context import Server
+    from homeserver.protocol.event_view import StateKey
     from homeserver.rooms.seeding import Mark
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
 
@@ -72,6 +77,28 @@ async def _apply_member(server: Server, source: Node, destination: Node, parcel:
     await invitations.take(server, destination, room, event, parcel.body, mark)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """The node from which an event comes, as `receive` asks it (`receive.Source`); ``group``: the state after it."""
+
+    node: Node
+    group: int | None
+
+    async def state_after(self) -> Mapping[StateKey, StoredEvent]:
+        """See `receive.Source.state_after`."""
+        return await self.node.read(_state_at, self.group)
+
+    async def events(self, event_ids: Collection[str]) -> Sequence[StoredEvent]:
+        """See `receive.Source.events`."""
+        return await self.node.read(auth_links.near, event_ids, AT_ONCE)
+
+
+async def _state_at(tx: Transaction, group: int | None) -> dict[StateKey, StoredEvent]:
+    nids = {} if group is None else await state.group_state(tx, await state.load_group(tx, group))
+    rows = {row.event_nid: row for row in await events.by_nids(tx, set(nids.values()))}
+    return {key: rows[nid] for key, nid in nids.items()}
+
+
 async def _apply_event(
     server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark
 ) -> asyncio.Future[None] | None:
@@ -83,7 +110,14 @@ async def _apply_event(
     event = from_stored(rules_of(room.version), room.room_id, row.client, row.rest)
     try:
         done = await receive(
-            server, destination, room.room_id, event, txn_key=parcel.body, also=mark, orderer=source.name
+            server,
+            destination,
+            room.room_id,
+            event,
+            orderer=source.name,
+            txn_key=parcel.body,
+            also=mark,
+            source=_Ordered(source, row.state_group),
         )
     except NotFound:  # the destination gave the room up meanwhile
         done = None

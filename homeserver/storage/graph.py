@@ -32,12 +32,16 @@ async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) ->
     return found
 
 
-async def redactions_of(tx: Transaction, room_nid: int, target_id: str) -> list[StoredEvent]:
-    """The redactions of a room that came before what they redact, oldest first."""
+async def known(tx: Transaction, room_nid: int, event_id: str) -> tuple[tuple[int, int | None] | None, int | None]:
+    """What a node has of an event that comes: row id and place of itself, and the row id of a redaction of the room
+    that came before it."""
     rows = await tx.all(
-        f"SELECT {events.COLUMNS} {events.FROM} JOIN waiting_redactions w ON w.redaction_nid = e.event_nid"
-        " WHERE w.target_id = ? AND e.room_nid = ? ORDER BY e.event_nid",
-        target_id,
+        "SELECT 0, event_nid, pos FROM events WHERE event_id = ?"
+        " UNION ALL SELECT 1, w.redaction_nid, NULL FROM waiting_redactions w"
+        " JOIN events e ON e.event_nid = w.redaction_nid WHERE w.target_id = ? AND e.room_nid = ?",
+        event_id,
+        event_id,
         room_nid,
     )
-    return [StoredEvent(*row) for row in rows]
+    held = next(((nid, pos) for kind, nid, pos in rows if kind == 0), None)
+    return held, min((nid for kind, nid, _ in rows if kind == 1), default=None)

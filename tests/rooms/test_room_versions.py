@@ -13,9 +13,10 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.signers import required_signers
 from homeserver.protocol.versions import VERSIONS
 from homeserver.rooms import references, seeding, state
-from homeserver.rooms.receive import receive
+from homeserver.rooms.receive import take_in
 from homeserver.rooms.state import Room
 from homeserver.storage import events as stored
+from homeserver.storage.events import Verdict
 from tests.deployment import User
 from tests.rooms.play import Cast, Play
 from tests.rooms.test_outage import breakable, cut_off, reconnect
@@ -187,10 +188,9 @@ async def test_an_id_that_is_taken_is_not_given_to_another_event(play: Play, ver
         )
 
     for taken in (original.event_id, tip):
-        assert await receive(play.server, play.node("paris"), room_id, sent(taken)) is None
+        assert await take_in(play.server, play.node("paris"), room_id, sent(taken)) is None
     assert await play.ask(bob, "GET", f"/rooms/{quote(room_id)}/state/m.room.name/") == {"name": "Garden"}
+    given = {key: entry.event_id for key, entry in room.now.state.items()}
     for event in (original.redacted(), sent("$free:" + play.server.name)):
-        done = await receive(play.server, play.node("paris"), room_id, event)
-        assert done is not None
-        await done
+        assert await take_in(play.server, play.node("paris"), room_id, event, given=given) is Verdict.ACCEPTED
     assert await play.ask(bob, "GET", f"/rooms/{quote(room_id)}/state/m.room.name/") == {"name": "Forged"}
