@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from federation import server_keys, x_matrix
+from federation.sender import heard_from
 from homeserver.protocol.errors import BadJson, Unauthorized
 from homeserver.protocol.signing import decode_base64
 
@@ -42,4 +43,5 @@ async def verify(server: Server, request: Request) -> str:
         raise Unauthorized(f"There is no such key of {claim.origin} that is valid now, or it could not be asked for")
     if not keys[claim.key_id].verifies(message, signature):
         raise Unauthorized("The signature is not of this request")
+    heard_from(server, claim.origin)
     return claim.origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from federation import sender
 from homeserver.e2ee import publication
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
@@ -57,10 +58,13 @@ async def give_back_memory() -> None:
 
 
 def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
-    """What runs as long as the server: shipping between each pair of nodes, and doing the chores that are asked."""
+    """What runs as long as the server: shipping between each pair of nodes, sending to other servers, and doing the
+    chores that are asked."""
     for source in server.nodes:
         for destination in server.nodes:
             if source is not destination:
                 yield replicas.ship(server, source, destination, PARCELS)
         yield publication.follow(server, source)
+        if server.settings.federation.enabled:
+            yield sender.send(server, source)
     yield chores.poke(server)

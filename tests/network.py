@@ -7,6 +7,7 @@ overtake one another. Every answer is held against the specification.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,6 +19,7 @@ import pytest
 from homeserver import app
 from homeserver.context import Identity
 from homeserver.protocol.signing import SigningKey
+from homeserver.rooms.outgoing import Lines
 from homeserver.runtime import outbound
 from homeserver.runtime.addresses import Address
 from homeserver.runtime.certificates import Trust
@@ -200,6 +202,20 @@ class Network:
             await self.clock.sleep(weather.luck.random() * weather.delay)
             if weather.luck.random() < chance(weather):
                 raise Unreachable(Fault.TIMEOUT, "lost on the way")
+
+    async def settle(self) -> None:
+        """Wait until everything has arrived that can: on all nodes, and on all servers that can be reached."""
+        while True:
+            for play in self.plays.values():
+                await play.settle()
+            nodes = [node for play in self.plays.values() for node in play.server.nodes]
+            if not all(node.memory(Lines).scanned for node in nodes if node.memory(Lines).start is not None):
+                await asyncio.sleep(0)
+                continue
+            sending = [line.task for node in nodes for line in node.memory(Lines).held.values() if line.task]
+            if not sending:
+                return
+            await asyncio.wait(sending)
 
     async def end(self) -> None:
         """Stop everything."""

@@ -15,6 +15,7 @@ import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import rows
+from homeserver.rooms.outgoing import feed_event
 from homeserver.rooms.state import RECENT, Rooms, Timed
 from homeserver.storage import outbox, streams
 from homeserver.storage.events import Verdict
@@ -186,8 +187,11 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
     memory = node.memory(Rooms)
     touched: set[Room] = set()
     people: set[int] = set()
+    outgoing: list[tuple[Step, Iterable[str]]] = []
     for submission in batch:
         for step in submission.steps:
+            if step.to_peers and step.verdict is Verdict.ACCEPTED:
+                outgoing.append((step, (*step.room.now.servers, *step.reached)))
             _show(step)
             touched.add(step.room)
             people.update(member.resident for member in step.members if member.resident is not None)
@@ -200,6 +204,8 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
             (Stream.MEMBERS, moved),
         ],
     )
+    for step, servers in outgoing:
+        feed_event(node, step.pos or 0, step.event, servers)
     for user_nid in people.union(*(room.residents.values() for room in touched)):
         server.wakeups.wake((node.name, user_nid))
     if shipped:

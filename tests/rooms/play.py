@@ -15,6 +15,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from federation import sender
 from homeserver.jobs import PARCELS
 from homeserver.rooms import replicas, state
 from homeserver.rooms.state import Room, Rooms
@@ -62,6 +63,8 @@ class Play:
                 if source is not destination:
                     shipping = replicas.ship(self.server, source, destination, PARCELS)
                     self._shipping.append(asyncio.create_task(shipping))
+            if self.server.settings.federation.enabled:
+                self._shipping.append(asyncio.create_task(sender.send(self.server, source)))
 
     async def end(self) -> None:
         """Stop to ship."""

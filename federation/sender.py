@@ -1,0 +1,401 @@
+"""Sends other servers what waits for them: a task for each server that something waits for, a transaction at a time.
+
+Invariants: a server's cursor moves only when it has answered with 200, so what was committed is sent at least once,
+whoever is killed; what is for a server is sent in the order of this node's positions. A server that cannot be reached
+costs a timer. Each item is asked of the policy once more before it leaves.
+
+spec: server-server-api/#transactions
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import structlog
+
+from federation import remote
+from federation.transactions import MOST_EDUS, MOST_PDUS, class_of, portion, transaction
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.protocol.events import pdu_bytes
+from homeserver.protocol.identifiers import domain_of
+from homeserver.protocol.versions import rules_of
+from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
+from homeserver.runtime.exchange import Unreachable
+from homeserver.storage import peers
+from homeserver.storage.peers import PeerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.context import Server
+    from homeserver.rooms.outgoing import Fleeting, Item
+    from homeserver.storage.engine import Transaction as Tx
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("federation.sender")
+
+AHEAD: Final = 1000
+"""Items of the database that are looked up together."""
+
+FIRST_PAUSE: Final = 1.0
+"""Seconds after the first failure; doubles each time."""
+
+SOON: Final = 1.0
+"""Seconds after an attempt before a server that was heard from is tried again."""
+
+NODE_RETRY: Final = 1.0
+"""Seconds until a node whose database is down is asked again."""
+
+SAVED_AFTER: Final = 0.5
+"""Seconds that may pass before a cursor is written: a server that gets something twice tells it by its id."""
+
+MOST_ANSWER: Final = 1024 * 1024
+
+_FAULTY: Final = frozenset((400, 413))
+"""Statuses that say that the transaction itself is at fault: repeated, it would be refused again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What goes to a server at once. It covers what is for it up to the position ``upto``."""
+
+    items: Sequence[Item]
+    upto: int
+    fleeting: Sequence[Fleeting] = ()
+
+
+async def send(server: Server, node: Node) -> None:
+    """Send what waits on a node for other servers, until cancelled."""
+    await _Sender(server, node).run()
+
+
+def heard_from(server: Server, origin: str) -> None:
+    """A server has made a request that it signed: if it could not be reached before, it is tried again."""
+    for node in server.nodes:
+        lines = node.memory(Lines)
+        line = lines.held.get(origin)
+        if line is None or line.timer is None or lines.start is None:
+            continue
+        if server.clock.monotonic() - line.tried >= SOON:
+            line.timer.cancel()
+            line.timer = None
+            lines.start(line)
+
+
+class _Sender:
+    """Sends from one node."""
+
+    def __init__(self, server: Server, node: Node) -> None:
+        self.server = server
+        self.node = node
+        self.lines = node.memory(Lines)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.saving: asyncio.Task[None] | None = None
+        counter = server.telemetry.counter
+        self.outcomes = counter(
+            "domicile_federation_transactions", "Transactions to other servers, by what came of them.", ["outcome"]
+        )
+        self.sent = counter("domicile_federation_sent", "Events and EDUs that other servers have taken.", ["kind"])
+        self.withheld = counter(
+            "domicile_federation_withheld", "What the residency policy let not out to another server.", ["class"]
+        )
+        self.refused = counter(
+            "domicile_federation_refused", "Events and EDUs of ours that other servers have refused.", ["kind"]
+        )
+        _show(server)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self.lines.start = self.start
+        self.lines.doubted.set()
+        try:
+            while True:
+                await self.lines.doubted.wait()
+                self.lines.doubted.clear()
+                try:
+                    await self.scan()
+                except NodeUnavailable:
+                    self.lines.doubted.set()
+                    await self.server.clock.sleep(NODE_RETRY)
+        finally:
+            self.lines.start = None
+            await self.stop()
+
+    async def scan(self) -> None:
+        """Find the servers for which something waits."""
+        await self.node.start()
+        rows = await self.node.read(peers.unsent)
+        now = self.server.clock.now_ms()
+        for row in rows:
+            if row.server in self.lines.held:
+                continue
+            line = self.lines.held[row.server] = Line(row.server, None, self.node.position)
+            line.failures = row.failures
+            if row.failures and row.retry_ts > now:
+                self.pause(line, (row.retry_ts - now) / 1000)
+        self.lines.scanned = True
+        for line in list(self.lines.held.values()):
+            self.start(line)
+
+    async def stop(self) -> None:
+        """End all tasks and timers; nothing is lost by it."""
+        for line in self.lines.held.values():
+            if line.timer is not None:
+                line.timer.cancel()
+                line.timer = None
+        while pending := [task for task in self.tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=1)
+        self.lines.held.clear()
+        self.lines.scanned = False
+        with suppress(NodeUnavailable):
+            await self.write()
+
+    # one server
+
+    def start(self, line: Line) -> None:
+        """See `Lines.start`."""
+        if line.task is None and line.timer is None:
+            line.task = asyncio.get_running_loop().create_task(self.work(line))
+            self.tasks.add(line.task)
+            line.task.add_done_callback(self.tasks.discard)
+
+    def pause(self, line: Line, seconds: float) -> None:
+        """Leave a server alone for so long."""
+
+        def again() -> None:
+            line.timer = None
+            self.start(line)
+
+        line.timer = self.server.clock.call_later(seconds, again)
+
+    async def work(self, line: Line) -> None:
+        """Send a server what waits for it, until nothing does or it cannot be reached."""
+        try:
+            while not self.server.wakeups.stopping:
+                batch = await self.next(line)
+                if batch is None or not await self.deliver(line, batch):
+                    break
+        except NodeUnavailable:
+            self.pause(line, NODE_RETRY)
+        except Exception:
+            log.exception("sending failed", node=self.node.name, server=line.server)
+            self.fail(line, None)
+        finally:
+            line.task = None
+            if line.timer is None and self.lines.held.get(line.server) is line:
+                del self.lines.held[line.server]  # nothing waits; from here on nothing else has run since that was seen
+
+    async def next(self, line: Line) -> _Batch | None:
+        """What to send now; None when nothing waits. Nothing is taken out of the line yet."""
+        while True:
+            if line.cursor is None:
+                await self.load(line)
+            elif line.cursor < line.floor:
+                batch = await self.from_database(line)
+                if batch is not None:
+                    return batch
+            else:
+                while line.queue and line.queue[0].pos <= line.cursor:
+                    line.queue.popleft()
+                items = portion(line.queue, line.most)
+                fleeting, line.fleeting = list(line.fleeting.values()), {}
+                if not items and not fleeting:
+                    return None
+                return _Batch(items, items[-1].pos if items else line.cursor, fleeting)
+
+    async def load(self, line: Line) -> None:
+        """Learn how far the server is."""
+        row = await self.node.read(peers.find, line.server)
+        unwritten = self.lines.written.get(line.server)
+        line.floor = max(line.floor, self.node.position)
+        line.cursor = row.sent_pos if unwritten is None else max(row.sent_pos, unwritten.sent_pos)
+
+    async def from_database(self, line: Line) -> _Batch | None:
+        """What of the database is next; None when that has to be looked for anew."""
+        assert line.cursor is not None
+        cursor = line.cursor
+        while line.ahead and line.ahead[0].pos <= cursor:
+            line.ahead.popleft()
+        if not line.ahead:
+            upto = self.node.position
+            found = await self.node.read(peers.waiting, line.server, cursor, upto, AHEAD)
+            if line.cursor != cursor:
+                return None
+            if not found:
+                line.cursor, line.bound = max(cursor, upto), None
+                return None
+            line.ahead.extend(found)
+        chosen = _portion_ahead(line)
+        nids = [waiting.event_nid for waiting in chosen if waiting.event_nid is not None]
+        end = chosen[-1].pos
+        items = await self.node.read(_items, line.server, nids, cursor, end, len(nids) < len(chosen))
+        return _Batch(items, end) if line.cursor == cursor else None
+
+    async def deliver(self, line: Line, batch: _Batch) -> bool:
+        """Send a batch; False when the server is to be left alone for a while."""
+        items, fleeting = self.allowed(line.server, batch)
+        if not items and not fleeting:
+            self.done(line, batch)
+            return True
+        now = line.since if line.failures and line.since else self.server.clock.now_ms()
+        seed = f"{self.node.name} {line.server} {batch.upto} {now if fleeting else ''}"
+        made = transaction(self.server.name, now, seed, items, fleeting)
+        line.tried, line.since = self.server.clock.monotonic(), now
+        target = f"/_matrix/federation/v1/send/{quote(made.txn_id, safe='')}"
+        try:
+            answer = await remote.ask(
+                self.server, line.server, "PUT", target, made.body, most=MOST_ANSWER, node=self.node
+            )
+        except Unreachable as fault:
+            self.outcomes.inc("unreachable")
+            log.debug("a server could not be reached", server=line.server, fault=fault.fault.value)
+            self.fail(line, batch)
+            return False
+        except remote.RemoteRefusal as refusal:
+            self.outcomes.inc("refused")
+            if refusal.status in _FAULTY:
+                self.part(line, batch, refusal)
+                return True
+            self.fail(line, batch)
+            return False
+        self.outcomes.inc("sent")
+        self.sent.inc("event", by=made.events)
+        self.sent.inc("edu", by=made.edus)
+        self.look_at(line, answer)
+        line.most = None
+        self.done(line, batch)
+        return True
+
+    def allowed(self, server: str, batch: _Batch) -> tuple[list[Item], list[Fleeting]]:
+        """What of a batch may leave."""
+        policy, source = self.server.policy.now, self.node.jurisdiction
+        target = policy.jurisdiction_of_server(server)
+        items = [item for item in batch.items if policy.may(class_of(item), source, target)]
+        fleeting = [edu for edu in batch.fleeting if policy.may(edu.data_class, source, target)]
+        if len(items) + len(fleeting) < len(batch.items) + len(batch.fleeting):
+            for data_class in [class_of(item) for item in batch.items] + [edu.data_class for edu in batch.fleeting]:
+                if not policy.may(data_class, source, target):
+                    self.withheld.inc(data_class.value)
+        return items, fleeting
+
+    def look_at(self, line: Line, answer: dict[str, Any]) -> None:
+        """Count the events that the server did not take. They are not sent again: it would refuse them again."""
+        results = answer.get("pdus")
+        faults = [result for result in results.values() if result] if isinstance(results, dict) else []
+        if faults:
+            self.refused.inc("event", by=len(faults))
+            log.info("a server refused events", server=line.server, count=len(faults))
+
+    def part(self, line: Line, batch: _Batch, refusal: remote.RemoteRefusal) -> None:
+        """A server finds fault with a transaction: half of it is tried, and an item that is left alone is given up."""
+        if len(batch.items) > 1:
+            line.most = len(batch.items) // 2
+            return
+        log.warning("a server refuses a transaction", server=line.server, status=refusal.status, reason=refusal.errcode)
+        for item in batch.items:
+            self.refused.inc("event" if isinstance(item, OutgoingPdu) else "edu")
+        line.most = None
+        self.done(line, batch)
+
+    def done(self, line: Line, batch: _Batch) -> None:
+        """The server has everything up to the end of a batch, or is not to have it."""
+        line.failures, line.bound, line.since = 0, None, 0
+        if line.cursor is not None:
+            line.cursor = max(line.cursor, batch.upto)
+        if batch.items:
+            self.note(PeerRow(line.server, batch.upto, 0, 0))
+
+    def fail(self, line: Line, batch: _Batch | None) -> None:
+        """The server could not be reached: it is tried again later, first with the same transaction."""
+        line.failures = min(line.failures + 1, 60)
+        line.bound = batch.upto if batch is not None and batch.items else line.bound
+        line.fleeting.clear()
+        line.rely_on_database(self.node.position)
+        longest = self.server.settings.federation.longest_backoff.seconds
+        spread = random.uniform(0.75, 1.0)  # noqa: S311 - not all servers at once, nothing more
+        seconds = min(FIRST_PAUSE * 2.0 ** (line.failures - 1), longest) * spread
+        self.pause(line, seconds)
+        retry_ts = self.server.clock.now_ms() + round(seconds * 1000)
+        self.note(PeerRow(line.server, line.cursor or 0, line.failures, retry_ts))
+
+    # cursors
+
+    def note(self, row: PeerRow) -> None:
+        """Have a cursor written soon, together with those of other servers."""
+        before = self.lines.written.get(row.server)
+        if before is not None and before.sent_pos > row.sent_pos:
+            row = row._replace(sent_pos=before.sent_pos)
+        self.lines.written[row.server] = row
+        if self.saving is None:
+            self.saving = asyncio.get_running_loop().create_task(self.save())
+            self.tasks.add(self.saving)
+            self.saving.add_done_callback(self.tasks.discard)
+
+    async def save(self) -> None:
+        """Write the cursors that moved, once more have had the time to."""
+        try:
+            await self.server.clock.sleep(SAVED_AFTER)
+            while self.lines.written:
+                try:
+                    await self.write()
+                except NodeUnavailable:
+                    await self.server.clock.sleep(NODE_RETRY)
+        finally:
+            self.saving = None
+
+    async def write(self) -> None:
+        """Write the cursors that moved."""
+        rows = list(self.lines.written.values())
+        await self.node.write(peers.put, rows)
+        for row in rows:
+            if self.lines.written.get(row.server) is row:
+                del self.lines.written[row.server]
+
+
+def _portion_ahead(line: Line) -> list[peers.Waiting]:
+    """What of the line goes into the next transaction: of one that failed, the same."""
+    most = min(MOST_PDUS, MOST_EDUS, line.most or MOST_PDUS)
+    chosen = list(takewhile(lambda one: line.bound is None or one.pos <= line.bound, list(line.ahead)[:most]))
+    return chosen or [line.ahead[0]]
+
+
+async def _items(tx: Tx, server: str, nids: Sequence[int], after: int, upto: int, edus: bool) -> list[Item]:
+    """Everything for a server with ``after < position <= upto``, in order; but not what its own users have sent."""
+    found: list[Item] = [
+        OutgoingPdu(row.pos, row.event_id, None, pdu_bytes(rules_of(row.room_version), row.client, row.rest))
+        for row in await peers.events_at(tx, nids)
+        if domain_of(row.sender) != server
+    ]
+    if edus:
+        found += await peers.edus_at(tx, server, after, upto)
+        found += await peers.receipts_at(tx, server, after, upto)
+    return sorted(found, key=lambda item: item.pos)
+
+
+def _show(server: Server) -> None:
+    """Have `/metrics` show what waits in memory, and for how many servers there is no way."""
+
+    def lines() -> deque[Line]:
+        return deque(line for node in server.nodes for line in node.memory(Lines).held.values())
+
+    gauge = server.telemetry.gauge
+    gauge(
+        "domicile_federation_waiting",
+        "Events and EDUs in memory on their way to other servers.",
+        lambda: sum(len(line.queue) + len(line.fleeting) for line in lines()),
+    )
+    gauge("domicile_federation_lines", "Servers for which something waits.", lambda: len(lines()))
+    gauge(
+        "domicile_federation_unreachable",
+        "Servers for which something waits and whose last transaction failed.",
+        lambda: sum(line.failures > 0 for line in lines()),
+    )
