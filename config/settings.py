@@ -276,6 +276,12 @@ class RateLimits:
     )
     join: Annotated[RateLimit, _bucket("Joins and knocks, by user.")] = RateLimit(per_second=1, burst=20)
     invite: Annotated[RateLimit, _bucket("Invitations, by user.")] = RateLimit(per_second=0.5, burst=30)
+    invite_from_server: Annotated[RateLimit, _bucket("Invitations of another server, by server.")] = RateLimit(
+        per_second=1, burst=50
+    )
+    invited: Annotated[RateLimit, _bucket("Invitations of other servers, by who is invited.")] = RateLimit(
+        per_second=0.02, burst=20
+    )
     media: Annotated[RateLimit, _bucket("Uploads and downloads, by user.")] = RateLimit(per_second=10, burst=100)
     keys: Annotated[RateLimit, _bucket("Uploads, queries and claims of keys, by user.")] = RateLimit(
         per_second=10, burst=100

@@ -1,6 +1,10 @@
 """The port through which services below federation reach other servers: the functions that `context.Remote` names."""
 
 from federation.directory import resolve_alias
+from federation.inviting import invite
+from federation.joining import join
 from federation.keys_of_users import claim_keys, device_list, query_keys
+from federation.knocking import knock
+from federation.leaving import leave
 
-__all__ = ["claim_keys", "device_list", "query_keys", "resolve_alias"]
+__all__ = ["claim_keys", "device_list", "invite", "join", "knock", "leave", "query_keys", "resolve_alias"]

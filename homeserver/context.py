@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from config.policy import Policy
 from config.settings import Settings
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.events import Event
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.jobs import Jobs
@@ -84,6 +85,14 @@ class FoundRoom(NamedTuple):
     servers: list[str]
 
 
+class Asked(NamedTuple):
+    """A member event that another server put into a room for us, and the room as the invited or knocking see it."""
+
+    event: Event
+    preview: bytes
+    """A JSON array of stripped state."""
+
+
 class Remote(Protocol):
     """Other servers, as the services below federation see them: what one may ask of them.
 
@@ -109,6 +118,35 @@ class Remote(Protocol):
         self, server: Server, node: Node, destination: str, wanted: Sequence[Wanted], seconds: float
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Claim one-time keys of users of a server: by user, device, and the key's name."""
+        ...
+
+    async def join(
+        self, server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+    ) -> None:
+        """Bring a user of ``node`` into a room that nobody here is in, through one of the servers ``via``.
+
+        ``content`` is that of the member event. Afterwards the room is here, whole, and ``node`` is its home. Raises
+        PlaintextRefused for a room that is not encrypted.
+        """
+        ...
+
+    async def knock(
+        self, server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+    ) -> Asked:
+        """Knock at a room that nobody here is in; returns the knock, which is in the room."""
+        ...
+
+    async def leave(
+        self, server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+    ) -> Asked:
+        """Refuse an invitation, or take back a knock, of a room that nobody here is in; returns the leaving."""
+        ...
+
+    async def invite(self, server: Server, node: Node, event: Event, preview: Sequence[bytes]) -> Event:
+        """Have the server of somebody who is invited sign the invitation; returns it with that signature.
+
+        ``preview`` is what they may see of the room: state events in federation format.
+        """
         ...
 
 

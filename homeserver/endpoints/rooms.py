@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
-from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.errors import InvalidParam
 from homeserver.rooms import aliases, create, membership
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -78,17 +78,19 @@ async def joined_rooms(_: Server, request: Request) -> dict[str, Any]:
     return {"joined_rooms": await membership.joined_rooms(request.caller)}
 
 
-async def _room_id(server: Server, request: Request) -> str:
-    """The room that a path names by its id or by an alias."""
+async def _room_and_ways(server: Server, request: Request) -> tuple[str, list[str]]:
+    """The room that a path names by its id or by an alias, and servers that may be in it."""
     given = request.args["roomIdOrAlias"]
+    via = [*request.query.all("via"), *request.query.all("server_name")]  # the second is what older clients say
     if given.startswith("#"):
         _, domain = identifiers.parse_room_alias(given)
         if domain != server.name:
-            raise NotFound("This server does not federate yet: it knows its own room aliases only")
-        return await aliases.resolve(server, given)
+            found = await server.remote.resolve_alias(server, request.caller.node, given)
+            return found.room_id, [*via, domain, *found.servers]
+        return await aliases.resolve(server, given), via
     if not identifiers.is_room_id(given):
         raise InvalidParam("That is neither a room ID nor a room alias")
-    return given
+    return given, via
 
 
 def _reason(request: Request) -> str | None:
@@ -105,8 +107,8 @@ def _reason(request: Request) -> str | None:
 )
 async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id or an alias."""
-    reason, room_id = _reason(request), await _room_id(server, request)
-    await membership.join(server, request.caller, room_id, reason)
+    reason, (room_id, via) = _reason(request), await _room_and_ways(server, request)
+    await membership.join(server, request.caller, room_id, reason, via)
     return {"room_id": room_id}
 
 
@@ -133,8 +135,8 @@ async def join(server: Server, request: Request) -> dict[str, Any]:
 )
 async def knock(server: Server, request: Request) -> dict[str, Any]:
     """Ask to be let into a room."""
-    reason, room_id = _reason(request), await _room_id(server, request)
-    await membership.knock(server, request.caller, room_id, reason)
+    reason, (room_id, via) = _reason(request), await _room_and_ways(server, request)
+    await membership.knock(server, request.caller, room_id, reason, via)
     return {"room_id": room_id}
 
 

@@ -113,6 +113,11 @@ class RoomRules:
     knock_restricted: bool
     """Join rule ``knock_restricted``."""
 
+    # -- between servers
+    previews_are_events: bool
+    """What is shown of a room to the invited must be events in federation format, the m.room.create among them. Older
+    rooms may be shown by stripped state."""
+
     @property
     def event_id_is_hash(self) -> bool:
         """Whether event ids are computed instead of carried (and references plain ids instead of pairs)."""
@@ -148,6 +153,7 @@ def _versions() -> dict[str, RoomRules]:
         knock=False,
         restricted_join=False,
         knock_restricted=False,
+        previews_are_events=False,
     )
     v2 = replace(v1, version="2", state_resolution=StateResolution.V2)
     v3 = replace(v2, version="3", event_id_format=EventIdFormat.HASH, event_id_domain_signs=False, redaction_rule=False)
@@ -183,6 +189,7 @@ def _versions() -> dict[str, RoomRules]:
         room_id_is_create_hash=True,
         creators_unlimited=True,
         create_in_auth_events=False,
+        previews_are_events=True,
     )
     return {rules.version: rules for rules in (v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12)}
 

@@ -5,20 +5,25 @@ The invited see the room's stripped state and the event itself; the room is plan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from homeserver.protocol import versions
+from homeserver.protocol.event_view import MEMBER
+from homeserver.protocol.events import build, from_stored
+from homeserver.rooms import references
 from homeserver.rooms.state import Rooms, membership_in
 from homeserver.storage import events, rooms, streams, users
-from homeserver.storage.events import NewEvent, Verdict
+from homeserver.storage.events import NewEvent, StoredEvent, Verdict
+from homeserver.storage.rooms import StoredRoom
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
     from homeserver.context import Server
+    from homeserver.protocol.events import Event
     from homeserver.rooms.seeding import Mark
     from homeserver.storage.engine import Transaction
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
-    from homeserver.storage.rooms import StoredRoom
+    from homeserver.storage.rooms import StoredMembership
 
 OUTSIDE = ("invite", "knock")
 """The memberships of who is outside a room and may come in."""
@@ -32,6 +37,58 @@ async def take(
     It gets a place in the timeline when the events before it do, should the resident join.
     """
     await node.advance(_take, server, node, room, event, stripped, mark)
+
+
+async def keep(server: Server, node: Node, event: Event, stripped: bytes | None) -> None:
+    """`take` for an event that came from another server, or was made for one, about a room that nobody here is in."""
+    room = StoredRoom(0, event.room_id, event.rules.version, None, (), None, False, None)
+    await take(server, node, room, _row_of(event), stripped, lambda tx: None)
+
+
+def _row_of(event: Event) -> StoredEvent:
+    return StoredEvent(
+        0,
+        event.event_id,
+        None,
+        event.depth,
+        event.origin_server_ts,
+        event.type,
+        event.state_key,
+        event.sender,
+        None,
+        Verdict.ACCEPTED,
+        event.client,
+        event.rest,
+        None,
+    )
+
+
+async def answer(server: Server, node: Node, held: StoredMembership, content: dict[str, Any]) -> Event:
+    """The event by which a resident ends an invitation or a knock, when no server in the room will hear of it.
+
+    It follows on the event that it ends, and goes nowhere.
+    """
+    room = await node.read(rooms.by_nid, held.room_nid)
+    rules = versions.rules_of(room.version)
+    (row,) = await node.read(events.by_nids, [held.event_nid])
+    ended = from_stored(rules, room.room_id, row.client, row.rest)
+    member = row.state_key or ""
+    return build(
+        rules,
+        type=MEMBER,
+        sender=member,
+        room_id=room.room_id,
+        content=content,
+        state_key=member,
+        prev_events=[ended.event_id],
+        auth_events=[ended.event_id],
+        depth=ended.depth + 1,
+        origin_server_ts=server.clock.now_ms(),
+        reference_hashes={} if rules.event_id_is_hash else {ended.event_id: ended.reference_hash},
+        event_id=references.new_event_id(rules, server.name),
+        server_name=server.name,
+        key=server.identity.key,
+    )
 
 
 async def _take(
@@ -84,3 +141,15 @@ async def _take(
             server.wakeups.wake((node.name, user_nid))
 
     tx.after_commit(announce)
+
+
+async def is_about(node: Node, member: str, event: Event) -> bool:
+    """Whether an event cites the invitation, or the knock, of a resident that is open now."""
+    return await node.read(_is_about, member, event)
+
+
+async def _is_about(tx: Transaction, member: str, event: Event) -> bool:
+    user_nid = await users.resident(tx, member)
+    held = [] if user_nid is None else await rooms.memberships_of(tx, user_nid)
+    nids = [each.event_nid for each in held if each.room_id == event.room_id and each.membership in OUTSIDE]
+    return any(row.event_id in event.auth_events for row in await events.by_nids(tx, nids))

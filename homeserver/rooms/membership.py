@@ -8,17 +8,23 @@ spec: client-server-api/#room-membership
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import structlog
 
 from config.residency import DataClass
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import (
+    FlowDenied,
     Forbidden,
     InvalidParam,
+    LimitExceeded,
     NodeUnavailable,
     NotFound,
+    ServerUnreachable,
     UnableToAuthoriseJoin,
     Unknown,
 )
@@ -26,18 +32,25 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
-from homeserver.rooms import blocking, state
+from homeserver.rooms import blocking, invitations, proposals, state
+from homeserver.rooms.handed_in import place
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
 from homeserver.rooms.state import Room, Snapshot
-from homeserver.storage import profiles, rooms
+from homeserver.storage import events, profiles, rooms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.storage.nodes import Node
+    from homeserver.storage.rooms import StoredMembership
+
+log = structlog.get_logger("rooms.membership")
+
+MOST_WAYS = 10
+"""Servers through which a room is tried to be entered."""
 
 RESTRICTED = ("restricted", "knock_restricted")
 
@@ -45,23 +58,26 @@ RESTRICTED = ("restricted", "knock_restricted")
 # the border ---------------------------------------------------------------------------------
 
 
-async def check_relation(server: Server, acting: Node, spanned: Iterable[str], user_id: str) -> None:
+async def check_relation(
+    server: Server, acting: Node, spanned: Iterable[str], user_id: str, peers: Iterable[str] = ()
+) -> None:
     """Refuse to bring a user into a room that spans certain nodes, where the policy does not let it span theirs.
 
-    Raises FlowDenied naming the missing flow; NotFound for a local user who does not exist.
+    ``peers``: the other servers in the room. Raises FlowDenied naming the missing flow; NotFound for a local user who
+    does not exist; Forbidden for users of other servers where there is no federation.
     """
-    names = {acting.name, *spanned}
-    jurisdictions = {server.nodes[name].jurisdiction for name in names}
+    jurisdictions = {server.nodes[name].jurisdiction for name in {acting.name, *spanned}}
+    names = set(peers)
     if server.nodes.is_local(user_id):
         home = await server.nodes.of_user(user_id)
         if home is None:
             raise NotFound("There is no such user")
         jurisdictions.add(home.jurisdiction)
-        gate.check_room(server, jurisdictions)
-        return
-    jurisdictions.add(server.policy.now.jurisdiction_of_server(identifiers.domain_of(user_id)))
-    gate.check_room(server, jurisdictions)
-    raise Unknown("Users of other servers cannot take part: this server does not federate yet")
+    else:
+        names.add(identifiers.domain_of(user_id))
+    gate.check_room(server, jurisdictions | {server.policy.now.jurisdiction_of_server(name) for name in names})
+    if names and not server.settings.federation.enabled:
+        raise Forbidden("This server does not talk with other servers")
 
 
 def spanned(snapshot: Snapshot, room: Room) -> set[str]:
@@ -73,7 +89,7 @@ async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str
     """`check_relation` for a room that somebody is about to be brought into, unless they are in it."""
     _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(user_id) != "join":
-        await check_relation(server, caller.node, spanned(room.head, room), user_id)
+        await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
 
 
 async def _room_at_home(server: Server, room_id: str) -> tuple[Node, Room]:
@@ -92,6 +108,23 @@ async def nearest(server: Server, own: Node, room_id: str) -> tuple[Node, Room]:
         if room is None:
             raise
         return own, room
+
+
+async def present(server: Server, own: Node, room_id: str) -> tuple[Node, Room] | None:
+    """`nearest`, if this deployment takes part in the room; else it can be entered through another server only.
+
+    Raises NodeUnavailable.
+    """
+    try:
+        node, room = await nearest(server, own, room_id)
+    except NotFound:
+        return None
+    return None if is_deserted(room.head) else (node, room)
+
+
+def is_deserted(snapshot: Snapshot) -> bool:
+    """Whether nobody here is in a room that others are in: what happens there is not heard of here any more."""
+    return not snapshot.nodes and bool(snapshot.servers)
 
 
 # what a member event says -------------------------------------------------------------------
@@ -140,15 +173,86 @@ async def _change(
 # oneself ------------------------------------------------------------------------------------
 
 
-async def join(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
-    """Join a room. Who is in it already stays so. Raises Forbidden, FlowDenied, NotFound, NodeUnavailable."""
-    _, room = await nearest(server, caller.node, room_id)
+async def join(
+    server: Server, caller: Caller, room_id: str, reason: str | None = None, via: Sequence[str] = ()
+) -> None:
+    """Join a room. Who is in it already stays so. ``via``: servers that may be in it, if nobody here is.
+
+    Raises Forbidden, FlowDenied, NotFound, NodeUnavailable, PlaintextRefused for a room of others that is not
+    encrypted, ServerUnreachable.
+    """
+    found = await present(server, caller.node, room_id)
+    if found is None:
+        async with server.nodes.directory.memory(Entering).alone(room_id):
+            found = await present(server, caller.node, room_id)
+            if found is None:
+                await _join_elsewhere(server, caller, room_id, reason, via)
+                return
+    room = found[1]
     if room.head.membership(caller.user_id) == "join":
         return
-    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
+    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
     content = await own_content(caller.node, caller.user_nid, "join")
     content = await vouched_for(server, caller, room_id, content)
     await _change(server, caller, room_id, caller.user_id, content, reason)
+
+
+class Entering:
+    """Rooms of others that somebody here is about to enter (``directory.memory(Entering)``): one at a time."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def alone(self, room_id: str) -> AsyncIterator[None]:
+        """Keep everybody else from entering this room meanwhile."""
+        lock, count = self._locks.get(room_id, (asyncio.Lock(), 0))
+        self._locks[room_id] = (lock, count + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, count = self._locks[room_id]
+            if count == 1:
+                del self._locks[room_id]
+            else:
+                self._locks[room_id] = (lock, count - 1)
+
+
+async def _join_elsewhere(server: Server, caller: Caller, room_id: str, reason: str | None, via: Sequence[str]) -> None:
+    ways = await ways_into(server, caller, room_id, via)
+    content = _with_reason(await own_content(caller.node, caller.user_nid, "join"), reason)
+    await server.remote.join(server, caller.node, room_id, caller.user_id, content, ways)
+
+
+def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return content if reason is None else {**content, "reason": reason}
+
+
+async def ways_into(server: Server, caller: Caller, room_id: str, via: Sequence[str] = ()) -> list[str]:
+    """Servers through which a room may be entered that nobody here is in, the likeliest first.
+
+    Those that the client names, that of who invited the caller, those that were in the room when somebody here last
+    was, and the one that is named in its id. Raises NotFound for none.
+    """
+    named = [name for name in via if identifiers.is_server_name(name)]
+    held = await _membership_of(caller, room_id)
+    if held is not None and held.membership == "invite":
+        for row in await caller.node.read(events.by_nids, [held.event_nid]):
+            named.append(identifiers.domain_of(row.sender))
+    room = await state.find(caller.node, room_id)
+    named += [] if room is None else list(room.head.servers)[:MOST_WAYS]
+    named.append(identifiers.domain_of(room_id))
+    ways = [name for name in dict.fromkeys(named) if name and name != server.name]
+    if not ways:
+        raise NotFound("There is no such room here, and no server is known that is in it")
+    return ways[:MOST_WAYS]
+
+
+async def _membership_of(caller: Caller, room_id: str) -> StoredMembership | None:
+    """The membership of the caller as their node has it."""
+    found = await caller.node.read(rooms.memberships_of, caller.user_nid)
+    return next((held for held in found if held.room_id == room_id), None)
 
 
 async def vouched_for(server: Server, caller: Caller, room_id: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -179,6 +283,14 @@ async def _authoriser(server: Server, node: Node, room: Room, caller: Caller) ->
     if not [condition for condition in conditions if await _met(caller, condition)]:
         raise Forbidden("You are in none of the rooms whose members may join this one")
     levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
+    found = inviter_among(server, room, levels)
+    if found is None:
+        raise UnableToAuthoriseJoin("Nobody on this server can vouch for joining this room")
+    return found
+
+
+def inviter_among(server: Server, room: Room, levels: Levels) -> str | None:
+    """A local member of a room who may invite to it."""
     for (kind, user_id), entry in room.head.state.items():
         if (
             kind == MEMBER
@@ -187,7 +299,7 @@ async def _authoriser(server: Server, node: Node, room: Room, caller: Caller) ->
             and levels.of(user_id) >= levels.invite
         ):
             return user_id
-    raise UnableToAuthoriseJoin("Nobody on this server can vouch for joining this room")
+    return None
 
 
 async def _met(caller: Caller, condition: object) -> bool:
@@ -201,23 +313,57 @@ async def _met(caller: Caller, condition: object) -> bool:
     return room is not None and room.now.membership(caller.user_id) == "join"
 
 
-async def knock(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
-    """Ask to be let in. Raises Forbidden, FlowDenied, NotFound."""
-    _, room = await nearest(server, caller.node, room_id)
-    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id)
+async def knock(
+    server: Server, caller: Caller, room_id: str, reason: str | None = None, via: Sequence[str] = ()
+) -> None:
+    """Ask to be let in; ``via`` as for `join`. Raises Forbidden, FlowDenied, NotFound, ServerUnreachable."""
+    found = await present(server, caller.node, room_id)
     content = await own_content(caller.node, caller.user_nid, "knock")
+    if found is None:
+        ways = await ways_into(server, caller, room_id, via)
+        asked = await server.remote.knock(
+            server, caller.node, room_id, caller.user_id, _with_reason(content, reason), ways
+        )
+        await invitations.keep(server, caller.node, asked.event, asked.preview)
+        return
+    room = found[1]
+    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
     await _change(server, caller, room_id, caller.user_id, content, reason)
 
 
 async def leave(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
     """Leave a room, refuse an invitation, or take back a knock. Who has left already stays so."""
-    _, room = await nearest(server, caller.node, room_id)
-    membership = room.head.membership(caller.user_id)
+    found = await present(server, caller.node, room_id)
+    if found is None:
+        await _leave_elsewhere(server, caller, room_id, reason)
+        return
+    membership = found[1].head.membership(caller.user_id)
     if membership == "leave":
         return
     if membership is None:
         raise Forbidden("You are not in that room")
     await _change(server, caller, room_id, caller.user_id, {"membership": "leave"}, reason)
+
+
+async def _leave_elsewhere(server: Server, caller: Caller, room_id: str, reason: str | None) -> None:
+    """Refuse an invitation to a room that nobody here is in, or take back a knock.
+
+    If no server takes that, it holds for this one all the same: nobody can make a user keep an invitation.
+    """
+    held = await _membership_of(caller, room_id)
+    if held is None:
+        raise NotFound("There is no such room")
+    if held.membership not in invitations.OUTSIDE:
+        return
+    content = _with_reason({"membership": "leave"}, reason)
+    try:
+        ways = await ways_into(server, caller, room_id)
+        asked = await server.remote.leave(server, caller.node, room_id, caller.user_id, content, ways)
+        event = asked.event
+    except (NotFound, Forbidden, FlowDenied, ServerUnreachable, LimitExceeded) as refusal:
+        log.info("nobody was told that an invitation was refused", reason=refusal.message)
+        event = await invitations.answer(server, caller.node, held, content)
+    await invitations.keep(server, caller.node, event, None)
 
 
 async def joined_rooms(caller: Caller) -> list[str]:
@@ -250,14 +396,27 @@ async def invite(
     """Invite a user. Raises Forbidden, FlowDenied before anything is written, InviteBlocked, NotFound."""
     if not identifiers.is_user_id(user_id):
         raise InvalidParam("user_id is no user ID")
-    _, room = await nearest(server, caller.node, room_id)
+    node, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
-    await check_relation(server, caller.node, spanned(room.head, room), user_id)
+    await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
     await blocking.check(server, user_id)
     readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
     profile = await _profile_of(server, user_id, "invite", readers)
-    await _change(server, caller, room_id, user_id, {**profile, **(content or {})}, reason)
+    said = {**profile, **(content or {})}
+    if server.nodes.is_local(user_id):
+        await _change(server, caller, room_id, user_id, said, reason)
+        return
+    draft = Draft(MEMBER, caller.user_id, _with_reason(said, reason), user_id)
+    await _invite_elsewhere(server, caller, node, room, draft)
+
+
+async def _invite_elsewhere(server: Server, caller: Caller, node: Node, room: Room, draft: Draft) -> None:
+    """Invite a user of another server, which has to sign the invitation before it is committed and shown to anybody."""
+    event, preview = await proposals.invitation(server, node, room, draft)
+    signed = await server.remote.invite(server, caller.node, event, preview)
+    await place(server, node, signed)
+    await caught_up(server, node, caller.node)
 
 
 async def kick(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:

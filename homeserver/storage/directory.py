@@ -54,6 +54,16 @@ async def _claim(tx: Transaction, kind: str, key: bytes, node: str) -> str:
     return found
 
 
+async def _reroute(tx: Transaction, kind: str, key: bytes, node: str) -> None:
+    await tx.run(
+        "INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)"
+        " ON CONFLICT (kind, route_key) DO UPDATE SET node = excluded.node",
+        kind,
+        key,
+        node,
+    )
+
+
 async def _release(tx: Transaction, kind: str, key: bytes) -> None:
     await tx.run("DELETE FROM routes WHERE kind = ? AND route_key = ?", kind, key)
 
@@ -126,6 +136,11 @@ class Directory:
         if kind is Kind.USER:  # who is going to come with an access token
             self._known_hashes[kind, key] = found
         return found
+
+    async def reroute(self, kind: Kind, name: str, node: str) -> None:
+        """Route ``name`` to ``node``, wherever it led before."""
+        await self.engine.write(_reroute, kind.value, self.hash(kind, name), node)
+        self._known[kind][name] = node
 
     async def release(self, kind: Kind, name: str) -> None:
         """Forget the route of ``name``."""

@@ -92,6 +92,11 @@ def advance(tx: Transaction, room_nid: int, tips: Sequence[str], state_group: in
     tx.later("UPDATE rooms SET tips = ?, state_group = ? WHERE room_nid = ?", [(" ".join(tips), state_group, room_nid)])
 
 
+def set_home(tx: Transaction, room_nid: int, home: str) -> None:
+    """Queue which node orders the room."""
+    tx.later("UPDATE rooms SET home = ? WHERE room_nid = ?", [(home, room_nid)])
+
+
 def set_history_before(tx: Transaction, room_nid: int, before: int | None) -> None:
     """Queue how far the copying of older history has come."""
     tx.later("UPDATE rooms SET history_before = ? WHERE room_nid = ?", [(before, room_nid)])
@@ -121,6 +126,14 @@ def set_membership(tx: Transaction, rows: Sequence[tuple[str, int, str, int, int
     tx.later(  # who comes back, or is asked back, has not forgotten the room
         "DELETE FROM forgotten_rooms WHERE user_nid = (SELECT user_nid FROM users WHERE user_id = ?) AND room_nid = ?",
         [(user, room) for user, room, membership, *_ in rows if membership != "leave"],
+    )
+
+
+def all_left(tx: Transaction, room_nid: int, pos: int) -> None:
+    """Queue that nobody is in a room, before those who are, are written."""
+    tx.later(
+        "UPDATE memberships SET membership = 'leave', pos = ? WHERE room_nid = ? AND membership <> 'leave'",
+        [(pos, room_nid)],
     )
 
 

@@ -32,6 +32,8 @@ class Limit(StrEnum):
     ROOM_CREATION = "room_creation"
     JOIN = "join"
     INVITE = "invite"
+    INVITE_FROM_SERVER = "invite_from_server"
+    INVITED = "invited"
     MEDIA = "media"
     KEYS = "keys"
     TO_DEVICE = "to_device"

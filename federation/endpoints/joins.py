@@ -1,0 +1,44 @@
+"""Joining rooms of ours from other servers. spec: server-server-api/#joining-rooms"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from federation import joined_answer, resident
+from homeserver.protocol.versions import VERSION_IF_ABSENT
+from homeserver.web.messages import Response
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+
+@route(
+    "GET",
+    "/_matrix/federation/v1/make_join/{roomId}/{userId}",
+    auth=Auth.SIGNED,
+    spec="server-server-api/#get_matrixfederationv1make_joinroomiduserid",
+)
+async def make_join(server: Server, request: Request) -> dict[str, Any]:
+    """A template of the join of a user of the asking server."""
+    versions = request.query.all("ver") or [VERSION_IF_ABSENT]
+    return await resident.template(
+        server, request.origin, request.args["roomId"], request.args["userId"], "join", versions
+    )
+
+
+@route(
+    "PUT",
+    "/_matrix/federation/v2/send_join/{roomId}/{eventId}",
+    auth=Auth.SIGNED,
+    spec="server-server-api/#put_matrixfederationv2send_joinroomideventid",
+)
+async def send_join(server: Server, request: Request) -> Response:
+    """Take in the join of a user of the asking server; the answer is the room as it was before.
+
+    Members are never left out, even where that would do: ``omit_members`` allows it and does not ask for it.
+    """
+    room_id, event_id = request.args["roomId"], request.args["eventId"]
+    home, room, event, row = await resident.take(server, request.origin, room_id, event_id, request.json(), "join")
+    return Response(200, joined_answer.pieces(server, home, room, event, row))

@@ -1,0 +1,86 @@
+"""Having an invitation signed by the server of the invited, before it is committed and shown to anybody.
+
+spec: server-server-api/#inviting-to-a-room
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from config.residency import DataClass
+from federation import server_keys
+from federation.handshake import BadAnswer
+from federation.joining import merged
+from federation.remote import RemoteRefusal, ask_for
+from homeserver.protocol.errors import (
+    Forbidden,
+    IncompatibleRoomVersion,
+    InvalidSignature,
+    InviteBlocked,
+    LimitExceeded,
+    NotFound,
+    ServerUnreachable,
+)
+from homeserver.protocol.identifiers import domain_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.storage.nodes import Node
+
+MOST_BYTES: Final = 256 * 1024
+
+
+async def invite(server: Server, node: Node, event: Event, preview: Sequence[bytes]) -> Event:
+    """See `context.Remote.invite`."""
+    destination = domain_of(event.state_key or "")
+    target = f"/_matrix/federation/v2/invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
+    content: dict[str, Any] = {
+        "room_version": event.rules.version,
+        "event": event.pdu(),
+        "invite_room_state": [orjson.loads(each) for each in preview],
+    }
+    try:
+        answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, content, most=MOST_BYTES)
+    except RemoteRefusal as refusal:
+        raise _told(destination, refusal) from None
+    try:
+        if answer.get("event") is None:
+            raise BadAnswer("no event came back")
+        signed = merged(event.rules, event, answer["event"])
+        await _check_signature(server, signed, destination)
+    except BadAnswer:
+        raise ServerUnreachable(f"{destination} gave an answer that cannot be used") from None
+    return signed
+
+
+async def _check_signature(server: Server, event: Event, signer: str) -> None:
+    key_ids = list(event.signatures.get(signer, {}))
+    moment = event.origin_server_ts if event.rules.key_validity_enforced else 0
+    keys = await server_keys.verify_keys(server, signer, key_ids, moment)
+    try:
+        event.verify(signer, keys)
+    except InvalidSignature:
+        raise BadAnswer("the invitation is not signed by the server of the invited") from None
+
+
+def _told(
+    destination: str, refusal: RemoteRefusal
+) -> Forbidden | InviteBlocked | IncompatibleRoomVersion | NotFound | LimitExceeded | ServerUnreachable:
+    """What the inviting user is told. spec: server-server-api/#put_matrixfederationv2inviteroomideventid"""
+    if refusal.status == 429:
+        return LimitExceeded(60_000)
+    if refusal.errcode == InviteBlocked.errcode:
+        return InviteBlocked("That user takes no invitations")
+    if refusal.errcode == IncompatibleRoomVersion.errcode:
+        return IncompatibleRoomVersion(f"{destination} does not support the version of this room")
+    if refusal.status == 403:
+        return Forbidden(f"{destination} does not let its users be invited to this room")
+    if refusal.status == 404:
+        return NotFound(f"{destination} knows no such user")
+    return ServerUnreachable(f"{destination} could not answer")

@@ -1,0 +1,127 @@
+"""Joining a room that nobody here is in, through a server that is: its template, our event, and its answer checked.
+
+The policy is asked about the servers that are known before anything leaves, and about all of them once the state is
+known: if the room may not span them, or is not encrypted, the user leaves it again at once and nothing of it is kept.
+
+spec: server-server-api/#joining-rooms
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import structlog
+
+from config.residency import DataClass
+from federation import arrivals, leaving
+from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
+from federation.remote import RemoteRefusal, ask_for
+from homeserver.protocol import events, identifiers
+from homeserver.protocol.errors import BadJson, FlowDenied, PlaintextRefused, Refusal, ServerUnreachable, TooLarge
+from homeserver.protocol.event_view import MEMBER
+from homeserver.protocol.signers import required_signers
+from homeserver.residency import gate
+from homeserver.rooms.adoption import Arrival, adopt
+from homeserver.rooms.checks import ENCRYPTION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.protocol.versions import RoomRules
+    from homeserver.storage.nodes import Node
+
+MOST_BYTES: Final = 96 * 1024 * 1024
+"""The largest answer to a join: that of a room with some ten thousand members, and what proves them."""
+
+log = structlog.get_logger("federation")
+
+
+async def join(
+    server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+) -> None:
+    """See `context.Remote.join`."""
+    failures = Failures()
+    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
+        try:
+            check_with(server, node, destination)
+            arrival = await _handshake(server, node, destination, room_id, user_id, content)
+        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
+            failures.add(destination, fault)
+            continue
+        try:
+            await _check_room(server, node, arrival)
+        except Refusal:
+            await _go_back(server, node, destination, room_id, user_id)
+            raise
+        await adopt(server, node, arrival)
+        return
+    raise failures.refusal()
+
+
+def check_with(server: Server, node: Node, other: str) -> None:
+    """Raise FlowDenied unless a room may span a node and another server."""
+    gate.check_room(server, {node.jurisdiction, server.policy.now.jurisdiction_of_server(other)})
+
+
+async def _handshake(
+    server: Server, node: Node, destination: str, room_id: str, user_id: str, content: Mapping[str, Any]
+) -> Arrival:
+    template = await ask_template(server, node, destination, room_id, user_id, "join")
+    event = fill(server, template, room_id, user_id, content)
+    target = (
+        f"/_matrix/federation/v2/send_join/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
+        "?omit_members=false"
+    )
+    answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    try:
+        signed = merged(template.rules, event, answer.pop("event", None))
+        return await arrivals.check(server, template.rules, signed, answer)
+    except BadAnswer:
+        await _go_back(server, node, destination, room_id, user_id)
+        raise
+
+
+def merged(rules: RoomRules, event: Event, returned: object) -> Event:
+    """Our event with the signatures that another server's copy of it has beside ours.
+
+    Raises BadAnswer when that is another event, or one that somebody else had to sign has not come back.
+    """
+    if returned is None:
+        if len(required_signers(rules, event)) > 1:
+            raise BadAnswer("nobody vouched for the join")
+        return event
+    ours = event.pdu()
+    if not isinstance(returned, dict) or not isinstance(returned.get("signatures"), dict):
+        raise BadAnswer("the event that came back is none")
+    if {**returned, "signatures": None, "unsigned": None} != {**ours, "signatures": None, "unsigned": None}:
+        raise BadAnswer("another event came back")
+    try:
+        return events.from_pdu(rules, {**ours, "signatures": {**returned["signatures"], **ours["signatures"]}})
+    except (BadJson, TooLarge) as error:
+        raise BadAnswer(f"the signatures that came back are none: {error.message}") from None
+
+
+async def _check_room(server: Server, node: Node, arrival: Arrival) -> None:
+    """Raise PlaintextRefused for a room that is not encrypted, FlowDenied for one that spans too much."""
+    if ENCRYPTION not in arrival.state and not server.settings.conformance_mode:
+        raise PlaintextRefused("That room is not encrypted: users of this server join encrypted rooms only")
+    joined = [
+        user_id
+        for (kind, user_id), event in arrival.state.items()
+        if kind == MEMBER and event.content.get("membership") == "join"
+    ]
+    places = {node.jurisdiction}
+    places |= {server.nodes[name].jurisdiction for name in (await server.nodes.of_users(joined)).values()}
+    servers = {identifiers.domain_of(user_id) for user_id in joined} - {server.name}
+    gate.check_room(server, places | {server.policy.now.jurisdiction_of_server(name) for name in servers})
+
+
+async def _go_back(server: Server, node: Node, destination: str, room_id: str, user_id: str) -> None:
+    """Leave a room again that was joined a moment ago, as far as the other server lets us."""
+    try:
+        await leaving.through(server, node, destination, room_id, user_id, {"membership": "leave"})
+    except (BadAnswer, RemoteRefusal, Refusal) as fault:
+        log.warning("a room that was joined and refused could not be left", server=destination, reason=str(fault))

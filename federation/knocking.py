@@ -1,0 +1,53 @@
+"""Knocking at a room that nobody here is in, through a server that is.
+
+spec: server-server-api/#knocking-upon-a-room
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from config.residency import DataClass
+from federation import previews
+from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
+from federation.joining import check_with
+from federation.remote import RemoteRefusal, ask_for
+from homeserver.context import Asked
+from homeserver.protocol.errors import FlowDenied, ServerUnreachable
+from homeserver.rooms.stripped import strip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.storage.nodes import Node
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+async def knock(
+    server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+) -> Asked:
+    """See `context.Remote.knock`."""
+    failures = Failures()
+    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
+        try:
+            check_with(server, node, destination)
+            return await _through(server, node, destination, room_id, user_id, content)
+        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
+            failures.add(destination, fault)
+    raise failures.refusal()
+
+
+async def _through(
+    server: Server, node: Node, destination: str, room_id: str, user_id: str, content: Mapping[str, Any]
+) -> Asked:
+    template = await ask_template(server, node, destination, room_id, user_id, "knock")
+    event = fill(server, template, room_id, user_id, content)
+    target = f"/_matrix/federation/v1/send_knock/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
+    answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    shown = await previews.checked(server, template.rules, room_id, answer.get("knock_room_state"), whole=False)
+    return Asked(event, previews.array([*shown, orjson.dumps(strip(event))]))

@@ -1,0 +1,48 @@
+"""Refusing an invitation, or taking back a knock, of a room that nobody here is in, through a server that is.
+
+spec: server-server-api/#leaving-rooms-rejecting-invites
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from config.residency import DataClass
+from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
+from federation.remote import RemoteRefusal, ask_for
+from homeserver.context import Asked
+from homeserver.protocol.errors import FlowDenied, ServerUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.storage.nodes import Node
+
+MOST_BYTES: Final = 64 * 1024
+
+
+async def leave(
+    server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
+) -> Asked:
+    """See `context.Remote.leave`."""
+    failures = Failures()
+    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
+        try:
+            return Asked(await through(server, node, destination, room_id, user_id, content), b"[]")
+        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
+            failures.add(destination, fault)
+    raise failures.refusal()
+
+
+async def through(
+    server: Server, node: Node, destination: str, room_id: str, user_id: str, content: Mapping[str, Any]
+) -> Event:
+    """Leave through one server. Raises BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied."""
+    template = await ask_template(server, node, destination, room_id, user_id, "leave")
+    event = fill(server, template, room_id, user_id, content)
+    target = f"/_matrix/federation/v2/send_leave/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
+    await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    return event

@@ -1,0 +1,210 @@
+"""Adopting: a room that other servers hold becomes a room of this deployment, on the node of the member who joined it.
+
+The events are written in chunks, outside the timeline, and mean nothing until the last transaction makes the room
+visible as a whole: a node that is killed before that has no room, and the next attempt writes it anew. What a node held
+of the room from an earlier stay is brought up to date.
+
+spec: server-server-api/#joining-rooms
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from homeserver.protocol import identifiers
+from homeserver.protocol.event_view import MEMBER, StateKey
+from homeserver.rooms.state import Rooms, entry_of
+from homeserver.rooms.steps import replaced
+from homeserver.storage import events, outbox, peers, rooms, state, streams, users
+from homeserver.storage.directory import Kind
+from homeserver.storage.events import NewEvent, Verdict
+from homeserver.storage.outbox import NewParcel
+from homeserver.storage.state import Group, NewGroup
+from homeserver.storage.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.protocol.versions import RoomRules
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+CHUNK = 500
+"""Events written in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A room as it was when somebody came: its state before the join, the join, and the other events that prove them.
+
+    All have been checked.
+    """
+
+    room_id: str
+    rules: RoomRules
+    state: Mapping[StateKey, Event]
+    others: Sequence[Event]
+    join: Event
+
+
+async def adopt(server: Server, node: Node, arrival: Arrival) -> None:
+    """Write a room that nobody here is in, and the join; from then on ``node`` is its home.
+
+    Whoever calls keeps others from adopting the same room meanwhile. Raises NodeUnavailable.
+    """
+    room_nid = await node.write(rooms.create, arrival.room_id, arrival.rules.version, node.name)
+    whole = iter({event.event_id: event for event in (*arrival.others, *arrival.state.values())}.values())
+    while part := list(islice(whole, CHUNK)):
+        await node.advance(_write_part, node, room_nid, part)
+        await asyncio.sleep(0)
+    await server.nodes.directory.reroute(Kind.ROOM, arrival.room_id, node.name)
+    places = await server.nodes.of_users(_joined(server, arrival))
+    counts: dict[str, int] = {}
+    for name in places.values():
+        counts[name] = counts.get(name, 0) + 1
+    await node.advance(_open, server, node, room_nid, arrival, counts)
+
+
+def _joined(server: Server, arrival: Arrival) -> set[str]:
+    """The local users who are in the room once the join has happened."""
+    present = {
+        user_id
+        for (kind, user_id), event in arrival.state.items()
+        if kind == MEMBER and server.nodes.is_local(user_id) and _membership(event) == "join"
+    }
+    return present | {arrival.join.sender}
+
+
+def _servers(server: Server, arrival: Arrival) -> set[str]:
+    """The other servers with members in the room."""
+    return {
+        identifiers.domain_of(event.state_key or "")
+        for event in arrival.state.values()
+        if _names(event) and not server.nodes.is_local(event.state_key or "") and _membership(event) == "join"
+    }
+
+
+def _membership(event: Event) -> str:
+    membership = event.content.get("membership")
+    return membership if isinstance(membership, str) else "leave"
+
+
+async def _write_part(tx: Transaction, node: Node, room_nid: int, part: Sequence[Event]) -> None:
+    """Write events that are known as state or authority only."""
+    known = await events.known(tx, [event.event_id for event in part])
+    fresh = [event for event in part if event.event_id not in known]
+    if not fresh:
+        return
+    users.intern(tx, {event.sender for event in fresh} | {event.state_key or "" for event in fresh if _names(event)})
+    first = await streams.allocate(tx, len(fresh))
+    events.insert(tx, [_row(event, first + offset, room_nid, None, None) for offset, event in enumerate(fresh)])
+    last = first + len(fresh) - 1
+    tx.after_commit(lambda: node.announce(last, []))
+
+
+def _names(event: Event) -> bool:
+    return event.type == MEMBER and identifiers.is_user_id(event.state_key)
+
+
+def _row(
+    event: Event, nid: int, room_nid: int, pos: int | None, group_nid: int | None, unsigned: bytes | None = None
+) -> NewEvent:
+    return NewEvent(
+        nid,
+        event.event_id,
+        room_nid,
+        pos,
+        event.depth,
+        event.origin_server_ts,
+        event.type,
+        event.state_key,
+        event.sender,
+        group_nid,
+        Verdict.ACCEPTED,
+        event.client,
+        event.rest,
+        unsigned,
+    )
+
+
+async def _open(
+    tx: Transaction, server: Server, node: Node, room_nid: int, arrival: Arrival, counts: Mapping[str, int]
+) -> None:
+    """Make the room visible: its state, then the join as the first event of the timeline."""
+    join = arrival.join
+    own: StateKey = (MEMBER, join.sender)
+    wanted = [event.event_id for event in arrival.state.values()]
+    known = await _known(tx, [*wanted, join.event_id])
+    parcels = [NewParcel(name, "room") for name in sorted(counts) if name != node.name]
+    first = await streams.allocate(tx, 4 + len(parcels))
+    root = Group(first, 0, None)
+    after = root.successor()
+    after.nid = first + 2
+    before_pos, pos = first + 1, first + 3
+    nid = known.get(join.event_id, (pos, None))[0]
+    users.intern(tx, [join.sender])
+    before = arrival.state.get(own)
+    unsigned = None if before is None else replaced(entry_of(before))
+    events.insert(tx, [_row(join, nid, room_nid, pos, after.nid, unsigned)])
+    state_nids = {key: known[event.event_id][0] for key, event in arrival.state.items()}
+    state.insert_groups(
+        tx,
+        [
+            NewGroup(room_nid, root, None, [(*key, event_nid) for key, event_nid in state_nids.items()]),
+            NewGroup(room_nid, after, root, [(*own, nid)]),
+        ],
+    )
+    gone = [(kind, key) for kind, key, _, _ in await state.current(tx, room_nid) if (kind, key) not in state_nids]
+    state.clear_current(tx, room_nid)
+    changes: list[tuple[int, int, str, str, int | None]] = [(room_nid, before_pos, *key, None) for key in gone]
+    changes += [(room_nid, before_pos, *key, event_nid) for key, event_nid in state_nids.items()]
+    state.change_current(tx, [*changes, (room_nid, pos, *own, nid)], {before_pos: root.nid, pos: after.nid})
+    _write_members(tx, room_nid, arrival, state_nids, (before_pos, pos, nid))
+    rooms.clear_nodes(tx, room_nid)
+    rooms.set_nodes(tx, [(room_nid, name, count) for name, count in counts.items()])
+    peers.replace(tx, room_nid, before_pos, _servers(server, arrival))
+    rooms.set_home(tx, room_nid, node.name)
+    rooms.advance(tx, room_nid, [join.event_id], after.nid)
+    outbox.put(tx, pos + 1, [parcel._replace(room_nid=room_nid, event_nid=nid) for parcel in parcels])
+    residents = await users.residents_among(tx, _joined(server, arrival))
+    last = pos + len(parcels)
+    tx.after_commit(lambda: _announce(server, node, arrival.room_id, room_nid, last, residents))
+
+
+async def _known(tx: Transaction, event_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    found: dict[str, tuple[int, int | None]] = {}
+    for start in range(0, len(event_ids), CHUNK):
+        found |= await events.known(tx, event_ids[start : start + CHUNK])
+    return found
+
+
+def _write_members(
+    tx: Transaction,
+    room_nid: int,
+    arrival: Arrival,
+    state_nids: Mapping[StateKey, int],
+    places: tuple[int, int, int],
+) -> None:
+    """Queue who is in the room. Who was, when it was left here last, is not any more unless the state says so."""
+    before_pos, pos, nid = places
+    rooms.all_left(tx, room_nid, before_pos)
+    rows = [
+        (key[1], room_nid, _membership(event), state_nids[key], before_pos)
+        for key, event in arrival.state.items()
+        if _names(event) and key[1] != arrival.join.sender
+    ]
+    rooms.set_membership(tx, [*rows, (arrival.join.sender, room_nid, "join", nid, pos)])
+
+
+def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int, residents: Iterable[int]) -> None:
+    people = list(residents)
+    node.memory(Rooms).drop(room_id)
+    node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, people), (Stream.MEMBERS, [room_nid])])
+    for user_nid in people:
+        server.wakeups.wake((node.name, user_nid))
+    server.wakeups.wake(("outbox", node.name))
