@@ -17,7 +17,7 @@ import orjson
 from homeserver.protocol import access
 from homeserver.protocol.access import StateAccess
 from homeserver.protocol.errors import Forbidden, NotFound
-from homeserver.protocol.event_view import HISTORY_VISIBILITY, MEMBER
+from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.rooms import state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
 from homeserver.storage import client_transactions, events, rooms
@@ -50,8 +50,8 @@ class Sight:
 
     def sees(self, event: Timed) -> bool:
         """Whether the user may see an event of the timeline."""
-        visibility = _value_before(self.visibilities, event.pos, "shared")
-        membership = _value_before(self.memberships, event.pos, "leave")
+        visibility = value_before(self.visibilities, event.pos, "shared")
+        membership = value_before(self.memberships, event.pos, "leave")
         later = bool(self.joins) and self.joins[-1] >= event.pos
         if access.allows(visibility, membership, joined_later=later):
             return True
@@ -68,7 +68,7 @@ class Sight:
 
     def looks_back_to(self, pos: int) -> bool:
         """Whether the user may see the room as it was once the event at ``pos`` had happened."""
-        visibility = _value_before(self.visibilities, pos + 1, "shared")
+        visibility = value_before(self.visibilities, pos + 1, "shared")
         later = bool(self.joins) and self.joins[-1] > pos
         return access.allows(visibility, self.membership_at(pos), joined_later=later)
 
@@ -102,7 +102,8 @@ def _position(entry: tuple[int, str]) -> int:
     return entry[0]
 
 
-def _value_before(entries: Sequence[tuple[int, str]], pos: int, default: str) -> str:
+def value_before(entries: Sequence[tuple[int, str]], pos: int, default: str) -> str:
+    """What held just before a position, of (position, value) in order; the default when nothing did."""
     index = bisect_left(entries, pos, key=_position)
     return entries[index - 1][1] if index else default
 
@@ -119,19 +120,35 @@ async def sights(node: Node, room_nids: Sequence[int], user_id: str) -> dict[int
 
 async def _sights(tx: Transaction, room_nids: Sequence[int], user_id: str) -> dict[int, Sight]:
     memberships: dict[int, list[tuple[int, str]]] = {room_nid: [] for room_nid in room_nids}
-    visibilities: dict[int, list[tuple[int, str]]] = {room_nid: [] for room_nid in room_nids}
     for room_nid, pos, client in await events.of_state_key(tx, room_nids, MEMBER, user_id):
         if pos is not None:
             memberships[room_nid].append((pos, membership_in(client)))
-    for room_nid, pos, client in await events.of_state_key(tx, room_nids, *HISTORY_VISIBILITY):
-        value = orjson.loads(client + b"}")["content"].get("history_visibility")
-        # One outside the timeline came with the state of a replica, and is older than all that the timeline has yet.
-        since = BEGINNING if pos is None else pos
-        visibilities[room_nid].append((since, value if isinstance(value, str) else "shared"))
+    visible = await visibilities(tx, room_nids)
     return {
-        room_nid: Sight(user_id, found, visibilities[room_nid], [pos for pos, value in found if value == "join"])
+        room_nid: Sight(user_id, found, visible[room_nid], [pos for pos, value in found if value == "join"])
         for room_nid, found in memberships.items()
     }
+
+
+async def visibilities(tx: Transaction, room_nids: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
+    """How the history visibility of rooms changed, each as (position, value), oldest first.
+
+    Where the beginning of a room is not held, and neither is what was in force before the first change that is, that
+    counts as ``joined``: a doubt is a no.
+    """
+    found: dict[int, list[tuple[int, str]]] = {room_nid: [] for room_nid in room_nids}
+    whole: set[int] = set()
+    for room_nid, kind, pos, client in await events.landmarks(tx, room_nids):
+        if (kind, "") == CREATE:
+            whole.update([room_nid] if pos is not None else [])
+            continue
+        # One outside the timeline came with the state of a replica, and is older than all that the timeline has yet.
+        value = orjson.loads(client + b"}")["content"].get("history_visibility")
+        found[room_nid].append((BEGINNING if pos is None else pos, value if isinstance(value, str) else "shared"))
+    for room_nid, changes in found.items():
+        if changes and changes[0][0] != BEGINNING and room_nid not in whole:
+            changes.insert(0, (BEGINNING, "joined"))
+    return found
 
 
 async def reader(server: Server, caller: Caller, room_id: str) -> tuple[Room, Sight]:

@@ -3,7 +3,7 @@
 Only state events have rows here: no event cites a message. What an event that is no state event cites stands in the
 event itself. A link may lead to an event that the node does not have (yet).
 
-spec: server-server-api/#auth-chain
+spec: server-server-api/#auth-events-selection
 """
 
 from __future__ import annotations
