@@ -7,7 +7,8 @@ connection, and a connection is used again only after an answer that leaves no d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -22,6 +23,8 @@ from zope.interface import implementer
 
 HEAD: Final = 64 * 1024
 """The most bytes of an answer before its body."""
+WAITING: Final = 256 * 1024
+"""The bytes of a body that wait to be taken before the other side is held up."""
 
 
 class Fault(StrEnum):
@@ -53,12 +56,60 @@ class Answer:
     body: bytes
 
 
-class _Reading:
-    """An answer while it comes. Called by httptools."""
+class Flow(AsyncIterator[bytes]):
+    """The body of an answer piece by piece, as it comes. The other side is held up while much of it waits to be taken.
 
-    def __init__(self, most: int) -> None:
+    Raises Unreachable when the rest is not going to come.
+    """
+
+    def __init__(self, hold: Callable[[bool], object]) -> None:
+        self._hold = hold
+        self._held = False
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._news = asyncio.Event()
+        self._over = False
+        self._fault: Unreachable | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """A piece has come."""
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._waiting > WAITING and not self._held:
+            self._held = True
+            self._hold(True)
+        self._news.set()
+
+    def end(self, fault: Unreachable | None = None) -> None:
+        """Nothing more comes, since that was all, or because of a fault."""
+        if not self._over:
+            self._over, self._fault = True, fault
+            self._news.set()
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._fault is not None:
+                raise self._fault
+            if self._over:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._held and not self._pieces:
+            self._held = False
+            self._hold(False)
+        return piece
+
+
+class _Reading:
+    """An answer while it comes; its body goes into the ``flow``, if there is one. Called by httptools."""
+
+    def __init__(self, most: int, flow: Flow | None = None) -> None:
         self.parser = httptools.HttpResponseParser(self)
         self.most = most
+        self.flow = flow
+        self.received = 0
         self.spent = 0  # bytes of heads
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -115,10 +166,15 @@ class _Reading:
             self.fault = Unreachable(Fault.BROKEN, "the answer is compressed, though nobody asked for that")
 
     def on_body(self, part: bytes) -> None:
-        if len(self.body) + len(part) > self.most:
+        self.received += len(part)
+        if self.received > self.most:
             self._too_large()
-        elif self.fault is None and not self.done:
+        elif self.fault is not None or self.done:
+            return
+        elif self.flow is None:
             self.body += part
+        else:
+            self.flow.feed(part)
 
     def on_message_complete(self) -> None:
         if self.in_body:
@@ -159,6 +215,30 @@ class Connection(Protocol):
         finally:
             self._answer = self._reading = None
 
+    async def begin(self, request: bytes, most: int) -> tuple[Answer, Flow]:
+        """Send a request and wait for the head of its answer; the body, of at most ``most`` bytes, is in the flow.
+
+        Whoever began calls `release` in the end. Raises Unreachable.
+        """
+        flow = Flow(self._hold)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._reading = _Reading(most, flow)
+        self.heard, self.used = False, True
+        cast(Any, self.transport).write(request)
+        return await self._answer, flow
+
+    def release(self) -> None:
+        """The answer has been taken; one that did not come to its end takes the connection along."""
+        reading, self._reading, self._answer = self._reading, None, None
+        if reading is not None and not reading.done:
+            self.abort()
+
+    def _hold(self, held: bool) -> None:
+        """Let the other side wait with the rest of its answer, or go on."""
+        transport = cast(Any, self.transport)
+        if transport is not None and not self._aborted:
+            transport.pauseProducing() if held else transport.resumeProducing()
+
     def abort(self) -> None:
         """End the connection at once, if there is one."""
         self.open = False
@@ -175,18 +255,30 @@ class Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Called by Twisted."""
         reading, answer = self._reading, self._answer
-        if reading is None or answer is None or answer.done():
+        if reading is None or answer is None or (reading.done if reading.flow else answer.done()):
             self.abort()  # nobody asked
             return
         self.heard = True
         reading.feed(data)
         if reading.fault is not None:
             self.abort()
-            answer.set_exception(reading.fault)
+            self._end(reading, answer, reading.fault)
         elif reading.done:
             if reading.surplus or not reading.keep_alive:
                 self.abort()
-            answer.set_result(reading.answer())
+            self._end(reading, answer)
+        elif reading.flow is not None and reading.in_body and not answer.done():
+            answer.set_result(reading.answer())  # its head
+
+    @staticmethod
+    def _end(reading: _Reading, answer: asyncio.Future[Answer], fault: Unreachable | None = None) -> None:
+        if reading.flow is not None:
+            reading.flow.end(fault)
+        if not answer.done():
+            if fault is None:
+                answer.set_result(reading.answer())
+            else:
+                answer.set_exception(fault)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Called by Twisted."""
@@ -196,11 +288,10 @@ class Connection(Protocol):
         if not self._ready.done():
             self._ready.set_exception(lost)
         answer, reading = self._answer, self._reading
-        if answer is not None and reading is not None and not answer.done():
-            if reading.ends_with_connection() and isinstance(reason.value, ConnectionDone):
-                answer.set_result(reading.answer())
-            else:
-                answer.set_exception(lost)
+        if answer is not None and reading is not None:
+            whole = reading.done or (reading.ends_with_connection() and isinstance(reason.value, ConnectionDone))
+            reading.done = True
+            self._end(reading, answer, None if whole else lost)
         self._lost(self)
 
 

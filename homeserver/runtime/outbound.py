@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urljoin, urlsplit
@@ -23,7 +24,7 @@ from twisted.internet.protocol import Factory
 from homeserver.runtime.addresses import Address, Network, address_of, is_denied
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import Clock, Timer
-from homeserver.runtime.exchange import Answer, Connection, Fault, Unreachable
+from homeserver.runtime.exchange import Answer, Connection, Fault, Flow, Unreachable
 from homeserver.runtime.names import Names, NamesUnavailable
 from homeserver.runtime.telemetry import Telemetry
 
@@ -58,6 +59,15 @@ class Place:
     targets: tuple[Target, ...]
     certificate: str
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """The head of an answer, the names of its ``headers`` in lower case, and its body as it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes]
 
 
 class Outbound:
@@ -115,6 +125,73 @@ class Outbound:
         self._bytes.inc("out", by=len(body))
         self._bytes.inc("in", by=len(answer.body))
         return answer
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        place: Place,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        most: int,
+        seconds: float,
+    ) -> AsyncIterator[Streamed]:
+        """Ask a server, and take its answer as it comes, in all at most ``most`` bytes.
+
+        ``seconds``: how long the head, and each further piece, is waited for. Raises Unreachable.
+        """
+        outcome = "cancelled"
+        try:
+            async with asyncio.timeout(seconds):
+                request = _written(method, place, target, headers or {}, b"")
+                connection, answer, flow = await self._begin(method, place, request, most)
+            outcome = str(answer.status)
+        except TimeoutError:
+            outcome = Fault.TIMEOUT
+            raise Unreachable(Fault.TIMEOUT, f"no answer within {seconds} seconds") from None
+        except Unreachable as unreachable:
+            outcome = unreachable.fault
+            raise
+        finally:
+            self._requests.inc(outcome)
+        try:
+            yield Streamed(answer.status, answer.headers, self._pieces(flow, seconds))
+        finally:
+            connection.release()
+            if connection.open:
+                self._keep(connection, place)
+
+    async def _begin(self, method: str, place: Place, request: bytes, most: int) -> tuple[Connection, Answer, Flow]:
+        connection = self._kept(place)
+        if connection is not None:
+            try:
+                return connection, *await self._head(connection, request, most)
+            except Unreachable as unreachable:
+                if connection.heard or method not in _REPEATABLE or unreachable.fault is not Fault.CONNECTION:
+                    raise  # else it was closed while it was idle, before the request came there
+        connection = await self._connect(place)
+        return connection, *await self._head(connection, request, most)
+
+    @staticmethod
+    async def _head(connection: Connection, request: bytes, most: int) -> tuple[Answer, Flow]:
+        try:
+            return await connection.begin(request, most)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def _pieces(self, flow: Flow, seconds: float) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    piece = await anext(flow)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise Unreachable(Fault.TIMEOUT, f"nothing came for {seconds} seconds") from None
+            self._bytes.inc("in", by=len(piece))
+            yield piece
 
     async def get(self, url: str, *, most: int, seconds: float, redirects: int = 0) -> Answer:
         """Fetch a page of https, following at most so many redirects, none of which leaves https.
