@@ -49,7 +49,7 @@ async def messages(server: Server, request: Request) -> Response:
         limit=limit,
         wanted=None if chosen is None else chosen.within(room.room_id),
     )
-    shown = await history.show_all(server, caller, room, page.events)
+    shown = await history.show_all(server, caller, room, seen, page.events)
     parts = [b'{"start":"%s","chunk":' % (since or tokens.between(page.start)).encode(), history.array(shown)]
     if page.end is not None:
         parts.append(b',"end":"%s"' % tokens.between(page.end).encode())
@@ -70,7 +70,7 @@ async def event(server: Server, request: Request) -> Response:
     """One event."""
     room, seen = await history.reader(server, request.caller, request.args["roomId"])
     found = await history.find(request.caller.node, room, seen, request.args["eventId"])
-    return spliced(*await history.show_all(server, request.caller, room, [found]))
+    return spliced(*await history.show_all(server, request.caller, room, seen, [found]))
 
 
 @route(
@@ -99,16 +99,16 @@ async def context(server: Server, request: Request) -> Response:
     if chosen is not None and chosen.lazy_members:
         senders = {each.sender for each in [*before.events, found, *after.events]}
     state = await history.state_at(server, caller, room, last.pos, senders, wanted)
-    (shown,) = await history.show_all(server, caller, room, [found])
+    (shown,) = await history.show_all(server, caller, room, seen, [found])
     start = before.end if before.end is not None else before.start
     end = after.end if after.end is not None else caller.node.position
     return spliced(
         b'{"start":"%s","end":"%s","event":' % (tokens.between(start).encode(), tokens.between(end).encode()),
         shown,
         b',"events_before":',
-        history.array(await history.show_all(server, caller, room, before.events)),
+        history.array(await history.show_all(server, caller, room, seen, before.events)),
         b',"events_after":',
-        history.array(await history.show_all(server, caller, room, after.events)),
+        history.array(await history.show_all(server, caller, room, seen, after.events)),
         b',"state":',
         state,
         b"}",

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from homeserver.accounts import ignored
 from homeserver.protocol import access
 from homeserver.protocol.access import StateAccess
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER
-from homeserver.rooms import state, tokens
+from homeserver.rooms import aggregations, state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
 from homeserver.storage import client_transactions, events, rooms
 from homeserver.storage import state as stored_state
@@ -47,9 +48,12 @@ class Sight:
     memberships: Sequence[tuple[int, str]]
     visibilities: Sequence[tuple[int, str]]
     joins: Sequence[int]
+    ignored: frozenset[str] = frozenset()
 
     def sees(self, event: Timed) -> bool:
-        """Whether the user may see an event of the timeline."""
+        """Whether the user may see an event of the timeline, and did not ask not to (``ignored``: whom they ignore)."""
+        if event.sender in self.ignored and event.state_key is None:
+            return False
         visibility = value_before(self.visibilities, event.pos, "shared")
         membership = value_before(self.memberships, event.pos, "leave")
         later = bool(self.joins) and self.joins[-1] >= event.pos
@@ -165,7 +169,7 @@ async def reader(server: Server, caller: Caller, room_id: str) -> tuple[Room, Si
         seen = replace(seen, memberships=(), joins=())
     if not any(value == "join" for _, value in seen.memberships) and not _world_readable(seen):
         raise Forbidden("You are not in that room")
-    return room, seen
+    return room, replace(seen, ignored=await ignored.of_user(caller.node, caller.user_nid))
 
 
 def _world_readable(seen: Sight) -> bool:
@@ -286,9 +290,19 @@ FRESH_MS = 1000
 """How long (milliseconds) the formatted bytes of an event are given to further readers."""
 
 
-def show(event: Timed, now_ms: int, *, room_id: bytes = b"", transaction_id: str | None = None) -> bytes:
-    """An event as a client reads it. ``room_id``: the JSON string of the room id, where the answer wants it."""
-    if transaction_id is None and not room_id:
+def show(
+    event: Timed,
+    now_ms: int,
+    *,
+    room_id: bytes = b"",
+    transaction_id: str | None = None,
+    relations: bytes | None = None,
+) -> bytes:
+    """An event as a client reads it. ``room_id``: the JSON string of the room id, where the answer wants it;
+    ``relations``: what is bundled with it (see aggregations.py).
+    """
+    plain = transaction_id is None and relations is None and not room_id
+    if plain:
         shown = event.shown
         if shown is not None and now_ms - shown[0] < FRESH_MS:
             return shown[1]
@@ -300,9 +314,11 @@ def show(event: Timed, now_ms: int, *, room_id: bytes = b"", transaction_id: str
         parts += (b",", event.unsigned)
     if transaction_id is not None:
         parts += (b',"transaction_id":', orjson.dumps(transaction_id))
+    if relations is not None:
+        parts += (b",", relations)
     parts.append(b"}}")
     formatted = b"".join(parts)
-    if transaction_id is None and not room_id:
+    if plain:
         event.shown = (now_ms, formatted)
     return formatted
 
@@ -329,12 +345,23 @@ async def transactions_of(caller: Caller, event_ids: Sequence[str]) -> dict[str,
     return await caller.node.read(client_transactions.of_events, caller.device_nid, event_ids)
 
 
-async def show_all(server: Server, caller: Caller, room: Room, shown: Sequence[Timed]) -> list[bytes]:
-    """Events with their room id, and the caller's own transaction ids."""
+async def show_all(server: Server, caller: Caller, room: Room, seen: Sight, shown: Sequence[Timed]) -> list[bytes]:
+    """Events with their room id, the caller's own transaction ids, and what relates to them."""
     mine = [event.event_id for event in shown if event.sender == caller.user_id]
     own = await transactions_of(caller, mine) if mine else {}
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
-    return [show(event, now, room_id=room_id, transaction_id=own.get(event.event_id)) for event in shown]
+    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, seen.ignored)
+    related = await aggregations.bundled(reader, aggregations.parents_of(room, seen, shown, room_ids=True), now)
+    return [
+        show(
+            event,
+            now,
+            room_id=room_id,
+            transaction_id=own.get(event.event_id),
+            relations=related.get(event.event_id),
+        )
+        for event in shown
+    ]
 
 
 # pages --------------------------------------------------------------------------------------

@@ -73,14 +73,6 @@ def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> None:
         ],
     )
     events.await_targets(tx, [(step.awaits, step.nid) for step in steps if step.awaits is not None])
-    events.relate(
-        tx,
-        [
-            (step.relation[1], step.nid, step.room.nid, step.relation[0], step.event.type, step.event.sender)
-            for step in steps
-            if step.relation is not None
-        ],
-    )
 
 
 def _people(step: Step) -> Iterable[str]:

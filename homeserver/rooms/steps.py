@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from homeserver.protocol import canonical
+from homeserver.protocol.relations import relation_of as relation_of  # for those who make steps
 from homeserver.storage.events import Verdict
 
 if TYPE_CHECKING:
@@ -92,20 +93,6 @@ class Step:
     to_peers: bool = False
     nid: int = 0
     pos: int | None = None
-
-
-def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(rel_type, parent event id) of an event that relates to another.
-
-    spec: client-server-api/#forming-relationships-between-events
-    """
-    relates = content.get("m.relates_to")
-    if not isinstance(relates, dict):
-        return None
-    rel_type, parent = relates.get("rel_type"), relates.get("event_id")
-    if isinstance(rel_type, str) and isinstance(parent, str) and "\0" not in rel_type + parent:
-        return rel_type, parent
-    return None
 
 
 def replaced(before: Entry | None) -> bytes | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from homeserver.protocol import canonical
+from homeserver.protocol import canonical, relations
 from homeserver.protocol.identifiers import domain_of
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
@@ -89,7 +89,8 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
     """Queue new events. An event that this node knows already without a place in the timeline gets its place, and the
     verdict that it deserves there.
 
-    Their senders have been interned. What state events cite is noted (see storage/auth_links.py).
+    Their senders have been interned. What state events cite is noted (see storage/auth_links.py), and to which event
+    any of them relates.
     """
     tx.later(
         "INSERT INTO events (event_nid, event_id, room_nid, pos, depth, ts, type, state_key, sender_nid, state_group,"
@@ -129,6 +130,14 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
             if "\0" not in cites
         ],
     )
+    relate(
+        tx,
+        [
+            (relation[1], e.event_nid, e.room_nid, relation[0], e.type, e.sender)
+            for e in events
+            if relations.may_relate(e.client) and (relation := relations.relation_in(e.client)) is not None
+        ],
+    )
 
 
 def cited(rest: bytes) -> list[str]:
@@ -147,8 +156,12 @@ def _referenced(rest: bytes, which: str) -> list[str]:
 
 
 def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:
-    """Queue the redaction of events: rows of (client, rest, unsigned, event id)."""
+    """Queue the redaction of events: rows of (client, rest, unsigned, event id). They relate to nothing any more."""
     tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
+    tx.later(
+        "DELETE FROM relations WHERE child_nid = (SELECT event_nid FROM events WHERE event_id = ?)",
+        [(event_id,) for *_, event_id in changed],
+    )
 
 
 def await_targets(tx: Transaction, rows: Sequence[tuple[str, int]]) -> None:

@@ -11,7 +11,7 @@ from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.storage.engine import Transaction
 
@@ -61,10 +61,11 @@ def put(tx: Transaction, room_nid: int, receipt: Receipt, pos: int, *, private: 
         " event_pos = excluded.event_pos, ts = excluded.ts, pos = excluded.pos",
         [(room_nid, receipt.user_id, receipt.thread_id, receipt.event_id, receipt.event_pos, receipt.ts, pos)],
     )
-    tx.later(
-        f"DELETE FROM unread_counts WHERE user_nid = {NID_OF} AND room_nid = ?",
-        [(receipt.user_id, room_nid)],
-    )
+    if not receipt.thread_id:  # else only what is counted of that thread is outdated
+        tx.later(
+            f"DELETE FROM unread_counts WHERE user_nid = {NID_OF} AND room_nid = ?",
+            [(receipt.user_id, room_nid)],
+        )
 
 
 async def since(tx: Transaction, room_nids: Collection[int], after: int, upto: int) -> list[tuple[int, Receipt]]:
@@ -94,48 +95,85 @@ async def private_since(tx: Transaction, user_nid: int, after: int, upto: int) -
     return [(row[0], Receipt(*row[1:])) for row in rows]
 
 
-async def unread_starts(
-    tx: Transaction, user_nid: int, room_nids: Sequence[int]
-) -> dict[int, tuple[int, int, int, int]]:
-    """Where counting a resident's unread events goes on, by room_nid: (read to, counted to, notifications, highlights).
+class UnreadStart(NamedTuple):
+    """Where counting the unread events of a room goes on.
+
+    ``newest``: position at which the newest receipt came that this knows of; ``read_to``: place up to which everything
+    is read, in whatever thread; ``read``: by thread, a place beyond it. ``counted_to`` and ``counts`` (a JSON object:
+    thread to notifications and highlights) are a count that was kept; ``again``: the threads in which it is outdated.
+    """
+
+    newest: int
+    read_to: int
+    read: dict[str, int]
+    counted_to: int
+    counts: bytes
+    again: frozenset[str]
+
+
+async def unread_starts(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, UnreadStart]:
+    """Where counting a resident's unread events goes on, by room_nid.
 
     From a count that was kept, or else from what they have read, or from their joining. Two trips for each 500 rooms.
     """
-    found: dict[int, tuple[int, int, int, int]] = {}
+    found: dict[int, UnreadStart] = {}
     for first in range(0, len(room_nids), 500):
         part = room_nids[first : first + 500]
         marks = ",".join("?" * len(part))
-        where = f"WHERE user_nid = ? AND room_nid IN ({marks})"
-        for room_nid, read in (await _read_to(tx, user_nid, part)).items():
-            found[room_nid] = (read, read, 0, 0)
-        for row in await tx.all(
-            f"SELECT room_nid, read_to, counted_to, notifications, highlights FROM unread_counts {where}",
-            user_nid,
-            *part,
-        ):
-            found[row[0]] = (row[1], row[2], row[3], row[4])
-    return {room_nid: found.get(room_nid, (0, 0, 0, 0)) for room_nid in room_nids}
+        read = await _read_to(tx, user_nid, part)
+        kept = {
+            row[0]: row[1:]
+            for row in await tx.all(
+                "SELECT room_nid, read_to, counted_to, threads FROM unread_counts"
+                f" WHERE user_nid = ? AND room_nid IN ({marks}) AND threads IS NOT NULL",
+                user_nid,
+                *part,
+            )
+        }
+        found.update({room_nid: _start(read.get(room_nid, {}), kept.get(room_nid)) for room_nid in part})
+    return found
 
 
-async def _read_to(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, int]:
-    """How far a resident has read, or from where they have been in a room, by room_nid."""
+def _start(read: Mapping[str, tuple[int, int]], kept: tuple[int, int, bytes] | None) -> UnreadStart:
+    read_to, whole_at = read.get("", (0, 0))
+    beyond = {thread: place for thread, (place, _) in read.items() if thread and place > read_to}
+    newest = max((at for _, at in read.values()), default=0)
+    if kept is None or whole_at > kept[0]:
+        return UnreadStart(newest, read_to, beyond, read_to, b"{}", frozenset())
+    again = frozenset(thread for thread, (_, at) in read.items() if thread and at > kept[0])
+    return UnreadStart(newest, read_to, beyond, kept[1], kept[2], again)
+
+
+async def _read_to(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, dict[str, tuple[int, int]]]:
+    """How far a resident has read, by room_nid and thread: (place, position at which the newest receipt came).
+
+    Whatever the thread, under "": unthreaded receipts, and from where they have been in the room.
+    """
     where = f"WHERE user_nid = ? AND room_nid IN ({','.join('?' * len(room_nids))})"
     rows = await tx.all(
-        f"SELECT room_nid, MAX(pos) FROM (SELECT room_nid, event_pos AS pos FROM receipts {where}"
-        f" UNION ALL SELECT room_nid, event_pos FROM private_receipts {where}"
-        f" UNION ALL SELECT room_nid, pos FROM memberships {where}) p GROUP BY room_nid",
+        f"SELECT room_nid, thread_id, event_pos, pos FROM receipts {where}"
+        f" UNION ALL SELECT room_nid, thread_id, event_pos, pos FROM private_receipts {where}"
+        f" UNION ALL SELECT room_nid, '', pos, pos FROM memberships {where}",
         *(user_nid, *room_nids) * 3,
     )
-    return {row[0]: row[1] for row in rows}
+    found: dict[int, dict[str, tuple[int, int]]] = {}
+    for room_nid, thread, place, at in rows:
+        of_room = found.setdefault(room_nid, {})
+        before = of_room.get(thread, (place, at))
+        of_room[thread] = (max(before[0], place), max(before[1], at))
+    return found
 
 
-async def keep_count(tx: Transaction, user_nid: int, room_nid: int, row: tuple[int, int, int, int]) -> None:
-    """Keep a count (see `unread_starts`), unless the user has read on since it was begun."""
-    if (await _read_to(tx, user_nid, [room_nid])).get(room_nid, 0) != row[0]:
+async def keep_count(
+    tx: Transaction, user_nid: int, room_nid: int, newest: int, counted_to: int, counts: bytes
+) -> None:
+    """Keep a count (see `UnreadStart`), unless the user has read on since it was begun."""
+    read = (await _read_to(tx, user_nid, [room_nid])).get(room_nid, {})
+    if max((at for _, at in read.values()), default=0) != newest:
         return
     tx.later(
-        "INSERT INTO unread_counts (user_nid, room_nid, read_to, counted_to, notifications, highlights)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user_nid, room_nid) DO UPDATE SET read_to = excluded.read_to,"
-        " counted_to = excluded.counted_to, notifications = excluded.notifications, highlights = excluded.highlights",
-        [(user_nid, room_nid, *row)],
+        "INSERT INTO unread_counts (user_nid, room_nid, read_to, counted_to, notifications, highlights, threads)"
+        " VALUES (?, ?, ?, ?, 0, 0, ?) ON CONFLICT (user_nid, room_nid) DO UPDATE SET read_to = excluded.read_to,"
+        " counted_to = excluded.counted_to, threads = excluded.threads",
+        [(user_nid, room_nid, newest, counted_to, counts)],
     )

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from homeserver.accounts import push_rules
+from homeserver.accounts import ignored, push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
 from homeserver.push import unread
 from homeserver.rooms import blocking, ephemeral, history, presence, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
+from homeserver.storage import events as stored_events
 from homeserver.storage.streams import Stream
 from homeserver.sync import joined, memberships
 from homeserver.sync.filters import EventFilter, SyncFilter
@@ -136,7 +137,8 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     since = None if wish.since is None else min(wish.since.position, upto)
     token = Token(upto, ephemeral.now(node))
     seen_ephemeral = 0 if wish.since is None else min(wish.since.ephemeral, token.ephemeral)
-    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after)
+    ignoring = await ignored.of_user(node, caller.user_nid)
+    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after, ignoring)
     answer = Answer(token)
     if since is None or node.changes.changed(Stream.TO_DEVICE, caller.device_nid, since):
         waiting = await to_device.waiting(node, caller.device_nid, since or 0, upto, TO_DEVICE_AT_ONCE)
@@ -145,7 +147,7 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
             # More may wait behind these: the token stays at the last one, and so does all else of this answer.
             upto = waiting[-1][0]
             answer.next_batch = token = Token(upto, token.ephemeral)
-            asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after)
+            asked = replace(asked, upto=upto)
     own_data = await _account_data(asked)
     answer.account_data = own_data.pop(account_data.GLOBAL, [])
     mine = await memberships.of_user(node, caller.user_nid)
@@ -315,6 +317,14 @@ async def _invitations(asked: Asked, strangers: Sequence[StoredMembership], answ
         blocking.blocks, caller.user_nid
     ):
         strangers = [each for each in strangers if each.membership != "invite"]
+    if asked.ignored and strangers:
+        sent = await caller.node.read(stored_events.by_nids, [each.event_nid for each in strangers])
+        senders = {row.event_nid: row.sender for row in sent}
+        strangers = [
+            each
+            for each in strangers
+            if each.membership != "invite" or senders.get(each.event_nid) not in asked.ignored
+        ]
     if not strangers:
         return
     previews = await caller.node.read(rooms.invitations, caller.user_nid, [each.room_nid for each in strangers])

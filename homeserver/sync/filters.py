@@ -104,6 +104,7 @@ class SyncFilter:
     room_account_data: EventFilter = field(default_factory=EventFilter)
     presence: EventFilter = field(default_factory=EventFilter)
     account_data: EventFilter = field(default_factory=EventFilter)
+    federation_format: bool = False
 
     def has_room(self, room_id: str) -> bool:
         """Whether the filter is about the room."""
@@ -156,6 +157,7 @@ def _compiled(definition: bytes) -> SyncFilter:
         _part(room.get("account_data")),
         _part(whole.get("presence")),
         _part(whole.get("account_data")),
+        whole.get("event_format") == "federation",
     )
 
 

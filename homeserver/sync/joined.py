@@ -7,7 +7,7 @@ spec: client-server-api/#get_matrixclientv3sync
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from typing import TYPE_CHECKING
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.protocol.event_view import MEMBER
+from homeserver.protocol.events import pdu_bytes
 from homeserver.push import unread
-from homeserver.rooms import history, state, tokens
+from homeserver.rooms import aggregations, history, state, tokens
+from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
 from homeserver.storage import events
@@ -39,6 +41,7 @@ class Asked:
     """What a request is about: changes with ``since < position <= upto``; ``since`` None: everything.
 
     ``state_after``: state is wanted as it is after the timeline, under this name; None: as it is before it.
+    ``ignored``: users of whom only state is shown.
     """
 
     server: Server
@@ -48,6 +51,7 @@ class Asked:
     chosen: SyncFilter
     full_state: bool = False
     state_after: str | None = None
+    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
         found = [timed(row) for row in reversed(rows)]
         complete = len(rows) <= limit
     passed = found if part.open else [event for event in found if part.passes(event)]
+    if asked.ignored:
+        passed = [event for event in passed if event.state_key is not None or event.sender not in asked.ignored]
     if seen is not None:
         passed = [event for event in passed if seen.sees(event)]
     limited = len(passed) > limit or not complete
@@ -111,7 +117,7 @@ async def _state_nids(asked: Asked, room: Room, since: int | None, timeline: Str
             _note_sent(asked, room, wanted)
     else:
         wanted = {}
-        if asked.state_after or timeline.limited or room.merged_at > since:
+        if room.state_pos > since and (asked.state_after or timeline.limited or room.merged_at > since):
             changes = await node.read(stored_state.changes_between, room.nid, since, edge)
             wanted = {key: nid for key, nid in changes.items() if nid is not None}
         if lazy:
@@ -119,10 +125,24 @@ async def _state_nids(asked: Asked, room: Room, since: int | None, timeline: Str
                 people = _people(asked, timeline)
                 wanted = {key: nid for key, nid in wanted.items() if key[0] != MEMBER or key[1] in people}
             wanted.update(_unsent_members(asked, room, timeline))
-    if not asked.state_after:
-        shown = {event.event_nid for event in timeline.events if event.state_key is not None}
-        return set(wanted.values()) - shown
-    return set(wanted.values())
+    if asked.state_after:
+        return set(wanted.values())
+    shown = {event.event_nid: (event.type, event.state_key) for event in timeline.events if event.state_key is not None}
+    if not asked.chosen.timeline.open and room.state_pos > (edge if since is None else since):
+        wanted.update(await _hidden_changes(asked, room, since, timeline, set(shown.values())))
+    return set(wanted.values()) - shown.keys()
+
+
+async def _hidden_changes(
+    asked: Asked, room: Room, since: int | None, timeline: Stretch, shown: Collection[tuple[str, str | None]]
+) -> dict[StateKey, int]:
+    """State that became what it is without the client seeing it: changes that the filter keeps out of the timeline.
+
+    Not those of an entry of which the timeline shows a change: that would be undone.
+    """
+    behind = timeline.floor if since is None or timeline.limited else since
+    changes = await asked.caller.node.read(stored_state.changes_between, room.nid, behind, asked.upto)
+    return {key: nid for key, nid in changes.items() if nid is not None and key not in shown}
 
 
 async def _whole_state(asked: Asked, room: Room, edge: int) -> dict[StateKey, int]:
@@ -243,6 +263,7 @@ class Draft:
     ephemeral: Sequence[bytes]
     account_data: Sequence[bytes]
     joined: bool
+    seen: history.Sight | None
 
     @property
     def first(self) -> bool:
@@ -258,10 +279,13 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the rooms of an answer need from the database: state events by row id, own transaction ids by event id."""
+    """What the rooms of an answer need from the database: state events by row id (all events, where they are wanted as
+    servers have them); own transaction ids, and what relates to events, by event id.
+    """
 
     rows: Mapping[int, StoredEvent]
     own: Mapping[str, str]
+    related: Mapping[str, bytes]
 
 
 async def begin(
@@ -280,15 +304,36 @@ async def begin(
     """
     timeline = await stretch(asked, room, since, seen)
     nids = await _state_nids(asked, room, since, timeline)
-    return Draft(asked, room, since, timeline, nids, ephemeral, account_data, joined)
+    return Draft(asked, room, since, timeline, nids, ephemeral, account_data, joined, seen)
 
 
 async def load(caller: Caller, drafts: Sequence[Draft]) -> Loaded:
     """Read what all these rooms need. No trip when they need nothing."""
     nids = {nid for draft in drafts for nid in draft.nids}
+    if any(draft.asked.chosen.federation_format for draft in drafts):
+        nids |= {event.event_nid for draft in drafts for event in draft.timeline.events}
     rows = {row.event_nid: row for row in await caller.node.read(events.by_nids, nids)} if nids else {}
     unknown = [event_id for draft in drafts for event_id in draft.own]
-    return Loaded(rows, await history.transactions_of(caller, unknown) if unknown else {})
+    own = await history.transactions_of(caller, unknown) if unknown else {}
+    return Loaded(rows, own, await _related(caller, drafts))
+
+
+async def _related(caller: Caller, drafts: Sequence[Draft]) -> Mapping[str, bytes]:
+    """What is bundled with the events of limited timelines: of others, the client is given everything anyway.
+
+    spec: client-server-api/#aggregations-of-child-events
+    """
+    parents = [
+        parent
+        for draft in drafts
+        if draft.timeline.limited
+        for parent in aggregations.parents_of(draft.room, draft.seen, draft.timeline.events, room_ids=False)
+    ]
+    if not parents:
+        return {}
+    asked = drafts[0].asked
+    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, asked.ignored)
+    return await aggregations.bundled(reader, parents, asked.server.clock.now_ms())
 
 
 async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
@@ -296,7 +341,7 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
     asked, timeline = draft.asked, draft.timeline
     now, part = asked.server.clock.now_ms(), asked.chosen.state
     state_events = [
-        history.show_stored(row, now)
+        _shown_state(draft, row, now)
         for row in map(loaded.rows.get, draft.nids)
         if row is not None and (part.open or part.takes(row.type, row.sender))
     ]
@@ -306,7 +351,7 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
         return None
     parts = [
         b'{"timeline":{"events":[',
-        b",".join([_shown(asked.caller, event, now, loaded.own) for event in timeline.events]),
+        b",".join([_shown(draft, event, now, loaded) for event in timeline.events]),
         b'],"limited":true' if timeline.limited else b'],"limited":false',
         b',"prev_batch":"%s"}' % tokens.between(timeline.floor).encode(),
         b',"%s":{"events":[' % (asked.state_after or "state").encode(),
@@ -322,13 +367,28 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
     return b"".join(parts)
 
 
-def _shown(caller: Caller, event: Timed, now: int, own: Mapping[str, str]) -> bytes:
+def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
     """An event of the timeline, with the transaction id under which the calling device sent it."""
+    caller = draft.asked.caller
+    if draft.asked.chosen.federation_format:
+        return _as_sent(draft.room, loaded.rows[event.event_nid])
+    related = loaded.related.get(event.event_id)
     if event.sender != caller.user_id:
-        return history.show(event, now)
+        return history.show(event, now, relations=related)
     if event.echo is None:
-        return history.show(event, now, transaction_id=own.get(event.event_id))
-    return history.show(event, now, transaction_id=event.echo[1] if event.echo[0] == caller.device_nid else None)
+        own = loaded.own.get(event.event_id)
+    else:
+        own = event.echo[1] if event.echo[0] == caller.device_nid else None
+    return history.show(event, now, transaction_id=own, relations=related)
+
+
+def _shown_state(draft: Draft, row: StoredEvent, now: int) -> bytes:
+    return _as_sent(draft.room, row) if draft.asked.chosen.federation_format else history.show_stored(row, now)
+
+
+def _as_sent(room: Room, row: StoredEvent) -> bytes:
+    """An event as servers send it to one another. spec: client-server-api/#filtering"""
+    return pdu_bytes(room.rules, row.client, row.rest)
 
 
 async def outsider_section(asked: Asked, membership: StoredMembership, account_data: Sequence[bytes]) -> bytes:
@@ -350,11 +410,20 @@ async def _joined_parts(draft: Draft, has_state: bool) -> list[bytes]:
     asked, timeline = draft.asked, draft.timeline
     caller = asked.caller
     count = await unread.count(caller.node, draft.room, caller.user_nid, caller.user_id, asked.upto)
+    by_thread = asked.chosen.timeline.thread_counts
+    whole = count.threads.get(MAIN, (0, 0)) if by_thread else count[:2]
     parts = [
         b',"ephemeral":{"events":[',
         b",".join(draft.ephemeral),
-        b']},"unread_notifications":{"notification_count":%d,"highlight_count":%d}' % count,
+        b']},"unread_notifications":{"notification_count":%d,"highlight_count":%d}' % whole,
     ]
+    if by_thread:
+        threads = {
+            root: {"notification_count": found[0], "highlight_count": found[1]}
+            for root, found in count.threads.items()
+            if root != MAIN
+        }
+        parts += [b',"unread_thread_notifications":', orjson.dumps(threads)]
     moved = timeline.limited or has_state or any(event.type == MEMBER for event in timeline.events)
     if draft.first or moved:
         parts += [b',"summary":', await summary(asked, draft.room)]
