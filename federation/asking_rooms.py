@@ -59,9 +59,9 @@ async def missing_events(
     min_depth: int = 0,
     limit: int = MISSING_AT_ONCE,
 ) -> list[Any]:
-    """What may be events between ``earliest``, which are here, and ``latest``; at most ``limit``, in no order to rely on.
+    """What may be events between ``earliest``, which are here, and ``latest``, at most ``limit``.
 
-    Raises FlowDenied, ServerUnreachable.
+    Their order is nothing to rely on. Raises FlowDenied, ServerUnreachable.
     spec: server-server-api/#post_matrixfederationv1get_missing_eventsroomid
     """
     limit = min(limit, MISSING_AT_ONCE)
@@ -79,9 +79,10 @@ async def missing_events(
 async def backfill(
     server: Server, node: Node, destination: str, room_id: str, *, before: Collection[str], limit: int
 ) -> list[Any]:
-    """What may be the events ``before`` and those that precede them; at most ``limit`` (100), in no order to rely on.
+    """What may be the events ``before`` and those that precede them, at most ``limit`` (100).
 
-    Raises FlowDenied, ServerUnreachable. spec: server-server-api/#get_matrixfederationv1backfillroomid
+    Their order is nothing to rely on. Raises FlowDenied, ServerUnreachable.
+    spec: server-server-api/#get_matrixfederationv1backfillroomid
     """
     limit = min(limit, BACKFILL_AT_ONCE)
     query = urlencode([*(("v", event_id) for event_id in list(before)[:MISSING_AT_ONCE]), ("limit", str(limit))])
