@@ -28,7 +28,7 @@ REFERENCES = 1000
 
 
 class Thread(NamedTuple):
-    """What a thread is to a reader: its newest event, how many there are in it, whether the reader wrote one of them."""
+    """What a thread is to a reader: its newest event, how many are in it, whether the reader wrote one of them."""
 
     latest: StoredEvent
     size: int

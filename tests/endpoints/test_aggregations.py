@@ -47,7 +47,7 @@ async def test_a_thread_is_summed_up_at_its_root(play: Play) -> None:
         assert (thread["count"], thread["current_user_participated"]) == (2, took_part)
         assert (text_of(thread["latest_event"]), thread["latest_event"]["room_id"]) == ("last", room_id)
         assert text_of(thread["latest_event"]["unsigned"]["m.relations"]["m.replace"]) == "better"
-    ignoring = {"ignored_users": {bob.user_id: {}}}
+    ignoring: dict[str, Any] = {"ignored_users": {bob.user_id: {}}}
     await play.ask(carol, "PUT", f"/user/{quote(carol.user_id)}/account_data/m.ignored_user_list", ignoring)
     thread = (await related(play, carol, room_id, root))["m.thread"]
     assert (thread["count"], text_of(thread["latest_event"])) == (1, "first")

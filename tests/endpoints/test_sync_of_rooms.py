@@ -15,7 +15,7 @@ from tests.support import aio
 
 __all__ = ["cast", "play"]
 
-HIDING = {"room": {"timeline": {"types": ["m.room.encrypted"]}}}
+HIDING: dict[str, Any] = {"room": {"timeline": {"types": ["m.room.encrypted"]}}}
 
 
 async def sync(play: Play, user: User, since: str | None = None, **definition: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ async def test_state_that_the_timeline_shows_is_not_beside_it(play: Play) -> Non
     since = (await sync(play, alice))["next_batch"]
     await set_topic(play, alice, room_id, "Roses")
     await play.send(alice, room_id, "hello")
-    passing = {"room": {"timeline": {"not_types": ["m.room.name"]}}}
+    passing: dict[str, Any] = {"room": {"timeline": {"not_types": ["m.room.name"]}}}
     section = joined(await sync(play, alice, since, **passing), room_id)
     assert (topics(section), topics(section, "timeline")) == ([], ["Roses"])
 
@@ -93,7 +93,7 @@ async def test_state_that_the_timeline_shows_is_not_beside_it(play: Play) -> Non
 
 
 async def ignore(play: Play, user: User, *others: User) -> None:
-    listed = {"ignored_users": {other.user_id: {} for other in others}}
+    listed: dict[str, Any] = {"ignored_users": {other.user_id: {} for other in others}}
     await play.ask(user, "PUT", f"/user/{quote(user.user_id)}/account_data/m.ignored_user_list", listed)
 
 
@@ -146,7 +146,7 @@ async def test_a_list_of_ignored_users_that_is_none_ignores_nobody(play: Play) -
 
 # -- counts by thread
 
-THREADS = {"room": {"timeline": {"unread_thread_notifications": True}}}
+THREADS: dict[str, Any] = {"room": {"timeline": {"unread_thread_notifications": True}}}
 Counts = tuple[int, dict[str, int]]
 
 
