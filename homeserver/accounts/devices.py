@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.storage import chores
@@ -15,7 +17,7 @@ from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.storage.devices import Device
@@ -91,16 +93,21 @@ async def remove_within(
     gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
     had_keys = await stored_devices.delete(tx, user_nid, gone)
     if had_keys:
-        await tell(tx, server, node, user_nid)
+        await tell(tx, server, node, user_nid, [device.device_id for device in gone])
     tx.after_commit(lambda: sessions.forget(server, node, user_id))
     return had_keys
 
 
-async def tell(tx: Transaction, server: Server, node: Node, user_nid: int) -> None:
-    """Announce, after the commit, that a resident's public keys changed. Only inside `Node.advance`."""
-    pos = await stored_devices.note_change(tx, user_nid)
+async def tell(tx: Transaction, server: Server, node: Node, user_nid: int, gone: Sequence[str] = ()) -> None:
+    """Announce, after the commit, that a resident's public keys changed: those of the devices ``gone`` are no more.
+
+    Only inside `Node.advance`.
+    """
+    steps = max(1, len(gone))
+    first, before = await stored_devices.note_change(tx, user_nid, steps)
+    pos = first + steps - 1
     watchers = await stored_devices.watchers(tx, user_nid)
-    chores.ask(tx, KEYS_CHANGED, user_nid)
+    chores.ask(tx, KEYS_CHANGED, user_nid, orjson.dumps({"devices": gone, "first": first, "before": before}))
 
     def announce() -> None:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])

@@ -88,7 +88,8 @@ async def _upload(
     if USER_SIGNING in keys:
         stored.drop_signatures(tx, caller.user_nid)
     if keys:
-        await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid)
+        changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()))
+        await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
 
 
 async def _of_caller(tx: Transaction, caller: Caller) -> UserKeys:
@@ -121,19 +122,21 @@ async def _add_signatures(
 ) -> dict[str, dict[str, Any]]:
     mine = await _of_caller(tx, caller)
     failures: dict[str, dict[str, Any]] = {}
-    changed = False
+    own: list[str] = []
     under_others: list[Signature] = []
     for user_id, keys in signed.items():
         for key_id, key in keys.items():
             try:
                 if user_id == caller.user_id:
-                    changed = _sign_own(tx, caller, mine, key_id, key) or changed
+                    own += [key_id] if _sign_own(tx, caller, mine, key_id, key) else []
                 else:
                     under_others += _sign_other(caller, mine, user_id, targets.get(user_id), key_id, key)
             except Refusal as error:
                 failures.setdefault(user_id, {})[key_id] = error.body()
-    if changed or under_others:
-        pos = await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid)
+    if own or under_others:
+        devices = [key_id for key_id in own if key_id in mine.devices]
+        changed = publication.Changed(devices, signing=len(devices) < len(own))
+        pos = await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
         stored.put_signatures(tx, caller.user_nid, pos, under_others)
     return failures
 

@@ -6,12 +6,14 @@ room with the user any more, the word to forget them: so a copy is never older t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import structlog
 
+from config.residency import DataClass
 from homeserver.accounts.devices import KEYS_CHANGED
+from homeserver.e2ee import to_servers
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
+    from homeserver.storage.peers import NewEdu
 
 log = structlog.get_logger("e2ee.publication")
 
@@ -43,8 +46,21 @@ RETRY_AFTER = 1.0
 """Seconds until a node that is down is tried again."""
 
 
+class Changed(NamedTuple):
+    """What of a user's keys changed that other servers are told: devices, and whether cross-signing keys did."""
+
+    devices: Sequence[str] = ()
+    signing: bool = False
+
+
 async def publish(
-    tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int, audience: Audience | None = None
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    user_id: str,
+    user_nid: int,
+    changed: Changed,
+    audience: Audience | None = None,
 ) -> int:
     """Announce, after the commit, that a resident's public keys are what this transaction has made of them.
 
@@ -54,10 +70,20 @@ async def publish(
     if audience is None:
         audience = await stored.audience(tx, user_nid)
     targets, lost = _nodes(node, audience)
-    pos = streams.take(tx, node.position, 1 + len(targets) + len(lost))
+    abroad = to_servers.allowed(server, node, DataClass.KEYS, audience.servers)
+    updates = max(1, len(changed.devices))
+    edus = len(abroad) * (len(changed.devices) + changed.signing)
+    first = streams.take(tx, node.position, updates + len(targets) + len(lost) + edus)
+    pos = first + updates - 1
+    last = pos + len(targets) + len(lost) + edus
     stored.note_change(tx, user_nid, pos)
     await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
-    last = pos + len(targets) + len(lost)
+    if edus:
+        keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys())
+        made = to_servers.device_list_updates(abroad, user_id, keys, changed.devices, first, audience.changed_at)
+        if changed.signing:
+            made += to_servers.signing_key_update(abroad, user_id, keys)
+        to_servers.write(tx, node, pos + 1 + len(targets) + len(lost), made)
 
     def announce() -> None:
         node.announce(last, [(Stream.DEVICE_LISTS, [user_nid])])
@@ -227,16 +253,37 @@ async def publish_waiting(server: Server, node: Node) -> bool:
 async def _publish_waiting(tx: Transaction, server: Server, node: Node, waiting: Sequence[chores.Chore]) -> None:
     sent = False
     for user_nid, user_id in {chore.user_nid: chore.user_id for chore in waiting}.items():
-        targets, lost = _nodes(node, await stored.audience(tx, user_nid))
-        if targets or lost:
-            sent = True
-            first = await streams.allocate(tx, len(targets) + len(lost))
+        audience = await stored.audience(tx, user_nid)
+        targets, lost = _nodes(node, audience)
+        edus = await _gone(tx, server, node, audience, [chore for chore in waiting if chore.user_nid == user_nid])
+        if targets or lost or edus:
+            sent = sent or bool(targets or lost)
+            first = await streams.allocate(tx, len(targets) + len(lost) + len(edus))
             await _send(tx, node, user_id, user_nid, first, targets, lost)
-            last = first + len(targets) + len(lost) - 1
+            last = first + len(targets) + len(lost) + len(edus) - 1
             tx.after_commit(lambda last=last: node.announce(last, []))  # type: ignore[misc]
+            to_servers.write(tx, node, first + len(targets) + len(lost), edus)
     await chores.done(tx, [chore.chore_nid for chore in waiting])
     if sent:
         tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
+
+
+async def _gone(
+    tx: Transaction, server: Server, node: Node, audience: Audience, waiting: Sequence[chores.Chore]
+) -> list[NewEdu]:
+    """What other servers are told of the devices that chores of one user name."""
+    abroad = to_servers.allowed(server, node, DataClass.KEYS, audience.servers)
+    if not abroad:
+        return []
+    edus: list[NewEdu] = []
+    for chore in waiting:
+        told = orjson.loads(chore.body)
+        if told.get("devices"):
+            keys = (await stored.of_users(tx, [chore.user_id])).get(chore.user_id, UserKeys())
+            edus += to_servers.device_list_updates(
+                abroad, chore.user_id, keys, told["devices"], told["first"], told["before"]
+            )
+    return edus
 
 
 # tidying up ---------------------------------------------------------------------------------

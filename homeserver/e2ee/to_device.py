@@ -17,7 +17,9 @@ import structlog
 
 from config.residency import DataClass
 from homeserver.accounts import recipients
+from homeserver.e2ee import to_servers
 from homeserver.e2ee.publication import wake
+from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate
 from homeserver.runtime.lru import Lru
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.context import Caller, Server
+    from homeserver.e2ee.to_servers import Contents
     from homeserver.rooms.seeding import Mark
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
+    from homeserver.storage.peers import NewEdu
     from homeserver.storage.to_device import Letter
 
 log = structlog.get_logger("e2ee.to_device")
@@ -44,8 +48,6 @@ TO_DEVICE = "to_device"
 """The kind of parcel that holds messages to devices."""
 
 EVERY_DEVICE = "*"
-MAX_MESSAGE = 64 * 1024
-"""Bytes of one message."""
 MAX_TYPE = 255
 """Characters of an event type."""
 
@@ -74,7 +76,8 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     here = recipients.remembered(own, events)
     by_node = await _by_node(server, {user_id: events[user_id] for user_id in events if user_id not in here})
     here.update(by_node.pop(own.name, {}))
-    _refuse_border(server, own, by_node, bool(here))
+    abroad = to_servers.by_server(server, messages) if server.settings.federation.enabled else {}
+    _refuse_border(server, own, by_node, abroad, bool(here))
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
     parcels = []
     if by_node and not await own.read(client_transactions.known, key):
@@ -82,8 +85,9 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
             if not await _hand_over(server, own, name, key, part):
                 parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
+    edus = to_servers.direct_to_device(caller.user_id, event_type, key, abroad)
     try:
-        await own.advance_together(_send, server, own, key, echo, here, parcels)
+        await own.advance_together(_send, server, own, key, echo, here, parcels, edus)
     except UniqueViolation:
         if not await own.read(client_transactions.known, key):
             raise
@@ -97,15 +101,23 @@ async def _by_node(server: Server, events: Events) -> dict[str, Events]:
     return found
 
 
-def _refuse_border(server: Server, own: Node, by_node: dict[str, Events], others: bool) -> None:
-    """Take out the nodes to which nothing may flow. Raises FlowDenied when that leaves nobody."""
+def _refuse_border(
+    server: Server, own: Node, by_node: dict[str, Events], abroad: dict[str, Contents], others: bool
+) -> None:
+    """Take out the nodes and servers to which nothing may flow. Raises FlowDenied when that leaves nobody."""
     refusals = []
+    for name in list(abroad):
+        target = server.policy.now.jurisdiction_of_server(name)
+        verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, target)
+        if not verdict:
+            refusals.append(verdict)
+            del abroad[name]
     for name in list(by_node):
         verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, server.nodes[name].jurisdiction)
         if not verdict:
             refusals.append(verdict)
             del by_node[name]
-    if refusals and not by_node and not others:
+    if refusals and not by_node and not abroad and not others:
         raise gate.denied(refusals[0])
 
 
@@ -158,13 +170,15 @@ async def _send(
     echo: Echo,
     events: Events,
     parcels: Sequence[NewParcel],
+    edus: Sequence[NewEdu],
 ) -> None:
     letters = await _letters(tx, node, events)
     client_transactions.claim(tx, key, echo, server.clock.now_ms())
-    if not letters and not parcels:
+    if not letters and not parcels and not edus:
         return
-    first = streams.take(tx, node.position, len(letters) + len(parcels))
-    _deliver(tx, server, node, letters, first, len(parcels))
+    first = streams.take(tx, node.position, len(letters) + len(parcels) + len(edus))
+    _deliver(tx, server, node, letters, first, len(parcels) + len(edus))
+    to_servers.write(tx, node, first + len(letters) + len(parcels), edus)
     if parcels:
         outbox.put(tx, first + len(letters), parcels)
         tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))

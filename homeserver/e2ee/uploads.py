@@ -71,7 +71,8 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     if keys is not None:
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
         audience = stored_devices.NOBODY if held.alone else None
-        await publication.publish(tx, server, caller.node, caller.user_id, user_nid, audience)
+        changed = publication.Changed([caller.device_id])
+        await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys
 

@@ -203,15 +203,18 @@ class Audience(NamedTuple):
     """Whom a change of a user's keys concerns.
 
     ``residents``: row ids of those who share a room with the user here; ``sharing``: the nodes with members in the
-    user's rooms, this one included; ``holders``: the other nodes that were given the keys.
+    user's rooms, this one included; ``holders``: the other nodes that were given the keys; ``servers``: the other
+    servers that take part in the user's rooms. ``changed_at``: the position of the change before.
     """
 
     residents: set[int]
     sharing: set[str]
     holders: set[str]
+    servers: set[str]
+    changed_at: int | None
 
 
-NOBODY = Audience(set(), set(), set())
+NOBODY = Audience(set(), set(), set(), set(), None)
 
 
 async def audience(tx: Transaction, user_nid: int) -> Audience:
@@ -221,14 +224,17 @@ async def audience(tx: Transaction, user_nid: int) -> Audience:
         " SELECT 0, r.user_nid, '' FROM mine JOIN memberships m ON m.room_nid = mine.room_nid"
         " JOIN residents r ON r.user_nid = m.user_nid WHERE m.membership = 'join'"
         " UNION SELECT 1, 0, n.node FROM mine JOIN room_nodes n ON n.room_nid = mine.room_nid WHERE n.members > 0"
-        " UNION SELECT 2, 0, node FROM key_holders WHERE user_nid = ?",
-        user_nid,
-        user_nid,
+        " UNION SELECT 2, 0, node FROM key_holders WHERE user_nid = ?"
+        " UNION SELECT 3, 0, p.server FROM mine JOIN peer_rooms p ON p.room_nid = mine.room_nid"
+        " WHERE p.until_pos IS NULL UNION SELECT 4, pos, '' FROM device_list_changes WHERE user_nid = ?",
+        *[user_nid] * 3,
     )
     return Audience(
         {nid for kind, nid, _ in rows if kind == 0},
         {node for kind, _, node in rows if kind == 1},
         {node for kind, _, node in rows if kind == 2},
+        {server for kind, _, server in rows if kind == 3},
+        next((pos for kind, pos, _ in rows if kind == 4), None),
     )
 
 

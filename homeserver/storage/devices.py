@@ -103,15 +103,19 @@ async def delete(tx: Transaction, user_nid: int, gone: Collection[Device]) -> bo
     return keys > 0
 
 
-async def note_change(tx: Transaction, user_nid: int) -> int:
-    """Record that a user's public keys changed; returns the position of the change. Only inside `Node.advance`."""
-    pos = await streams.allocate(tx)
+async def note_change(tx: Transaction, user_nid: int, count: int = 1) -> tuple[int, int | None]:
+    """Record that a user's public keys changed, in so many steps. Only inside `Node.advance`.
+
+    Returns the position of the first step, the others following it, and that of the change before.
+    """
+    row = await tx.one("SELECT pos FROM device_list_changes WHERE user_nid = ?", user_nid)
+    first = await streams.allocate(tx, count)
     tx.later(
         "INSERT INTO device_list_changes (user_nid, pos) VALUES (?, ?)"
         " ON CONFLICT (user_nid) DO UPDATE SET pos = excluded.pos",
-        [(user_nid, pos)],
+        [(user_nid, first + count - 1)],
     )
-    return pos
+    return first, None if row is None else int(row[0])
 
 
 async def watchers(tx: Transaction, user_nid: int) -> list[int]:
