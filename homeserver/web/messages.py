@@ -6,6 +6,7 @@ are not what was asked for. An address or a token never shows in a representatio
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 T = TypeVar("T")
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""What only a text with integers of nearly 64 bits or more has."""
+
 DEEPEST = 200
 """How many arrays and objects of a request may be in one another: what is nested deeper could not be encoded again
 with what stands around it in an answer (254)."""
@@ -211,7 +215,8 @@ class Request:
     def json(self, *, required: bool = True) -> dict[str, Any]:
         """The body as a JSON object; without ``required``, no body counts as ``{}``.
 
-        The object belongs to the request: it is parsed once. Raises NotJson, BadJson.
+        The object belongs to the request: it is parsed once. Raises NotJson, BadJson. Of a client, an integer of more
+        than 64 bits is refused too: it could not be kept as it was sent.
 
         spec: client-server-api/#standard-error-response
         """
@@ -226,6 +231,8 @@ class Request:
                 raise BadJson("The request body must be a JSON object")
             if self.body.count(b"{") + self.body.count(b"[") > DEEPEST and _is_deep(value):
                 raise BadJson(f"The request body may be nested at most {DEEPEST} levels deep")
+            if self._origin is None and _LONG_NUMBER.search(self.body):
+                _refuse_inexact(self.body)
             self._json = value
         return self._json
 
@@ -243,6 +250,16 @@ class Request:
         if "access_token=" in self.query_text:
             return self.query.get("access_token") or None
         return None
+
+
+def _refuse_inexact(body: bytes) -> None:
+    """Raise BadJson if a JSON text has an integer that a parser of 64 bits gives back as another number."""
+
+    def check(digits: str) -> None:
+        if not -(2**63) <= int(digits[:25]) < 2**64:
+            raise BadJson("Integers must have at most 64 bits")
+
+    json.loads(body, parse_int=check)
 
 
 def _is_deep(value: Any) -> bool:

@@ -194,3 +194,37 @@ async def test_there_is_a_limit_of_filters(deployment: Deployment) -> None:
         assert (await alice.asks("POST", f"{USER}/filter", {"room": {"timeline": {"limit": number}}})).status == 200
     assert (await alice.asks("POST", f"{USER}/filter", {"room": {"timeline": {"limit": 5}}})).status == 200
     assert (await alice.asks("POST", f"{USER}/filter", {"event_fields": []})).errcode == "M_TOO_LARGE"
+
+
+# -- numbers
+
+EXACT = (
+    *("0", "9007199254740993", "18446744073709551615", "-9223372036854775808"),
+    *("0.5", "-1.25", "1e-7", "3.141592653589793", "1234567890.1234567"),
+)
+INEXACT = ("100000000000000000000", "18446744073709551616", "-9223372036854775809", "9" * 300)
+
+
+@pytest.mark.parametrize("base", [USER, ROOM])
+@aio
+async def test_numbers_come_back_as_they_were_sent(deployment: Deployment, base: str) -> None:
+    alice = await deployment.user("alice")
+    await enter(alice)
+    path = f"{base}/account_data/org.example.config"
+    body = ('{"deep":[{"numbers":[%s]}],"text":"12345678901234567890123"}' % ",".join(EXACT)).encode()
+    assert (await alice.asks("PUT", path, body)).status == 200
+    found = await deployment.site.call("GET", path, headers={"Authorization": f"Bearer {alice.token}"})
+    assert found.body == body
+
+
+@pytest.mark.parametrize("base", [USER, ROOM])
+@aio
+async def test_a_number_that_could_not_be_kept_is_refused(deployment: Deployment, base: str) -> None:
+    alice = await deployment.user("alice")
+    await enter(alice)
+    path = f"{base}/account_data/org.example"
+    for number in INEXACT:
+        answer = await alice.asks("PUT", path, b'{"deep":[{"number":%s}]}' % number.encode())
+        assert (answer.status, answer.errcode) == (400, "M_BAD_JSON"), number
+    assert (await alice.asks("PUT", path, b'{"number":1e400}')).errcode == "M_NOT_JSON"
+    assert (await alice.asks("GET", path)).status == 404
