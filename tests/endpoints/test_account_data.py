@@ -211,7 +211,7 @@ async def test_numbers_come_back_as_they_were_sent(deployment: Deployment, base:
     alice = await deployment.user("alice")
     await enter(alice)
     path = f"{base}/account_data/org.example.config"
-    body = ('{"deep":[{"numbers":[%s]}],"text":"12345678901234567890123"}' % ",".join(EXACT)).encode()
+    body = b'{"deep":[{"numbers":[%s]}],"text":"12345678901234567890123"}' % ",".join(EXACT).encode()
     assert (await alice.asks("PUT", path, body)).status == 200
     found = await deployment.site.call("GET", path, headers={"Authorization": f"Bearer {alice.token}"})
     assert found.body == body
