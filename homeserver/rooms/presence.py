@@ -18,13 +18,14 @@ import orjson
 import structlog
 
 from config.residency import DataClass
-from homeserver.protocol import identifiers
+from homeserver.protocol import canonical, identifiers
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.residency import gate
 from homeserver.rooms import ticks
+from homeserver.rooms.outgoing import Fleeting, pass_on
 from homeserver.rooms.state import Rooms
+from homeserver.storage import peers, rooms
 from homeserver.storage import presence as stored
-from homeserver.storage import rooms
 from homeserver.storage.presence import StoredPresence
 
 if TYPE_CHECKING:
@@ -339,19 +340,35 @@ async def _save(server: Server, node: Node, followed: Followed) -> None:
 
 async def _spread(server: Server, node: Node, followed: Followed) -> None:
     node.memory(Presences).show(node, followed.shown)
-    _wake(server, node, [followed.user_nid, *await node.read(rooms.sharing, followed.user_nid)])
+    wake(server, node, [followed.user_nid, *await node.read(rooms.sharing, followed.user_nid)])
+    await _tell_servers(server, node, followed.shown)
     for name in await node.read(rooms.nodes_sharing, followed.user_nid):
         other = server.nodes[name]
         if other is node or not gate.may(server, DataClass.PRESENCE, node.jurisdiction, other.jurisdiction):
             continue
         other.memory(Presences).show(other, replace(followed.shown))
         try:
-            _wake(server, other, await other.read(rooms.sharing_with, followed.shown.user_id))
+            wake(server, other, await other.read(rooms.sharing_with, followed.shown.user_id))
         except NodeUnavailable:
             continue  # nobody there can look at it either
 
 
-def _wake(server: Server, node: Node, user_nids: Iterable[int]) -> None:
+async def _tell_servers(server: Server, node: Node, shown: Shown) -> None:
+    """Tell the other servers in a resident's rooms, if they can be reached now.
+
+    spec: server-server-api/#presence
+    """
+    if not server.settings.federation.enabled:
+        return
+    servers = await node.read(peers.sharing, shown.user_id)
+    if servers:
+        told = {"user_id": shown.user_id, "last_active_ago": 0, **shown.content(server.clock.now_ms())}
+        edu = Fleeting(DataClass.PRESENCE, "m.presence", canonical.encode({"push": [told]}))
+        pass_on(node, servers, f"presence {shown.user_id}", edu)
+
+
+def wake(server: Server, node: Node, user_nids: Iterable[int]) -> None:
+    """Wake residents."""
     for user_nid in user_nids:
         server.wakeups.wake((node.name, user_nid))
 

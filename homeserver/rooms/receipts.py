@@ -18,12 +18,13 @@ from homeserver.accounts.account_data import FULLY_READ
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.residency import gate
-from homeserver.rooms import state
+from homeserver.rooms import outgoing, state
 from homeserver.rooms.replicas import ParcelKind, caught_up
 from homeserver.rooms.steps import relation_of
 from homeserver.storage import account_data, events, outbox, streams, users
 from homeserver.storage import receipts as stored
 from homeserver.storage.outbox import NewParcel
+from homeserver.storage.peers import OutgoingReceipt
 from homeserver.storage.receipts import Receipt
 from homeserver.storage.streams import Stream
 
@@ -170,7 +171,10 @@ async def _mark(
         ]
         node.announce(last, changes)
         if public:
-            _wake(server, node, room)
+            wake(server, node, room)
+            _tell_servers(
+                node, room, [(first + at, each.receipt) for at, each in enumerate(fresh) if each.kind == READ]
+            )
         server.wakeups.wake((node.name, user_nid))
         if parcels:
             server.wakeups.wake(("outbox", node.name))
@@ -194,9 +198,28 @@ async def _fully_read(tx: Transaction, room: Room, user_nid: int) -> int | None:
     return None if content is None else await stored.place(tx, room.nid, orjson.loads(content)["event_id"])
 
 
-def _wake(server: Server, node: Node, room: Room) -> None:
+def wake(server: Server, node: Node, room: Room) -> None:
+    """Wake the residents who are in a room."""
     for user_nid in room.residents.values():
         server.wakeups.wake((node.name, user_nid))
+
+
+# to other servers ---------------------------------------------------------------------------
+
+
+def _tell_servers(node: Node, room: Room, placed: Sequence[tuple[int, Receipt]]) -> None:
+    """Have receipts sent that were written at these positions: the table of receipts is what waits for servers.
+
+    spec: server-server-api/#receipts
+    """
+    servers = list(room.now.servers)
+    outgoing.feed(
+        node,
+        [
+            (OutgoingReceipt(pos, room.room_id, one.user_id, one.thread_id, one.event_id, one.ts), servers)
+            for pos, one in placed
+        ],
+    )
 
 
 # to the other nodes -------------------------------------------------------------------------
@@ -241,7 +264,7 @@ async def _take(tx: Transaction, server: Server, node: Node, room: Room, receipt
 
     def announce() -> None:
         node.announce(pos, [(Stream.RECEIPTS, [room.nid])])
-        _wake(server, node, room)
+        wake(server, node, room)
 
     tx.after_commit(announce)
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from config.residency import DataClass
+from homeserver.protocol import canonical
 from homeserver.protocol.errors import Forbidden
 from homeserver.residency import gate
 from homeserver.rooms import state, ticks
+from homeserver.rooms.outgoing import Fleeting, pass_on
 from homeserver.rooms.state import Rooms
 from homeserver.runtime.lru import Lru
 
@@ -30,15 +32,21 @@ LONGEST_MS = 120_000
 """A client that types for longer says so again."""
 
 DEFAULT_MS = 30_000
+TOLD_AGAIN = 30.0
+"""Seconds after which other servers are told once more: they forget who types after a minute or so."""
 ROOMS_REMEMBERED = 10_000
 
 
 @dataclass(eq=False, slots=True)
 class Typists:
-    """Who is typing in a room, each until a moment of the monotonic clock; ``tick``: when that set last changed."""
+    """Who is typing in a room, each until a moment of the monotonic clock; ``tick``: when that set last changed.
+
+    ``told``: when other servers were last told of a resident who types.
+    """
 
     room: Room
     until: dict[str, float] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)
     tick: int = 0
     timer: Timer | None = None
 
@@ -64,7 +72,8 @@ async def set_typing(server: Server, caller: Caller, room_id: str, milliseconds:
     if room is None or caller.user_id not in room.residents:
         raise Forbidden("You are not in that room")
     seconds = min(milliseconds, LONGEST_MS) / 1000
-    _note(server, caller.node, room, caller.user_id, seconds)
+    note(server, caller.node, room, caller.user_id, seconds)
+    _tell_servers(server, caller.node, room, caller.user_id, bool(seconds))
     for name in room.now.nodes:
         if name == caller.node.name:
             continue
@@ -73,10 +82,32 @@ async def set_typing(server: Server, caller: Caller, room_id: str, milliseconds:
             continue
         replica = node.memory(Rooms).get(room_id)
         if replica is not None:  # else: nobody there has looked at the room for long
-            _note(server, node, replica, caller.user_id, seconds)
+            note(server, node, replica, caller.user_id, seconds)
 
 
-def _note(server: Server, node: Node, room: Room, user_id: str, seconds: float) -> None:
+def _tell_servers(server: Server, node: Node, room: Room, user_id: str, typing: bool) -> None:
+    """Tell the other servers that a resident types, again and again as long as they do, or types no more.
+
+    spec: server-server-api/#typing-notifications
+    """
+    typists = node.memory(Typing).rooms.get(room.room_id)
+    if typists is None or not room.now.servers:
+        return
+    now = server.clock.monotonic()
+    last = typists.told.pop(user_id, None)
+    if typing:
+        fresh = last is None or now - last >= TOLD_AGAIN
+        typists.told[user_id] = now if fresh else last or now
+    else:
+        fresh = last is not None
+    if fresh:
+        content = canonical.encode({"room_id": room.room_id, "typing": typing, "user_id": user_id})
+        edu = Fleeting(DataClass.RECEIPTS, "m.typing", content)
+        pass_on(node, room.now.servers, f"typing {room.room_id} {user_id}", edu)
+
+
+def note(server: Server, node: Node, room: Room, user_id: str, seconds: float) -> None:
+    """Somebody types in a room for so many seconds, as a node shows it; 0: no more."""
     typing = node.memory(Typing)
     typists = typing.rooms.get(room.room_id)
     if typists is None:
@@ -107,6 +138,8 @@ def _expire(server: Server, node: Node, typists: Typists) -> None:
     over = [user_id for user_id, until in typists.until.items() if until <= now]
     for user_id in over:
         del typists.until[user_id]
+        if user_id in typists.told:
+            _tell_servers(server, node, node.memory(Rooms).get(typists.room.room_id) or typists.room, user_id, False)
     if over:
         _tell(server, node, typists)
     _set_timer(server, node, typists)
