@@ -232,14 +232,13 @@ def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
 async def ways_into(server: Server, caller: Caller, room_id: str, via: Sequence[str] = ()) -> list[str]:
     """Servers through which a room may be entered that nobody here is in, the likeliest first.
 
-    Those that the client names, that of who invited the caller, those that were in the room when somebody here last
-    was, and the one that is named in its id. Raises NotFound for none.
+    Those that the client names, those whose users the caller was shown by an invitation or for a knock, those that were
+    in the room when somebody here last was, and the one that is named in its id. Raises NotFound for none.
     """
     named = [name for name in via if identifiers.is_server_name(name)]
     held = await _membership_of(caller, room_id)
-    if held is not None and held.membership == "invite":
-        for row in await caller.node.read(events.by_nids, [held.event_nid]):
-            named.append(identifiers.domain_of(row.sender))
+    if held is not None:
+        named += await _shown_by(caller, held)
     room = await state.find(caller.node, room_id)
     named += [] if room is None else list(room.head.servers)[:MOST_WAYS]
     named.append(identifiers.domain_of(room_id))
@@ -247,6 +246,14 @@ async def ways_into(server: Server, caller: Caller, room_id: str, via: Sequence[
     if not ways:
         raise NotFound("There is no such room here, and no server is known that is in it")
     return ways[:MOST_WAYS]
+
+
+async def _shown_by(caller: Caller, held: StoredMembership) -> list[str]:
+    """The servers of who sent the caller's member event, and what they were shown of the room, last things first."""
+    senders = [row.sender for row in await caller.node.read(events.by_nids, [held.event_nid])]
+    shown = (await caller.node.read(rooms.invitations, caller.user_nid, [held.room_nid])).get(held.room_nid, b"[]")
+    senders += [event["sender"] for event in reversed(orjson.loads(shown))]
+    return [identifiers.domain_of(sender) for sender in senders]
 
 
 async def _membership_of(caller: Caller, room_id: str) -> StoredMembership | None:

@@ -96,6 +96,8 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
     await _write_members(tx, room_nid, pos, seed, nids)
     peers.replace(tx, room_nid, pos, _servers(server, seed))
     rooms.advance(tx, room_nid, [last.event_id], root.nid)
+    if seed.room.home is not None:  # it may have moved since this node was in the room
+        rooms.set_home(tx, room_nid, seed.room.home)
     if newest and len(newest) == len(seed.newest) == AT_ONCE:
         rooms.set_history_before(tx, room_nid, seed.newest[0].pos)
     mark(tx)

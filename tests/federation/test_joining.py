@@ -6,20 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.deployment import User
+from tests.federation.meetings import enter, members
 from tests.network import Network
-from tests.rooms.play import Play
 from tests.support import aio
-
-
-async def enter(play: Play, user: User, room_id: str, via: str) -> None:
-    """Join through a server."""
-    await play.ask(user, "POST", f"/join/{quote(room_id)}", {}, via=via)
-
-
-async def members(play: Play, user: User, room_id: str) -> set[str]:
-    """Who is in a room, as a member sees it."""
-    return set((await play.ask(user, "GET", f"/rooms/{quote(room_id)}/joined_members"))["joined"])
 
 
 @pytest.mark.parametrize("version", ["1", "2", "3", "6", "10", "11", "12"])

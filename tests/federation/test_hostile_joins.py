@@ -1,0 +1,338 @@
+"""Servers that answer a join with what it should not be: nothing is kept, and the user is out of the room again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+
+from homeserver.protocol.events import pdu_bytes
+from homeserver.protocol.versions import rules_of
+from homeserver.runtime.exchange import Answer
+from homeserver.storage import events
+from tests.deployment import POLICY, User
+from tests.federation.meetings import enter, kept_out, known, members, membership
+from tests.network import Network
+from tests.rooms.play import Play
+from tests.support import aio
+
+Change = Callable[[Any], None]
+
+
+def spoil(network: Network, monkeypatch: pytest.MonkeyPatch, part: str, change: Change) -> None:
+    """Change answers of a kind while they are on their way: what a hostile server could have said."""
+    carry = network.carry
+
+    async def changed(*args: Any) -> Answer:
+        answer: Answer = await carry(*args)
+        if part in args[3] and answer.status == 200:
+            value = orjson.loads(answer.body)
+            change(value)
+            return Answer(200, answer.headers, orjson.dumps(value))
+        return answer
+
+    monkeypatch.setattr(network, "carry", changed)
+
+
+def _of(value: Any, kind: str) -> Any:
+    return next(event for event in value["state"] if event["type"] == kind)
+
+
+def wrong_signatures(value: Any) -> None:
+    """None of the events is signed by who claims to."""
+    for event in [*value["state"], *value["auth_chain"]]:
+        for by_key in event["signatures"].values():
+            by_key.update(dict.fromkeys(by_key, "A" * 86))
+
+
+def no_create(value: Any) -> None:
+    """The state has no beginning."""
+    value["state"].remove(_of(value, "m.room.create"))
+
+
+def not_for_everybody(value: Any) -> None:
+    """The state has no join rule, so that only the invited may join."""
+    value["state"].remove(_of(value, "m.room.join_rules"))
+
+
+def nobody_has_power(value: Any) -> None:
+    """Who made the rules was never in the room, so that these are not proved."""
+    for listed in (value["state"], value["auth_chain"]):
+        listed[:] = [event for event in listed if event["type"] != "m.room.member"]
+
+
+def members_left_out(value: Any) -> None:
+    """It says that members were left out."""
+    value["members_omitted"] = True
+
+
+def another_event(value: Any) -> None:
+    """What comes back is not our join."""
+    value["event"]["content"]["displayname"] = "Mallory"
+
+
+def no_lists(value: Any) -> None:
+    """State and auth chain are none."""
+    value["state"], value["auth_chain"] = {}, None
+
+
+def not_events(value: Any) -> None:
+    """They hold anything but events."""
+    value["state"][:] = [1, None, [], {"type": 5}, {}]
+
+
+SPOILS = [
+    wrong_signatures,
+    no_create,
+    not_for_everybody,
+    nobody_has_power,
+    members_left_out,
+    another_event,
+    no_lists,
+    not_events,
+]
+
+
+async def _hall(network: Network) -> tuple[Play, Play, User, User, str]:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat", name="Hall", room_version="11")
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.name/", {"name": "Another"})
+    return a, b, alice, bob, room_id
+
+
+@pytest.mark.parametrize("change", SPOILS, ids=lambda change: change.__name__)
+@aio
+async def test_a_spoilt_answer_is_refused(network: Network, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    spoil(network, monkeypatch, "send_join", change)
+    answer = await kept_out(bob, room_id, "a.test")
+    assert answer.status == 502
+    assert not await known(b, room_id)
+    assert await membership(a, alice, room_id, bob) == "leave", "the user went out again"
+    assert (await b.ask(bob, "GET", "/joined_rooms")) == {"joined_rooms": []}
+    monkeypatch.undo()
+    await enter(b, bob, room_id, "a.test")
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+async def _pdu(play: Play, event_id: str) -> dict[str, Any]:
+    """An event as the server has it, in federation format."""
+    (row,) = await play.node("tehran").read(events.by_ids, [event_id])
+    found: dict[str, Any] = orjson.loads(pdu_bytes(rules_of("11"), row.client, row.rest))
+    return found
+
+
+@aio
+async def test_two_events_for_one_place_are_no_state(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    old = (await a.timeline(alice, room_id))[-2]
+    assert old["type"] == "m.room.name"
+    pdu = await _pdu(a, old["event_id"])
+    spoil(network, monkeypatch, "send_join", lambda value: value["state"].append(pdu))
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
+
+
+@aio
+async def test_events_of_another_room_are_refused(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    other = await a.create(alice, room_version="11")
+    made = [await _pdu(a, event["event_id"]) for event in await a.timeline(alice, other)]
+    spoil(network, monkeypatch, "send_join", lambda value: value["auth_chain"].extend(made))
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
+    assert not await known(b, other)
+
+
+@aio
+async def test_one_event_that_nobody_signed_is_left_out(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+
+    def unsign(value: Any) -> None:
+        for by_key in _of(value, "m.room.topic")["signatures"].values():
+            by_key.update(dict.fromkeys(by_key, "A" * 86))
+
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.topic/", {"topic": "x"})
+    spoil(network, monkeypatch, "send_join", unsign)
+    await enter(b, bob, room_id, "a.test")
+    ours = {key for key, _ in await _keys(b, room_id)}
+    assert "m.room.topic" not in ours
+    assert "m.room.name" in ours
+
+
+async def _keys(play: Play, room_id: str) -> list[tuple[str, str]]:
+    return list(await play.state_of("tehran", room_id))
+
+
+def _set(name: str, value: Any) -> Change:
+    def change(answer: Any) -> None:
+        answer["event"][name] = value
+
+    return change
+
+
+def _room_version(version: Any) -> Change:
+    def change(answer: Any) -> None:
+        answer["room_version"] = version
+
+    return change
+
+
+TEMPLATES = {
+    "another type": _set("type", "m.room.message"),
+    "another user": _set("state_key", "@eve:b.test"),
+    "another sender": _set("sender", "@eve:b.test"),
+    "another room": _set("room_id", "!other:a.test"),
+    "another membership": _set("content", {"membership": "leave"}),
+    "no content": _set("content", None),
+    "no depth": _set("depth", "deep"),
+    "below the ground": _set("depth", -1),
+    "no references": _set("prev_events", None),
+    "bad references": _set("auth_events", [1, {}]),
+    "too many references": _set("prev_events", [f"$e{number}" for number in range(50)]),
+    "an unknown version": _room_version("99"),
+    "no version": _room_version({}),
+    "vouched by nobody": _set("content", {"membership": "join", "join_authorised_via_users_server": 5}),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@aio
+async def test_a_spoilt_template_is_not_signed(network: Network, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    _, b, _, bob, room_id = await _hall(network)
+    spoil(network, monkeypatch, "make_join", TEMPLATES[name])
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
+    assert not [each for each in network.exchanges if "send_join" in each.target], "nothing was signed for it"
+
+
+@aio
+async def test_a_room_that_is_not_encrypted_is_left_again(network: Network) -> None:
+    a, b = await network.found("a.test", settings=""), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await _clear_room(a, alice)
+    answer = await kept_out(bob, room_id, "a.test")
+    assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+    assert answer.json["org.domicile.reason"] == "plaintext_refused"
+    assert "not encrypted" in answer.json["error"]
+    assert not await known(b, room_id)
+    assert await membership(a, alice, room_id, bob) == "leave"
+
+
+async def _clear_room(play: Play, user: User) -> str:
+    """A room without encryption, as another product would make it."""
+    strict = play.server.settings
+    object.__setattr__(play.server, "settings", replace(strict, conformance_mode=True))
+    try:
+        return await play.create(user, preset="public_chat")
+    finally:
+        object.__setattr__(play.server, "settings", strict)
+
+
+# the link ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["make_join", "send_join"])
+@aio
+async def test_a_link_that_breaks_leaves_nothing_behind(
+    network: Network, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    a, b, _, bob, room_id = await _hall(network)
+    carry = network.carry
+
+    async def cut(*args: Any) -> Answer:
+        if step in args[3]:
+            network.lose_answers("b.test", "a.test")
+        return await carry(*args)
+
+    monkeypatch.setattr(network, "carry", cut)
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
+    monkeypatch.undo()
+    network.mend("a.test", "b.test")
+    await enter(b, bob, room_id, "a.test")
+    assert await a.state_of("tehran", room_id) == await b.state_of("tehran", room_id)
+
+
+@aio
+async def test_the_next_server_is_asked_when_one_is_gone(network: Network) -> None:
+    _, b, alice, bob, room_id = await _hall(network)
+    path = f"/join/{quote(room_id)}?via=gone.test&via=b.test&via=..%2F&via=a.test"
+    await b.ask(bob, "POST", path, {})
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+@aio
+async def test_a_room_that_nobody_knows(network: Network) -> None:
+    _, b, _, bob, _ = await _hall(network)
+    assert (await kept_out(bob, "!none:a.test", "a.test")).status == 404
+    assert (await kept_out(bob, "!none:b.test", "b.test")).status == 404
+    assert not await known(b, "!none:a.test")
+
+
+# the border -------------------------------------------------------------------------------------
+
+PEER = """
+[[peers]]
+server = "a.test"
+jurisdiction = "FR"
+"""
+FR_ONLY = """
+[[flows]]
+from = "IR"
+to = ["FR"]
+classes = ["*"]
+consent = false
+[[flows]]
+from = "FR"
+to = ["IR"]
+classes = ["*"]
+consent = false
+"""
+
+
+@pytest.mark.parametrize("closed", ["a.test", "b.test"])
+@aio
+async def test_nobody_joins_where_no_flow_leads(network: Network, closed: str) -> None:
+    a = await network.found("a.test", **({"policy": POLICY} if closed == "a.test" else {}))
+    b = await network.found("b.test", **({"policy": POLICY} if closed == "b.test" else {}))
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat", name="Hidden")
+    answer = await kept_out(bob, room_id, "a.test")
+    assert answer.status == 403
+    assert b"Hidden" not in network.bytes_out("a.test")
+    assert bob.user_id.encode() not in network.bytes_out("b.test")
+    if closed == "b.test":
+        assert not [each for each in network.exchanges if each.source == "b.test"]
+
+
+@aio
+async def test_a_room_with_a_server_that_it_may_not_span_is_left_again(network: Network) -> None:
+    a, c = await network.found("a.test"), await network.found("c.test")
+    b = await network.found("b.test", policy=POLICY + FR_ONLY + PEER)
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await c.user("carol")
+    room_id = await a.create(alice, preset="public_chat")
+    await enter(c, carol, room_id, "a.test")
+    answer = await kept_out(bob, room_id, "a.test")
+    assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
+    assert answer.json["org.domicile.flow"]["to"] == "unknown"
+    assert not await known(b, room_id)
+    assert await membership(a, alice, room_id, bob) == "leave"
+    await c.change(carol, room_id, "leave")
+    await network.settle()
+    await enter(b, bob, room_id, "a.test")
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+@aio
+async def test_an_access_control_list_keeps_servers_out(network: Network) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    acl = {"allow": ["*"], "deny": ["b.test"]}
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.server_acl/", acl)
+    assert (await kept_out(bob, room_id, "a.test")).status == 403
+    assert not await known(b, room_id)

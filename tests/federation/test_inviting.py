@@ -1,0 +1,135 @@
+"""Invitations between servers."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+
+from tests.deployment import POLICY, SETTINGS
+from tests.federation.meetings import members, membership, told
+from tests.network import Network
+from tests.support import aio
+
+
+@pytest.mark.parametrize("version", ["1", "6", "10", "12"])
+@aio
+async def test_an_invitation_is_shown_and_accepted(network: Network, version: str) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob", "paris")
+    room_id = await a.create(alice, name="Hall", room_version=version)
+    await a.change(alice, room_id, "invite", user_id=bob.user_id, reason="come")
+    assert await membership(a, alice, room_id, bob) == "invite"
+    shown = await told(b, bob, "invite", room_id)
+    assert shown is not None
+    seen = {event["type"]: event["content"] for event in shown["invite_state"]["events"]}
+    assert seen["m.room.name"] == {"name": "Hall"}
+    assert seen["m.room.member"]["reason"] == "come"
+    assert "m.room.create" in seen
+    await b.change(bob, room_id, "join")
+    assert await members(a, alice, room_id) == await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+@aio
+async def test_whoever_is_invited_while_a_room_is_made_may_come(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id], is_direct=True)
+    shown = await told(b, bob, "invite", room_id)
+    assert shown is not None
+    (invitation,) = [
+        event
+        for event in shown["invite_state"]["events"]
+        if event["type"] == "m.room.member" and event["state_key"] == bob.user_id
+    ]
+    assert invitation["content"]["is_direct"] is True
+    await b.change(bob, room_id, "join")
+    await network.settle()
+    await b.send(bob, room_id, "hello")
+    await network.settle()
+    assert await a.texts(alice, room_id) == ["hello"]
+
+
+@aio
+async def test_an_invitation_into_a_room_that_both_are_in(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await b.user("carol", "paris")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    await b.change(bob, room_id, "join")
+    await a.change(alice, room_id, "invite", user_id=carol.user_id)
+    await network.settle()
+    assert await told(b, carol, "invite", room_id) is not None
+    assert await membership(b, bob, room_id, carol) == "invite"
+    await b.change(carol, room_id, "join")
+    await network.settle()
+    assert await members(a, alice, room_id) == {alice.user_id, bob.user_id, carol.user_id}
+    await b.assert_equal(room_id)
+
+
+@aio
+async def test_who_takes_no_invitations_is_not_shown_any(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    kind = "m.invite_permission_config"
+    await b.ask(bob, "PUT", f"/user/{quote(bob.user_id)}/account_data/{kind}", {"default_action": "block"})
+    room_id = await a.create(alice)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert (answer.status, answer.errcode) == (403, "M_INVITE_BLOCKED")
+    assert await told(b, bob, "invite", room_id) is None
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    assert (await a.refused(alice, "GET", path)).status == 404, "nothing was committed"
+
+
+@aio
+async def test_an_invitation_that_cannot_be_brought_is_not_committed(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    network.cut("a.test", "b.test")
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert answer.status == 502
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    assert (await a.refused(alice, "GET", path)).status == 404
+    network.mend("a.test", "b.test")
+    await a.change(alice, room_id, "invite", user_id=bob.user_id)
+    assert await told(b, bob, "invite", room_id) is not None
+    nobody = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": "@nobody:b.test"})
+    assert (nobody.status, nobody.errcode) == (404, "M_NOT_FOUND")
+
+
+@aio
+async def test_no_invitation_leaves_where_no_flow_leads(network: Network) -> None:
+    a, b = await network.found("a.test", policy=POLICY), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
+    assert not network.bytes_out("a.test")
+    assert await a.refused(alice, "POST", "/createRoom", {"invite": [bob.user_id]})
+    assert not network.bytes_out("a.test")
+
+
+@aio
+async def test_no_invitation_is_taken_from_where_no_flow_leads(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test", policy=POLICY)
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert answer.status == 403
+    assert await told(b, bob, "invite", room_id) is None
+    assert b'"signatures":{"a.test"' not in network.bytes_out("b.test"), "it was not signed"
+
+
+@aio
+async def test_whoever_is_invited_too_often_is_left_in_peace(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = SETTINGS.replace("enabled = false", "invited = { per_second = 0.001, burst = 2 }")
+    monkeypatch.setattr("tests.network.SETTINGS", limited)
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    rooms = [await a.create(alice) for _ in range(3)]
+    for room_id in rooms[:2]:
+        await a.change(alice, room_id, "invite", user_id=bob.user_id)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(rooms[2])}/invite", {"user_id": bob.user_id})
+    assert answer.status == 429
+    counter = b.server.telemetry.counter("domicile_federation_invitations", "", ["outcome"])
+    assert (counter.value("accepted"), counter.value("limited")) == (2, 1)

@@ -1,0 +1,116 @@
+"""Refusing invitations, and leaving and coming back, between servers."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+
+from tests.deployment import POLICY
+from tests.federation.meetings import enter, members, membership, told
+from tests.network import Network
+from tests.support import aio
+
+
+@pytest.mark.parametrize("version", ["1", "6", "12"])
+@aio
+async def test_an_invitation_is_refused(network: Network, version: str) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id], room_version=version)
+    await b.change(bob, room_id, "leave", reason="no time")
+    assert await membership(a, alice, room_id, bob) == "leave"
+    assert await told(b, bob, "invite", room_id) is None
+    left = await told(b, bob, "leave", room_id)
+    assert left is not None
+    (event,) = left["timeline"]["events"]
+    assert event["content"] == {"membership": "leave", "reason": "no time"}
+    await b.change(bob, room_id, "leave")  # twice is as good as once
+    assert (await b.refused(bob, "POST", f"/rooms/{quote(room_id)}/join", {})).status == 403
+
+
+@aio
+async def test_nobody_can_make_a_user_keep_an_invitation(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id], room_version="2")
+    network.cut("a.test", "b.test")
+    await b.change(bob, room_id, "leave")
+    assert await told(b, bob, "invite", room_id) is None
+    assert await told(b, bob, "leave", room_id) is not None
+    assert await membership(a, alice, room_id, bob) == "invite"
+
+
+@aio
+async def test_a_refusal_whose_answer_was_lost_holds_on_both_sides(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    network.lose_answers("b.test", "a.test")
+    await b.change(bob, room_id, "leave")
+    assert await told(b, bob, "invite", room_id) is None
+    assert await membership(a, alice, room_id, bob) == "invite", "the template was lost, so nothing followed"
+
+
+@aio
+async def test_a_refusal_does_not_leave_where_no_flow_leads_any_more(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    closed = await network.found("c.test", policy=POLICY)
+    b.server.policy.now = closed.server.policy.now
+    before = network.bytes_out("b.test")
+    await b.change(bob, room_id, "leave")
+    assert network.bytes_out("b.test") == before
+    assert await told(b, bob, "invite", room_id) is None
+
+
+@aio
+async def test_who_left_comes_back_to_what_the_room_has_become(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat", name="Before")
+    await enter(b, bob, room_id, "a.test")
+    await network.settle()
+    await b.change(bob, room_id, "leave")
+    await network.settle()
+    assert await membership(a, alice, room_id, bob) == "leave"
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.name/", {"name": "After"})
+    carol = await a.user("carol")
+    await a.change(carol, room_id, "join")
+    await b.ask(bob, "POST", f"/join/{quote(room_id)}", {})
+    await network.settle()
+    assert await a.state_of("tehran", room_id) == await b.state_of("tehran", room_id)
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id, carol.user_id}
+    assert (await b.ask(bob, "GET", f"/rooms/{quote(room_id)}/state/m.room.name/")) == {"name": "After"}
+    await b.send(bob, room_id, "again")
+    await network.settle()
+    assert await a.texts(alice, room_id) == ["again"]
+
+
+@aio
+async def test_who_comes_back_from_another_node_makes_that_the_home(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await b.user("carol", "paris")
+    room_id = await a.create(alice, preset="public_chat")
+    await enter(b, bob, room_id, "a.test")
+    await b.change(bob, room_id, "leave")
+    await network.settle()
+    await enter(b, carol, room_id, "a.test")
+    assert await b.server.nodes.of_room(room_id) is b.node("paris")
+    await b.change(bob, room_id, "join")
+    await network.settle()
+    assert await b.state_of("tehran", room_id) == await b.state_of("paris", room_id)
+    assert (await b.replica("tehran", room_id)).home == "paris"
+    assert await members(a, alice, room_id) == {alice.user_id, bob.user_id, carol.user_id}
+
+
+@aio
+async def test_an_invitation_is_taken_back(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob", "paris")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    await a.change(alice, room_id, "kick", user_id=bob.user_id)
+    await network.settle()
+    assert await told(b, bob, "invite", room_id) is None
+    assert await told(b, bob, "leave", room_id) is not None
