@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
 
 MOST_BYTES: Final = 256 * 1024
+SECONDS: Final = 20.0
+"""How long another server may think about an invitation, while a user waits."""
 
 
 async def invite(server: Server, node: Node, event: Event, preview: Sequence[bytes]) -> Event:
@@ -46,7 +48,9 @@ async def invite(server: Server, node: Node, event: Event, preview: Sequence[byt
         "invite_room_state": [orjson.loads(each) for each in preview],
     }
     try:
-        answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, content, most=MOST_BYTES)
+        answer = await ask_for(
+            server, node, DataClass.EVENTS, destination, "PUT", target, content, most=MOST_BYTES, seconds=SECONDS
+        )
     except RemoteRefusal as refusal:
         raise _told(destination, refusal) from None
     try:

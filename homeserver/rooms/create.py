@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from immutables import Map
 
-from homeserver.protocol import auth_rules, events
+from homeserver.protocol import auth_rules, events, identifiers
 from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
-from homeserver.protocol.errors import Forbidden, InvalidParam, InvalidRoomState
+from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, InvalidRoomState, Refusal
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
 from homeserver.rooms import aliases, blocking, membership, public, references, state
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("rooms.create")
 
 PRESETS: Final = ("private_chat", "trusted_private_chat", "public_chat")
 
@@ -56,7 +60,8 @@ class Wish:
 
 
 async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
-    """Make a room on the caller's node and return its id. It is committed whole, before anybody is invited.
+    """Make a room on the caller's node and return its id. It is committed whole, before anybody is invited. Whoever
+    cannot be invited then, for a reason that nobody could know before, is left out.
 
     Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
     span, and InviteBlocked when they take no invitations; Forbidden when the room is to be published by somebody who
@@ -65,9 +70,7 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     """
     if wish.visibility == "public":
         public.check_publisher(server, caller)
-    for user_id in wish.invite:
-        await membership.check_relation(server, caller.node, [caller.node.name], user_id)
-        await blocking.check(server, user_id)
+    await _check_guests(server, caller, wish.invite)
     if wish.alias is None:
         room = await _furnish(server, caller, await _found(server, caller, wish), wish, None)
     else:
@@ -77,10 +80,26 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
             await aliases.point(caller.node, alias, room.room_id, caller.user_id)
     if wish.visibility == "public":
         await caller.node.write(rooms.publish, room.nid, True)
+    content = {"is_direct": True} if wish.is_direct else {}
     for user_id in wish.invite:
-        content = {"is_direct": True} if wish.is_direct else {}
-        await membership.invite(server, caller, room.room_id, user_id, content)
+        try:
+            await membership.invite(server, caller, room.room_id, user_id, dict(content))
+        except Refusal as refusal:  # the room is there: that has to be said
+            log.info("somebody was not invited to a new room", node=caller.node.name, reason=refusal.message)
     return room.room_id
+
+
+async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) -> None:
+    """Refuse who cannot be invited, alone or beside each other. Raises FlowDenied, InviteBlocked, NotFound."""
+    nodes, peers = {caller.node.name}, set[str]()
+    for user_id in invited:
+        await membership.check_relation(server, caller.node, nodes, user_id, peers)
+        await blocking.check(server, user_id)
+        home = await server.nodes.of_user(user_id)
+        if home is None:
+            peers.add(identifiers.domain_of(user_id))
+        else:
+            nodes.add(home.name)
 
 
 async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
@@ -89,10 +108,8 @@ async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
     while await caller.node.read(rooms.find, event.room_id) is not None:  # the clock was put back
         event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
     references.remember(caller.node, event)
-    await server.nodes.directory.claim(Kind.ROOM, event.room_id, caller.node.name)
-    nid = await caller.node.write(rooms.create, event.room_id, wish.rules.version, caller.node.name)
     empty = Snapshot(Map(), {}, 0, Group(None, 0, None), 0, 0, {})
-    room = Room(nid, event.room_id, wish.rules, caller.node.name, empty, empty, deque(), 0, {})
+    room = Room(0, event.room_id, wish.rules, caller.node.name, empty, empty, deque(), 0, {})
     entry = state.entry_of(event)
     root = Group(None, 0, None)
     room.head = Snapshot(Map({CREATE: entry}), {event.event_id: root}, 1, root, 0, 0, {})
@@ -166,8 +183,23 @@ async def _furnish(server: Server, caller: Caller, first: Step, wish: Wish, alia
             raise InvalidRoomState(f"{draft.type}: {error.message}") from None
         room.head = step.after
         steps.append(step)
-    await commit(server, caller.node, steps)
+    await _establish(server, caller.node, room, steps)
     return room
+
+
+async def _establish(server: Server, node: Node, room: Room, steps: Sequence[Step]) -> None:
+    """Give the room a route and a row, and commit its events; take both back when that fails."""
+    await server.nodes.directory.claim(Kind.ROOM, room.room_id, node.name)
+    try:
+        room.nid = await node.write(rooms.create, room.room_id, room.rules.version, node.name)
+        await commit(server, node, steps)
+    except CommitUnknown:
+        raise  # it may be there
+    except Exception:
+        await server.nodes.directory.release(Kind.ROOM, room.room_id)
+        if room.nid and node.engine.health().up:
+            await node.write(rooms.drop_empty, room.nid)
+        raise
 
 
 def _drafts(server: Server, caller: Caller, wish: Wish, member: dict[str, Any], alias: str | None) -> Iterator[Draft]:

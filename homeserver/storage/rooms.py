@@ -87,6 +87,11 @@ async def ids(tx: Transaction, room_nids: Collection[int]) -> dict[int, str]:
     return {row[0]: row[1] for row in rows}
 
 
+async def drop_empty(tx: Transaction, room_nid: int) -> None:
+    """Take out the row of a room that never came to be."""
+    await tx.run("DELETE FROM rooms WHERE room_nid = ? AND state_group IS NULL", room_nid)
+
+
 def advance(tx: Transaction, room_nid: int, tips: Sequence[str], state_group: int | None) -> None:
     """Queue the room's new forward extremities and the snapshot of its current state."""
     tx.later("UPDATE rooms SET tips = ?, state_group = ? WHERE room_nid = ?", [(" ".join(tips), state_group, room_nid)])

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.deployment import SETTINGS, User
+from tests.deployment import SETTINGS, Deployment, User
 from tests.rooms.play import CLIENT, Cast, Play, cast, play
 from tests.support import aio
 
@@ -208,3 +208,23 @@ async def test_an_alias_that_is_taken(play: Play) -> None:
         refused = await user.asks("POST", CREATE, {"room_alias_name": "garden"})
         assert (refused.status, refused.errcode) == (400, "M_ROOM_IN_USE")
     assert (await play.ask(bob, "GET", "/joined_rooms"))["joined_rooms"] == []
+
+
+@aio
+async def test_a_room_that_is_refused_leaves_nothing_behind(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    wishes: list[dict[str, Any]] = [
+        {"initial_state": [{"type": "m.room.encryption", "content": {"algorithm": "none"}}]},
+        {"power_level_content_override": {"users": {"@nobody": 100}}},
+        {"initial_state": [{"type": "m.room.name", "content": {"name": "x" * 70_000}}]},
+    ]
+    for wish in wishes:
+        answer = await alice.asks("POST", "/_matrix/client/v3/createRoom", {"room_alias_name": "hall", **wish})
+        assert 400 <= answer.status < 500, answer
+    node = deployment.node("tehran")
+    assert await node.read(_count, "rooms") == 0
+    assert await deployment.server.nodes.directory.engine.read(_count, "routes WHERE kind = 'room'") == 0
+
+
+async def _count(tx: Any, what: str) -> int:
+    return int((await tx.one(f"SELECT COUNT(*) FROM {what}"))[0])

@@ -133,3 +133,27 @@ async def test_whoever_is_invited_too_often_is_left_in_peace(network: Network, m
     assert answer.status == 429
     counter = b.server.telemetry.counter("domicile_federation_invitations", "", ["outcome"])
     assert (counter.value("accepted"), counter.value("limited")) == (2, 1)
+
+
+@aio
+async def test_a_room_is_made_without_who_could_not_be_invited(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await a.user("carol")
+    network.cut("a.test", "b.test")
+    room_id = await a.create(alice, invite=[bob.user_id, carol.user_id])
+    assert await told(a, carol, "invite", room_id) is not None
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    assert (await a.refused(alice, "GET", path)).status == 404
+
+
+@aio
+async def test_guests_must_be_allowed_beside_each_other(network: Network) -> None:
+    peers = '[[peers]]\nserver = "b.test"\njurisdiction = "FR"\n'
+    one_way = '[[flows]]\nfrom = "IR"\nto = ["FR", "unknown"]\nclasses = ["*"]\nconsent = false\n'
+    back = '[[flows]]\nfrom = "FR"\nto = ["IR"]\nclasses = ["*"]\nconsent = false\n'
+    a = await network.found("a.test", policy=POLICY + peers + one_way + back)
+    alice = await a.user("alice")
+    both = {"invite": ["@bob:b.test", "@carol:c.test"]}
+    answer = await a.refused(alice, "POST", "/createRoom", both)
+    assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
+    assert not network.bytes_out("a.test")
