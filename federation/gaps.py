@@ -171,7 +171,7 @@ class _Filling:
     async def _walk(self, event: Event) -> None:
         """Fetch the events between what is here and one that came, and place them, oldest first."""
         found = await self._between(event)
-        for each in _in_order(found.values()):
+        for each in in_order(found.values()):
             try:
                 await self.place(each, walk=False)
             except Unplaceable as reason:
@@ -333,7 +333,7 @@ class _Filling:
         return None
 
 
-def _in_order(events: Collection[Event]) -> list[Event]:
+def in_order(events: Collection[Event]) -> list[Event]:
     """Events, each after those of them that it follows; else the less deep first. What goes in a circle comes last."""
     by_id = {event.event_id: event for event in events}
     left = {each.event_id: len(by_id.keys() & set(each.prev_events)) for each in by_id.values()}

@@ -23,7 +23,7 @@ from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate
 from homeserver.runtime.lru import Lru
-from homeserver.storage import client_transactions, outbox, streams
+from homeserver.storage import client_transactions, outbox, received, streams
 from homeserver.storage import to_device as stored
 from homeserver.storage.client_transactions import Echo
 from homeserver.storage.engine import UniqueViolation
@@ -236,6 +236,37 @@ async def apply_messages(server: Server, _: Node, destination: Node, parcel: Par
 async def _apply(tx: Transaction, server: Server, node: Node, key: bytes, events: Events, mark: Mark) -> None:
     mark(tx)
     await _receive(tx, server, node, key, events)
+
+
+async def take_from_server(
+    server: Server, origin: str, message_id: str, sender: str, event_type: str, messages: Messages
+) -> int:
+    """Deliver what a user of another server sent, once for each ``message_id`` of that server.
+
+    Returns for how many of our users the residency policy let it not in. Messages to unknown users and devices are
+    dropped. Raises TooLarge, NodeUnavailable: what was delivered already is not delivered again.
+
+    spec: server-server-api/#send-to-device-messaging
+    """
+    by_node = await _by_node(server, _events(sender, event_type, messages))
+    there = server.policy.now.jurisdiction_of_server(origin)
+    denied = 0
+    for name, events in by_node.items():
+        node = server.nodes[name]
+        if gate.may(server, DataClass.MAILBOX, there, node.jurisdiction):
+            await node.advance_together(_receive_from_server, server, node, (origin, message_id), events)
+        else:
+            denied += len(events)
+    return denied
+
+
+async def _receive_from_server(
+    tx: Transaction, server: Server, node: Node, key: tuple[str, str], events: Events
+) -> None:
+    if await received.take_message(tx, *key, server.clock.now_ms()):
+        letters = await _letters(tx, node, events)
+        if letters:
+            _deliver(tx, server, node, letters, await streams.allocate(tx, len(letters)))
 
 
 # receiving ----------------------------------------------------------------------------------

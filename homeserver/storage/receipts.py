@@ -48,6 +48,17 @@ async def read_to(tx: Transaction, room_nid: int, user_nid: int, thread_id: str,
     return None if row is None else int(row[0])
 
 
+async def held(tx: Transaction, room_nid: int, user_id: str, thread_id: str) -> tuple[int, int] | None:
+    """The place and the time (ms) of a user's public receipt, whoever they are."""
+    row = await tx.one(
+        f"SELECT event_pos, ts FROM receipts WHERE room_nid = ? AND user_nid = {NID_OF} AND thread_id = ?",
+        room_nid,
+        user_id,
+        thread_id,
+    )
+    return None if row is None else (int(row[0]), int(row[1]))
+
+
 def put(tx: Transaction, room_nid: int, receipt: Receipt, pos: int, *, private: bool) -> None:
     """Queue a receipt at a position. The user has been interned."""
     table, key = (

@@ -1,0 +1,326 @@
+"""Transactions of other servers: each is taken in once, its rooms side by side, the events of a room in their order.
+
+What a server sends may cost it time, and nobody else: how much of it is looked at at once is bounded, one room's fault
+is no other room's, and everything that is refused is counted.
+
+spec: server-server-api/#transactions
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from config.residency import DataClass
+from federation import edus, gaps, invited, sender
+from federation.pdu_checks import Dropped, check_pdus, id_of
+from homeserver.protocol import identifiers, server_acl, versions
+from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
+from homeserver.protocol.event_view import MEMBER
+from homeserver.residency import gate
+from homeserver.rooms import state
+from homeserver.runtime.lru import Lru
+from homeserver.storage import received, rooms
+from homeserver.storage.events import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.protocol.events import Event
+    from homeserver.protocol.versions import RoomRules
+    from homeserver.rooms.receive import Taken
+    from homeserver.rooms.state import Room
+    from homeserver.storage.nodes import Node
+
+MOST_PDUS: Final = 50
+MOST_EDUS: Final = 100
+MOST_AT_ONCE: Final = 4
+"""Transactions of one server that are taken in at the same time. It is to send one after the other."""
+MOST_OF_ALL: Final = 400
+"""The same of all servers together."""
+ROOMS_AT_ONCE: Final = 8
+"""Rooms of one transaction that are looked at side by side."""
+RETRY_MS: Final = 2_000
+"""When who sends too much may try again."""
+REMEMBERED: Final = 2_000
+"""Answers that are given again without a look."""
+KEPT_MS: Final = 3 * 24 * 60 * 60 * 1000
+"""How long it is known that a transaction, or a message to devices, was taken in."""
+
+UNAVAILABLE: Final = "This server cannot store that at the moment"
+
+Answer = dict[str, dict[str, dict[str, str]]]
+
+log = structlog.get_logger("federation.inbound")
+
+
+class Inbound:
+    """Transactions that are being taken in, and answers to those that were (``directory.memory(Inbound)``)."""
+
+    def __init__(self) -> None:
+        self.under_way: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self.answers: Lru[tuple[str, str], Answer] = Lru(REMEMBERED)
+        self.of_origin: Counter[str] = Counter()
+
+    def admit(self, server: Server, origin: str) -> None:
+        """Raise LimitExceeded when one more transaction would be too much."""
+        if self.of_origin[origin] >= MOST_AT_ONCE or len(self.under_way) >= MOST_OF_ALL:
+            refused(server, "transaction", "flood")
+            raise LimitExceeded(RETRY_MS)
+
+    def begin(self, key: tuple[str, str], task: asyncio.Task[Answer]) -> None:
+        """A transaction is being taken in."""
+        self.under_way[key] = task
+        self.of_origin[key[0]] += 1
+        task.add_done_callback(lambda done: self._end(key, done))
+
+    def _end(self, key: tuple[str, str], task: asyncio.Task[Answer]) -> None:
+        del self.under_way[key]
+        self.of_origin[key[0]] -= 1
+        if not self.of_origin[key[0]]:
+            del self.of_origin[key[0]]
+        if not task.cancelled() and task.exception() is None:
+            self.answers[key] = task.result()
+
+
+@dataclass(slots=True)
+class _Results:
+    """What becomes of the events of a transaction, by their ids: None for those that are fine."""
+
+    errors: dict[str, str | None] = field(default_factory=dict)
+    unavailable: int = 0
+    """How many events could not be stored for a node that is down."""
+    available: int = 0
+
+    def note(self, event_id: str | None, error: str | None) -> None:
+        """One event, if it has an id."""
+        if event_id is not None:
+            self.errors[event_id] = error
+
+    def answer(self) -> Answer:
+        """spec: server-server-api/#put_matrixfederationv1sendtxnid"""
+        return {"pdus": {event_id: {"error": error} if error else {} for event_id, error in self.errors.items()}}
+
+
+def refused(server: Server, what: str, reason: str, by: int = 1) -> None:
+    """Count what of another server was refused."""
+    server.telemetry.counter(
+        "domicile_federation_refused", "What other servers sent and was not taken in.", ["what", "reason"]
+    ).inc(what, reason, by=by)
+
+
+async def receive(server: Server, origin: str, txn_id: str, body: Mapping[str, Any]) -> Answer:
+    """Take in a transaction, once, however often and at however many connections it comes; the answer to it.
+
+    Raises BadJson and InvalidParam for what is no transaction, LimitExceeded, NodeUnavailable when nothing of it could
+    be stored.
+    """
+    pdus, found_edus = _listed(server, body, "pdus", MOST_PDUS), _listed(server, body, "edus", MOST_EDUS)
+    sender.heard_from(server, origin)
+    memory = server.nodes.directory.memory(Inbound)
+    key = (origin, txn_id)
+    answer = memory.answers.get(key)
+    if answer is not None:
+        return answer
+    task = memory.under_way.get(key)
+    if task is None:
+        memory.admit(server, origin)
+        task = asyncio.ensure_future(_take(server, origin, txn_id, pdus, found_edus))
+        memory.begin(key, task)
+    return await asyncio.shield(task)
+
+
+def _listed(server: Server, body: Mapping[str, Any], name: str, most: int) -> list[Any]:
+    found = body.get(name, [])
+    if not isinstance(found, list):
+        raise BadJson(f"'{name}' must be a list")
+    if len(found) > most:
+        refused(server, "transaction", "too_many")
+        raise InvalidParam(f"A transaction has at most {most} {name}")
+    return found
+
+
+async def _take(server: Server, origin: str, txn_id: str, pdus: Sequence[Any], found_edus: Sequence[Any]) -> Answer:
+    node = next(iter(server.nodes))  # the note belongs to nobody, and is the same wherever its parts go
+    results = _Results()
+    if await _was_taken(node, origin, txn_id):
+        await _name(server, pdus, results)
+        return results.answer()
+    by_room: dict[str, list[Any]] = {}
+    for pdu in pdus:
+        room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
+        if isinstance(room_id, str) and identifiers.is_room_id(room_id):
+            by_room.setdefault(room_id, []).append(pdu)
+        else:
+            refused(server, "pdu", "no_room")
+    turn = asyncio.Semaphore(ROOMS_AT_ONCE)
+    whole = await asyncio.gather(
+        *(_one_room(server, origin, room_id, part, results, turn) for room_id, part in by_room.items())
+    )
+    await edus.take(server, origin, found_edus)
+    if results.unavailable and not results.available:
+        raise NodeUnavailable(node.name)
+    if all(whole):
+        await _note_taken(server, node, origin, txn_id)
+    return results.answer()
+
+
+async def _was_taken(node: Node, origin: str, txn_id: str) -> bool:
+    try:
+        return await node.read(received.has_transaction, origin, txn_id)
+    except NodeUnavailable:
+        return False  # each part of it is taken in once all the same
+
+
+async def _note_taken(server: Server, node: Node, origin: str, txn_id: str) -> None:
+    with suppress(NodeUnavailable):
+        await node.write(received.put_transaction, origin, txn_id, server.clock.now_ms())
+
+
+async def forget_old(server: Server) -> None:
+    """Forget what was taken in so long ago that nobody sends it again."""
+    before = server.clock.now_ms() - KEPT_MS
+    for node in server.nodes:
+        try:
+            await node.write(received.forget, before)
+        except NodeUnavailable:
+            continue
+
+
+async def _name(server: Server, pdus: Sequence[Any], results: _Results) -> None:
+    """The ids of the events of a transaction that was taken in before."""
+    for pdu in pdus:
+        room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
+        if isinstance(room_id, str) and identifiers.is_room_id(room_id):
+            try:
+                home = await server.nodes.of_room(room_id)
+                room = None if home is None else await state.find(home, room_id)
+            except NodeUnavailable:
+                continue
+            if room is not None:
+                results.note(id_of(room.rules, pdu), None)
+
+
+# the events of one room ---------------------------------------------------------------------------
+
+
+async def _one_room(
+    server: Server, origin: str, room_id: str, pdus: Sequence[Any], results: _Results, turn: asyncio.Semaphore
+) -> bool:
+    """Take in the events of one room; False when some could not be stored now, but may be later."""
+    async with turn:
+        try:
+            home = await server.nodes.of_room(room_id)
+            room = None if home is None else await state.find(home, room_id)
+            if home is None or room is None or not room.head.nodes:
+                await _outside(server, origin, room_id, pdus, results)
+            else:
+                await _inside(server, origin, home, room, pdus, results)
+        except NodeUnavailable:
+            results.unavailable += len(pdus)
+            refused(server, "pdu", "unavailable", len(pdus))
+            return False
+        except Exception:
+            log.exception("the events of a room could not be taken in", server=origin)
+            refused(server, "pdu", "fault", len(pdus))
+        results.available += len(pdus)
+        return True
+
+
+async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Sequence[Any], results: _Results) -> None:
+    """Events of a room that we are in. Raises NodeUnavailable."""
+    rules, room_id = room.rules, room.room_id
+    why = await _barred(server, origin, home, room)
+    if why is not None:
+        refused(server, "pdu", why[0], len(pdus))
+        for pdu in pdus:
+            results.note(id_of(rules, pdu), why[1])
+        return
+    events = []
+    for each in await check_pdus(server, rules, room_id, pdus):
+        if isinstance(each, Dropped):
+            results.note(each.event_id, each.reason)
+        elif not _may_bring(room, origin, each):
+            refused(server, "pdu", "stranger")
+            results.note(each.event_id, "Your server is not in that room")
+        else:
+            events.append(each)
+    spend, taken = gaps.budget(server), []
+    for event in gaps.in_order(events):
+        found = await _place(server, home, origin, event, spend, results)
+        if found is not None:
+            taken.append(found.done)
+    if taken:
+        await asyncio.shield(asyncio.gather(*taken))
+
+
+async def _barred(server: Server, origin: str, home: Node, room: Room) -> tuple[str, str] | None:
+    """Why nothing is taken from a server for a room: for the counter, and for the server."""
+    await state.require(home, room, [server_acl.SERVER_ACL])
+    if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
+        return "acl", "The room's access control list does not let your server in"
+    there = server.policy.now.jurisdiction_of_server(origin)
+    if not gate.may(server, DataClass.EVENTS, there, home.jurisdiction):
+        return "policy", "The residency policy lets no events flow from your server to the home of that room"
+    return None
+
+
+def _may_bring(room: Room, origin: str, event: Event) -> bool:
+    """Whether a server may send an event: it is in the room, or the event is of its own user, who may have got in by an
+    event that has not come here yet."""
+    return origin in room.head.servers or identifiers.domain_of(event.sender) == origin
+
+
+async def _place(
+    server: Server, home: Node, origin: str, event: Event, spend: gaps.Budget, results: _Results
+) -> Taken | None:
+    try:
+        taken = await gaps.place(server, home, origin, event.room_id, event, spend)
+    except gaps.Unplaceable as reason:
+        refused(server, "pdu", "unplaceable")
+        results.note(event.event_id, str(reason))
+        return None
+    except NotFound:  # the room was given up meanwhile
+        results.note(event.event_id, "This server is not in that room")
+        return None
+    is_rejected = taken is not None and taken.verdict is Verdict.REJECTED
+    results.note(event.event_id, "The rules of the room do not allow that event" if is_rejected else None)
+    return taken
+
+
+# of rooms that we are not in ----------------------------------------------------------------------
+
+
+async def _outside(server: Server, origin: str, room_id: str, pdus: Sequence[Any], results: _Results) -> None:
+    """Events of a room that we are not in: they concern us only where they end an invitation or a knock.
+
+    Raises NodeUnavailable.
+    """
+    for pdu in pdus:
+        rules = await _rules_outside(server, room_id, pdu)
+        if rules is not None:
+            (event,) = await check_pdus(server, rules, room_id, [pdu])
+            if isinstance(event, Dropped):
+                results.note(event.event_id, event.reason)
+                continue
+            if identifiers.domain_of(event.sender) == origin and await invited.ended(server, event):
+                results.note(event.event_id, None)
+                continue
+            results.note(event.event_id, "This server is not in that room")
+        refused(server, "pdu", "not_in_room")
+
+
+async def _rules_outside(server: Server, room_id: str, pdu: Any) -> RoomRules | None:
+    """The version of a room that a local user may be invited to, if the event is about their membership."""
+    member = pdu.get("state_key")
+    if pdu.get("type") != MEMBER or not identifiers.is_user_id(member):
+        return None
+    node = await server.nodes.of_user(member)
+    room = None if node is None else await node.read(rooms.find, room_id)
+    return None if room is None else versions.VERSIONS.get(room.version)
