@@ -6,5 +6,16 @@ from federation.joining import join
 from federation.keys_of_users import claim_keys, device_list, query_keys
 from federation.knocking import knock
 from federation.leaving import leave
+from federation.media import fetch_media
 
-__all__ = ["claim_keys", "device_list", "invite", "join", "knock", "leave", "query_keys", "resolve_alias"]
+__all__ = [
+    "claim_keys",
+    "device_list",
+    "fetch_media",
+    "invite",
+    "join",
+    "knock",
+    "leave",
+    "query_keys",
+    "resolve_alias",
+]

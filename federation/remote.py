@@ -74,6 +74,8 @@ def check_flow(server: Server, node: Node, data_class: DataClass, other: str, *,
     """
     if not server.settings.federation.enabled:
         raise ServerUnreachable("This server does not talk with other servers")
+    if other.lower() == server.name.lower():
+        raise ServerUnreachable(f"{other} is this server itself")
     here, there = node.jurisdiction, server.policy.now.jurisdiction_of_server(other)
     gate.check(server, data_class, *((there, here) if inward else (here, there)))
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -93,6 +93,13 @@ class Asked(NamedTuple):
     """A JSON array of stripped state."""
 
 
+class MediaHead(NamedTuple):
+    """What a server says of a file, as it says it: its type, and what it is called."""
+
+    content_type: str | None
+    filename: str | None
+
+
 class Remote(Protocol):
     """Other servers, as the services below federation see them: what one may ask of them.
 
@@ -118,6 +125,19 @@ class Remote(Protocol):
         self, server: Server, node: Node, destination: str, wanted: Sequence[Wanted], seconds: float
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Claim one-time keys of users of a server: by user, device, and the key's name."""
+        ...
+
+    async def fetch_media(
+        self,
+        server: Server,
+        node: Node,
+        server_name: str,
+        media_id: str,
+        wait_ms: int,
+        take: Callable[[bytes], Awaitable[None]],
+    ) -> MediaHead:
+        """Fetch a medium from its server, which may wait so long for an upload; ``take`` is given the content piece by
+        piece. Raises NotYetUploaded and RemoteTooLarge besides."""
         ...
 
     async def join(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,9 +27,9 @@ from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import FakeClock
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
 from homeserver.runtime.names import Service
-from homeserver.runtime.outbound import Outbound, Place
+from homeserver.runtime.outbound import Outbound, Place, Streamed
 from homeserver.runtime.telemetry import Telemetry
-from homeserver.web.messages import Body
+from homeserver.web.messages import JSON, Body
 from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, start
 from tests.rooms.play import Play
 from tests.support import Databases, finish
@@ -49,6 +50,9 @@ consent = false
 """
 )
 """Everything that may flows, to servers that nobody has placed too."""
+
+PIECE = 10_000
+"""Bytes of an answer that come at once, where it is taken as it comes."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,21 @@ class Wire(Outbound):
         if len(answer.body) > most:
             raise Unreachable(Fault.TOO_LARGE, f"more than {most} bytes")
         return answer
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        place: Place,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        most: int,
+        seconds: float,
+    ) -> AsyncIterator[Streamed]:
+        outbound._written(method, place, target, headers or {}, b"")
+        answer = await self._network.carry(self._name, place, method, target, headers or {}, b"")
+        yield Streamed(answer.status, answer.headers, _pieces(answer.body, most))
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,9 @@ class Network:
         )
         content = await _whole(response.body)
         path = target.partition("?")[0]
-        found = self.plays[name].deployment.answer_faults(method, path, response.status, content)
+        found = []
+        if response.content_type == JSON:
+            found = self.plays[name].deployment.answer_faults(method, path, response.status, content)
         self.faults += [f"{name} answered {method} {path}: {fault}" for fault in found]
         lost = (source, name) in self._losing or frozenset((source, name)) in self._cut
         self.exchanges.append(
@@ -193,7 +214,8 @@ class Network:
         if lost:
             raise Unreachable(Fault.CONNECTION, "the connection ended before the answer")
         await self._on_the_way(lambda weather: weather.answer_lost)
-        return Answer(response.status, {key.lower(): value for key, value in response.headers}, content)
+        named = {"content-type": response.content_type, **{key.lower(): value for key, value in response.headers}}
+        return Answer(response.status, named, content)
 
     async def _on_the_way(self, chance: Callable[[Weather], float]) -> None:
         """Take as long as the weather says. Raises Unreachable when it lets something get lost."""
@@ -223,6 +245,14 @@ class Network:
             await play.end()
         for databases in self._more:
             await databases.close()
+
+
+async def _pieces(body: bytes, most: int) -> AsyncIterator[bytes]:
+    """A body as it comes over a wire. Raises Unreachable."""
+    for at in range(0, len(body), PIECE):
+        if at + PIECE > most and len(body) > most:
+            raise Unreachable(Fault.TOO_LARGE, f"more than {most} bytes")
+        yield body[at : at + PIECE]
 
 
 async def _whole(body: Body) -> bytes:

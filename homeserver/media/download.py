@@ -1,10 +1,14 @@
-"""Giving out media: to whom the policy lets them go, from the node where they rest and from nowhere else."""
+"""Giving out media: to whom the policy lets them go, from the node where they rest and from nowhere else.
+
+Those of other servers are given out from the copy of the asker's own node.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from config.residency import DataClass
+from homeserver.media import remote_media
 from homeserver.protocol.errors import NodeUnavailable, NotFound, NotYetUploaded
 from homeserver.protocol.identifiers import is_media_id, is_server_name
 from homeserver.residency import gate
@@ -56,17 +60,30 @@ async def find(
 ) -> tuple[Node, Medium]:
     """A medium that has content, and its node; one that is pending is waited for, up to ``wait_ms`` milliseconds.
 
+    One of another server is fetched, and is a copy on the caller's node then.
+
     Raises NotFound, also for what is no server name or media id; FlowDenied when media may not flow to where the
-    caller is pinned; NotYetUploaded; NodeUnavailable.
+    caller is pinned; NotYetUploaded; NodeUnavailable; what `remote_media.find` raises.
 
     spec: client-server-api/#get_matrixclientv1mediadownloadservernamemediaid
     spec: client-server-api/#content-repo-security-considerations
     """
-    if not is_server_name(server_name) or not is_media_id(media_id) or server_name != server.name:
+    if not is_server_name(server_name) or not is_media_id(media_id):
+        raise NotFound("There is no such medium")
+    if server_name != server.name:
+        if server_name.lower() == server.name.lower():
+            raise NotFound("There is no such medium")
+        wait_ms = min(wait_ms, LONGEST_WAIT_MS)
+        return caller.node, await remote_media.find(server, caller.node, server_name, media_id, wait_ms)
+    return await local(server, media_id, caller.node.jurisdiction, wait_ms)
+
+
+async def local(server: Server, media_id: str, jurisdiction: str, wait_ms: int = 0) -> tuple[Node, Medium]:
+    """A medium of this deployment for somebody in ``jurisdiction``, and its node. See `find`."""
+    if not is_media_id(media_id):
         raise NotFound("There is no such medium")
     node = await server.nodes.of_media(media_id)
-    if node is not caller.node:
-        gate.check(server, DataClass.MEDIA, node.jurisdiction, caller.node.jurisdiction)
+    gate.check(server, DataClass.MEDIA, node.jurisdiction, jurisdiction)
     if not node.engine.health().up:
         raise NodeUnavailable(node.name)
     known = node.memory(Known)

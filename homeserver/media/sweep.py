@@ -1,4 +1,5 @@
-"""Clears away what crashes and clients leave behind: files without a row, and content URIs that were never used."""
+"""Clears away what crashes and clients leave behind: files without a row, content URIs that were never used, and copies
+of other servers' media that nobody asks for."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from homeserver.media import store
+from homeserver.media import remote_media, store
 from homeserver.media.store import DRAFTS, Files
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.storage import media as stored
+from homeserver.storage import remote_media as stored_copies
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ async def sweep(server: Server) -> None:
 async def sweep_node(server: Server, node: Node) -> None:
     """Clear away on one node. Raises NodeUnavailable."""
     await _expire(server, node)
+    await remote_media.forget_idle(server, node)
     files = node.memory(Files)
     before = (server.clock.now_ms() - GRACE_MS) / 1000
     drafts = await files.run(node, _old_files, node.media / DRAFTS, before)
@@ -60,7 +63,8 @@ async def _expire(server: Server, node: Node) -> None:
 async def _clear(server: Server, node: Node, paths: list[Path]) -> None:
     """Delete those of the files that no row speaks of."""
     named = {path: names for path in paths if (names := store.belongs_to(path.name)) is not None}
-    rows = await node.read(stored.among, {media_id for media_id, _ in named.values()})
+    ids = {media_id for media_id, _ in named.values()}
+    rows = {**await node.read(stored.among, ids), **await node.read(stored_copies.among, ids)}
     left = {path: media_id for path, (media_id, digest) in named.items() if not _speaks_of(rows.get(media_id), digest)}
     if left:
         log.info("deleting files without a row", node=node.name, files=len(left))

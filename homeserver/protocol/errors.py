@@ -82,6 +82,12 @@ class TooLarge(Refusal):
     errcode, status = "M_TOO_LARGE", 413
 
 
+class RemoteTooLarge(TooLarge):
+    """What another server has is too large. spec: client-server-api/#content-repo-security-considerations"""
+
+    status = 502
+
+
 class UriTooLong(TooLarge):
     status = 414
 
@@ -230,6 +236,50 @@ class UserSuspended(Refusal):
 
 class WeakPassword(Refusal):
     errcode, status = "M_WEAK_PASSWORD", 400
+
+
+class ThreepidInUse(Refusal):
+    errcode, status = "M_THREEPID_IN_USE", 400
+
+
+class ThreepidNotFound(Refusal):
+    errcode, status = "M_THREEPID_NOT_FOUND", 400
+
+
+class ThreepidDenied(Refusal):
+    """An identifier that the operator does not take."""
+
+    errcode, status = "M_THREEPID_DENIED", 403
+
+
+class ThreepidAuthFailed(Refusal):
+    """The ownership of an identifier has not been proved."""
+
+    errcode, status = "M_THREEPID_AUTH_FAILED", 403
+
+
+class MediumNotSupported(Refusal):
+    errcode, status = "M_THREEPID_MEDIUM_NOT_SUPPORTED", 400
+
+
+class ServerNotTrusted(Refusal):
+    """An identity server was named, and this server asks none."""
+
+    errcode, status = "M_SERVER_NOT_TRUSTED", 400
+
+
+class TokenIncorrect(Refusal):
+    errcode, status = "M_TOKEN_INCORRECT", 400
+
+
+class SessionExpired(Refusal):
+    errcode, status = "M_SESSION_EXPIRED", 400
+
+
+class NotDelivered(Refusal):
+    """A message could not be handed over to the mail server or the gateway of text messages."""
+
+    errcode, status = "M_UNKNOWN", 502
 
 
 class GuestAccessForbidden(Refusal):

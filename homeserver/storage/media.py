@@ -111,5 +111,6 @@ async def among(tx: Transaction, media_ids: Collection[str]) -> dict[str, bytes 
 
 
 async def any_stored(tx: Transaction) -> bool:
-    """Whether there is a medium with content, so that there must be files."""
-    return await tx.one("SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1") is not None
+    """Whether there is a medium with content, or a copy of one, so that there must be files."""
+    own = await tx.one("SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1")
+    return own is not None or await tx.one("SELECT 1 FROM remote_media WHERE asked_ts > 0 LIMIT 1") is not None

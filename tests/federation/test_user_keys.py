@@ -150,6 +150,8 @@ async def test_a_server_that_does_not_answer_is_named(network: Network) -> None:
     assert set(answer["device_keys"]) == {bob.user_id}
     assert set(answer["failures"]) == {"far.test", "nowhere.test"}
     assert answer["failures"]["far.test"]["error"] == "far.test could not be reached"
+    itself = await alice.gets("POST", "/keys/query", {"device_keys": {"@x:HERE.test": []}})
+    assert set(itself["failures"]) == {"HERE.test"}
     late = await alice.gets("POST", "/keys/query", {"device_keys": {bob.user_id: []}, "timeout": 0})
     assert (late["device_keys"], set(late["failures"])) == ({}, {"there.test"})
 

@@ -1,0 +1,176 @@
+"""Fetches media from other servers, by the signed route and, where a server is too old for it, the open one.
+
+What is fetched is taken as it comes, bounded, and never from an address that our connections may not lead to.
+
+spec: server-server-api/#content-repository
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urljoin
+
+import structlog
+
+from config.residency import DataClass
+from federation import x_matrix
+from federation.discovery import find
+from federation.multipart import Multipart, NotMultipart, boundary_in
+from federation.remote import check_flow
+from homeserver.context import MediaHead
+from homeserver.media.content_types import filename_in
+from homeserver.protocol import canonical
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    NotFound,
+    NotJson,
+    NotYetUploaded,
+    Refusal,
+    RemoteTooLarge,
+    ServerUnreachable,
+)
+from homeserver.runtime.exchange import Fault, Unreachable
+from homeserver.runtime.outbound import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from homeserver.context import Server
+    from homeserver.runtime.outbound import Place, Streamed
+    from homeserver.storage.nodes import Node
+
+    Take = Callable[[bytes], Awaitable[None]]
+
+LONGEST: Final = 600.0
+"""Seconds that one file may take, all redirects and waiting included."""
+REDIRECTS: Final = 3
+AROUND: Final = 64 * 1024
+"""Bytes that may stand around a file, and that an error may have."""
+
+log = structlog.get_logger("federation")
+
+
+class _TooOldError(Exception):
+    """The server does not know the signed route."""
+
+
+async def fetch_media(
+    server: Server, node: Node, server_name: str, media_id: str, wait_ms: int, take: Take
+) -> MediaHead:
+    """See `context.Remote.fetch_media`. spec: server-server-api/#get_matrixfederationv1mediadownloadmediaid"""
+    check_flow(server, node, DataClass.MEDIA, server_name, inward=True)
+    try:
+        async with asyncio.timeout(LONGEST):
+            place = await find(server, server_name)
+            try:
+                return await _signed(server, place, server_name, media_id, wait_ms, take)
+            except _TooOldError:
+                return await _open(server, place, server_name, media_id, wait_ms, take)
+    except (Unreachable, NotMultipart, TimeoutError) as fault:
+        log.info("a medium could not be fetched", server=server_name, reason=str(fault))
+        if isinstance(fault, Unreachable) and fault.fault is Fault.TOO_LARGE:
+            raise RemoteTooLarge("The content is too large to serve") from None
+        raise ServerUnreachable(f"{server_name} did not give the content") from None
+
+
+async def _signed(server: Server, place: Place, server_name: str, media_id: str, wait_ms: int, take: Take) -> MediaHead:
+    target = f"/_matrix/federation/v1/media/download/{quote(media_id, safe='')}?timeout_ms={wait_ms}"
+    message = x_matrix.signed("GET", target, server.name, server_name, None)
+    headers = {
+        "Authorization": x_matrix.write(server.name, server_name, server.identity.key, message),
+        "Accept": "multipart/mixed",
+    }
+    most, seconds = server.settings.media.max_download + AROUND, _patience(server, wait_ms)
+    async with server.outbound.stream("GET", place, target, headers=headers, most=most, seconds=seconds) as streamed:
+        if streamed.status != 200:
+            raise await _refused(streamed, server_name)
+        boundary = boundary_in(streamed.headers.get("content-type"))
+        if boundary is None:
+            raise NotMultipart("the answer is not of several parts")
+        parts = Multipart(streamed.body, boundary)
+        await parts.part()  # says nothing so far
+        head = await parts.part()
+        location = head.get("location")
+        if location is None:
+            async for piece in parts.content():
+                await take(piece)
+            return MediaHead(head.get("content-type"), filename_in(head.get("content-disposition")))
+    return await _elsewhere(server, location, server_name, seconds, take)
+
+
+async def _open(server: Server, place: Place, server_name: str, media_id: str, wait_ms: int, take: Take) -> MediaHead:
+    """The route of old servers, which ask nobody who they are."""
+    target = (
+        f"/_matrix/media/v3/download/{quote(server_name, safe='')}/{quote(media_id, safe='')}"
+        f"?allow_remote=false&allow_redirect=true&timeout_ms={wait_ms}"
+    )
+    return await _plain(server, place, target, server_name, _patience(server, wait_ms), take, REDIRECTS)
+
+
+async def _elsewhere(
+    server: Server, location: str, server_name: str, seconds: float, take: Take, left: int = REDIRECTS
+) -> MediaHead:
+    """What a server says is to be had at a web address."""
+    place, target = place_of(location)
+    return await _plain(server, place, target, server_name, seconds, take, left - 1)
+
+
+async def _plain(
+    server: Server, place: Place, target: str, server_name: str, seconds: float, take: Take, left: int
+) -> MediaHead:
+    most = server.settings.media.max_download
+    headers = {"Accept": "*/*"}
+    async with server.outbound.stream("GET", place, target, headers=headers, most=most, seconds=seconds) as streamed:
+        if streamed.status == 200:
+            async for piece in streamed.body:
+                await take(piece)
+            found = streamed.headers
+            return MediaHead(found.get("content-type"), filename_in(found.get("content-disposition")))
+        location = streamed.headers.get("location")
+        if streamed.status not in (301, 302, 303, 307, 308) or location is None:
+            try:
+                raise await _refused(streamed, server_name)
+            except _TooOldError:
+                raise NotFound("There is no such medium") from None
+    if left <= 0:
+        raise Unreachable(Fault.BROKEN, f"more than {REDIRECTS} redirects")
+    try:
+        location = urljoin(f"https://{place.host}{target}", location)
+    except ValueError:
+        raise Unreachable(Fault.BROKEN, "a redirect to nowhere") from None
+    return await _elsewhere(server, location, server_name, seconds, take, left)
+
+
+def _patience(server: Server, wait_ms: int) -> float:
+    """Seconds that a server may say nothing: it may be waiting for an upload."""
+    return server.settings.federation.request_timeout.seconds + wait_ms / 1000
+
+
+async def _refused(streamed: Streamed, server_name: str) -> Refusal | _TooOldError:
+    """What the error of another server means to who asked us."""
+    errcode = await _errcode(streamed.body)
+    if errcode == "M_UNRECOGNIZED":
+        return _TooOldError()
+    if streamed.status == 404:
+        return NotFound("There is no such medium")
+    if errcode == "M_NOT_YET_UPLOADED":
+        return NotYetUploaded("The content has not yet been uploaded")
+    if errcode == "M_TOO_LARGE":
+        return RemoteTooLarge("The content is too large to serve")
+    if streamed.status == 403:
+        return Forbidden(f"{server_name} does not give the content out")
+    return ServerUnreachable(f"{server_name} did not give the content")
+
+
+async def _errcode(body: AsyncIterator[bytes]) -> object:
+    whole = b""
+    async for piece in body:
+        whole += piece
+        if len(whole) > AROUND:
+            return None
+    try:
+        return canonical.parse_object(whole).get("errcode")
+    except (NotJson, BadJson):
+        return None
