@@ -12,6 +12,7 @@ from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import chores, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
+from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Work = Callable[[Server], Awaitable[object]]
 
-PARCELS: Mapping[str, ParcelKind] = {**replicas.ROOM_PARCELS, **RECEIPT_PARCELS, **KEY_PARCELS}
+PARCELS: Mapping[str, ParcelKind] = {**replicas.ROOM_PARCELS, **RECEIPT_PARCELS, **KEY_PARCELS, **ERASURE_PARCELS}
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE

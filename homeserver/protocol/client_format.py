@@ -49,6 +49,11 @@ def content_of(client: bytes) -> bytes:
     return client[_CONTENT_STARTS : _end_of_content(client)]
 
 
+def with_content(client: bytes, content: bytes) -> bytes:
+    """A stored event with another ``content``, which is JSON."""
+    return client[:_CONTENT_STARTS] + content + client[_end_of_content(client) :]
+
+
 def after_content(client: bytes) -> dict[str, Any]:
     """All properties of a stored event but its ``content``, parsed."""
     fields: dict[str, Any] = orjson.loads(b"{" + client[_end_of_content(client) + 1 :] + b"}")

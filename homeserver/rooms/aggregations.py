@@ -13,6 +13,7 @@ import orjson
 
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_in
+from homeserver.rooms import erasure
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.storage import relations
 
@@ -29,12 +30,13 @@ REDACTED = b'"redacted_because":'
 
 
 class Reader(NamedTuple):
-    """Who reads: a resident, and whom they ignore."""
+    """Who reads: a resident, and whom they ignore; ``erased``: see erasure.py."""
 
     node: Node
     user_nid: int
     user_id: str
     ignored: frozenset[str]
+    erased: Mapping[str, int]
 
 
 class Parent(NamedTuple):
@@ -64,19 +66,19 @@ async def bundled(reader: Reader, parents: Sequence[Parent], now_ms: int) -> dic
     threads = {
         parent: _thread(reader, shown[parent], found, event, nested, now_ms)
         for parent, event in latest.items()
-        if _visible(shown[parent], event)
+        if _visible(reader, shown[parent], event)
     }
-    return _members(shown, found, threads, now_ms)
+    return _members(reader, shown, found, threads, now_ms)
 
 
 async def _of_latest(reader: Reader, parents: Sequence[Parent], now_ms: int) -> dict[str, bytes]:
     shown = {parent.event.event_id: parent for parent in parents}
     found = await reader.node.read(relations.related, list(shown), reader.user_nid, reader.ignored, threads=False)
-    return _members(shown, found, {}, now_ms)
+    return _members(reader, shown, found, {}, now_ms)
 
 
 def _members(
-    shown: Mapping[str, Parent], found: Related, threads: Mapping[str, bytes], now_ms: int
+    reader: Reader, shown: Mapping[str, Parent], found: Related, threads: Mapping[str, bytes], now_ms: int
 ) -> dict[str, bytes]:
     members = {}
     for event_id in {*threads, *found.replacements, *found.references}:
@@ -84,7 +86,7 @@ def _members(
         parts: dict[str, object] = {}
         if event_id in threads:
             parts[THREAD] = orjson.Fragment(threads[event_id])
-        replacement = _replacement(parent, found.replacements.get(event_id, ()))
+        replacement = _replacement(reader, parent, found.replacements.get(event_id, ()))
         if replacement is not None:
             parts[REPLACE] = orjson.Fragment(_event(replacement, parent, now_ms))
         if event_id in found.references:
@@ -107,7 +109,7 @@ def _thread(
     )
 
 
-def _replacement(parent: Parent, candidates: Iterable[StoredEvent]) -> Timed | None:
+def _replacement(reader: Reader, parent: Parent, candidates: Iterable[StoredEvent]) -> Timed | None:
     """The newest replacement that is valid and visible.
 
     spec: client-server-api/#validity-of-replacement-events
@@ -117,7 +119,7 @@ def _replacement(parent: Parent, candidates: Iterable[StoredEvent]) -> Timed | N
         return None
     for row in candidates:
         replaces = row.type == ENCRYPTED or "m.new_content" in orjson.loads(content_of(row.client))
-        if replaces and _visible(parent, timed(row)):
+        if replaces and _visible(reader, parent, timed(row)):
             return timed(row)
     return None
 
@@ -126,8 +128,10 @@ def _is_redacted(event: Timed) -> bool:
     return event.unsigned is not None and REDACTED in event.unsigned
 
 
-def _visible(parent: Parent, event: Timed) -> bool:
-    return parent.seen is None or parent.seen.sees(event)
+def _visible(reader: Reader, parent: Parent, event: Timed) -> bool:
+    if parent.seen is None:
+        return True
+    return parent.seen.sees(event) and not erasure.hides(reader.erased, parent.seen, event)
 
 
 def _event(event: Timed, parent: Parent, now_ms: int, nested: bytes | None = None) -> bytes:

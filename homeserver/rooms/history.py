@@ -19,7 +19,7 @@ from homeserver.protocol import access
 from homeserver.protocol.access import StateAccess
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER
-from homeserver.rooms import aggregations, state, tokens
+from homeserver.rooms import aggregations, erasure, state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
 from homeserver.storage import client_transactions, events, rooms
 from homeserver.storage import state as stored_state
@@ -350,7 +350,9 @@ async def show_all(server: Server, caller: Caller, room: Room, seen: Sight, show
     mine = [event.event_id for event in shown if event.sender == caller.user_id]
     own = await transactions_of(caller, mine) if mine else {}
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
-    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, seen.ignored)
+    erased = await erasure.known(caller.node)
+    shown = erasure.shown(room, erased, seen, shown)
+    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, seen.ignored, erased)
     related = await aggregations.bundled(reader, aggregations.parents_of(room, seen, shown, room_ids=True), now)
     return [
         show(

@@ -15,7 +15,8 @@ from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.identifiers import domain_of
 from homeserver.rooms.state import Rooms, membership_in
-from homeserver.storage import events, peers, rooms, state, streams, users
+from homeserver.storage import erasures, events, peers, rooms, state, streams, users
+from homeserver.storage.erasures import Erased
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
 from homeserver.storage.state import Group, NewGroup
 from homeserver.storage.streams import Stream
@@ -42,12 +43,15 @@ Mark = Callable[["Transaction"], None]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A room after one event, which is the last of ``newest``, as its source has it."""
+    """A room after one event, which is the last of ``newest``, as its source has it. ``erased``: users of it who asked
+    to be forgotten.
+    """
 
     room: StoredRoom
     nodes: Mapping[str, int]
     state: Mapping[StateKey, StoredEvent]
     newest: Sequence[StoredEvent]
+    erased: Sequence[str]
 
 
 async def gather(tx: Transaction, room_nid: int, event_nid: int) -> Seed:
@@ -59,7 +63,9 @@ async def gather(tx: Transaction, room_nid: int, event_nid: int) -> Seed:
     rows = {row.event_nid: row for row in await events.by_nids(tx, set(nids.values()))}
     room = await rooms.by_nid(tx, room_nid)
     newest = await events.timeline_backwards(tx, room_nid, event.pos, None, AT_ONCE)
-    return Seed(room, await rooms.nodes(tx, room_nid), {key: rows[nid] for key, nid in nids.items()}, newest[::-1])
+    erased = await erasures.of_room(tx, room_nid)
+    whole = {key: rows[nid] for key, nid in nids.items()}
+    return Seed(room, await rooms.nodes(tx, room_nid), whole, newest[::-1], erased)
 
 
 async def plant(server: Server, source: Node, destination: Node, room_nid: int, event_nid: int, mark: Mark) -> None:
@@ -93,6 +99,8 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
         ],
     )
     _write_state(tx, room_nid, pos, root, {key: nids[row.event_id] for key, row in seed.state.items()})
+    users.intern(tx, seed.erased)
+    erasures.put(tx, seed.erased, pos - 1)  # before anybody here came to be in the room
     await _write_members(tx, room_nid, pos, seed, nids)
     peers.replace(tx, room_nid, pos, _servers(server, seed))
     rooms.advance(tx, room_nid, [last.event_id], root.nid)
@@ -170,6 +178,7 @@ async def _write_members(tx: Transaction, room_nid: int, pos: int, seed: Seed, n
 
 def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int, residents: Sequence[int]) -> None:
     node.memory(Rooms).drop(room_id)
+    node.memory(Erased).clear()
     node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, residents), (Stream.MEMBERS, [room_nid])])
     for user_nid in residents:
         server.wakeups.wake((node.name, user_nid))

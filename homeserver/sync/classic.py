@@ -17,7 +17,7 @@ import orjson
 from homeserver.accounts import ignored, push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
 from homeserver.push import unread
-from homeserver.rooms import blocking, ephemeral, history, presence, state
+from homeserver.rooms import blocking, ephemeral, erasure, history, presence, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
 from homeserver.storage import events as stored_events
@@ -138,7 +138,8 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     token = Token(upto, ephemeral.now(node))
     seen_ephemeral = 0 if wish.since is None else min(wish.since.ephemeral, token.ephemeral)
     ignoring = await ignored.of_user(node, caller.user_nid)
-    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after, ignoring)
+    gone = await erasure.known(node)
+    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after, ignoring, gone)
     answer = Answer(token)
     if since is None or node.changes.changed(Stream.TO_DEVICE, caller.device_nid, since):
         waiting = await to_device.waiting(node, caller.device_nid, since or 0, upto, TO_DEVICE_AT_ONCE)

@@ -8,7 +8,7 @@ spec: client-server-api/#get_matrixclientv3sync
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import orjson
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import pdu_bytes
 from homeserver.push import unread
-from homeserver.rooms import aggregations, history, state, tokens
+from homeserver.rooms import aggregations, erasure, history, state, tokens
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
@@ -41,7 +41,7 @@ class Asked:
     """What a request is about: changes with ``since < position <= upto``; ``since`` None: everything.
 
     ``state_after``: state is wanted as it is after the timeline, under this name; None: as it is before it.
-    ``ignored``: users of whom only state is shown.
+    ``ignored``: users of whom only state is shown; ``erased``: see rooms/erasure.py.
     """
 
     server: Server
@@ -52,6 +52,7 @@ class Asked:
     full_state: bool = False
     state_after: str | None = None
     ignored: frozenset[str] = frozenset()
+    erased: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
         passed = [event for event in passed if seen.sees(event)]
     limited = len(passed) > limit or not complete
     passed = passed[-limit:] if limit else []
+    passed = list(erasure.shown(room, asked.erased, seen, passed))
     if not passed:
         return Stretch((), limited, asked.upto if limited or since is None else since)
     return Stretch(passed, limited, passed[0].pos - 1)
@@ -332,7 +334,7 @@ async def _related(caller: Caller, drafts: Sequence[Draft]) -> Mapping[str, byte
     if not parents:
         return {}
     asked = drafts[0].asked
-    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, asked.ignored)
+    reader = aggregations.Reader(caller.node, caller.user_nid, caller.user_id, asked.ignored, asked.erased)
     return await aggregations.bundled(reader, parents, asked.server.clock.now_ms())
 
 

@@ -1,0 +1,81 @@
+"""Erased users: who joins a room after somebody asked for erasure is shown what that user sent as if it were redacted.
+
+Whoever could see it before goes on seeing it, and nothing in the database changes. The state that a room has is not
+touched, so that it stays the same room for everybody.
+
+spec: client-server-api/#post_matrixclientv3accountdeactivate
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import orjson
+
+from config.residency import DataClass
+from homeserver.accounts.deactivation import ERASED
+from homeserver.protocol import client_format
+from homeserver.protocol.redaction import redact_content
+from homeserver.rooms.replicas import ParcelKind
+from homeserver.storage import erasures, streams, users
+from homeserver.storage.erasures import Erased
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.rooms.history import Sight
+    from homeserver.rooms.seeding import Mark
+    from homeserver.rooms.state import Room, Timed
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+    from homeserver.storage.outbox import Parcel
+
+async def known(node: Node) -> Mapping[str, int]:
+    """The erased users of whom a node knows, and since which position. No trip but the first time."""
+    memory = node.memory(Erased)
+    if memory.known is None:
+        memory.known = await node.read(erasures.all_of_them)
+    return memory.known
+
+
+def hides(erased: Mapping[str, int], seen: Sight, event: Timed) -> bool:
+    """Whether a reader is not to see what an event says: its sender was erased before they could see it."""
+    since = erased.get(event.sender)
+    if since is None:
+        return False
+    joins = [pos for pos in seen.joins if pos <= since]
+    memberships = [entry for entry in seen.memberships if entry[0] <= since]
+    return not joins or not replace(seen, joins=joins, memberships=memberships).sees(event)
+
+
+def shown(room: Room, erased: Mapping[str, int], seen: Sight | None, events: Sequence[Timed]) -> Sequence[Timed]:
+    """Events as a reader may see them; ``seen`` None: they could see all of them before anybody was erased."""
+    if not erased or seen is None:
+        return events
+    return [_redacted(room, event) if hides(erased, seen, event) else event for event in events]
+
+
+def _redacted(room: Room, event: Timed) -> Timed:
+    content = orjson.loads(client_format.content_of(event.client))
+    kept = orjson.dumps(redact_content(room.rules, event.type, content))
+    return replace(event, client=client_format.with_content(event.client, kept), unsigned=None, shown=None)
+
+
+# from the user's own node to the others -----------------------------------------------------
+
+
+async def _apply(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
+    assert parcel.body is not None
+    await destination.advance(_take, destination, orjson.loads(parcel.body)["user_id"], mark)
+
+
+async def _take(tx: Transaction, node: Node, user_id: str, mark: Mark) -> None:
+    mark(tx)
+    if await users.nid(tx, user_id) is not None:
+        erasures.put(tx, [user_id], await streams.allocate(tx))
+    tx.after_commit(node.memory(Erased).clear)
+
+
+ERASURE_PARCELS: Mapping[str, ParcelKind] = {ERASED: ParcelKind(DataClass.EVENTS, _apply, fleeting=True)}
