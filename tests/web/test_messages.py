@@ -22,6 +22,7 @@ from homeserver.web.heads import Heads
 from homeserver.web.incoming import Incoming
 from homeserver.web.messages import (
     DEEPEST,
+    LARGE,
     Query,
     Request,
     Response,
@@ -129,6 +130,9 @@ async def test_how_deep_a_body_may_be() -> None:
         for depth in (DEEPEST, 1000):
             with pytest.raises(BadJson):
                 (await arrived(b'{"a":' + opening * depth + b"1" + closing * depth + b"}")).json()
+        padded = b'{"a":' + opening * DEEPEST + b'"' + b"x" * LARGE + b'"' + closing * DEEPEST + b"}"
+        with pytest.raises(BadJson):
+            (await arrived(padded)).json()
     wide = b'{"a":[' + b"[{}]," * 1000 + b"1]}"
     assert len((await arrived(wide)).json()["a"]) == 1001
 
