@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import canonicaljson
@@ -132,3 +133,14 @@ def test_an_object_is_asked_for() -> None:
             canonical.parse_object(body)
     with pytest.raises(NotJson):
         canonical.parse_object(b"{")
+
+
+def test_what_is_kept_takes_no_more_memory_than_it_says() -> None:
+    value = {"signatures": {"example.org": {"ed25519:a": "x" * 86}}, "hashes": {"sha256": "y" * 43}}
+    tracemalloc.start()
+    try:
+        kept = [canonical.encode({**value, "depth": depth}) for depth in range(500)]
+        traced, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert traced < 2 * sum(map(len, kept))
