@@ -439,7 +439,7 @@ class Storage:
     """How the nodes' databases, which residency.toml names, are used."""
 
     readers: Annotated[int, Setting(Integer(1, 64), "Reading connections of each SQLite node; one more writes.")] = 3
-    cache: Annotated[int, Setting(Size(), "Pages that each of those connections keeps in memory.")] = 8 * MiB
+    cache: Annotated[int, Setting(Size(), "Pages that each of those connections keeps in memory.")] = 2 * MiB
     connections: Annotated[
         int, Setting(Integer(2, 1000), "Connections of each PostgreSQL node, one of which writes.")
     ] = 10

@@ -75,7 +75,7 @@ class Counts(Mirror):
         self.kept: Lru[tuple[int, int], _Kept] = Lru(100_000)
         # Starts that are being read, each with the mark of its newest reader: who reads on takes it away.
         self.reading: dict[tuple[int, int], object] = {}
-        self.narrowed: Lru[tuple[int, Evaluator], Narrowed] = Lru(2_000)
+        self.narrowed: Lru[tuple[int, Evaluator], Narrowed] = Lru(500)
 
     def clear(self) -> None:
         """See `Mirror.clear`."""

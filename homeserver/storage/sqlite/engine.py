@@ -24,7 +24,7 @@ from homeserver.storage.sqlite.meaning import meaning
 from homeserver.storage.sqlite.transaction import WRITE, SqliteTransaction
 
 READERS = 3
-CACHE = 8 * 2**20
+CACHE = 2 * 2**20
 """Bytes of pages that each connection keeps."""
 
 
