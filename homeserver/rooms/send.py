@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.state import Room, Snapshot
     from homeserver.storage.client_transactions import Echo
     from homeserver.storage.nodes import Node
+    from homeserver.storage.state import Group
 
 MAX_PREV_EVENTS = 20
 
@@ -161,7 +162,7 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
     if event.state_key is not None:
         _change_state(node, step, event, around.places)
     else:
-        step.after = replace(head, tips={event.event_id: head.group}, depth=event.depth)
+        step.after = replace(head, tips=_tips_after(room, event, head.group), depth=event.depth)
     if around.target is not None:
         check_redaction(room, draft.sender, around.target)
         step.redacted = redacted(room, event, around.target)
@@ -171,7 +172,18 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
 
 
 def _prev_events(room: Room) -> list[str]:
-    return list(room.head.tips)[:MAX_PREV_EVENTS]
+    """The tips that the next event follows on: all, or of very many the oldest and the newest, so that each event makes
+    them fewer."""
+    tips = list(room.head.tips)
+    if len(tips) <= MAX_PREV_EVENTS:
+        return tips
+    return [*tips[: MAX_PREV_EVENTS // 2], *tips[-(MAX_PREV_EVENTS // 2) :]]
+
+
+def _tips_after(room: Room, event: Event, group: Group) -> dict[str, Group]:
+    """The tips of a room once an event has followed on some of them."""
+    follows = set(event.prev_events)
+    return {**{tip: held for tip, held in room.head.tips.items() if tip not in follows}, event.event_id: group}
 
 
 def _auth_events(room: Room, draft: Draft) -> list[str]:
@@ -195,7 +207,7 @@ def _change_state(node: Node, step: Step, event: Event, places: Mapping[str, eff
     step.changes = {key: entry}
     step.unsigned = replaced(head.state.get(key))
     done = effects.apply(head, step.changes, places)
-    step.after = replace(done.after, tips={event.event_id: group}, depth=event.depth, group=group)
+    step.after = replace(done.after, tips=_tips_after(step.room, event, group), depth=event.depth, group=group)
     step.members, step.nodes, step.entered, step.left = done.members, done.nodes, done.entered, done.left
     if entry.membership in OUTSIDE:
         step.members = [replace(step.members[0], stripped=stripped_state(step.after, event))]
