@@ -120,6 +120,8 @@ def _read(rules: RoomRules, room_id: str, pdu: object) -> _Read | Dropped:
         return Dropped(event.event_id, Fault.WRONG_ROOM, "The event is of another room")
     if "\0" in event.type or "\0" in (event.state_key or "") or "\0" in (event.redacts or ""):
         return Dropped(event.event_id, Fault.FORMAT, "Event types, state keys and event IDs must not contain U+0000")
+    if event.event_id in event.prev_events or event.event_id in event.auth_events:
+        return Dropped(event.event_id, Fault.FORMAT, "The event follows on itself, or cites itself")
     signers = {}
     for name in required_signers(rules, event):
         if not identifiers.is_server_name(name):
