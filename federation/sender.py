@@ -107,7 +107,7 @@ class _Sender:
             "domicile_federation_withheld", "What the residency policy let not out to another server.", ["class"]
         )
         self.refused = counter(
-            "domicile_federation_refused", "Events and EDUs of ours that other servers have refused.", ["kind"]
+            "domicile_federation_not_taken", "Events and EDUs of ours that other servers have refused.", ["kind"]
         )
         _show(server)
 

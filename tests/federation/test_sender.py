@@ -261,5 +261,5 @@ async def test_a_transaction_at_which_a_server_takes_offence_stops_nothing_else(
     await network.clock.advance(LONG)
     await network.settle()
     assert texts(network, ONE, TWO) == [*written[:3], *written[4:]]
-    refused = one.server.telemetry.counter("domicile_federation_refused", "", ["kind"])
+    refused = one.server.telemetry.counter("domicile_federation_not_taken", "", ["kind"])
     assert refused.value("event") >= 1

@@ -20,7 +20,6 @@ from tests.conformance import endpoint_modules
 ROOT = Path(__file__).resolve().parents[2]
 
 PLANNED = {
-    "federation.longest_backoff": "sending to other servers",
     "media.max_download": "files of other servers",
     "operator.legal_name": "the passport",
 }
