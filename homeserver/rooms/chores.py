@@ -13,6 +13,8 @@ import structlog
 
 from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.accounts.profile import CHANGED
+from homeserver.context import Caller
+from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import membership, state
@@ -104,7 +106,10 @@ async def _spread(server: Server, node: Node, chore: Chore) -> None:
         if held.membership != "join":
             continue
         content = await membership.own_content(node, chore.user_nid, "join")
-        ordered, room = await membership.nearest(server, node, held.room_id)
+        found = await membership.present(server, node, held.room_id)
+        if found is None:
+            continue
+        ordered, room = found
         await state.require(ordered, room, [(MEMBER, chore.user_id)])
         event = room.head.event((MEMBER, chore.user_id))
         if event is None or event.content.get("membership") != "join":
@@ -118,7 +123,12 @@ async def _leave(server: Server, node: Node, chore: Chore) -> None:
     for held in await node.read(rooms.memberships_of, chore.user_nid):
         if held.membership not in ("join", "invite", "knock"):
             continue
-        _, room = await membership.nearest(server, node, held.room_id)
+        found = await membership.present(server, node, held.room_id)
+        if found is None:  # an invitation to a room of others, or a knock there
+            owner = Caller(chore.user_id, identifiers.localpart_of(chore.user_id), node, chore.user_nid, "", 0)
+            await membership.leave(server, owner, held.room_id)
+            continue
+        room = found[1]
         if room.head.membership(chore.user_id) in ("join", "invite", "knock"):
             draft = Draft(MEMBER, chore.user_id, {"membership": "leave"}, chore.user_id)
             await _say(server, node, held.room_id, draft)

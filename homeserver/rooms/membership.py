@@ -86,8 +86,13 @@ def spanned(snapshot: Snapshot, room: Room) -> set[str]:
 
 
 async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str) -> None:
-    """`check_relation` for a room that somebody is about to be brought into, unless they are in it."""
+    """`check_relation` for a room that somebody is about to be brought into, unless they are in it.
+
+    Raises Forbidden too for a room that nobody here is in: what is said there would be heard by nobody.
+    """
     _, room = await nearest(server, caller.node, room_id)
+    if is_deserted(room.head):
+        raise Forbidden("You are not in that room")
     if room.head.membership(user_id) != "join":
         await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
 
@@ -403,27 +408,34 @@ async def invite(
     """Invite a user. Raises Forbidden, FlowDenied before anything is written, InviteBlocked, NotFound."""
     if not identifiers.is_user_id(user_id):
         raise InvalidParam("user_id is no user ID")
-    node, room = await nearest(server, caller.node, room_id)
+    _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
     await blocking.check(server, user_id)
     readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
+    readers |= {server.policy.now.jurisdiction_of_server(name) for name in room.head.servers}
     profile = await _profile_of(server, user_id, "invite", readers)
-    said = {**profile, **(content or {})}
+    said = {**profile, **(content or {}), "membership": "invite"}
     if server.nodes.is_local(user_id):
         await _change(server, caller, room_id, user_id, said, reason)
         return
-    draft = Draft(MEMBER, caller.user_id, _with_reason(said, reason), user_id)
-    await _invite_elsewhere(server, caller, node, room, draft)
+    await invite_elsewhere(server, caller, room_id, user_id, _with_reason(said, reason))
 
 
-async def _invite_elsewhere(server: Server, caller: Caller, node: Node, room: Room, draft: Draft) -> None:
-    """Invite a user of another server, which has to sign the invitation before it is committed and shown to anybody."""
+async def invite_elsewhere(server: Server, caller: Caller, room_id: str, user_id: str, content: dict[str, Any]) -> str:
+    """Invite a user of another server, which has to sign the invitation before it is committed and shown to anybody.
+
+    Whether the room may span it has been asked. Returns the event id. Raises Forbidden, NotFound, InviteBlocked,
+    ServerUnreachable, NodeUnavailable when the room's home is down.
+    """
+    node, room = await _room_at_home(server, room_id)
+    draft = Draft(MEMBER, caller.user_id, content, user_id)
     event, preview = await proposals.invitation(server, node, room, draft)
     signed = await server.remote.invite(server, caller.node, event, preview)
     await place(server, node, signed)
     await caught_up(server, node, caller.node)
+    return signed.event_id
 
 
 async def kick(server: Server, caller: Caller, room_id: str, user_id: str, reason: str | None = None) -> None:

@@ -73,6 +73,8 @@ async def set_state(
         await _check_member(server, caller, room_id, state_key, content)
         if (content["membership"], state_key) == ("join", caller.user_id):
             content = await membership.vouched_for(server, caller, room_id, content)
+        if content["membership"] == "invite" and not server.nodes.is_local(state_key):
+            return await membership.invite_elsewhere(server, caller, room_id, state_key, content)
     elif kind == "m.room.canonical_alias":
         node, room = await membership.nearest(server, caller.node, room_id)
         await aliases.check_canonical(server, node, room, content)

@@ -157,3 +157,16 @@ async def test_guests_must_be_allowed_beside_each_other(network: Network) -> Non
     answer = await a.refused(alice, "POST", "/createRoom", both)
     assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
     assert not network.bytes_out("a.test")
+
+
+@aio
+async def test_an_invitation_that_is_set_as_state_is_signed_too(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    await a.ask(alice, "PUT", path, {"membership": "invite"})
+    assert await told(b, bob, "invite", room_id) is not None
+    network.cut("a.test", "b.test")
+    other = f"/rooms/{quote(room_id)}/state/m.room.member/{quote('@carol:b.test')}"
+    assert (await a.refused(alice, "PUT", other, {"membership": "invite"})).status == 502

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.deployment import POLICY
-from tests.federation.meetings import enter, members, membership, told
+from homeserver.rooms import chores
+from tests.deployment import PASSWORD, POLICY
+from tests.federation.meetings import enter, kept_out, members, membership, told
 from tests.network import Network
 from tests.support import aio
 
@@ -114,3 +115,46 @@ async def test_an_invitation_is_taken_back(network: Network) -> None:
     await network.settle()
     assert await told(b, bob, "invite", room_id) is None
     assert await told(b, bob, "leave", room_id) is not None
+
+
+@aio
+async def test_nobody_joins_what_was_left_without_asking_who_is_there(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await b.user("carol")
+    room_id = await a.create(alice, preset="public_chat")
+    await enter(b, bob, room_id, "a.test")
+    await b.change(bob, room_id, "leave")
+    await network.settle()
+    network.cut("a.test", "b.test")
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(carol.user_id)}"
+    assert (await b.refused(carol, "PUT", path, {"membership": "join"})).status == 403
+    assert (await b.refused(carol, "POST", f"/rooms/{quote(room_id)}/join", {})).status == 502
+
+
+@aio
+async def test_whose_account_is_closed_refuses_invitations(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    auth = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": bob.user_id}, "password": PASSWORD}
+    await b.ask(bob, "POST", "/account/deactivate", {"auth": auth})
+    await chores.leave_rooms(b.server)
+    assert await membership(a, alice, room_id, bob) == "leave"
+
+
+@aio
+async def test_somebody_is_removed_and_banned(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat")
+    await enter(b, bob, room_id, "a.test")
+    await a.change(alice, room_id, "kick", user_id=bob.user_id)
+    await network.settle()
+    assert await told(b, bob, "leave", room_id) is not None
+    await enter(b, bob, room_id, "a.test")
+    await a.change(alice, room_id, "ban", user_id=bob.user_id)
+    await network.settle()
+    assert (await kept_out(bob, room_id, "a.test")).status == 403
+    await a.change(alice, room_id, "unban", user_id=bob.user_id)
+    await enter(b, bob, room_id, "a.test")
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
