@@ -15,7 +15,7 @@ from dataclasses import fields
 from functools import partial
 from hashlib import blake2b
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from config.residency import NodePlace
     from config.settings import RateLimits, Settings
     from homeserver.runtime.clock import Clock
+    from homeserver.runtime.lru import Lru
     from homeserver.storage.engine import Engine
 
 log = structlog.get_logger("app")
@@ -312,8 +313,23 @@ def show(server: Server) -> None:
     gauge(
         "domicile_listeners", "Tasks that wait to be woken: long polls, and what ships.", lambda: server.wakeups.count
     )
+    _show_caches(server)
     failing = "How often in a row a job has failed; those that did not are not shown."
     gauge("domicile_job_failures", failing, failures, ["job"])
+
+
+def _show_caches(server: Server) -> None:
+    def by_cache(number: Callable[[Lru[Any, Any]], int]) -> Callable[[], Mapping[tuple[str, ...], float]]:
+        return lambda: {(node.name, cache.name): number(cache) for node in server.nodes for cache in node.caches()}
+
+    labels, gauge = ["node", "cache"], server.telemetry.gauge
+    gauge("domicile_cache_entries", "Entries that are in memory.", by_cache(len), labels)
+    gauge("domicile_cache_bytes", "Memory that they take, as an estimate.", by_cache(lambda each: each.weight), labels)
+    bound = "Memory that they may take; what was used longest ago makes room."
+    gauge("domicile_cache_bytes_max", bound, by_cache(lambda each: each.capacity), labels)
+    found, missed = "Questions that were answered from memory.", "Questions that were not."
+    gauge("domicile_cache_hits", found, by_cache(lambda each: each.hits), labels, grows=True)
+    gauge("domicile_cache_misses", missed, by_cache(lambda each: each.misses), labels, grows=True)
 
 
 def show_connections(server: Server, connections: Connections) -> None:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
-USERS_REMEMBERED = 20_000
+REMEMBERED_BYTES = 32 * 1024 * 1024
+"""Memory that the sessions of a node may take, as it is estimated."""
+USER_BYTES = 500
+SESSION_BYTES = 700
 TOKENS_OF_A_USER = 100
 """How many are remembered; a user with more of them is asked for again."""
 
@@ -58,7 +61,9 @@ class Remembered(Mirror):
     """
 
     def __init__(self) -> None:
-        self._users: Lru[bytes, dict[bytes, _Known]] = Lru(USERS_REMEMBERED)
+        self._users: Lru[bytes, dict[bytes, _Known]] = Lru(
+            REMEMBERED_BYTES, lambda tokens: USER_BYTES + SESSION_BYTES * len(tokens), "sessions"
+        )
         self.generation = 0
 
     def find(self, token: tokens.Read) -> _Known | None:
@@ -72,8 +77,9 @@ class Remembered(Mirror):
             return
         of_user = self._users.get(token.owner)
         if of_user is None or len(of_user) >= TOKENS_OF_A_USER:
-            of_user = self._users[token.owner] = {}
+            of_user = {}
         of_user[token.digest] = known
+        self._users[token.owner] = of_user  # weighed anew
 
     def forget(self, owner: bytes) -> None:
         """Forget a user's sessions: one of them has ended or changed."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
 
+
 async def known(node: Node) -> Mapping[str, int]:
     """The erased users of whom a node knows, and since which position. No trip but the first time."""
     memory = node.memory(Erased)

@@ -16,7 +16,7 @@ import structlog
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import rows
 from homeserver.rooms.outgoing import feed_event
-from homeserver.rooms.state import RECENT, Rooms, Timed
+from homeserver.rooms.state import RECENT, Rooms, Timed, bytes_of
 from homeserver.storage import outbox, streams
 from homeserver.storage.events import Verdict
 from homeserver.storage.streams import Stream
@@ -222,6 +222,10 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
 def _show(step: Step) -> None:
     """Let readers see a committed event."""
     room, event = step.room, step.event
+    for key, entry in step.changes.items():
+        before = room.now.state.get(key)
+        room.loaded += bytes_of(None if entry is None else entry.event)
+        room.loaded -= bytes_of(None if before is None else before.event)
     room.now = step.after
     if step.timeline and step.verdict is Verdict.ACCEPTED:
         assert step.pos is not None

@@ -11,11 +11,17 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """At most ``capacity`` in weight (entries, unless ``weigh`` says otherwise)."""
+    """At most ``capacity`` in weight (entries, unless ``weigh`` says otherwise).
 
-    def __init__(self, capacity: int, weigh: Callable[[V], int] | None = None) -> None:
+    One with a ``name`` is shown in the metrics, and weighs in bytes. ``hits`` and ``misses`` count what was asked for.
+    """
+
+    def __init__(self, capacity: int, weigh: Callable[[V], int] | None = None, name: str = "") -> None:
         self.capacity = capacity
+        self.name = name
         self.weight = 0
+        self.hits = 0
+        self.misses = 0
         self._weigh = weigh
         self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
@@ -29,7 +35,9 @@ class Lru(Generic[K, V]):
         """The value, which counts as used now; None when it is not held."""
         entry = self._held.get(key)
         if entry is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self._held.move_to_end(key)
         return entry[0]
 
@@ -42,6 +50,9 @@ class Lru(Generic[K, V]):
             if entry is not None:
                 used(key)
                 found[key] = entry[0]
+                self.hits += 1
+            else:
+                self.misses += 1
         return found
 
     def __setitem__(self, key: K, value: V) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.runtime.lru import Lru
 from homeserver.storage.directory import Directory, Kind
 from homeserver.storage.engine import ConstraintViolation, Engine, Health, Scope, Transaction
 from homeserver.storage.group_commit import GroupCommit
@@ -119,6 +120,13 @@ class Node:
         if found is None:
             found = self._memories[kind] = kind()
         return found
+
+    def caches(self) -> Iterator[Lru[Any, Any]]:
+        """Those memories that have a name and weigh in bytes, for the metrics."""
+        for memory in list(self._memories.values()):
+            for part in vars(memory).values():
+                if isinstance(part, Lru) and part.name:
+                    yield part
 
 
 class Nodes:

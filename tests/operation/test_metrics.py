@@ -59,6 +59,7 @@ LABELS = {
     "source",
     "destination",
     "direction",
+    "cache",
 }
 """What may be told apart: all of them come from the program and its configuration."""
 WHOAMI = "/_matrix/client/v3/account/whoami"
