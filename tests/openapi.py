@@ -29,8 +29,11 @@ NULLABLE = dict.fromkeys(("getDevice", "getDevices"), ("display_name", "last_see
 """What may be null where the specification would leave it out, by operation."""
 
 # The examples of the room versions have no such property, and who signs an event must not add one to it.
-NOT_REQUIRED = dict.fromkeys(("sendInviteV1", "sendInviteV2"), "'origin' is a required property")
-"""What the definitions demand and the text of the specification does not, by operation."""
+NOT_REQUIRED = {
+    "sendInviteV1": re.compile(r"\$\[1\]: \{.*", re.DOTALL),
+    "sendInviteV2": re.compile(r".*'origin' is a required property"),
+}
+"""The faults of answers in which the definitions demand what the text of the specification does not, by operation."""
 
 
 @cache
@@ -104,7 +107,7 @@ class Operation:
             value = _without_nulls(value, NULLABLE.get(self.id, ()))
             allowed = NOT_REQUIRED.get(self.id)
             for fault in schema_faults(f"{self.pointer}/responses/{status}/application~1json", value):
-                if allowed is None or not fault.endswith(allowed):
+                if allowed is None or not allowed.fullmatch(fault):
                     yield fault
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+import orjson
 import pytest
 
+from federation import remote
+from homeserver.rooms import proposals, state
+from homeserver.rooms.send import Draft
+from homeserver.runtime.exchange import Unreachable
 from tests.deployment import POLICY, SETTINGS
 from tests.federation.meetings import members, membership, told
 from tests.network import Network
 from tests.support import aio
+
+SHOWN = ("type", "state_key", "sender", "content")
 
 
 @pytest.mark.parametrize("version", ["1", "6", "10", "12"])
@@ -170,3 +177,27 @@ async def test_an_invitation_that_is_set_as_state_is_signed_too(network: Network
     network.cut("a.test", "b.test")
     other = f"/rooms/{quote(room_id)}/state/m.room.member/{quote('@carol:b.test')}"
     assert (await a.refused(alice, "PUT", other, {"membership": "invite"})).status == 502
+
+
+@aio
+async def test_an_older_server_invites(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    network.cut("a.test", "b.test")
+    room_id = await a.create(alice, room_version="1", name="Old")
+    network.mend("a.test", "b.test")
+    node = a.node("tehran")
+    room = await state.get(node, room_id)
+    draft = Draft("m.room.member", alice.user_id, {"membership": "invite"}, bob.user_id)
+    event, preview = await proposals.invitation(a.server, node, room, draft)
+    stripped = [{key: orjson.loads(each)[key] for key in SHOWN} for each in preview]
+    target = f"/_matrix/federation/v1/invite/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
+    body = {**event.pdu(), "unsigned": {"invite_room_state": stripped}}
+    with pytest.raises(Unreachable):  # the answer is an array, which none of the newer ones is
+        await remote.ask(a.server, "b.test", "PUT", target, body, most=2**20)
+    status, answer = orjson.loads(network.exchanges[-1].answer)
+    assert status == 200
+    assert set(answer["event"]["signatures"]) == {"a.test", "b.test"}
+    shown = await told(b, bob, "invite", room_id)
+    assert shown is not None
+    assert {"name": "Old"} in [each["content"] for each in shown["invite_state"]["events"]]

@@ -47,3 +47,14 @@ async def test_the_first_member_decides_which_node_is_home(network: Network) -> 
     home = await b.server.nodes.of_room(room_id)
     assert home is b.node("paris")
     assert (await b.replica("paris", room_id)).home == "paris"
+
+
+@aio
+async def test_a_room_is_joined_by_an_alias(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat", room_alias_name="hall")
+    joined = await b.ask(bob, "POST", f"/join/{quote('#hall:a.test')}", {})
+    assert joined == {"room_id": room_id}
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+    assert (await b.refused(bob, "POST", f"/join/{quote('#none:a.test')}", {})).status == 404
