@@ -10,6 +10,16 @@ from tests.support import POSTGRES, engines
 __all__ = ["deploy", "deployment", "engines"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that `waits` here, and not within the event loop, where pytest-twisted would run it."""
+    if not getattr(pyfuncitem.function, "waits", False):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    return True
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly when half of the storage tests did not run."""
     if not os.environ.get(POSTGRES):

@@ -68,6 +68,12 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     return result
 
 
+def waits(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that is no coroutine and calls `finish`, as fixtures do, so that it can repeat itself as it likes."""
+    test.waits = True  # type: ignore[attr-defined]  # conftest.py asks for it
+    return test
+
+
 class Databases:
     """Makes engines on one kind of database, each test's apart from every other's."""
 

@@ -7,7 +7,7 @@ the same in every run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -21,7 +21,7 @@ from tests.conformance import endpoint_modules
 from tests.deployment import FLOWING, POLICY
 from tests.garbage.requests import make, one_fault
 from tests.garbage.world import World
-from tests.support import POSTGRES, Databases, finish
+from tests.support import POSTGRES, Databases, finish, waits
 
 ROUTES: tuple[Route[Any], ...] = tuple(
     sorted(Table.of(*endpoint_modules()).routes, key=lambda route: (route.method == "GET", route.path, route.method))
@@ -77,12 +77,6 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made = Place(request.param, tmp_path_factory)
     yield made
     made.end()
-
-
-def waits(test: Callable[..., None]) -> Callable[..., None]:
-    """A test that is no coroutine and calls `finish`."""
-    test.waits = True  # type: ignore[attr-defined]  # conftest.py asks for it
-    return test
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

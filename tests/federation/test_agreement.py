@@ -1,0 +1,265 @@
+"""Servers that were cut off, or reached in bad weather, agree when it is over: on a room's state and on its events.
+
+Hypothesis writes the plays: people on several servers write, change the state, come, go and are thrown out, while links
+break and requests get lost, are late and overtake one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from homeserver.protocol.errors import NotFound
+from homeserver.protocol.versions import VERSIONS
+from homeserver.rooms import state
+from homeserver.storage import events as stored
+from homeserver.storage.events import Verdict
+from homeserver.storage.nodes import Node
+from tests.deployment import User
+from tests.network import Network, Weather
+from tests.rooms.play import CLIENT, Play, ciphertext
+from tests.support import Databases, finish, waits
+
+EXAMPLES = max(1, round(3 * float(os.environ.get("DOMICILE_TEST_AGREEMENT", "1"))))
+"""Plays per room version; more for a long hunt."""
+TURN = 0.25
+"""Seconds of the fake clock that pass between two looks."""
+PATIENCE = 4000
+"""Looks until servers that do not agree never will."""
+POWERS = ("topic", "name", "kick", "ban", "unban", "invite", "levels", "join_rules")
+VERBS = (*["send"] * 6, *POWERS, "leave", "join", "join", "redact")
+
+
+@dataclass(frozen=True)
+class Act:
+    """Somebody does something, to somebody where it takes one; then so many seconds pass."""
+
+    who: int
+    verb: str
+    whom: int
+    pause: float
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens. ``cuts`` are pairs of servers that are cut from one act to another."""
+
+    seed: int
+    weather: tuple[float, float, float]
+    acts: list[Act]
+    cuts: list[tuple[int, int, int, int]]
+
+
+PEOPLE = 4
+
+
+def scripts() -> st.SearchStrategy[Script]:
+    person = st.integers(0, PEOPLE - 1)
+    act = st.builds(Act, person, st.sampled_from(VERBS), person, st.sampled_from([0.0, 0.3, 2.0]))
+    chance = st.sampled_from([0.0, 0.1, 0.4])
+    cut = st.tuples(person, person, st.integers(0, 10), st.integers(1, 12))
+    return st.builds(
+        Script,
+        st.integers(0, 2**16),
+        st.tuples(chance, chance, st.sampled_from([0.0, 1.0, 8.0])),
+        st.lists(act, min_size=5, max_size=16),
+        st.lists(cut, max_size=3),
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """What a node with members says of a room: its state, and of each event that it knows whether it rejects it."""
+
+    where: str
+    state: dict[tuple[str, str], str]
+    rejected: dict[str, bool]
+    shaken: bool
+
+
+class Company:
+    """People on three servers, one of which has two of them on two nodes, in one room."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.servers: list[str] = []
+        self.people: list[tuple[Play, User]] = []
+        self.room_id = ""
+        self.events: list[str] = []
+        self.shaken: set[str] = set()
+        """Servers that may have been out of the room for a while, and so need not know what was said meanwhile."""
+        self._count = 0
+
+    async def gather(self, version: str) -> None:
+        """Found the servers, and bring everybody into a room of this version."""
+        for name in ("a.test", "b.test", "c.test"):
+            self.servers.append(name)
+            play = await self.network.found(name)
+            self.people.append((play, await play.user("one")))
+        play = self.people[0][0]
+        self.people.append((play, await play.user("two", "paris")))
+        host, creator = self.people[0]
+        self.room_id = await host.create(creator, room_version=version, preset="public_chat")
+        for play, user in self.people[1:]:
+            await play.ask(user, "POST", f"/join/{quote(self.room_id)}", {}, via="a.test")
+        await self.settle()
+
+    async def act(self, act: Act) -> None:
+        """Do it; that it is not allowed, or that nobody can be reached, is part of the play."""
+        _, user = self.people[act.who]
+        whom = self.people[act.whom][1].user_id
+        room = f"{CLIENT}/rooms/{quote(self.room_id)}"
+        self._count += 1
+        number = str(self._count)
+        match act.verb:
+            case "send":
+                answer = await user.asks("PUT", f"{room}/send/m.room.encrypted/{number}", ciphertext(number))
+                if answer.status == 200:
+                    self.events.append(str(answer.json["event_id"]))
+            case "topic":
+                await user.asks("PUT", f"{room}/state/m.room.topic/", {"topic": number})
+            case "name":
+                await user.asks("PUT", f"{room}/state/m.room.name/", {"name": number})
+            case "join_rules":
+                rule = "public" if self._count % 2 else "invite"
+                await user.asks("PUT", f"{room}/state/m.room.join_rules/", {"join_rule": rule})
+            case "levels":
+                levels = await user.asks("GET", f"{room}/state/m.room.power_levels/")
+                if levels.status == 200:
+                    users = {**levels.json.get("users", {}), whom: 50 if self._count % 2 else 0}
+                    await user.asks("PUT", f"{room}/state/m.room.power_levels/", {**levels.json, "users": users})
+            case "kick" | "ban" | "unban" | "invite":
+                self.shaken.add(self.home(act.whom))
+                await user.asks("POST", f"{room}/{act.verb}", {"user_id": whom})
+            case "join":
+                await user.asks("POST", f"{CLIENT}/join/{quote(self.room_id)}", {}, via="a.test")
+            case "leave":
+                self.shaken.add(self.home(act.who))
+                await user.asks("POST", f"{room}/leave", {})
+            case "redact" if self.events:
+                await user.asks("PUT", f"{room}/redact/{quote(self.events[-1])}/{number}", {})
+
+    async def perform(self, script: Script) -> None:
+        """Give the play. Afterwards the weather is fair and no link is cut."""
+        self.network.weather = Weather(Random(script.seed), *script.weather)
+        ticking = asyncio.create_task(self._tick())
+        try:
+            for number, act in enumerate(script.acts):
+                self._cut(script, number)
+                await self.act(act)
+                for _ in range(round(act.pause / TURN)):
+                    await self.network.clock.advance(TURN)
+        finally:
+            self.network.weather = None
+            self._cut(script, 10**6)
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+
+    async def _tick(self) -> None:
+        """Let time pass while somebody waits for an answer."""
+        while True:
+            await self.network.clock.advance(TURN)
+            await asyncio.sleep(0.001)
+
+    def _cut(self, script: Script, number: int) -> None:
+        """Cut the links that are cut at an act, and mend the others."""
+        pairs = {
+            frozenset((self.home(one), self.home(other)))
+            for one, other, first, acts in script.cuts
+            if first <= number < first + acts and self.home(one) != self.home(other)
+        }
+        for index, one in enumerate(self.servers):
+            for other in self.servers[index + 1 :]:
+                (self.network.cut if frozenset((one, other)) in pairs else self.network.mend)(one, other)
+
+    def home(self, person: int) -> str:
+        """The server of somebody."""
+        return self.people[person][0].server.name
+
+    # ----------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Wait until all servers with members agree. Raises AssertionError when they never do."""
+        for _ in range(PATIENCE):
+            await self.network.clock.advance(TURN)
+            await asyncio.sleep(0.001)  # databases work in threads of their own, which no fake clock moves
+            if not (differences := await self.differences()):
+                return
+        raise AssertionError("\n".join(differences))
+
+    def plays(self) -> list[Play]:
+        """Each server once."""
+        return list(self.network.plays.values())
+
+    async def differences(self) -> list[str]:
+        """What the nodes with members of their own disagree on, and what those that never left do not know."""
+        found = []
+        views = [view for play in self.plays() for node in play.server.nodes if (view := await self.view(play, node))]
+        for one, other in pairwise(views):
+            keys = {key for key in {*one.state, *other.state} if one.state.get(key) != other.state.get(key)}
+            found += [f"{one.where}, {other.where}: {key} {one.state.get(key)} {other.state.get(key)}" for key in keys]
+            for event_id in one.rejected.keys() & other.rejected.keys():
+                if one.rejected[event_id] != other.rejected[event_id]:
+                    found.append(f"{one.where}, {other.where}: one of them rejects {event_id}")
+        for view in views:
+            if not view.shaken:
+                found += [f"{view.where} lacks {event_id}" for event_id in self.events if event_id not in view.rejected]
+        return found
+
+    async def view(self, play: Play, node: Node) -> View | None:
+        """What a node says; None when it has no member in the room."""
+        try:
+            room = await state.get(node, self.room_id)
+        except NotFound:
+            return None
+        if not room.residents:
+            return None
+        rows = await node.read(stored.by_ids, self.events)
+        return View(
+            f"{node.name} of {play.server.name}",
+            {key: entry.event_id for key, entry in room.now.state.items()},
+            {row.event_id: row.verdict == Verdict.REJECTED for row in rows},
+            play.server.name in self.shaken,
+        )
+
+
+async def perform(databases: Databases, version: str, script: Script) -> None:
+    """Give a play to its end."""
+    network = Network(databases)
+    try:
+        company = Company(network)
+        await company.gather(version)
+        await company.perform(script)
+        await company.settle()
+        assert [fault for play in company.plays() for fault in play.deployment.observed.faults] == []
+        assert network.faults == []
+    finally:
+        await network.end()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@waits
+def test_all_agree_when_it_is_over(version: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=EXAMPLES <= 3,
+        database=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(script=scripts())
+    def play(script: Script) -> None:
+        finish(perform(Databases("sqlite", tmp_path_factory.mktemp("agreement")), version, script))
+
+    play()
