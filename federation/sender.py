@@ -58,6 +58,15 @@ SAVED_AFTER: Final = 0.5
 
 MOST_ANSWER: Final = 1024 * 1024
 
+AT_ONCE: Final = 200
+"""Transactions of a node that are under way at a time, and not tried before."""
+
+TRIED_AT_ONCE: Final = 50
+"""Those to servers that could not be reached before: they hold up nobody else."""
+
+SPREAD: Final = 30.0
+"""Seconds over which the servers that were away before a start are tried after it."""
+
 _FAULTY: Final = frozenset((400, 413))
 """Statuses that say that the transaction itself is at fault: repeated, it would be refused again."""
 
@@ -98,6 +107,7 @@ class _Sender:
         self.lines = node.memory(Lines)
         self.tasks: set[asyncio.Task[None]] = set()
         self.saving: asyncio.Task[None] | None = None
+        self.room, self.room_to_try = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(TRIED_AT_ONCE)
         counter = server.telemetry.counter
         self.outcomes = counter(
             "domicile_federation_transactions", "Transactions to other servers, by what came of them.", ["outcome"]
@@ -138,8 +148,9 @@ class _Sender:
                 continue
             line = self.lines.held[row.server] = Line(row.server, None, self.node.position)
             line.failures = row.failures
-            if row.failures and row.retry_ts > now:
-                self.pause(line, (row.retry_ts - now) / 1000)
+            if row.failures:
+                due = max(row.retry_ts - now, 0) / 1000
+                self.pause(line, due + random.uniform(0, SPREAD))  # noqa: S311 - see `fail`
         self.lines.scanned = True
         for line in list(self.lines.held.values()):
             self.start(line)
@@ -252,9 +263,10 @@ class _Sender:
         line.tried, line.since = self.server.clock.monotonic(), now
         target = f"/_matrix/federation/v1/send/{quote(made.txn_id, safe='')}"
         try:
-            answer = await remote.ask(
-                self.server, line.server, "PUT", target, made.body, most=MOST_ANSWER, node=self.node
-            )
+            async with self.room_to_try if line.failures else self.room:
+                answer = await remote.ask(
+                    self.server, line.server, "PUT", target, made.body, most=MOST_ANSWER, node=self.node
+                )
         except Unreachable as fault:
             self.outcomes.inc("unreachable")
             log.debug("a server could not be reached", server=line.server, fault=fault.fault.value)

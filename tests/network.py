@@ -144,12 +144,12 @@ class Network:
         self._losing: set[tuple[str, str]] = set()
         self.weather: Weather | None = None
 
-    async def found(self, name: str, *, policy: str = OPEN, settings: str = "") -> Play:
-        """Start a deployment with a server name; ``settings`` are further lines of its settings."""
+    async def found(self, name: str, *, policy: str = OPEN, settings: str = "", top: str = "") -> Play:
+        """Start a deployment with a server name; ``settings`` are further lines of its settings, ``top`` the first."""
         databases = self._databases_for(name)
         self._more.append(databases)
         made = await start(
-            databases, settings=SETTINGS.replace("example.org", name) + settings, policy=policy, clock=self.clock
+            databases, settings=top + SETTINGS.replace("example.org", name) + settings, policy=policy, clock=self.clock
         )
         digest = sha256(name.encode()).digest()
         server = replace(
@@ -230,8 +230,8 @@ class Network:
         while True:
             for play in self.plays.values():
                 await play.settle()
-            nodes = [node for play in self.plays.values() for node in play.server.nodes]
-            if not all(node.memory(Lines).scanned for node in nodes if node.memory(Lines).start is not None):
+            nodes = [node for play in self.plays.values() if play.is_shipping for node in play.server.nodes]
+            if not all(node.memory(Lines).scanned for node in nodes if node.engine.health().up):
                 await asyncio.sleep(0)
                 continue
             sending = [line.task for node in nodes for line in node.memory(Lines).held.values() if line.task]

@@ -74,6 +74,11 @@ class Play:
             await asyncio.wait(pending, timeout=1)  # asyncio.wait_for, under the driver, may swallow a cancellation
         self._shipping.clear()
 
+    @property
+    def is_shipping(self) -> bool:
+        """Whether parcels are shipped, and other servers sent what is for them."""
+        return bool(self._shipping)
+
     async def settle(self) -> None:
         """Wait until everything has arrived everywhere."""
         nodes = list(self.server.nodes)
