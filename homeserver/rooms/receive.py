@@ -407,14 +407,16 @@ async def _cited(node: Node, room: Room, event: Event) -> tuple[dict[str, Event]
 
 async def _refers_truly(node: Node, room: Room, event: Event, known: Mapping[str, Event]) -> bool:
     """Whether the events that the event refers to have the hashes that it says they have, as far as they are here."""
-    claims = {
-        event_id: hashes.get("sha256")
+    claims = [
+        (event_id, hashes["sha256"])
         for name in ("prev_events", "auth_events")
         for event_id, hashes in event.server_fields[name]
-    }
-    await references.load(node, room, claims)
-    held = references.hashes(node, room, list(claims))
-    return all(claim is None or held.get(event_id, claim) == claim for event_id, claim in claims.items())
+        if "sha256" in hashes
+    ]
+    event_ids = {event_id for event_id, _ in claims}
+    await references.load(node, room, event_ids)
+    held = references.hashes(node, room, event_ids)
+    return all(held.get(event_id, claim) == claim for event_id, claim in claims)
 
 
 def _readable(server: Server, event: Event, before: Snapshot, verdict: Verdict | None) -> tuple[Event, Verdict | None]:
