@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
 import orjson
+import pytest
 
 from federation.sender import FIRST_PAUSE, SAVED_AFTER
 from federation.transactions import MOST_PDUS
@@ -72,14 +75,36 @@ async def meeting(network: Network) -> tuple[Play, User, str]:
     return one, alice, room_id
 
 
+@pytest.fixture(params=["from memory", "from the database"])
+def sending(request: pytest.FixtureRequest) -> Callable[[Play], AbstractAsyncContextManager[None]]:
+    """While it is entered things happen on a server, which are sent as they happen; or afterwards, after a restart."""
+
+    @asynccontextmanager
+    async def entered(play: Play) -> AsyncIterator[None]:
+        if request.param == "from memory":
+            yield
+        else:
+            await play.end()
+            yield
+            await play.begin()
+
+    return entered
+
+
+Sending = Callable[[Play], AbstractAsyncContextManager[None]]
+
+
 @aio
-async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network) -> None:
+async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network, sending: Sending) -> None:
     one, two = await network.found(ONE), await network.found(TWO)
     alice, bob = await one.user("alice"), await two.user("bob")
-    room_id = await one.create(alice, preset="public_chat")
-    await one.send(alice, room_id, "before")
-    await guests.member(network, one, room_id, bob, "join")
-    after = await said(one, alice, room_id, 3)
+    room_id, other = await one.create(alice, preset="public_chat"), await one.create(alice)
+    async with sending(one):
+        await one.send(alice, room_id, "before")
+        await one.send(alice, other, "elsewhere")
+        await guests.invitation(network, one, room_id, alice, bob)
+        await guests.member(network, one, room_id, bob, "join")
+        after = await said(one, alice, room_id, 3)
     await network.settle()
     assert texts(network, ONE, TWO) == after
     assert kinds(network, ONE, TWO) == ["m.room.encrypted"] * 3
@@ -87,24 +112,31 @@ async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network) -
 
 
 @aio
-async def test_a_server_is_told_who_was_thrown_out_and_nothing_more(network: Network) -> None:
+async def test_a_server_is_told_who_was_thrown_out_and_nothing_more(network: Network, sending: Sending) -> None:
     one, alice, room_id = await meeting(network)
-    await one.send(alice, room_id, "there")
-    await one.change(alice, room_id, "kick", user_id=f"@bob:{TWO}")
-    await one.send(alice, room_id, "gone")
+    carol = await network.plays[TWO].user("carol")
+    async with sending(one):
+        await one.send(alice, room_id, "there")
+        await guests.member(network, one, room_id, carol, "join")
+        await one.change(alice, room_id, "kick", user_id=carol.user_id)
+        await one.change(alice, room_id, "kick", user_id=f"@bob:{TWO}")
+        await one.send(alice, room_id, "gone")
+        await guests.member(network, one, room_id, carol, "join")
+        await one.send(alice, room_id, "back")
     await network.settle()
-    assert kinds(network, ONE, TWO) == ["m.room.encrypted", "m.room.member"]
+    assert kinds(network, ONE, TWO) == ["m.room.encrypted", "m.room.member", "m.room.member", "m.room.encrypted"]
 
 
 @aio
-async def test_that_an_invitation_is_taken_back_reaches_a_server_outside(network: Network) -> None:
+async def test_that_an_invitation_is_taken_back_reaches_a_server_outside(network: Network, sending: Sending) -> None:
     one, two = await network.found(ONE), await network.found(TWO)
     alice, bob = await one.user("alice"), await two.user("bob")
     room_id = await one.create(alice)
-    await guests.invitation(network, one, room_id, alice, bob)
-    await one.send(alice, room_id, "not for bob")
-    await one.change(alice, room_id, "kick", user_id=bob.user_id)
-    await one.send(alice, room_id, "nor this")
+    async with sending(one):
+        await guests.invitation(network, one, room_id, alice, bob)
+        await one.send(alice, room_id, "not for bob")
+        await one.change(alice, room_id, "kick", user_id=bob.user_id)
+        await one.send(alice, room_id, "nor this")
     await network.settle()
     (transaction,) = sent(network, ONE, TWO)
     (pdu,) = contents(transaction)["pdus"]
