@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from federation.sender import FIRST_PAUSE, SAVED_AFTER
+from federation.sender import FIRST_PAUSE, SAVED_AFTER, SOON
 from federation.transactions import MOST_PDUS
 from homeserver.rooms.outgoing import MOST_WAITING, Lines
 from homeserver.storage import peers
@@ -98,8 +98,10 @@ Sending = Callable[[Play], AbstractAsyncContextManager[None]]
 async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network, sending: Sending) -> None:
     one, two = await network.found(ONE), await network.found(TWO)
     alice, bob = await one.user("alice"), await two.user("bob")
+    cleo = await (await network.found(THREE)).user("cleo")
     room_id, other = await one.create(alice, preset="public_chat"), await one.create(alice)
     async with sending(one):
+        await guests.member(network, one, room_id, cleo, "join")
         await one.send(alice, room_id, "before")
         await one.send(alice, other, "elsewhere")
         await guests.invitation(network, one, room_id, alice, bob)
@@ -107,6 +109,7 @@ async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network, s
         after = await said(one, alice, room_id, 3)
     await network.settle()
     assert texts(network, ONE, TWO) == after
+    assert texts(network, ONE, THREE)[1:] == after
     assert kinds(network, ONE, TWO) == ["m.room.encrypted"] * 3
     assert [line for node in one.server.nodes for line in node.memory(Lines).held] == []
 
@@ -234,6 +237,10 @@ async def test_a_server_that_is_heard_from_is_tried_at_once(network: Network) ->
     await one.send(alice, room_id, "hello")
     for _ in range(8):
         await network.clock.advance(60)
+        await network.settle()
+    line = one.node("tehran").memory(Lines).held[TWO]
+    while network.clock.monotonic() - line.tried < SOON:
+        await network.clock.advance(SOON)
         await network.settle()
     network.mend(ONE, TWO)
     assert await guests.refusal(network.plays[TWO], ONE, "GET", "/event/$nothing")
