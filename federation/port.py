@@ -7,15 +7,21 @@ from federation.keys_of_users import claim_keys, device_list, query_keys
 from federation.knocking import knock
 from federation.leaving import leave
 from federation.media import fetch_media
+from federation.profiles import profile
+from federation.public_rooms import public_rooms
+from federation.spaces import hierarchy
 
 __all__ = [
     "claim_keys",
     "device_list",
     "fetch_media",
+    "hierarchy",
     "invite",
     "join",
     "knock",
     "leave",
+    "profile",
+    "public_rooms",
     "query_keys",
     "resolve_alias",
 ]

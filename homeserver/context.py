@@ -100,6 +100,15 @@ class MediaHead(NamedTuple):
     filename: str | None
 
 
+class FoundSpace(NamedTuple):
+    """What another server says of a room (as in an answer of ``/hierarchy``, with its ``children_state``), of the rooms
+    in it by room id, and which of these nobody of ours can get into."""
+
+    room: dict[str, Any]
+    children: dict[str, dict[str, Any]]
+    inaccessible: frozenset[str]
+
+
 class Remote(Protocol):
     """Other servers, as the services below federation see them: what one may ask of them.
 
@@ -125,6 +134,23 @@ class Remote(Protocol):
         self, server: Server, node: Node, destination: str, wanted: Sequence[Wanted], seconds: float
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Claim one-time keys of users of a server: by user, device, and the key's name."""
+        ...
+
+    async def profile(self, server: Server, node: Node, user_id: str) -> dict[str, Any]:
+        """Ask a user's server for their profile, unless that was done a short while ago."""
+        ...
+
+    async def public_rooms(
+        self, server: Server, node: Node, destination: str, chosen: Mapping[str, Any], limit: int, since: str | None
+    ) -> dict[str, Any]:
+        """Ask a server for a page of its room directory, of at most ``limit`` rooms; ``chosen``: what is looked for."""
+        ...
+
+    async def hierarchy(
+        self, server: Server, node: Node, destination: str, room_id: str, suggested_only: bool
+    ) -> FoundSpace:
+        """Ask a server for what it says of a room and, if that is a space, of the rooms in it; it is remembered for a
+        while. Raises NotFound."""
         ...
 
     async def fetch_media(

@@ -27,5 +27,5 @@ async def resolve(server: Server, request: Request) -> dict[str, Any]:
         raise InvalidParam("'room_alias' must be a room alias")
     if domain_of(alias) != server.name:
         raise NotFound("That is no alias of this server")
-    room_id = await aliases.resolve(server, alias, server.policy.now.jurisdiction_of_server(request.origin))
-    return {"room_id": room_id, "servers": [server.name]}
+    found = await aliases.found(server, alias, server.policy.now.jurisdiction_of_server(request.origin))
+    return found._asdict()

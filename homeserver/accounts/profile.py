@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from config.residency import DataClass
+from config.residency import UNKNOWN, DataClass
 from homeserver.protocol.errors import (
     BadJson,
     GuestAccessForbidden,
@@ -28,6 +28,7 @@ from homeserver.storage import profiles as stored
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
 
 CHANGED: Final = "profile"
 """The kind of chore that asks to bring a changed display name or avatar into the member events of its owner."""
@@ -46,14 +47,26 @@ MAX_TEXT = 256
 MAX_URI = 1000
 
 
-async def fields(server: Server, user_id: str, jurisdiction: str) -> dict[str, Any]:
-    """The profile of a user, for somebody in ``jurisdiction`` (``unknown`` for who has not said who they are).
+async def fields(server: Server, user_id: str, asking: Node | None) -> dict[str, Any]:
+    """The profile of a user, for a user of the node ``asking`` (None for who has not said who they are).
 
-    Raises NotFound, InvalidParam for what is no user id, and FlowDenied if profiles may not go there.
+    That of a user of another server is asked for there, for users of ours only.
+
+    Raises NotFound, InvalidParam for what is no user id, FlowDenied if profiles may not go there, Forbidden and
+    ServerUnreachable when the other server does not tell.
 
     spec: client-server-api/#get_matrixclientv3profileuserid
     """
     parse_user_id(user_id)
+    if server.nodes.is_local(user_id):
+        return await of_local(server, user_id, UNKNOWN if asking is None else asking.jurisdiction)
+    if asking is None:
+        raise NotFound("Log in to ask other servers for their users' profiles")
+    return await server.remote.profile(server, asking, user_id)
+
+
+async def of_local(server: Server, user_id: str, jurisdiction: str) -> dict[str, Any]:
+    """The profile of a local user, for somebody in ``jurisdiction``. Raises NotFound, FlowDenied, NodeUnavailable."""
     node = await server.nodes.of_user(user_id)
     if node is None:
         raise NotFound("There is no such user")
@@ -64,13 +77,13 @@ async def fields(server: Server, user_id: str, jurisdiction: str) -> dict[str, A
     return {name: orjson.loads(value) for name, value in found.items()}
 
 
-async def one_field(server: Server, user_id: str, name: str, jurisdiction: str) -> dict[str, Any]:
+async def one_field(server: Server, user_id: str, name: str, asking: Node | None) -> dict[str, Any]:
     """One field of a profile. Raises what `fields` raises, and NotFound when it is not set.
 
     spec: client-server-api/#get_matrixclientv3profileuseridkeyname
     """
     check_name(name)
-    found = await fields(server, user_id, jurisdiction)
+    found = await fields(server, user_id, asking)
     if name not in found:
         raise NotFound("This profile has no such field")
     return {name: found[name]}

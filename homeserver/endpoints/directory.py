@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
+from homeserver.protocol.errors import BadJson, InvalidParam, MissingToken, NotFound
 from homeserver.rooms import aliases, public
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -28,13 +28,12 @@ async def resolve_alias(server: Server, request: Request) -> dict[str, Any]:
     alias = request.args["roomAlias"]
     _, domain = identifiers.parse_room_alias(alias)
     caller = request.caller_or_none
-    if domain != server.name:
-        if caller is None:
-            raise NotFound("Log in to ask other servers for their room aliases")
-        found = await server.remote.resolve_alias(server, caller.node, alias)
-        return found._asdict()
-    room_id = await aliases.resolve(server, alias, "unknown" if caller is None else caller.node.jurisdiction)
-    return {"room_id": room_id, "servers": [server.name]}
+    if domain == server.name:
+        asking = public.jurisdiction_of(None if caller is None else caller.node)
+        return (await aliases.found(server, alias, asking))._asdict()
+    if caller is None:
+        raise NotFound("Log in to ask other servers for their room aliases")
+    return (await server.remote.resolve_alias(server, caller.node, alias))._asdict()
 
 
 @route(
@@ -147,8 +146,15 @@ async def search_public_rooms(server: Server, request: Request) -> dict[str, Any
 
 
 async def _listing(server: Server, request: Request, search: public.Search) -> dict[str, Any]:
-    elsewhere = request.query.get("server")
-    if elsewhere is not None and elsewhere != server.name:
-        raise NotFound("This server does not federate yet: it knows its own rooms only")
-    caller = request.caller_or_none
-    return await public.listing(server, None if caller is None else caller.node, search)
+    elsewhere, caller = request.query.get("server"), request.caller_or_none
+    if elsewhere is None or elsewhere == server.name:
+        return await public.listing(server, public.jurisdiction_of(None if caller is None else caller.node), search)
+    if not identifiers.is_server_name(elsewhere):
+        raise InvalidParam("'server' must be a server name")
+    if caller is None:
+        raise MissingToken("Log in to look at the directories of other servers")
+    most = server.settings.limits.page_size
+    limit = most if search.limit is None else min(search.limit, most)
+    chosen = {"generic_search_term": search.term, "room_types": search.types}
+    question = {name: value for name, value in chosen.items() if value is not None}
+    return await server.remote.public_rooms(server, caller.node, elsewhere, question, limit, search.since)

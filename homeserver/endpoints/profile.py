@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from config.residency import UNKNOWN
 from homeserver.accounts import profile
 from homeserver.protocol.errors import MissingParam
 from homeserver.web.limits import Limit
@@ -13,12 +12,6 @@ from homeserver.web.routes import Auth, route
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
-
-
-def _jurisdiction(request: Request) -> str:
-    """Where the answer goes to, as far as we know."""
-    caller = request.caller_or_none
-    return UNKNOWN if caller is None else caller.node.jurisdiction
 
 
 @route(
@@ -30,7 +23,8 @@ def _jurisdiction(request: Request) -> str:
 )
 async def whole(server: Server, request: Request) -> dict[str, Any]:
     """A whole profile."""
-    return await profile.fields(server, request.args["userId"], _jurisdiction(request))
+    caller = request.caller_or_none
+    return await profile.fields(server, request.args["userId"], None if caller is None else caller.node)
 
 
 @route(
@@ -42,8 +36,8 @@ async def whole(server: Server, request: Request) -> dict[str, Any]:
 )
 async def field(server: Server, request: Request) -> dict[str, Any]:
     """One field of a profile."""
-    args = request.args
-    return await profile.one_field(server, args["userId"], args["keyName"], _jurisdiction(request))
+    args, caller = request.args, request.caller_or_none
+    return await profile.one_field(server, args["userId"], args["keyName"], None if caller is None else caller.node)
 
 
 @route(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from config.residency import DataClass
+from homeserver.context import FoundRoom
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import AliasInUse, BadAlias, BadJson, Forbidden, InvalidParam, NotFound, RoomInUse
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
 
 CANONICAL = ("m.room.canonical_alias", "")
+
+MOST_SERVERS = 100
+"""Servers that are named as being in a room."""
 
 
 def local_alias(server: Server, localpart: str) -> str:
@@ -110,6 +114,17 @@ async def resolve(server: Server, alias: str, asking: str | None = None) -> str:
     if asking is not None:
         gate.check(server, DataClass.EVENTS, home.jurisdiction, asking)
     return found[0]
+
+
+async def found(server: Server, alias: str, asking: str) -> FoundRoom:
+    """The room of a local alias, and servers that are in it, those with most members first. Raises as `resolve`."""
+    room_id = await resolve(server, alias, asking)
+    home = await server.nodes.of_room(room_id)
+    room = None if home is None else await state.find(home, room_id)
+    others = {} if room is None else dict(room.now.servers)
+    ours = sum(room.now.nodes.values()) if room is not None else 1
+    ranked = sorted(others, key=lambda name: (-others[name], name))[:MOST_SERVERS]
+    return FoundRoom(room_id, [server.name, *ranked] if ours else [*ranked, server.name])
 
 
 async def delete(server: Server, caller: Caller, alias: str) -> None:

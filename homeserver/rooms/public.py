@@ -1,19 +1,21 @@
 """The room directory: the published rooms of all nodes, as far as each may be shown where it is asked for.
 
+Only what a page shows is read, and a search looks at so many rooms and no more.
+
 spec: client-server-api/#published-room-directory
 """
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from config.residency import DataClass
+from config.residency import UNKNOWN, DataClass
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
-from homeserver.protocol.event_view import CREATE, HISTORY_VISIBILITY, JOIN_RULES, StateKey
 from homeserver.residency import gate
-from homeserver.rooms import aliases, state
-from homeserver.storage import rooms
+from homeserver.rooms import aliases, state, summaries
+from homeserver.storage import published, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,17 +23,13 @@ if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
+    from homeserver.storage.published import Ranked
 
-_TEXTS: dict[StateKey, str] = {
-    ("m.room.name", ""): "name",
-    ("m.room.topic", ""): "topic",
-    ("m.room.canonical_alias", ""): "canonical_alias",
-    ("m.room.avatar", ""): "avatar_url",
-}
-_SOURCES = {"name": "name", "topic": "topic", "canonical_alias": "alias", "avatar_url": "url"}
-_GUESTS: StateKey = ("m.room.guest_access", "")
-_ENCRYPTION: StateKey = ("m.room.encryption", "")
-_READ = (*_TEXTS, CREATE, JOIN_RULES, HISTORY_VISIBILITY, _GUESTS, _ENCRYPTION)
+SEARCHED = 500
+"""Rooms that one request looks at to find some."""
+AT_ONCE = 100
+DEEPEST = 100_000
+"""The last room to which one can page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +41,34 @@ class Search:
     limit: int | None = None
     since: str | None = None
 
+    @property
+    def filters(self) -> bool:
+        """Whether some rooms are not wanted."""
+        return self.term is not None or self.types is not None
 
-async def listing(server: Server, asking: Node | None, search: Search) -> dict[str, Any]:
-    """One page of the directory, the rooms with most members first.
 
-    ``asking`` is the node of who asks; rooms whose events may not go there are not shown, and to somebody unknown
-    those of no other jurisdiction than `unknown` may see. Raises InvalidParam for a page that is none.
+async def listing(server: Server, jurisdiction: str, search: Search) -> dict[str, Any]:
+    """One page of the directory, the rooms with most members here first.
+
+    ``jurisdiction`` is that of who asks, `unknown` if nobody knows; rooms whose events may not go there are not shown.
+    A page of a search may have fewer entries than there are. Raises InvalidParam for a page that is none.
     """
-    found = [entry for entry in await _all(server, asking) if _matches(entry, search)]
-    found.sort(key=lambda entry: (-entry["num_joined_members"], entry["room_id"]))
     start, most = _offset(search.since), server.settings.limits.page_size
     limit = most if search.limit is None else min(search.limit, most)
-    end = start + limit
-    answer: dict[str, Any] = {"chunk": found[start:end], "total_room_count_estimate": len(found)}
-    if end < len(found):
+    looked_at = SEARCHED if search.filters else limit
+    candidates, total = await _ranked(server, jurisdiction, start, looked_at)
+    found: list[dict[str, Any]] = []
+    end = start
+    while candidates[end - start :] and len(found) < limit:
+        part = candidates[end - start :][: min(AT_ONCE, limit) if search.filters else limit]
+        for entry in await _shown(part):
+            if len(found) == limit:
+                break
+            end += 1
+            if entry is not None and _matches(entry, search):
+                found.append(entry)
+    answer: dict[str, Any] = {"chunk": found, "total_room_count_estimate": total}
+    if end < total and limit:
         answer["next_batch"] = f"o{end}"
     if start > 0:
         answer["prev_batch"] = f"o{max(0, start - limit)}"
@@ -66,54 +78,41 @@ async def listing(server: Server, asking: Node | None, search: Search) -> dict[s
 def _offset(since: str | None) -> int:
     if since is None:
         return 0
-    if not since.startswith("o") or not since[1:].isdecimal():
+    if not since.startswith("o") or not (since[1:].isascii() and since[1:].isdecimal()) or len(since) > 10:
         raise InvalidParam("'since' is no token of this directory")
-    return int(since[1:])
+    return min(int(since[1:]), DEEPEST)
 
 
-async def _all(server: Server, asking: Node | None) -> list[dict[str, Any]]:
-    target = "unknown" if asking is None else asking.jurisdiction
-    found = []
+async def _ranked(server: Server, target: str, start: int, count: int) -> tuple[list[tuple[Node, Ranked]], int]:
+    """The rooms of a stretch of the directory, and how many it has in all."""
+    parts: list[list[tuple[Node, Ranked]]] = []
+    total = 0
     for node in server.nodes:
         if not gate.may(server, DataClass.EVENTS, node.jurisdiction, target):
             continue
         try:
-            for row in await node.read(rooms.published, node.name):
-                found.append(await summary(node, await state.get(node, row.room_id)))
-        except (NodeUnavailable, NotFound):
+            rows, there = await node.read(published.ranked, node.name, start + count)
+        except NodeUnavailable:
             continue
-    return found
+        parts.append([(node, row) for row in rows])
+        total += there
+    merged = heapq.merge(*parts, key=lambda entry: (-entry[1].members, entry[1].room_id))
+    return [entry for number, entry in enumerate(merged) if start <= number < start + count], total
 
 
-async def summary(node: Node, room: Room) -> dict[str, Any]:
-    """What the directory says of a room. spec: client-server-api/#get_matrixclientv3publicrooms"""
-    while missing := state.lacking(room.now, _READ):
-        await state.load_entries(node, room, missing)
-    entry: dict[str, Any] = {
-        "room_id": room.room_id,
-        "num_joined_members": room.now.joined,
-        "world_readable": _value(room, HISTORY_VISIBILITY, "history_visibility") == "world_readable",
-        "guest_can_join": _value(room, _GUESTS, "guest_access") == "can_join",
-        "join_rule": _value(room, JOIN_RULES, "join_rule") or "invite",
-        "room_version": room.rules.version,
-    }
-    for key, name in _TEXTS.items():
-        text = _value(room, key, _SOURCES[name])
-        if text:
-            entry[name] = text
-    kind = _value(room, CREATE, "type")
-    if kind is not None:
-        entry["room_type"] = kind
-    algorithm = _value(room, _ENCRYPTION, "algorithm")
-    if algorithm is not None:
-        entry["encryption"] = algorithm
-    return entry
-
-
-def _value(room: Room, key: StateKey, name: str) -> str | None:
-    event = room.now.event(key)
-    value = None if event is None else event.content.get(name)
-    return value if isinstance(value, str) else None
+async def _shown(part: Sequence[tuple[Node, Ranked]]) -> list[dict[str, Any] | None]:
+    """What the directory says of rooms; None where that cannot be read now."""
+    by_node: dict[Node, list[int]] = {}
+    for node, row in part:
+        by_node.setdefault(node, []).append(row.room_nid)
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for node, room_nids in by_node.items():
+        try:
+            read = await summaries.of_rooms(node, room_nids)
+        except NodeUnavailable:
+            continue
+        found.update({(node.name, room_nid): summary.shown for room_nid, summary in read.items()})
+    return [found.get((node.name, row.room_nid)) for node, row in part]
 
 
 def _matches(entry: dict[str, Any], search: Search) -> bool:
@@ -123,6 +122,11 @@ def _matches(entry: dict[str, Any], search: Search) -> bool:
         return True
     term = search.term.casefold()
     return any(term in str(entry.get(name, "")).casefold() for name in ("name", "topic", "canonical_alias"))
+
+
+def jurisdiction_of(asking: Node | None) -> str:
+    """The jurisdiction of who asks from a node, or has not said who they are."""
+    return UNKNOWN if asking is None else asking.jurisdiction
 
 
 async def set_visibility(server: Server, caller: Caller, room_id: str, public: bool) -> None:

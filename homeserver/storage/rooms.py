@@ -112,11 +112,6 @@ async def publish(tx: Transaction, room_nid: int, published: bool) -> None:
     await tx.run("UPDATE rooms SET published = ? WHERE room_nid = ?", int(published), room_nid)
 
 
-async def published(tx: Transaction, home: str) -> list[StoredRoom]:
-    """The rooms in the room directory whose home is this node."""
-    return [_room(row) for row in await tx.all(f"SELECT {_ROOM} FROM rooms WHERE published = 1 AND home = ?", home)]
-
-
 # members ------------------------------------------------------------------------------------
 
 

@@ -98,12 +98,14 @@ async def test_nobody_changes_the_profile_of_somebody_else(deployment: Deploymen
     assert (await deployment.asked("PUT", f"{ALICE}/displayname", {"displayname": "x"})).status == 401
 
 
-@pytest.mark.parametrize("user", ["@nobody:example.org", "@alice:elsewhere.org"])
 @aio
-async def test_who_is_not_here(deployment: Deployment, user: str) -> None:
+async def test_who_is_not_here(deployment: Deployment) -> None:
     alice = await deployment.user("alice")
-    answer = await alice.asks("GET", f"{PROFILE}/{user}")
+    answer = await alice.asks("GET", f"{PROFILE}/@nobody:example.org")
     assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND")
+    border = await alice.asks("GET", f"{PROFILE}/@alice:elsewhere.org")
+    assert (border.status, border.json["org.domicile.reason"]) == (403, "flow_denied")
+    assert (await deployment.asked("GET", f"{PROFILE}/@alice:elsewhere.org")).status == 404
     assert (await alice.asks("GET", f"{PROFILE}/nobody")).errcode == "M_INVALID_PARAM"
 
 
