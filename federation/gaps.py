@@ -84,7 +84,7 @@ class Budget:
     def spend(self, now: float) -> None:
         """Before each request. Raises Unplaceable when nothing is left."""
         self.requests -= 1
-        if self.requests < 0 or self.events < 0 or now > self.until:
+        if self.requests < 0 or now > self.until:
             raise Unplaceable("Too many events are missing before it")
 
 
