@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -444,6 +445,15 @@ def is_web_address(text: str) -> bool:
         and text.isprintable()
         and " " not in text
     )
+
+
+def is_json(text: str) -> bool:
+    """Whether this is JSON."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

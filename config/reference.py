@@ -25,7 +25,7 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, Federation, OldKey, Settings
+from config.settings import DAY, Email, Federation, OldKey, Settings, Sms
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE_SETTINGS = Settings(
     server_name="example.org",
     public_base_url="https://matrix.example.org",
+    email=Email(server="mail.example.org", sender="noreply@example.org"),
+    sms=Sms(url="https://sms.example.org/v1/messages"),
     federation=Federation(
         old_keys=(
             OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1576767829750),
@@ -98,7 +100,7 @@ def _sections(field: TableField, value: Any, everything: bool, seen: set[tuple[t
     kind = field.setting.kind
     titled: list[tuple[str, Any]] = []
     if isinstance(kind, TableOf):
-        titled = [(f"[{field.key}]", value)]
+        titled = [(f"[{field.key}]", value)] if value is not None else []
     elif isinstance(kind, TablesOf):
         titled = [(f"[[{field.key}]]", element) for element in value]
     elif isinstance(kind, TableMap):

@@ -27,6 +27,7 @@ from config.kinds import (
     Size,
     Span,
     Text,
+    is_json,
     is_web_address,
 )
 from config.problems import Fault
@@ -67,6 +68,21 @@ CONTACT = Text(
     r"mailto:[^@\s]+@[^@\s]+|https?://\S+",
     hint=lambda text: 'write "mailto:" before an e-mail address' if re.fullmatch(r"[^@\s:]+@[^@\s]+", text) else "",
 )
+
+HOST = Text(
+    'a host such as "mail.example.org"',
+    rf"{_LABEL}(?:\.{_LABEL})*|[0-9A-Fa-f:.]{{2,45}}",
+    normal=lambda text: text.lower(),
+)
+MAILBOX = Text('an e-mail address such as "noreply@example.org"', r"[^@\s<>]{1,64}@[^@\s<>]{1,255}")
+GATEWAY = Text(
+    'a web address such as "https://sms.example.org/send?to={number}"',
+    r"https?://[^/{}\s?#@]+(?:[/?][\x21-\x7e]*)?",
+    accepts=lambda text: is_web_address(text.partition("?")[0].replace("{", "").replace("}", "")),
+)
+JSON_TEMPLATE = Text("JSON", accepts=is_json, hint=lambda text: "" if text else "leave it out for none")
+HEADER = Text("the name of a header", r"[A-Za-z0-9-]{1,100}")
+COUNTRY = Text('a country code such as "IR"', r"[A-Z]{2}")
 
 KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
 PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
@@ -166,6 +182,97 @@ class Registration:
             Secret(file=Path("registration.tokens")),
         ),
     ] = None
+    verify: Annotated[
+        tuple[Literal["email", "msisdn"], ...],
+        Setting(
+            ListOf(Choice(("email", "msisdn"))),
+            "What everyone who registers must prove to own: an e-mail address, a phone number (`msisdn`). The tables "
+            "`email` and `sms` say how that is asked. What is not named here may be given and need not be.",
+            ("msisdn",),
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Email:
+    """The mail server through which e-mail addresses are verified; without it none is.
+
+    It sees whom it writes to: choose it as you choose your nodes.
+    """
+
+    server: Annotated[str, Setting(HOST, "The SMTP server.", "mail.example.org")]
+    sender: Annotated[str, Setting(MAILBOX, "Address that the messages come from.", "noreply@example.org")]
+    port: Annotated[int, Setting(Integer(1, 65535), "Its port: usually 587, or 465 for `tls`.")] = 587
+    security: Annotated[
+        Literal["starttls", "tls", "none"],
+        Setting(
+            Choice(("starttls", "tls", "none")),
+            "`starttls`: TLS is begun after the connection is made, and demanded; `tls`: from the first byte; `none`: "
+            "in the clear, for a server on this machine.",
+        ),
+    ] = "starttls"
+    ca_file: Annotated[
+        Path | None,
+        Setting(
+            FilePath(), "PEM file of the authority of its certificate, if not one of the system's.", Path("ca.pem")
+        ),
+    ] = None
+    user: Annotated[str | None, Setting(Text("a name"), "Name to log in with.", "domicile")] = None
+    password: Annotated[
+        Secret | None,
+        Setting(SecretFile("DOMICILE_EMAIL_PASSWORD"), "Password to log in with.", Secret(file=Path("email.password"))),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sms:
+    """The HTTP gateway through which phone numbers are verified; without it none is.
+
+    It sees whom it writes to: choose it as you choose your nodes. In `url` and `body`, `{number}` stands for the number
+    with its `+`, `{digits}` for it without, `{text}` for the message.
+    """
+
+    url: Annotated[str, Setting(GATEWAY, "Where the gateway is asked.", "https://sms.example.org/v1/messages")]
+    method: Annotated[Literal["POST", "PUT", "GET"], Setting(Choice(("POST", "PUT", "GET")), "How.")] = "POST"
+    body: Annotated[
+        str, Setting(JSON_TEMPLATE, "The JSON that is sent; the places are filled inside its strings. Not sent by GET.")
+    ] = '{"to": "{number}", "text": "{text}"}'
+    header: Annotated[str, Setting(HEADER, "Name of the header that holds the secret.")] = "Authorization"
+    secret: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_SMS_SECRET"),
+            "The whole value of that header, such as `Bearer abc`.",
+            Secret(file=Path("sms.secret")),
+        ),
+    ] = None
+    countries: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(COUNTRY),
+            "Countries whose numbers are accepted, all when none is named. Messages cost.",
+            ("IR", "FR"),
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """How somebody proves to own an e-mail address or a phone number: by a link or a code that is sent there."""
+
+    lifetime: Annotated[
+        Duration, Setting(Span(), "How long a code or link holds, and then how long the proof may be used.")
+    ] = HOUR
+    attempts: Annotated[int, Setting(Integer(1, 100), "Wrong codes after which the right one does not hold.")] = 5
+    return_to: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(HOST),
+            "Hosts of web clients to which the page of a link may send people back. A client that names another is "
+            "not followed.",
+            ("app.example.org",),
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +378,12 @@ class RateLimits:
     registration: Annotated[RateLimit, _bucket("Registrations and their checks, by address.")] = RateLimit(
         per_second=0.2, burst=10
     )
+    verification: Annotated[RateLimit, _bucket("Codes and links asked for, by address of the client.")] = RateLimit(
+        per_second=0.02, burst=10
+    )
+    verification_of_one: Annotated[
+        RateLimit, _bucket("Messages sent to one e-mail address or phone number, whoever asks.")
+    ] = RateLimit(per_second=0.002, burst=5)
     room_creation: Annotated[RateLimit, _bucket("Rooms made or upgraded, by user.")] = RateLimit(
         per_second=0.2, burst=20
     )
@@ -489,6 +602,9 @@ class Settings:
     operator: Annotated[Operator, Setting(TableOf(Operator), "")] = field(default_factory=Operator)
     listeners: Annotated[tuple[Listener, ...], Setting(TablesOf(Listener), "")] = (Listener(),)
     registration: Annotated[Registration, Setting(TableOf(Registration), "")] = field(default_factory=Registration)
+    email: Annotated[Email | None, Setting(TableOf(Email), "")] = None
+    sms: Annotated[Sms | None, Setting(TableOf(Sms), "")] = None
+    verification: Annotated[Verification, Setting(TableOf(Verification), "")] = field(default_factory=Verification)
     sessions: Annotated[Sessions, Setting(TableOf(Sessions), "")] = field(default_factory=Sessions)
     federation: Annotated[Federation, Setting(TableOf(Federation), "")] = field(default_factory=Federation)
     rate_limits: Annotated[RateLimits, Setting(TableOf(RateLimits), "")] = field(default_factory=RateLimits)
@@ -511,6 +627,11 @@ def faults(settings: Settings) -> Iterator[Fault]:
     """Mistakes that only show between several keys."""
     yield from _listener_faults(settings)
     yield from _federation_faults(settings)
+    for medium, table in (("email", settings.email), ("msisdn", settings.sms)):
+        if medium in settings.registration.verify and table is None:
+            yield Fault(
+                ("registration", "verify"), f'wanted a table {"email" if medium == "email" else "sms"} for "{medium}"'
+            )
     if settings.passwords.memory_cost < 8 * settings.passwords.parallelism:
         yield Fault(
             ("passwords", "memory_cost"),

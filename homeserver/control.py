@@ -60,7 +60,7 @@ async def user_add(server: Server, arguments: Arguments) -> dict[str, Any]:
             password=_needed(arguments, "password"),
             attributes=Attributes(phone=phone, node=_given(arguments, "node"), may_ask=False),
             admin=bool(arguments.get("admin")),
-            threepid=None if phone is None else Threepid("msisdn", phone.removeprefix("+"), now, now),
+            threepids=() if phone is None else (Threepid("msisdn", phone.removeprefix("+"), now, now),),
         ),
     )
     return {"user_id": made.user_id, "node": made.node}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from config.residency import DataClass
-from homeserver.accounts import devices, push_rules, sessions
+from homeserver.accounts import contacts, devices, push_rules, sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.residency import gate
 from homeserver.storage import accounts as stored
@@ -42,17 +42,20 @@ async def deactivate(server: Server, user_id: str, *, erase: bool = False) -> No
     node = await server.nodes.of_user(user_id)
     if node is None:
         raise NotFound("There is no such user")
-    await node.advance(_deactivate, server, node, user_id, erase)
+    had = await node.advance(_deactivate, server, node, user_id, erase)
+    await contacts.forget_routes(server, had)
 
 
-async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str, erase: bool) -> None:
+async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str, erase: bool) -> list[tuple[str, str]]:
+    """Returns the phone numbers and addresses that the account had."""
     account = await stored.find(tx, user_id)
     if account is None:
         raise NotFound("There is no such user")
     if erase and not await erasures.is_erased(tx, account.user_nid):
         await _erase(tx, server, node, user_id, account.user_nid)
     if not await stored.deactivate(tx, account.user_nid, server.clock.now_ms()):
-        return
+        return []
+    had = [(threepid.medium, threepid.address) for threepid in await stored.threepids(tx, account.user_nid)]
     told = await devices.remove_within(tx, server, node, user_id, account.user_nid, None)
     if not told and await stored.signing_keys(tx, account.user_nid):
         await devices.tell(tx, server, node, account.user_nid)
@@ -65,6 +68,7 @@ async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str,
         server.wakeups.wake(chores.key(node.name, DEACTIVATED))
 
     tx.after_commit(announce)
+    return had
 
 
 async def _erase(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> None:

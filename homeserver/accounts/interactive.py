@@ -16,8 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from homeserver.accounts import registration_tokens, sessions
-from homeserver.protocol.errors import BadJson, Forbidden, MissingParam, Refusal, Unauthenticated, Unauthorized
+from homeserver.accounts import contacts, registration_tokens, sessions, validation
+from homeserver.accounts.letters import Purpose
+from homeserver.protocol import threepids
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    MissingParam,
+    Refusal,
+    ThreepidAuthFailed,
+    Unauthenticated,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -25,6 +36,10 @@ if TYPE_CHECKING:
 PASSWORD: Final = "m.login.password"  # noqa: S105  # the name of a stage
 DUMMY: Final = "m.login.dummy"
 REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105
+EMAIL_IDENTITY: Final = "m.login.email.identity"
+MSISDN_IDENTITY: Final = "m.login.msisdn"
+STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDENTITY}
+"""The stage in which the ownership of an identifier is proved, by its medium."""
 
 Flow = Sequence[str]
 BY_PASSWORD: Final[Sequence[Flow]] = ((PASSWORD,),)
@@ -35,11 +50,15 @@ MOST_SESSIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is to be authorised. ``user_id`` is the caller; None where nobody has logged in."""
+    """What is to be authorised. ``user_id`` is the caller; None where nobody has logged in.
+
+    ``purpose``: for what an identifier may have been verified that is a stage here.
+    """
 
     method: str
     path: str
     user_id: str | None = None
+    purpose: Purpose | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +113,8 @@ async def require(
 ) -> Mapping[str, str]:
     """Let pass whoever has completed one of the flows with the ``auth`` of this body.
 
-    Returns what each stage established: the user id for m.login.password, the token for m.login.registration_token.
+    Returns what each stage established: the user id for m.login.password, the token for m.login.registration_token,
+    the session of the verification for m.login.email.identity and m.login.msisdn (see `validation.proved`).
     Raises Unauthenticated, which is the answer that asks for more; BadJson and MissingParam for a malformed ``auth``;
     LimitExceeded.
     """
@@ -177,7 +197,7 @@ async def _attempt(
         raise Unauthenticated(_challenge(session_id, session, flows), failure)
     try:
         session.completed[stage] = await _STAGES[stage](server, session.operation, auth)
-    except (Forbidden, Unauthorized) as failure:
+    except (Forbidden, Unauthorized, ThreepidAuthFailed) as failure:
         raise Unauthenticated(_challenge(session_id, session, flows), failure) from None
 
 
@@ -203,9 +223,33 @@ async def _registration_token(server: Server, _operation: Operation, auth: Mappi
     return token
 
 
+async def _email_identity(server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#email-based-identity--homeserver"""
+    return _identity(server, operation, auth, threepids.EMAIL)
+
+
+async def _msisdn_identity(server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#phone-numbermsisdn-based-identity--homeserver"""
+    return _identity(server, operation, auth, threepids.MSISDN)
+
+
+def _identity(server: Server, operation: Operation, auth: Mapping[str, Any], medium: str) -> str:
+    # COMPAT(matrix-js-sdk, 2019): threepidCreds is what it was called before it was specified.
+    credentials = auth.get("threepid_creds", auth.get("threepidCreds"))
+    if credentials is None:
+        raise MissingParam("Missing parameter: auth.threepid_creds")
+    if not isinstance(credentials, dict):
+        raise BadJson("auth.threepid_creds must be an object")
+    sid, client_secret = _text_of(credentials, "sid"), _text_of(credentials, "client_secret")
+    if operation.purpose is None:
+        raise Forbidden("This kind of authentication is not offered here")
+    validation.proof(server, operation.purpose, sid, client_secret, medium)
+    return sid
+
+
 async def _password(server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
     """spec: client-server-api/#password-based"""
-    whose = sessions.full_user_id(server, read_user(auth))
+    whose = sessions.full_user_id(server, await named_user(server, auth))
     password = _text(auth, "password")
     if operation.user_id is not None and whose != operation.user_id:
         raise Forbidden("That is not the account that you are logged in to")
@@ -214,22 +258,40 @@ async def _password(server: Server, operation: Operation, auth: Mapping[str, Any
     return whose
 
 
-def read_user(body: Mapping[str, Any]) -> str:
-    """Whom a login or a stage names: ``identifier``, or ``user`` as older clients have it.
+async def named_user(server: Server, body: Mapping[str, Any]) -> str:
+    """Whom a login or a stage names: ``identifier``, or from older clients ``user``, or ``medium`` and ``address``.
 
-    Raises MissingParam, BadJson; Forbidden for identifiers that no account here can have.
+    An identifier that is nobody's gives a name that is nobody's, so that the answer is the same as to a wrong password,
+    and takes as long. Raises MissingParam, BadJson, Forbidden for a type of identifier that is not known,
+    NodeUnavailable.
 
     spec: client-server-api/#identifier-types
     """
     identifier = body.get("identifier")
+    if identifier is None and ("address" in body or "medium" in body):
+        identifier = {**body, "type": "m.id.thirdparty"}
     if identifier is None:
         return _text_of(body, "user")
     if not isinstance(identifier, dict):
         raise BadJson("identifier must be an object")
     kind = _text_of(identifier, "type")
-    if kind != "m.id.user":
-        raise Forbidden("This server knows users by their user ID only")
-    return _text_of(identifier, "user")
+    if kind == "m.id.user":
+        return _text_of(identifier, "user")
+    try:
+        if kind == "m.id.thirdparty":
+            found = threepids.identifier(_text_of(identifier, "medium"), _text_of(identifier, "address"))
+        elif kind == "m.id.phone":
+            number = "phone" if "phone" in identifier else "number"  # COMPAT(matrix-js-sdk, 2019): as drafts had it
+            found = threepids.phone_number(_text_of(identifier, number), _text_of(identifier, "country"))
+        else:
+            raise Forbidden("This server does not know that type of identifier")
+    except InvalidParam:
+        return NOBODY
+    return await contacts.owner(server, found) or f"{NOBODY} {found.address}"
+
+
+NOBODY: Final = "!"
+"""What no localpart can be, nor begin with."""
 
 
 def _text_of(body: Mapping[str, Any], name: str) -> str:
@@ -245,4 +307,6 @@ _STAGES: Final[Mapping[str, Callable[[Server, Operation, Mapping[str, Any]], Awa
     DUMMY: _dummy,
     REGISTRATION_TOKEN: _registration_token,
     PASSWORD: _password,
+    EMAIL_IDENTITY: _email_identity,
+    MSISDN_IDENTITY: _msisdn_identity,
 }

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config.placement import Attributes, MustChoose, Pinned, place
-from homeserver.accounts import devices, passwords, registration_tokens, sessions
-from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN
+from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions
+from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN, STAGE_OF
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal, Unauthorized, UserInUse
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 class NewAccount:
     """The account that is wanted. Without ``password`` nobody can log in to it; without ``device`` nobody is logged in.
 
-    ``attributes`` decide where it rests. ``threepid`` is a verified phone number or address.
+    ``attributes`` decide where it rests. ``threepids`` are verified phone numbers and addresses.
     """
 
     localpart: str
     password: str | None
     attributes: Attributes
     admin: bool = False
-    threepid: Threepid | None = None
+    threepids: tuple[Threepid, ...] = ()
     device: DeviceWish | None = None
 
 
@@ -59,12 +59,19 @@ class Registered:
 def flows(server: Server) -> Sequence[Sequence[str]]:
     """The flows by which anybody may register. Raises Forbidden when nobody may.
 
-    A flow by token ends with m.login.dummy, with which some clients finish whatever else they were asked.
+    A flow that asks for nothing, or for a token only, ends with m.login.dummy: with that some clients finish whatever
+    else they were asked, and it tells the flow from those that ask for more. What somebody may prove besides what they
+    must comes first, so that no shorter flow is complete before.
     """
     mode = server.settings.registration.mode
     if mode == "closed":
         raise Forbidden("Registration is not open on this server")
-    return ((REGISTRATION_TOKEN, DUMMY),) if mode == "token" else ((DUMMY,),)
+    token = (REGISTRATION_TOKEN,) if mode == "token" else ()
+    needed = server.settings.registration.verify
+    offered = [medium for medium in STAGE_OF if medium not in needed and letters.is_possible(server, medium)]
+    must = tuple(STAGE_OF[medium] for medium in needed)
+    least = (*token, *(must or (DUMMY,)))
+    return (least, *((*token, STAGE_OF[medium], *must) for medium in offered))
 
 
 async def check_available(server: Server, username: str) -> str:
@@ -104,8 +111,8 @@ def placed(server: Server, attributes: Attributes) -> Node:
 async def register(server: Server, wanted: NewAccount) -> Registered:
     """Make an account. A registration token among the attributes is used up by one.
 
-    Raises InvalidUsername, UserInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place, too many
-    devices), Unauthorized (the token does not hold any more), NodeUnavailable.
+    Raises InvalidUsername, UserInUse, ThreepidInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place,
+    too many devices), Unauthorized (the token does not hold any more), NodeUnavailable.
     """
     localpart = new_localpart(wanted.localpart, server.name)
     if wanted.device is not None:
@@ -133,7 +140,8 @@ async def _claim(
     if claimed != node.name:
         raise UserInUse("That username is taken")
     whose = user_id(localpart, server.name)
-    login = await node.write(_create, server, whose, password_hash, wanted)
+    async with contacts.claimed(server, node, wanted.threepids):
+        login = await node.write(_create, server, whose, password_hash, wanted)
     return Registered(whose, node.name, login)
 
 
@@ -143,8 +151,7 @@ async def _create(
     user_nid = await stored.create(tx, whose, password_hash, server.clock.now_ms(), admin=wanted.admin)
     if user_nid is None:
         raise UserInUse("That username is taken")
-    if wanted.threepid is not None:
-        stored.add_threepid(tx, user_nid, wanted.threepid)
+    await contacts.add_within(tx, user_nid, wanted.threepids)
     if wanted.device is None:
         return None
     return await sessions.open_session(tx, server, whose, user_nid, wanted.device)

@@ -1,4 +1,4 @@
-"""The caller's own account: who am I, password, closing it, contact information.
+"""The caller's own account: who am I, password, closing it.
 
 spec: client-server-api/#legacy-account-management
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.accounts import contacts, deactivation, interactive, registration
-from homeserver.accounts.interactive import BY_PASSWORD, PASSWORD, Operation
+from homeserver.accounts import contacts, deactivation, interactive, letters, registration, validation
+from homeserver.accounts.interactive import BY_PASSWORD, PASSWORD, STAGE_OF, Operation
+from homeserver.accounts.letters import Purpose
 from homeserver.endpoints import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -44,9 +45,18 @@ async def change_password(server: Server, request: Request) -> dict[str, Any]:
     body, caller = request.json(), request.caller_or_none
     new = reading.text(body, "new_password", required=True)
     log_out = reading.boolean(body, "logout_devices", default=True)
-    whose = await _authorise(server, request)
-    device = None if caller is None else caller.device_id
-    await registration.change_own_password(server, whose, new, log_out=log_out, but=device)
+    if caller is not None:
+        whose = await _authorise(server, request)
+        await registration.change_own_password(server, whose, new, log_out=log_out, but=caller.device_id)
+        return {}
+    offered = [(stage,) for medium, stage in STAGE_OF.items() if letters.is_possible(server, medium)]
+    operation = Operation(request.method, request.path, purpose=Purpose.PASSWORD)
+    done = await interactive.require(server, operation, (*BY_PASSWORD, *offered), body)
+    sids = [done[stage] for stage in STAGE_OF.values() if stage in done]
+    whose = done[PASSWORD] if PASSWORD in done else await contacts.proved_owner(server, sids[0])
+    await registration.change_own_password(server, whose, new, log_out=log_out)
+    for sid in sids:
+        validation.use(server, sid)
     return {}
 
 
@@ -71,15 +81,3 @@ async def _authorise(server: Server, request: Request) -> str:
     caller = request.caller_or_none
     operation = Operation(request.method, request.path, None if caller is None else caller.user_id)
     return (await interactive.require(server, operation, BY_PASSWORD, request.json()))[PASSWORD]
-
-
-@route(
-    "GET",
-    "/_matrix/client/v3/account/3pid",
-    auth=Auth.USER,
-    spec="client-server-api/#get_matrixclientv3account3pid",
-    also=("r0",),
-)
-async def threepids(server: Server, request: Request) -> dict[str, Any]:
-    """The caller's phone numbers and addresses."""
-    return {"threepids": await contacts.of_caller(request.caller)}

@@ -43,7 +43,8 @@ async def log_in(server: Server, request: Request) -> dict[str, Any]:
     if reading.text(body, "type", required=True) != "m.login.password":
         raise Unknown("This server does not know that type of login")
     wish = device_wish(body)
-    user, password = interactive.read_user(body), reading.text(body, "password", required=True)
+    password = reading.text(body, "password", required=True)
+    user = await interactive.named_user(server, body)
     login = await sessions.log_in(server, user, password, wish)
     return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}
 

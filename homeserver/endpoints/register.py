@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes
-from homeserver.accounts import interactive, registration, registration_tokens, shared_secret
-from homeserver.accounts.interactive import Operation
+from homeserver.accounts import contacts, interactive, registration, registration_tokens, shared_secret, validation
+from homeserver.accounts.interactive import STAGE_OF, Operation
+from homeserver.accounts.letters import Purpose
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.endpoints import reading
 from homeserver.endpoints.login import device_wish
 from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.threepids import MSISDN
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -40,16 +42,27 @@ async def register(server: Server, request: Request) -> dict[str, Any]:
     device = None if reading.boolean(body, "inhibit_login") else device_wish(body)
     if username is not None:
         await registration.check_available(server, username)
-    done = await interactive.require(server, Operation(request.method, request.path), flows, body)
+    operation = Operation(request.method, request.path, purpose=Purpose.REGISTER)
+    done = await interactive.require(server, operation, flows, body)
+    sids = [done[stage] for stage in STAGE_OF.values() if stage in done]
+    threepids = {proved.identifier.medium: proved for proved in (validation.proved(server, sid) for sid in sids)}
+    phone = threepids.get(MSISDN)
     registered = await registration.register(
         server,
         NewAccount(
             localpart=registration.random_localpart() if username is None else username,
             password=password,
-            attributes=Attributes(token=done.get(interactive.REGISTRATION_TOKEN), choice=choice),
+            attributes=Attributes(
+                phone=None if phone is None else phone.identifier.address,
+                token=done.get(interactive.REGISTRATION_TOKEN),
+                choice=choice,
+            ),
+            threepids=tuple(contacts.as_row(server, proved) for proved in threepids.values()),
             device=device,
         ),
     )
+    for sid in sids:
+        validation.use(server, sid)
     return {"user_id": registered.user_id} if registered.login is None else registered.login.as_json()
 
 

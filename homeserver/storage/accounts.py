@@ -151,14 +151,37 @@ async def threepids(tx: Transaction, user_nid: int) -> list[Threepid]:
     return [Threepid(*row) for row in rows]
 
 
-def add_threepid(tx: Transaction, user_nid: int, threepid: Threepid) -> None:
-    """Queue that an account has a phone number or address, which no other account of this node has then."""
-    tx.later(
-        "INSERT INTO threepids (medium, address, user_nid, validated_ts, added_ts) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (medium, address) DO UPDATE SET user_nid = excluded.user_nid,"
-        " validated_ts = excluded.validated_ts, added_ts = excluded.added_ts",
-        [(threepid.medium, threepid.address, user_nid, threepid.validated_ts, threepid.added_ts)],
+async def threepid_owner(tx: Transaction, medium: str, address: str) -> str | None:
+    """The user id of the resident whose phone number or address this is."""
+    row = await tx.one(
+        "SELECT u.user_id FROM threepids t JOIN users u USING (user_nid) WHERE t.medium = ? AND t.address = ?",
+        medium,
+        address,
     )
+    return None if row is None else str(row[0])
+
+
+async def add_threepid(tx: Transaction, user_nid: int, threepid: Threepid) -> bool:
+    """Give an account a phone number or address, or the time of another proof; False when it is somebody else's."""
+    changed = await tx.run(
+        "INSERT INTO threepids (medium, address, user_nid, validated_ts, added_ts) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (medium, address) DO UPDATE SET validated_ts = excluded.validated_ts"
+        " WHERE threepids.user_nid = excluded.user_nid",
+        threepid.medium,
+        threepid.address,
+        user_nid,
+        threepid.validated_ts,
+        threepid.added_ts,
+    )
+    return changed == 1
+
+
+async def remove_threepid(tx: Transaction, user_nid: int, medium: str, address: str) -> bool:
+    """Take a phone number or address away from an account; False when it was not its."""
+    removed = await tx.run(
+        "DELETE FROM threepids WHERE medium = ? AND address = ? AND user_nid = ?", medium, address, user_nid
+    )
+    return removed == 1
 
 
 async def signing_keys(tx: Transaction, user_nid: int) -> list[bytes]:

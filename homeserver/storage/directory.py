@@ -1,4 +1,5 @@
-"""The deployment's directory: keyed hash of a localpart, room, alias or medium -> the node it rests on.
+"""The deployment's directory: keyed hash of a localpart, room, alias, medium or third-party
+identifier -> the node it rests on.
 
 It holds nothing else about a person, and without the key (a file beside the configuration) nobody can try names
 against it.
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     ROOM = "room"
     ALIAS = "alias"
     MEDIA = "media"
+    THREEPID = "threepid"
 
 
 @asks_once

@@ -29,6 +29,8 @@ class Limit(StrEnum):
     LOGIN = "login"
     LOGIN_FAILURE = "login_failure"
     REGISTRATION = "registration"
+    VERIFICATION = "verification"
+    VERIFICATION_OF_ONE = "verification_of_one"
     ROOM_CREATION = "room_creation"
     JOIN = "join"
     INVITE = "invite"

@@ -130,7 +130,7 @@ async def test_closing_an_account(deployment: Deployment) -> None:
     caller = await alice.caller()
 
     async def add(tx: Transaction) -> None:
-        stored.add_threepid(tx, caller.user_nid, Threepid("msisdn", "989120000000", 1, 2))
+        assert await stored.add_threepid(tx, caller.user_nid, Threepid("msisdn", "989120000000", 1, 2))
 
     await caller.node.write(add)
     challenge = await alice.asks("POST", DEACTIVATE, {"erase": True})
@@ -207,7 +207,7 @@ async def test_contact_information(deployment: Deployment) -> None:
     caller = await alice.caller()
 
     async def add(tx: Transaction) -> None:
-        stored.add_threepid(tx, caller.user_nid, Threepid("msisdn", "989120000000", 1, 2))
+        assert await stored.add_threepid(tx, caller.user_nid, Threepid("msisdn", "989120000000", 1, 2))
 
     await caller.node.write(add)
     answer = await alice.asks("GET", "/_matrix/client/v3/account/3pid")

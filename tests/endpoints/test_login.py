@@ -76,6 +76,15 @@ async def test_who_may_be_named_how(deployment: Deployment, user: str, old: bool
         ({"type": "m.login.password", "user": "@alice:elsewhere.org", "password": PASSWORD}, 403, "M_FORBIDDEN"),
         (
             {"type": "m.login.password", "identifier": {"type": "m.id.phone", "phone": "1"}, "password": PASSWORD},
+            400,
+            "M_MISSING_PARAM",
+        ),
+        (
+            {
+                "type": "m.login.password",
+                "identifier": {"type": "m.id.phone", "country": "FR", "phone": "1"},
+                "password": PASSWORD,
+            },
             403,
             "M_FORBIDDEN",
         ),

@@ -1,0 +1,151 @@
+"""What is written to an e-mail address or a phone number, and the sending of it.
+
+A message says who caused it and what it is good for, because it may come to somebody who asked for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import structlog
+
+from config.load import read_secret
+from homeserver.protocol.errors import MediumNotSupported, NotDelivered
+from homeserver.protocol.threepids import EMAIL
+from homeserver.runtime import gateway, mail
+from homeserver.runtime.certificates import Trust
+
+if TYPE_CHECKING:
+    from config.kinds import Secret
+    from config.settings import Email, Federation, Sms
+    from homeserver.context import Server
+    from homeserver.protocol.threepids import Identifier
+
+log = structlog.get_logger("letters")
+
+SECONDS = 20.0
+"""How long the mail server or the gateway may take for a step."""
+
+
+class Purpose(StrEnum):
+    """What somebody wants with an identifier. A proof for one purpose is none for another."""
+
+    REGISTER = "register"
+    PASSWORD = "password"  # noqa: S105  # to set a new one
+    ADD = "add"
+
+
+_WANTED = {
+    Purpose.REGISTER: "register an account",
+    Purpose.PASSWORD: "set a new password for your account",
+    Purpose.ADD: "add this address to an account",
+}
+
+
+def is_possible(server: Server, medium: str) -> bool:
+    """Whether identifiers of this medium can be verified here."""
+    return (server.settings.email if medium == EMAIL else server.settings.sms) is not None
+
+
+async def send_proof(server: Server, to: Identifier, purpose: Purpose, secret: str, link: str) -> None:
+    """Send the code (to a phone) or the link (to an e-mail address) that proves the ownership.
+
+    Raises MediumNotSupported, NotDelivered.
+    """
+    if to.medium == EMAIL:
+        text = (
+            f"Somebody, you we hope, wants to {_WANTED[purpose]} at {server.name} with this e-mail address.\n\n"
+            f"If it was you, open this page and confirm it:\n\n{link}\n\n"
+            "If it was not you, do nothing: without your confirmation nothing happens.\n"
+        )
+        await _send(server, to, f"Confirm your e-mail address for {server.name}", text)
+    else:
+        text = f"{secret} is your code to {_WANTED[purpose]} at {server.name}. Tell it to nobody."
+        await _send(server, to, "", text)
+
+
+async def send_refusal(server: Server, to: Identifier, purpose: Purpose) -> None:
+    """Tell the owner of an identifier why it cannot be used, which nobody else is to know.
+
+    Raises MediumNotSupported, NotDelivered.
+    """
+    if purpose is Purpose.PASSWORD:
+        text = f"Somebody wanted to {_WANTED[purpose]} at {server.name}, but no account there has this address."
+    else:
+        text = (
+            f"Somebody wanted to {_WANTED[purpose]} at {server.name}, but there is an account with this address"
+            " already. If it is yours, log in to it, or set a new password."
+        )
+    await _send(server, to, f"About your account at {server.name}", text + "\n" * (to.medium == EMAIL))
+
+
+async def _send(server: Server, to: Identifier, subject: str, text: str) -> None:
+    try:
+        if to.medium == EMAIL:
+            if server.settings.email is None:
+                raise MediumNotSupported("This server verifies no e-mail addresses")
+            await _mail(server, server.settings.email, to.address, subject, text)
+        else:
+            if server.settings.sms is None:
+                raise MediumNotSupported("This server verifies no phone numbers")
+            await _text(server, server.settings.sms, to.address, text)
+    except (mail.NotSent, gateway.NotDone) as fault:
+        log.warning("message not sent", medium=to.medium, reason=str(fault))
+        raise NotDelivered("The message could not be sent; try again later") from None
+
+
+async def _mail(server: Server, settings: Email, address: str, subject: str, text: str) -> None:
+    relay = mail.MailServer(
+        settings.server,
+        settings.port,
+        settings.security,
+        settings.user,
+        None if settings.password is None else _secret(settings.password),
+        settings.ca_file,
+        SECONDS,
+    )
+    try:
+        message = mail.written(server.name, settings.sender, address, subject, text, server.clock.now_ms())
+    except ValueError:
+        raise mail.NotSent("no message can be written to that address") from None
+    await relay.send(message, settings.sender, address)
+
+
+async def _text(server: Server, settings: Sms, digits: str, text: str) -> None:
+    places = {"{number}": f"+{digits}", "{digits}": digits, "{text}": text}
+    url = settings.url
+    for place, value in places.items():
+        url = url.replace(place, quote(value, safe=""))
+    headers = {} if settings.secret is None else {settings.header: _secret(settings.secret)}
+    body = None
+    if settings.method != "GET":
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(_filled(json.loads(settings.body), places)).encode()
+    trust = _trust(server.settings.federation)
+    await gateway.ask(trust, settings.method, url, headers=headers, body=body, seconds=SECONDS)
+
+
+def _filled(template: Any, places: dict[str, str]) -> Any:
+    """The template with its places filled, in strings only: what is filled in cannot become anything else."""
+    if isinstance(template, dict):
+        return {name: _filled(value, places) for name, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, places) for value in template]
+    if isinstance(template, str):
+        for place, value in places.items():
+            template = template.replace(place, value)
+    return template
+
+
+@lru_cache(maxsize=8)
+def _secret(secret: Secret) -> str:
+    return read_secret(secret)
+
+
+@lru_cache(maxsize=2)
+def _trust(federation: Federation) -> Trust:
+    return Trust(federation.ca_file, verify=federation.verify_certificates)
