@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.storage.engine import Transaction, UniqueViolation
 from tests.support import Databases, aio
 
@@ -34,3 +35,26 @@ async def test_a_statement_that_an_error_kept_from_being_prepared_is_prepared_la
             await engine.write(fail, f"{before}")
         for _ in range(OFTEN):
             await engine.write(count, f"{before}")
+
+
+@aio
+async def test_a_server_that_forgot_what_was_prepared_counts_as_lost(engines: Databases) -> None:
+    if engines.kind != "postgres":
+        pytest.skip("SQLite prepares in the program")
+    engine = await engines.open()
+
+    async def ask(tx: Transaction) -> int:
+        row = await tx.one("SELECT 1 + ?", 1)
+        assert row is not None
+        return int(row[0])
+
+    async def forget(tx: Transaction) -> None:
+        await tx.run("DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'")  # behind the driver's back
+
+    for _ in range(OFTEN):
+        assert await engine.write(ask) == 2
+    await engine.write(forget)
+    with pytest.raises(NodeUnavailable):
+        await engine.write(ask)
+    await engine.probe()
+    assert await engine.write(ask) == 2

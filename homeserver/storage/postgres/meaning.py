@@ -8,8 +8,9 @@ from homeserver.protocol.errors import InvalidParam, ResidencyViolation
 from homeserver.storage.engine import ConstraintViolation, DatabaseFault, UniqueViolation, log
 from homeserver.storage.setbacks import Conflict, InDoubt, Lost, Pressed
 
-_LOST_STATES = ("08", "57P", "58", "XX001", "XX002")
-"""Beginnings of SQLSTATE after which the connections are made anew."""
+_LOST_STATES = ("08", "26000", "57P", "58", "XX001", "XX002")
+"""Beginnings of SQLSTATE after which the connections are made anew. 26000: the server has forgotten what was prepared
+on this one, as it does when something between the two gives out another session."""
 _PRESSED_STATES = ("53", "57014", "55P03", "25P03")
 _CONFLICT_STATES = ("40001", "40P01")
 _PARAM_STATES = {
