@@ -21,6 +21,7 @@ from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.versions import rules_of
 from homeserver.rooms import invitations, seeding
+from homeserver.rooms.lanes import Lanes
 from homeserver.rooms.persist import submit
 from homeserver.rooms.receive import receive
 from homeserver.storage import auth_links, events, outbox, rooms, state
@@ -42,7 +43,7 @@ AT_ONCE = 200
 """Parcels that are read together."""
 
 RETRY_AFTER = 1.0
-"""Seconds until a node that is down, or a parcel that is held back, is tried again."""
+"""Seconds until a node that is down is tried again, and until a new policy is asked about what is held back."""
 
 CATCH_UP = 10.0
 """Seconds that a request waits for its own effect to reach its node, at most."""
@@ -54,7 +55,7 @@ class ParcelKind:
 
     ``apply(server, source, destination, parcel, mark)`` calls ``mark(tx)`` in the destination's transaction; it returns
     the future of that transaction's commit if it did not wait for it. A parcel that the policy no longer allows is
-    dropped if it is ``fleeting``; otherwise the stream of parcels waits.
+    dropped if it is ``fleeting``; otherwise it waits, and all of its room with it (see lanes.py).
     """
 
     data_class: DataClass
@@ -143,12 +144,14 @@ class Progress:
 async def ship(server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind]) -> None:
     """Ship parcels from ``source`` to ``destination`` until the server stops."""
     after: int | None = None
+    lanes = Lanes(server, source, destination)
     while not server.wakeups.stopping:
         with server.wakeups.listen([("outbox", source.name)]) as listener:
             try:
                 if after is None:
                     after = await destination.read(outbox.applied, source.name)
-                reached, after = await _round(server, source, destination, kinds, after)
+                    await lanes.load()
+                reached, after = await _round(server, source, destination, kinds, lanes, after)
             except NodeUnavailable:
                 reached, after = False, None
                 await server.clock.sleep(RETRY_AFTER)
@@ -157,11 +160,11 @@ async def ship(server: Server, source: Node, destination: Node, kinds: Mapping[s
                 reached, after = False, None
                 await server.clock.sleep(RETRY_AFTER)
             if reached:
-                await listener.wait()
+                await listener.wait(RETRY_AFTER if lanes.closed else None)  # nobody tells of a new policy
 
 
 async def _round(
-    server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind], after: int
+    server: Server, source: Node, destination: Node, kinds: Mapping[str, ParcelKind], lanes: Lanes, after: int
 ) -> tuple[bool, int]:
     """Ship what waits now; True when nothing is left, and the position reached.
 
@@ -169,7 +172,7 @@ async def _round(
     """
     under_way: list[asyncio.Future[None]] = []
     try:
-        return await _ship_waiting(server, source, destination, kinds, after, under_way)
+        return await _ship_waiting(server, source, destination, kinds, lanes, after, under_way)
     except Exception:
         if under_way:
             await asyncio.wait(under_way)
@@ -181,32 +184,39 @@ async def _ship_waiting(
     source: Node,
     destination: Node,
     kinds: Mapping[str, ParcelKind],
+    lanes: Lanes,
     after: int,
     under_way: list[asyncio.Future[None]],
 ) -> tuple[bool, int]:
+    def may(kind: str) -> bool:
+        data_class = kinds[kind].data_class
+        return server.policy.now.may(data_class, source.jurisdiction, destination.jurisdiction).allowed
+
+    def waits(kind: str) -> bool:
+        return not kinds[kind].fleeting and not may(kind)
+
     await source.start()
+    await lanes.reopen(after, waits)
     visible = source.position
     parcels = await source.read(outbox.waiting, destination.name, after, AT_ONCE)
     kind = None
-    for parcel in parcels:
+    for parcel in await lanes.let_through(parcels, waits):
         how = kinds[parcel.kind]
         if parcel.kind != kind:
             await asyncio.gather(*under_way)
             under_way.clear()
             kind = parcel.kind
-        verdict = server.policy.now.may(how.data_class, source.jurisdiction, destination.jurisdiction)
-        if verdict.allowed:
+        if waits(parcel.kind):  # since a moment ago
+            await asyncio.gather(*under_way)
+            return False, after
+        if may(parcel.kind):
             done = await how.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))
             if done is not None:
                 under_way.append(done)
-        elif not how.fleeting:
-            await asyncio.gather(*under_way)
-            log.warning("held back by the policy", node=source.name, destination=destination.name, kind=parcel.kind)
-            await server.clock.sleep(RETRY_AFTER)
-            return False, after
         after = parcel.pos
     await asyncio.gather(*under_way)
     if parcels:
+        after = max(after, parcels[-1].pos)  # what was set aside has no place there any more
         await source.write(outbox.clear, destination.name, after)
     complete = len(parcels) < AT_ONCE
     destination.memory(Progress).reached[source.name] = visible if complete else after

@@ -1,7 +1,8 @@
 """Traffic between the nodes of a deployment: what waits to be shipped, and what has been applied.
 
 A row enters the outbox in the transaction that makes it true, and its position marks it as applied on the other
-node in the transaction that applies it there: so it happens once, whenever either of them is killed.
+node in the transaction that applies it there: so it happens once, whenever either of them is killed. One whose
+position is below zero is held back (rooms/lanes.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.storage.engine import Transaction
+
+
+Lane = int | str
+"""What keeps its order: a room by its row id, or what belongs to no room by its kind."""
 
 
 class Parcel(NamedTuple):
@@ -32,6 +37,11 @@ class NewParcel(NamedTuple):
     room_nid: int | None = None
     event_nid: int | None = None
     body: bytes | None = None
+
+
+def lane_of(parcel: Parcel) -> Lane:
+    """The lane that a parcel is in."""
+    return parcel.kind if parcel.room_nid is None else parcel.room_nid
 
 
 def put(tx: Transaction, first: int, parcels: Sequence[NewParcel]) -> None:
@@ -68,7 +78,37 @@ async def depth(tx: Transaction) -> dict[str, int]:
 
 async def clear(tx: Transaction, destination: str, upto: int) -> None:
     """Drop the parcels that the destination has applied."""
-    await tx.run("DELETE FROM outbox WHERE destination = ? AND pos <= ?", destination, upto)
+    await tx.run("DELETE FROM outbox WHERE destination = ? AND pos > 0 AND pos <= ?", destination, upto)
+
+
+async def move(tx: Transaction, places: Sequence[tuple[int, int]]) -> None:
+    """Give parcels other positions: (position, new position). Below zero: they are held back."""
+    await tx.many("UPDATE outbox SET pos = ? WHERE pos = ?", [(new, old) for old, new in places])
+
+
+async def held(tx: Transaction, destination: str) -> dict[Lane, str]:
+    """What is held back from a node: by lane, the kind of its oldest parcel."""
+    rows = await tx.all(
+        "SELECT room_nid, kind, MAX(pos) FROM outbox WHERE destination = ? AND pos < 0 GROUP BY room_nid, kind",
+        destination,
+    )
+    oldest: dict[Lane, tuple[int, str]] = {}
+    for room_nid, kind, pos in rows:
+        lane = kind if room_nid is None else room_nid
+        oldest[lane] = max(oldest.get(lane, (pos, kind)), (pos, kind))
+    return {lane: kind for lane, (_, kind) in oldest.items()}
+
+
+async def of_lane(tx: Transaction, destination: str, lane: Lane, after: int) -> list[int]:
+    """The positions of a lane's parcels, those that are held back and those that wait behind ``after``, in order."""
+    which = "room_nid = ?" if isinstance(lane, int) else "room_nid IS NULL AND kind = ?"
+    rows = await tx.all(
+        f"SELECT pos FROM outbox WHERE destination = ? AND (pos < 0 OR pos > ?) AND {which} ORDER BY ABS(pos)",
+        destination,
+        after,
+        lane,
+    )
+    return [int(row[0]) for row in rows]
 
 
 async def applied(tx: Transaction, source: str) -> int:
