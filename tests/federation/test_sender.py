@@ -118,7 +118,9 @@ async def test_a_server_is_sent_what_comes_after_it_has_come(network: Network, s
 async def test_a_server_is_told_who_was_thrown_out_and_nothing_more(network: Network, sending: Sending) -> None:
     one, alice, room_id = await meeting(network)
     carol = await network.plays[TWO].user("carol")
+    cleo = await (await network.found(THREE)).user("cleo")
     async with sending(one):
+        await guests.member(network, one, room_id, cleo, "join")
         await one.send(alice, room_id, "there")
         await guests.member(network, one, room_id, carol, "join")
         await one.change(alice, room_id, "kick", user_id=carol.user_id)
@@ -127,6 +129,7 @@ async def test_a_server_is_told_who_was_thrown_out_and_nothing_more(network: Net
         await guests.member(network, one, room_id, carol, "join")
         await one.send(alice, room_id, "back")
     await network.settle()
+    assert len(texts(network, ONE, THREE)) == 3
     assert kinds(network, ONE, TWO) == ["m.room.encrypted", "m.room.member", "m.room.member", "m.room.encrypted"]
 
 
