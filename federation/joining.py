@@ -18,7 +18,15 @@ from federation import arrivals, leaving
 from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers
-from homeserver.protocol.errors import BadJson, FlowDenied, PlaintextRefused, Refusal, ServerUnreachable, TooLarge
+from homeserver.protocol.errors import (
+    BadJson,
+    CommitUnknown,
+    FlowDenied,
+    PlaintextRefused,
+    Refusal,
+    ServerUnreachable,
+    TooLarge,
+)
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.signers import required_signers
 from homeserver.residency import gate
@@ -53,10 +61,12 @@ async def join(
             continue
         try:
             await _check_room(server, node, arrival)
+            await adopt(server, node, arrival)
+        except CommitUnknown:
+            raise  # the room may be here
         except Refusal:
             await _go_back(server, node, destination, room_id, user_id)
             raise
-        await adopt(server, node, arrival)
         return
     raise failures.refusal()
 

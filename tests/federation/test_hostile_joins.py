@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -11,31 +10,16 @@ import orjson
 import pytest
 
 from homeserver.protocol.events import pdu_bytes
+from homeserver.protocol.signing import sign_event
 from homeserver.protocol.versions import rules_of
 from homeserver.runtime.exchange import Answer
 from homeserver.storage import events
 from tests.deployment import POLICY, User
+from tests.federation.changes import Change, spoil
 from tests.federation.meetings import enter, kept_out, known, members, membership
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
-
-Change = Callable[[Any], None]
-
-
-def spoil(network: Network, monkeypatch: pytest.MonkeyPatch, part: str, change: Change) -> None:
-    """Change answers of a kind while they are on their way: what a hostile server could have said."""
-    carry = network.carry
-
-    async def changed(*args: Any) -> Answer:
-        answer: Answer = await carry(*args)
-        if part in args[3] and answer.status == 200:
-            value = orjson.loads(answer.body)
-            change(value)
-            return Answer(200, answer.headers, orjson.dumps(value))
-        return answer
-
-    monkeypatch.setattr(network, "carry", changed)
 
 
 def _of(value: Any, kind: str) -> Any:
@@ -336,3 +320,27 @@ async def test_an_access_control_list_keeps_servers_out(network: Network) -> Non
     await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.server_acl/", acl)
     assert (await kept_out(bob, room_id, "a.test")).status == 403
     assert not await known(b, room_id)
+
+
+@aio
+async def test_an_id_that_another_room_has_taken_is_refused(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In old rooms servers choose ids: what is here already is not changed by a room that has the same ones."""
+    a, b, c = [await network.found(name) for name in ("a.test", "b.test", "c.test")]
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await c.user("carol")
+    room_id = await a.create(alice, preset="public_chat", room_version="1")
+    other = await c.create(carol, preset="public_chat", room_version="1", name="Mine")
+    await enter(c, carol, room_id, "a.test")
+    await enter(b, bob, room_id, "a.test")
+    before = await b.state_of("tehran", room_id)
+    taken = before["m.room.member", carol.user_id]
+
+    def forge(value: Any) -> None:
+        event = _of(value, "m.room.name")
+        renamed = {**event, "event_id": taken, "signatures": {}, "hashes": {}}
+        event.update(sign_event(rules_of("1"), renamed, "c.test", c.server.identity.key))
+
+    spoil(network, monkeypatch, "send_join", forge)
+    assert (await kept_out(bob, other, "c.test")).status == 403
+    assert not await known(b, other)
+    assert await b.state_of("tehran", room_id) == before
+    assert await membership(c, carol, other, bob) == "leave"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -12,6 +13,7 @@ from homeserver.rooms import proposals, state
 from homeserver.rooms.send import Draft
 from homeserver.runtime.exchange import Unreachable
 from tests.deployment import POLICY, SETTINGS
+from tests.federation.changes import Change, spoil
 from tests.federation.meetings import members, membership, told
 from tests.network import Network
 from tests.support import aio
@@ -201,3 +203,53 @@ async def test_an_older_server_invites(network: Network) -> None:
     shown = await told(b, bob, "invite", room_id)
     assert shown is not None
     assert {"name": "Old"} in [each["content"] for each in shown["invite_state"]["events"]]
+
+
+def no_signature(value: Any) -> None:
+    """The server of the invited has not signed."""
+    del value["event"]["signatures"]["b.test"]
+
+
+def wrong_signature(value: Any) -> None:
+    """It signed something else."""
+    by_key = value["event"]["signatures"]["b.test"]
+    by_key.update(dict.fromkeys(by_key, "A" * 86))
+
+
+def another_event(value: Any) -> None:
+    """What comes back is not what was sent."""
+    value["event"]["content"]["membership"] = "ban"
+
+
+def no_event(value: Any) -> None:
+    """Nothing comes back."""
+    del value["event"]
+
+
+@pytest.mark.parametrize("change", [no_signature, wrong_signature, another_event, no_event])
+@aio
+async def test_an_invitation_that_comes_back_spoilt_is_not_committed(
+    network: Network, monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    spoil(network, monkeypatch, "/invite/", change)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert answer.status == 502
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(bob.user_id)}"
+    assert (await a.refused(alice, "GET", path)).status == 404
+
+
+@aio
+async def test_an_invitation_whose_answer_was_lost_is_made_again(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice)
+    network.lose_answers("a.test", "b.test")
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    assert answer.status == 502
+    network.mend("a.test", "b.test")
+    await a.change(alice, room_id, "invite", user_id=bob.user_id)
+    await b.change(bob, room_id, "join")
+    assert await members(a, alice, room_id) == await members(b, bob, room_id) == {alice.user_id, bob.user_id}
