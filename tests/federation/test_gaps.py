@@ -13,6 +13,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms import state
 from homeserver.rooms.checks import ENCRYPTION
 from homeserver.storage import events as stored
+from homeserver.storage import state as stored_state
 from homeserver.storage.events import Verdict
 from tests.federation.forging import Scene, scene, third
 from tests.federation.liars import Liar
@@ -72,6 +73,17 @@ async def test_missing_events_are_fetched_and_placed_in_order(network: Network, 
     assert asked(network, "get_missing_events") == 1
     assert asked(network, "state") == 0
     assert list((await made.room()).now.tips) == [last]
+
+
+@aio
+async def test_missing_events_may_come_in_any_order(network: Network) -> None:
+    made = await scene(network)
+    chain = [await made.message("0")]
+    for number in range(1, 5):
+        chain.append(await made.message(f"{number}", after=chain[-1:]))
+    Liar(network, "there.test").tells(*reversed(chain[:-1]), made=made)
+    assert await made.tell(chain[-1:]) == {chain[-1].event_id: {}}
+    assert await made.here.texts(made.alice, made.room_id) == ["0", "1", "2", "3", "4"]
 
 
 @aio
@@ -262,7 +274,19 @@ async def test_a_state_that_was_made_up(network: Network) -> None:
         now = (await made.room()).now.state
         assert ("m.room.name", "") not in now
         assert now["m.room.power_levels", ""].event_id == ids["m.room.power_levels", ""]
+        assert power.event_id not in await state_after(made, event)
     assert await made.verdict(power) is Verdict.REJECTED
+
+
+async def state_after(made: Scene, event: Event) -> set[str]:
+    """The state after an event, as here.test holds it; empty when it does not have the event."""
+    row, node = await made.held(event), made.here.node("tehran")
+    if row is None:
+        return set()
+    assert row.state_group is not None
+    group = await node.read(stored_state.load_group, row.state_group)
+    nids = await node.read(stored_state.group_state, group)
+    return {each.event_id for each in await node.read(stored.by_nids, set(nids.values()))}
 
 
 @aio
