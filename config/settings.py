@@ -492,6 +492,13 @@ class Limits:
         int, Setting(Integer(50, 100_000), "One-time keys of each algorithm that are kept for a device.")
     ] = 1000
     devices: Annotated[int, Setting(Integer(1, 100_000), "Devices that one user may have.")] = 500
+    mailbox: Annotated[
+        int,
+        Setting(
+            Integer(10, 10**7),
+            "Messages that wait for one device that does not ask for them; beyond that the oldest are dropped.",
+        ),
+    ] = 10_000
     account_data: Annotated[int, Setting(Size(low=4 * KiB), "The biggest content of one account data entry.")] = (
         256 * KiB
     )

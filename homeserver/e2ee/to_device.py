@@ -17,7 +17,7 @@ import structlog
 
 from config.residency import DataClass
 from homeserver.accounts import recipients
-from homeserver.e2ee import to_servers
+from homeserver.e2ee import mailbox_bound, to_servers
 from homeserver.e2ee.publication import wake
 from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
@@ -208,6 +208,7 @@ def _deliver(tx: Transaction, server: Server, node: Node, letters: Sequence[Lett
         _expect(node, letters, first)
         node.announce(last, [(Stream.TO_DEVICE, [device_nid for _, device_nid, _ in letters])])
         wake(server, node, {user_nid for user_nid, _, _ in letters})
+        mailbox_bound.note(server, node, [device_nid for _, device_nid, _ in letters])
 
     tx.after_commit(announce)
 

@@ -65,6 +65,20 @@ def deliver(tx: Transaction, first: int, letters: Sequence[Letter]) -> None:
     )
 
 
+async def trim(tx: Transaction, device_nids: Collection[int], limit: int) -> int:
+    """Drop the oldest messages of devices for which more than ``limit`` wait; returns how many were dropped."""
+    dropped = 0
+    for device_nid in device_nids:
+        dropped += await tx.run(
+            "DELETE FROM to_device WHERE device_nid = ? AND pos <= (SELECT pos FROM to_device WHERE device_nid = ?"
+            " ORDER BY pos DESC LIMIT 1 OFFSET ?)",
+            device_nid,
+            device_nid,
+            limit,
+        )
+    return dropped
+
+
 @asks_once
 async def waiting(tx: Transaction, device_nid: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
     """The oldest messages of a device with ``after < pos <= upto``."""

@@ -20,7 +20,6 @@ from tests.conformance import endpoint_modules
 ROOT = Path(__file__).resolve().parents[2]
 
 PLANNED = {
-    "media.max_download": "files of other servers",
     "operator.legal_name": "the passport",
 }
 """What is promised and not built yet, and what it waits for."""
