@@ -160,7 +160,9 @@ async def claim_for(
         with failures.Failures(server).noting(own=False):
             node = server.nodes[name]
             gate.check(server, DataClass.KEYS, node.jurisdiction, target)
-            return await node.write(_claim, node, [each for each in wanted if homes.get(each.user_id) == name])
+            return await node.advance_together(
+                _claim, node, [each for each in wanted if homes.get(each.user_id) == name]
+            )
         return ()
 
     parts = await asyncio.gather(*(of_node(name) for name in set(homes.values())))
@@ -173,7 +175,7 @@ async def _claim_from(
     with missing.noting(own.name == name):
         node = server.nodes[name]
         gate.check(server, DataClass.KEYS, node.jurisdiction, own.jurisdiction)
-        return await node.write(_claim, node, wanted)
+        return await node.advance_together(_claim, node, wanted)
     return ()
 
 

@@ -74,9 +74,12 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     events = _events(caller.user_id, event_type, messages)
     own = caller.node
     here = recipients.remembered(own, events)
-    by_node = await _by_node(server, {user_id: events[user_id] for user_id in events if user_id not in here})
+    elsewhere = [user_id for user_id in events if user_id not in here]
+    by_node = await _by_node(server, {user_id: events[user_id] for user_id in elsewhere})
     here.update(by_node.pop(own.name, {}))
-    abroad = to_servers.by_server(server, messages) if server.settings.federation.enabled else {}
+    abroad: dict[str, Contents] = {}
+    if server.settings.federation.enabled:
+        abroad = to_servers.by_server(server, {user_id: messages[user_id] for user_id in elsewhere})
     _refuse_border(server, own, by_node, abroad, bool(here))
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
     parcels = []
