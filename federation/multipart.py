@@ -35,11 +35,13 @@ class Multipart:
         self._body = body
         self._delimiter = b"\r\n--" + boundary
         self._buffer = bytearray(b"\r\n")  # the first delimiter may stand at the very beginning
+        self._inside = True  # of a part, or of what stands before the first
 
     async def part(self) -> dict[str, str]:
         """Go to the next part, whose headers these are, their names in lower case. Raises NotMultipart."""
         async for _ in self.content():
             pass
+        self._inside = True
         rest = await self._line()
         if rest.strip(b" \t"):
             raise NotMultipart("there is no further part")
@@ -54,13 +56,14 @@ class Multipart:
         return headers
 
     async def content(self) -> AsyncIterator[bytes]:
-        """What comes up to the next delimiter. Raises NotMultipart."""
+        """What is left of this part. Raises NotMultipart."""
         kept = len(self._delimiter) - 1
-        while True:
+        while self._inside:
             end = self._buffer.find(self._delimiter)
             if end >= 0:
                 piece = bytes(self._buffer[:end])
                 del self._buffer[: end + len(self._delimiter)]
+                self._inside = False
                 if piece:
                     yield piece
                 return

@@ -119,6 +119,25 @@ async def test_the_keys_of_another_servers_users(network: Network) -> None:
 
 
 @aio
+async def test_a_user_of_another_server_is_signed(network: Network) -> None:
+    here, there = await towns(network)
+    alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
+    alices, bobs = Identity(alice.user_id), Identity(bob.user_id)
+    for device, identity in ((alice, alices), (bob, bobs)):
+        assert (await device.asks("POST", "/keys/device_signing/upload", identity.upload())).status == 200
+    signed = alices.by(alices.user_signing, bobs.master_key())
+    name = bobs.master.verify_key.base64
+    answer = await alice.gets("POST", "/keys/signatures/upload", {bob.user_id: {name: signed}})
+    assert answer["failures"] == {}
+    shown = (await alice.query(bob))["master_keys"][bob.user_id]
+    assert shown["signatures"][alice.user_id] == signed["signatures"][alice.user_id]
+    assert b"user_signing" not in network.bytes_out("here.test")
+    network.cut("here.test", "there.test")
+    answer = await alice.gets("POST", "/keys/signatures/upload", {"@carol:there.test": {name: signed}})
+    assert answer["failures"]["@carol:there.test"][name]["errcode"] == "M_NOT_FOUND"
+
+
+@aio
 async def test_what_is_asked_once_is_kept_where_a_room_is_shared(network: Network) -> None:
     here, there = await towns(network)
     alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
