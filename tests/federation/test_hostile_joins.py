@@ -307,6 +307,7 @@ async def test_a_room_with_a_server_that_it_may_not_span_is_left_again(network: 
     assert answer.json["org.domicile.flow"]["to"] == "unknown"
     assert not await known(b, room_id)
     assert await membership(a, alice, room_id, bob) == "leave"
+    await network.settle()
     await c.change(carol, room_id, "leave")
     await network.settle()
     await enter(b, bob, room_id, "a.test")
