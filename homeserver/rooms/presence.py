@@ -21,7 +21,7 @@ from config.residency import DataClass
 from homeserver.protocol import canonical, identifiers
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.residency import gate
-from homeserver.rooms import ticks
+from homeserver.rooms import acquaintance, ticks
 from homeserver.rooms.outgoing import Fleeting, pass_on
 from homeserver.rooms.state import Rooms
 from homeserver.storage import peers, rooms
@@ -383,17 +383,29 @@ async def events(
     mine: Sequence[StoredMembership],
     seen_ephemeral: int,
     initial: bool,
+    since: int | None = None,
 ) -> list[bytes]:
     """The encoded m.presence events of those who share a room with the caller, and of the caller: what changed after
-    the tick ``seen_ephemeral``; at first, of everybody who is not offline. Usually no trip.
+    the tick ``seen_ephemeral``; at first, of everybody who is not offline; and of those who came to share a room
+    behind the position ``since``. Usually no trip.
     """
-    presences = caller.node.memory(Presences)
-    if not tracked(server) or not (initial or presences.last_tick > seen_ephemeral):
+    if not tracked(server):
         return []
+    presences = caller.node.memory(Presences)
+    met = set() if since is None else await acquaintance.since(caller, mine, since)
+    if not (initial or met or presences.last_tick > seen_ephemeral):
+        return []
+    known = await acquaintance.shown(server, caller.node, met, Presences) if met else []
     changed = [
         shown
         for shown in presences.since(0 if initial else seen_ephemeral)
         if not (initial and shown.state == OFFLINE) and part.takes("m.presence", shown.user_id)
+    ]
+    told = {shown.user_id for shown in changed}
+    changed += [
+        shown
+        for shown in known
+        if shown.state != OFFLINE and shown.user_id not in told and part.takes("m.presence", shown.user_id)
     ]
     if not changed:
         return []

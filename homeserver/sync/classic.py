@@ -156,7 +156,8 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     if since is not None:
         rooms_now = [membership.room_nid for membership in mine if membership.membership == "join"]
         answer.changed, answer.left = await device_lists.changed(node, caller.user_nid, since, upto, rooms_now)
-    answer.presence = await presence.events(server, caller, wish.chosen.presence, mine, seen_ephemeral, since is None)
+    part = wish.chosen.presence
+    answer.presence = await presence.events(server, caller, part, mine, seen_ephemeral, since is None, since)
     return answer
 
 

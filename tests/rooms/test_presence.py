@@ -245,3 +245,62 @@ async def test_a_deployment_without_presence(cast: Cast) -> None:
     await play.ask(alice, "PUT", path(alice), {"presence": ONLINE})
     assert await Watcher(play, alice).news() == {}
     assert not caller.node.memory(Presences).followed
+
+
+# -- those who come later
+
+
+async def waiting(play: Play, user: User, since: str | None = None) -> tuple[str, dict[str, str]]:
+    """What `/sync` says now of who is there; and the next token."""
+    query = {"set_presence": OFFLINE, **({} if since is None else {"since": since})}
+    answer = await play.ask(user, "GET", "/sync", **query)
+    events = answer.get("presence", {}).get("events", [])
+    return answer["next_batch"], {event["sender"]: event["content"]["presence"] for event in events}
+
+
+@pytest.mark.parametrize("node", ["tehran", "paris"])
+@aio
+async def test_who_comes_later_is_told_who_is_there_and_shown_to_them(play: Play, node: str) -> None:
+    alice, dan, bob = await play.user("alice"), await play.user("dan"), await play.user("bob", node)
+    room_id = await play.room_of(alice, dan)
+    for user in (alice, bob):
+        await poll(play, user)
+    await finish_telling(play)
+    tokens = {}
+    for user in (alice, dan, bob):
+        tokens[user.user_id], _ = await waiting(play, user)
+    for user in (alice, dan, bob):
+        tokens[user.user_id], found = await waiting(play, user, tokens[user.user_id])
+        assert found == {}
+    await play.change(alice, room_id, "invite", user_id=bob.user_id)
+    await play.settle()
+    for user in (alice, dan):
+        tokens[user.user_id], found = await waiting(play, user, tokens[user.user_id])
+        assert found == {}, "an invitation is no acquaintance"
+    await play.change(bob, room_id, "join")
+    await play.settle()
+    for user, expected in ((bob, alice), (alice, bob), (dan, bob)):
+        tokens[user.user_id], found = await waiting(play, user, tokens[user.user_id])
+        assert found == {expected.user_id: ONLINE}, user.user_id
+        while found:  # what was copied to the node may be told once more
+            tokens[user.user_id], found = await waiting(play, user, tokens[user.user_id])
+            assert set(found) <= {expected.user_id}
+    await play.ask(bob, "PUT", f"/profile/{quote(bob.user_id)}/displayname", {"displayname": "Robert"})
+    await play.settle()
+    for user in (alice, dan):
+        _, found = await waiting(play, user, tokens[user.user_id])
+        assert found == {}, "a new name is no news of who is there"
+
+
+@aio
+async def test_who_comes_later_is_told_nothing_that_may_not_flow(cast: Cast) -> None:
+    play = await cast(policy=NO_PRESENCE)
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    for user in (alice, bob):
+        await poll(play, user)
+    await finish_telling(play)
+    tokens = [(await waiting(play, user))[0] for user in (alice, bob)]
+    await play.room_of(alice, bob)
+    for user, token in zip((alice, bob), tokens, strict=True):
+        assert set((await waiting(play, user, token))[1]) <= {user.user_id}
+    assert bob.user_id not in play.node("tehran").memory(Presences).shown
