@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from homeserver.context import Caller
-from homeserver.rooms import presence, ticks
+from homeserver.rooms import chores, presence, ticks
 from homeserver.rooms.presence import GONE, IDLE, OFFLINE, ONLINE, UNAVAILABLE, Presences
 from homeserver.storage import presence as stored
 from homeserver.storage import rooms as stored_rooms
@@ -286,6 +286,7 @@ async def test_who_comes_later_is_told_who_is_there_and_shown_to_them(play: Play
             tokens[user.user_id], found = await waiting(play, user, tokens[user.user_id])
             assert set(found) <= {expected.user_id}
     await play.ask(bob, "PUT", f"/profile/{quote(bob.user_id)}/displayname", {"displayname": "Robert"})
+    await chores.spread_profiles(play.server)
     await play.settle()
     for user in (alice, dan):
         _, found = await waiting(play, user, tokens[user.user_id])
