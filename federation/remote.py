@@ -14,7 +14,7 @@ from federation import x_matrix
 from federation.discovery import find
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import BadJson, NotJson, ServerUnreachable
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
 
 _SHOWN: Final = 200
-
-DEPLOYMENT: Final = "deployment"
-"""Stands for a jurisdiction where bytes belong to no node: questions about keys and names."""
+_AFTER_SENDING: Final = frozenset((Fault.TIMEOUT, Fault.TOO_LARGE, Fault.BROKEN))
+"""Faults with which the question may have left."""
 
 log = structlog.get_logger("federation")
 
@@ -110,10 +109,15 @@ async def ask(
     headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
     if body is not None:
         headers["Content-Type"] = "application/json"
+    try:
+        answer = await server.outbound.request(
+            method, place, target, headers=headers, body=body or b"", most=most, seconds=seconds
+        )
+    except Unreachable as unreachable:
+        if unreachable.fault in _AFTER_SENDING:
+            _count(server, node, destination, len(body or b""), outward=True)
+        raise
     _count(server, node, destination, len(body or b""), outward=True)
-    answer = await server.outbound.request(
-        method, place, target, headers=headers, body=body or b"", most=most, seconds=seconds
-    )
     _count(server, node, destination, len(answer.body), outward=False)
     try:
         found = canonical.parse_object(answer.body)
@@ -129,10 +133,6 @@ async def ask(
 
 def _count(server: Server, node: Node | None, other: str, size: int, *, outward: bool) -> None:
     """Count bytes that cross a border, or stay within it."""
-    here = DEPLOYMENT if node is None else node.jurisdiction
+    here = traffic.DEPLOYMENT if node is None else node.jurisdiction
     there = server.policy.now.jurisdiction_of_server(other)
-    server.telemetry.counter(
-        "domicile_federation_bytes",
-        "Bytes of bodies between nodes and other servers, asked and answered, by jurisdiction.",
-        ["source", "target"],
-    ).inc(*((here, there) if outward else (there, here)), by=size)
+    traffic.count(server, *((here, there) if outward else (there, here)), size)

@@ -360,5 +360,23 @@ def user_reset_password(name: str, config: Path, password_stdin: bool, as_json: 
     _tell(answer, as_json, f"{answer['user_id']} has a new password; its devices are logged out")
 
 
+# residency ----------------------------------------------------------------------------------
+
+
+@main.group()
+def residency() -> None:
+    """What the policy comes to: traffic."""
+
+
+@residency.command("traffic", epilog="Example: domicile residency traffic --json")
+@CONFIG
+@JSON
+def residency_traffic(config: Path, as_json: bool) -> None:
+    """Bytes between this deployment and other servers, by jurisdiction, since the server was started."""
+    answer = _perform(config, "residency-traffic")
+    lines = [f"{each['from']} -> {each['to']}  {each['bytes']}" for each in answer["traffic"]]
+    _tell(answer, as_json, "\n".join(lines) if lines else "Nothing has been sent or received since the start.")
+
+
 if __name__ == "__main__":
     main(prog_name="domicile")

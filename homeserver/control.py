@@ -15,6 +15,7 @@ from homeserver.accounts import administration, deactivation, registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NodeUnavailable, Unrecognized
+from homeserver.residency import traffic
 from homeserver.storage.accounts import Threepid
 
 if TYPE_CHECKING:
@@ -114,12 +115,18 @@ async def user_reset_password(server: Server, arguments: Arguments) -> dict[str,
     return {"user_id": user_id}
 
 
+async def residency_traffic(server: Server, _: Arguments) -> dict[str, Any]:
+    """Bytes by source and target jurisdiction."""
+    return {"traffic": traffic.table(server)}
+
+
 COMMANDS: Mapping[str, Command] = {
     "user-add": user_add,
     "user-list": user_list,
     "user-show": user_show,
     "user-deactivate": user_deactivate,
     "user-reset-password": user_reset_password,
+    "residency-traffic": residency_traffic,
 }
 
 

@@ -241,6 +241,10 @@ class Counter:
         """The number now."""
         return self._values.get(labels, 0)
 
+    def values(self) -> Mapping[tuple[str, ...], float]:
+        """All numbers by the values of their labels."""
+        return dict(self._values)
+
     def families(self) -> Iterable[Metric]:
         """For Prometheus."""
         family = CounterMetricFamily(self.name, self.help, labels=self.labels)

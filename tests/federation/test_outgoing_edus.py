@@ -126,6 +126,21 @@ async def test_changes_of_devices_are_told_as_a_chain(network: Network) -> None:
 
 
 @aio
+async def test_devices_that_go_together_are_told_one_after_another(network: Network) -> None:
+    one, alice, _, _ = await meeting(network)
+    phone = Device(alice)
+    laptop = await phone.another()
+    await phone.publish()
+    await laptop.publish()
+    await one.ask(phone.user, "POST", "/logout/all", {})
+    await network.settle()
+    told = edus(network, "m.device_list_update")
+    assert [each.get("deleted", False) for each in told] == [False, False, True, True]
+    assert {each["device_id"] for each in told[2:]} == {phone.device_id, laptop.device_id}
+    assert [each["prev_id"] for each in told[1:]] == [[each["stream_id"]] for each in told[:-1]]
+
+
+@aio
 async def test_cross_signing_keys_are_told_but_not_the_one_for_users(network: Network) -> None:
     _, alice, _, _ = await meeting(network)
     keys = Identity(alice.user_id)
