@@ -1,5 +1,6 @@
 """The port through which services below federation reach other servers: the functions that `context.Remote` names."""
 
+from federation.backfill import fetch_history, fetch_nearest
 from federation.directory import resolve_alias
 from federation.inviting import invite
 from federation.joining import join
@@ -14,7 +15,9 @@ from federation.spaces import hierarchy
 __all__ = [
     "claim_keys",
     "device_list",
+    "fetch_history",
     "fetch_media",
+    "fetch_nearest",
     "hierarchy",
     "invite",
     "join",

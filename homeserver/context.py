@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -109,6 +109,13 @@ class FoundSpace(NamedTuple):
     inaccessible: frozenset[str]
 
 
+class Past(NamedTuple):
+    """An event of a room's history that other servers gave, checked; ``rejected``: what it cites does not allow it."""
+
+    event: Event
+    rejected: bool
+
+
 class Remote(Protocol):
     """Other servers, as the services below federation see them: what one may ask of them.
 
@@ -118,6 +125,18 @@ class Remote(Protocol):
 
     async def resolve_alias(self, server: Server, node: Node, alias: str) -> FoundRoom:
         """Ask the server of a room alias what it stands for, on behalf of a user of ``node``."""
+        ...
+
+    async def fetch_history(self, server: Server, node: Node, room_id: str, before: Collection[str]) -> list[Past]:
+        """Ask servers in a room for the events ``before`` and what precedes them; the newest first, and none where
+        nobody gives any. What they cite is kept on ``node``, as state or authority."""
+        ...
+
+    async def fetch_nearest(
+        self, server: Server, node: Node, room_id: str, moment: int, limit: int | None, *, backwards: bool
+    ) -> Past | None:
+        """Ask servers in a room for the event nearest to a moment (milliseconds since 1970), that or earlier, or else
+        that or later; one that is as far away as ``limit``, or farther, does not count."""
         ...
 
     async def query_keys(

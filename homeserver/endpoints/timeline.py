@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from homeserver.rooms import history, tokens
+from homeserver.rooms import gaps, history, moments, tokens
 from homeserver.sync import filters
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -39,16 +39,14 @@ async def messages(server: Server, request: Request) -> Response:
     since, to = query.get("from"), query.get("to")
     edge = caller.node.position if backwards else history.BEGINNING
     start = edge if since is None else tokens.parse(since).position
-    page = await history.page(
-        caller.node,
-        room,
-        seen,
-        start=start,
-        to=None if to is None else tokens.parse(to).position,
-        backwards=backwards,
-        limit=limit,
-        wanted=None if chosen is None else chosen.within(room.room_id),
-    )
+    end = None if to is None else tokens.parse(to).position
+    wanted = None if chosen is None else chosen.within(room.room_id)
+    if backwards:
+        page = await gaps.page(server, caller.node, room, seen, start=start, to=end, limit=limit, wanted=wanted)
+    else:
+        page = await history.page(
+            caller.node, room, seen, start=start, to=end, backwards=False, limit=limit, wanted=wanted
+        )
     shown = await history.show_all(server, caller, room, seen, page.events)
     parts = [b'{"start":"%s","chunk":' % (since or tokens.between(page.start)).encode(), history.array(shown)]
     if page.end is not None:
@@ -76,7 +74,7 @@ async def event(server: Server, request: Request) -> Response:
 @route(
     "GET",
     "/_matrix/client/v3/rooms/{roomId}/context/{eventId}",
-    auth=Auth.USER,
+    auth=Auth.GUEST,
     also=["r0"],
     spec="client-server-api/#get_matrixclientv3roomsroomidcontexteventid",
 )
@@ -88,8 +86,8 @@ async def context(server: Server, request: Request) -> Response:
     room, seen = await history.reader(server, caller, request.args["roomId"])
     wanted = None if chosen is None else chosen.within(room.room_id)
     found = await history.find(caller.node, room, seen, request.args["eventId"])
-    before = await history.page(
-        caller.node, room, seen, start=found.pos - 1, to=None, backwards=True, limit=limit // 2, wanted=wanted
+    before = await gaps.page(
+        server, caller.node, room, seen, start=found.pos - 1, to=None, limit=limit // 2, wanted=wanted
     )
     after = await history.page(
         caller.node, room, seen, start=found.pos, to=None, backwards=False, limit=limit - limit // 2, wanted=wanted
@@ -113,3 +111,21 @@ async def context(server: Server, request: Request) -> Response:
         state,
         b"}",
     )
+
+
+@route(
+    "GET",
+    "/_matrix/client/v1/rooms/{roomId}/timestamp_to_event",
+    auth=Auth.USER,
+    spec="client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event",
+)
+async def timestamp_to_event(server: Server, request: Request) -> dict[str, Any]:
+    """The event nearest to a moment."""
+    query, caller = request.query, request.caller
+    query.require("ts")
+    query.require("dir")
+    moment = query.integer("ts", 0)
+    backwards = query.choice("dir", ("b", "f"), "b") == "b"
+    room, seen = await history.reader(server, caller, request.args["roomId"])
+    found = await moments.nearest(server, caller.node, room, seen, moment, backwards=backwards)
+    return {"event_id": found.event_id, "origin_server_ts": found.ts}

@@ -15,10 +15,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from homeserver.protocol import identifiers
+from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.rooms.state import Rooms, entry_of
 from homeserver.rooms.steps import replaced
-from homeserver.storage import events, outbox, peers, rooms, state, streams, users
+from homeserver.storage import events, outbox, peers, rooms, state, streams, timeline_gaps, users
 from homeserver.storage.directory import Kind
 from homeserver.storage.events import NewEvent, Verdict
 from homeserver.storage.outbox import NewParcel
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Events written in one transaction."""
+
+HOLE = 1_000_000
+"""Positions that are left free for what happened since an earlier stay: events of it get places when somebody reads
+that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ class Arrival:
 async def adopt(server: Server, node: Node, arrival: Arrival) -> None:
     """Write a room that nobody here is in, and the join; from then on ``node`` is its home.
 
-    Whoever calls keeps others from adopting the same room meanwhile. Raises NodeUnavailable.
+    Whoever calls keeps others from adopting the same room meanwhile. Raises NodeUnavailable, and Forbidden for events
+    with ids that events of other rooms have, which can be where servers choose ids.
     """
     room_nid = await node.write(rooms.create, arrival.room_id, arrival.rules.version, node.name)
     whole = iter({event.event_id: event for event in (*arrival.others, *arrival.state.values())}.values())
@@ -80,6 +86,12 @@ def _joined(server: Server, arrival: Arrival) -> set[str]:
     return present | {arrival.join.sender}
 
 
+def _of_ours(server: Server, arrival: Arrival) -> list[Event]:
+    """The member events of local users who were in the room before the join."""
+    present = _joined(server, arrival) - {arrival.join.sender}
+    return [event for (kind, user_id), event in arrival.state.items() if kind == MEMBER and user_id in present]
+
+
 def _servers(server: Server, arrival: Arrival) -> set[str]:
     """The other servers with members in the room."""
     return {
@@ -95,8 +107,12 @@ def _membership(event: Event) -> str:
 
 
 async def _write_part(tx: Transaction, node: Node, room_nid: int, part: Sequence[Event]) -> None:
-    """Write events that are known as state or authority only."""
+    """Write events that are known as state or authority only. Raises Forbidden for ids that are taken."""
     known = await events.known(tx, [event.event_id for event in part])
+    if not all(event.rules.event_id_is_hash for event in part):
+        held = {row.event_id for row in await events.of_room(tx, room_nid, list(known))}
+        if known.keys() - held:  # servers choose the ids: one of them chose that of an event of another room
+            raise Forbidden("That room has an event with an ID that an event of another room has here")
     fresh = [event for event in part if event.event_id not in known]
     if not fresh:
         return
@@ -135,22 +151,33 @@ def _row(
 async def _open(
     tx: Transaction, server: Server, node: Node, room_nid: int, arrival: Arrival, counts: Mapping[str, int]
 ) -> None:
-    """Make the room visible: its state, then the join as the first event of the timeline."""
+    """Make the room visible: its state, then the join as the first event of the timeline.
+
+    Before it stand the joins of others of ours, if this deployment was killed when it had entered the room for them.
+    """
     join = arrival.join
     own: StateKey = (MEMBER, join.sender)
     wanted = [event.event_id for event in arrival.state.values()]
     known = await _known(tx, [*wanted, join.event_id])
     parcels = [NewParcel(name, "room") for name in sorted(counts) if name != node.name]
-    first = await streams.allocate(tx, 4 + len(parcels))
+    hole = 0 if await timeline_gaps.lowest_place(tx, room_nid) is None else HOLE
+    here = [event for event in _of_ours(server, arrival) if known[event.event_id][1] is None]
+    first = hole + await streams.allocate(tx, hole + 4 + len(here) + len(parcels))
     root = Group(first, 0, None)
     after = root.successor()
-    after.nid = first + 2
-    before_pos, pos = first + 1, first + 3
+    after.nid = first + 2 + len(here)
+    before_pos, pos = first + 1, first + 3 + len(here)
     nid = known.get(join.event_id, (pos, None))[0]
     users.intern(tx, [join.sender])
     before = arrival.state.get(own)
     unsigned = None if before is None else replaced(entry_of(before))
-    events.insert(tx, [_row(join, nid, room_nid, pos, after.nid, unsigned)])
+    events.insert(
+        tx,
+        [
+            *(_row(each, known[each.event_id][0], room_nid, first + 2 + at, None) for at, each in enumerate(here)),
+            _row(join, nid, room_nid, pos, after.nid, unsigned),
+        ],
+    )
     state_nids = {key: known[event.event_id][0] for key, event in arrival.state.items()}
     state.insert_groups(
         tx,
