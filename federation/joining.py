@@ -8,13 +8,14 @@ spec: server-server-api/#joining-rooms
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import structlog
 
 from config.residency import DataClass
-from federation import arrivals, leaving
+from federation import arrivals, gaps, leaving
 from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers
@@ -22,6 +23,8 @@ from homeserver.protocol.errors import (
     BadJson,
     CommitUnknown,
     FlowDenied,
+    Forbidden,
+    NotFound,
     PlaintextRefused,
     Refusal,
     ServerUnreachable,
@@ -30,8 +33,10 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.signers import required_signers
 from homeserver.residency import gate
+from homeserver.rooms import membership
 from homeserver.rooms.adoption import Arrival, adopt
 from homeserver.rooms.checks import ENCRYPTION
+from homeserver.storage.events import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +66,10 @@ async def join(
             continue
         try:
             await _check_room(server, node, arrival)
-            await adopt(server, node, arrival)
+            if await membership.present(server, node, room_id) is None:
+                await adopt(server, node, arrival)
+            else:
+                await _come_in(server, destination, arrival.join)
         except CommitUnknown:
             raise  # the room may be here
         except Refusal:
@@ -127,6 +135,21 @@ async def _check_room(server: Server, node: Node, arrival: Arrival) -> None:
     places |= {server.nodes[name].jurisdiction for name in (await server.nodes.of_users(joined)).values()}
     servers = {identifiers.domain_of(user_id) for user_id in joined} - {server.name}
     gate.check_room(server, places | {server.policy.now.jurisdiction_of_server(name) for name in servers})
+
+
+async def _come_in(server: Server, destination: str, event: Event) -> None:
+    """Take the join into the room that we have: another server had to let the user in, which tells everybody but us."""
+    home = await server.nodes.of_room(event.room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    try:
+        taken = await gaps.place(server, home, destination, event.room_id, event, gaps.budget(server))
+    except gaps.Unplaceable:
+        raise ServerUnreachable(f"{destination} does not tell what came before the join") from None
+    if taken is not None:
+        await asyncio.shield(taken.done)
+        if taken.verdict is not Verdict.ACCEPTED:
+            raise Forbidden("The rules of the room do not allow that")
 
 
 async def _go_back(server: Server, node: Node, destination: str, room_id: str, user_id: str) -> None:

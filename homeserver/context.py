@@ -100,6 +100,13 @@ class MediaHead(NamedTuple):
     filename: str | None
 
 
+class Past(NamedTuple):
+    """An event of a room's history that other servers gave, checked; ``rejected``: what it cites does not allow it."""
+
+    event: Event
+    rejected: bool
+
+
 class FoundSpace(NamedTuple):
     """What another server says of a room (as in an answer of ``/hierarchy``, with its ``children_state``), of the rooms
     in it by room id, and which of these nobody of ours can get into."""
@@ -107,13 +114,6 @@ class FoundSpace(NamedTuple):
     room: dict[str, Any]
     children: dict[str, dict[str, Any]]
     inaccessible: frozenset[str]
-
-
-class Past(NamedTuple):
-    """An event of a room's history that other servers gave, checked; ``rejected``: what it cites does not allow it."""
-
-    event: Event
-    rejected: bool
 
 
 class Remote(Protocol):
@@ -188,10 +188,11 @@ class Remote(Protocol):
     async def join(
         self, server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
     ) -> None:
-        """Bring a user of ``node`` into a room that nobody here is in, through one of the servers ``via``.
+        """Bring a user of ``node`` into a room, through one of the servers ``via``, when nobody here is in it, or nobody
+        here can vouch for them.
 
-        ``content`` is that of the member event. Afterwards the room is here, whole, and ``node`` is its home. Raises
-        PlaintextRefused for a room that is not encrypted.
+        ``content`` is that of the member event. Afterwards the room is here, whole; ``node`` is its home, if it was not
+        here. Raises PlaintextRefused for a room that is not encrypted.
         """
         ...
 

@@ -198,7 +198,15 @@ async def join(
         return
     await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
     content = await own_content(caller.node, caller.user_nid, "join")
-    content = await vouched_for(server, caller, room_id, content)
+    try:
+        content = await vouched_for(server, caller, room_id, content)
+    except UnableToAuthoriseJoin:
+        if not room.head.servers:
+            raise
+        ways = list(room.head.servers)[:MOST_WAYS]
+        await server.remote.join(server, caller.node, room_id, caller.user_id, _with_reason(content, reason), ways)
+        await caught_up(server, found[0], caller.node)
+        return
     await _change(server, caller, room_id, caller.user_id, content, reason)
 
 

@@ -82,3 +82,26 @@ async def test_a_server_whose_members_may_not_invite_points_to_others(network: N
     network.mend("a.test", "c.test")
     await c.ask(carol, "POST", f"/join/{quote(room_id)}?via=b.test&via=a.test", {})
     assert await members(c, carol, room_id) == {alice.user_id, bob.user_id, carol.user_id}
+
+
+@aio
+async def test_another_server_vouches_where_nobody_here_can(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, carol = await a.user("alice"), await b.user("bob"), await b.user("carol", "paris")
+    hall = await a.create(alice, preset="public_chat")
+    room_id = await a.create(alice, initial_state=for_members_of(hall), power_level_content_override={"invite": 50})
+    for user in (bob, carol):
+        await b.ask(user, "POST", f"/join/{quote(hall)}", {}, via="a.test")
+    await enter(b, bob, room_id, "a.test")
+    await network.settle()
+    await a.send(alice, room_id, "before")
+    network.cut("a.test", "b.test")
+    refused = await b.refused(carol, "POST", f"/rooms/{quote(room_id)}/join", {})
+    assert refused.status == 502
+    network.mend("a.test", "b.test")
+    await b.change(carol, room_id, "join")
+    await network.settle()
+    everybody = {alice.user_id, bob.user_id, carol.user_id}
+    assert await members(a, alice, room_id) == await members(b, carol, room_id) == everybody
+    assert await members(b, bob, room_id) == everybody
+    assert await a.state_of("tehran", room_id) == await b.state_of("tehran", room_id)
