@@ -92,6 +92,7 @@ def _signed(key: bytes, signer: str, signatures: Sequence[Signature]) -> Any:
 
 async def find(server: Server, caller: Caller, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
     """The keys of those users who are known; what could not be asked for is noted in ``missing``."""
+    await shown_keys.catch_up(caller.node)
     found = await caller.node.read(stored.of_users, user_ids)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if rest:

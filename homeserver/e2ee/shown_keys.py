@@ -62,6 +62,7 @@ class Remembered(Mirror):
         self.copies: Lru[str, Shown] = Lru(KEPT, weigh=lambda shown: shown.weight)
         self.signed: Lru[int, tuple[int, Signatures]] = Lru(READERS, weigh=lambda known: 1 + len(known[1]))
         self.generation = 0
+        self.lapses = 0
 
     def forget_copies(self) -> None:
         """Some have changed; to be called after the commit."""
@@ -75,6 +76,15 @@ class Remembered(Mirror):
         self.signed.clear()
 
 
+async def catch_up(node: Node) -> None:
+    """Before copies are read: while the node was out of reach, what other servers said was taken without it."""
+    memory, lapses = node.memory(Remembered), node.lapses
+    if memory.lapses != lapses:
+        await node.write(stored.mark_all_stale)
+        memory.forget_copies()
+        memory.lapses = lapses
+
+
 async def of_users(
     node: Node, user_ids: Collection[str], reader_nid: int
 ) -> tuple[dict[str, Shown], Mapping[str, Sequence[Signature]]]:
@@ -84,6 +94,7 @@ async def of_users(
     ``signing`` has everybody's user-signing key that rests here, and who is shown it is up to the caller.
     """
     await node.start()
+    await catch_up(node)
     memory = node.memory(Remembered)
     found = _known(node, memory, user_ids)
     missing = [user_id for user_id in user_ids if user_id not in found]

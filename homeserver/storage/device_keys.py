@@ -370,6 +370,11 @@ def mark_stale(tx: Transaction, user_nid: int) -> None:
     tx.later("UPDATE remote_device_lists SET stale = 1 WHERE user_nid = ?", [(user_nid,)])
 
 
+async def mark_all_stale(tx: Transaction) -> None:
+    """No copy of a remote user's keys is to be used any more: any of them may have missed a change."""
+    await tx.run("UPDATE remote_device_lists SET stale = 1 WHERE stale = 0")
+
+
 def advance_remote(tx: Transaction, user_nid: int, stream_id: int, device_id: str, keys: bytes | None) -> None:
     """Queue that a remote user's list has become the one of ``stream_id``, by what happened to one device (``keys``
     None: it is gone, or has none)."""

@@ -34,6 +34,7 @@ class Node:
     """One place of storage in one jurisdiction.
 
     ``position`` is the last announced position: what a sync token of this node says. Owned by `advance`.
+    ``lapses`` counts how often the node has been out of reach, when it may have missed what it was to be told.
     """
 
     def __init__(self, name: str, jurisdiction: str, engine: Engine, media: Path) -> None:
@@ -47,6 +48,7 @@ class Node:
         self._group = GroupCommit(self.advance)
         self._memories: dict[type[Any], Any] = {}
         self._started = False
+        self.lapses = 0 if engine.health().up else 1
         engine.watch(self._doubt)
 
     def __repr__(self) -> str:
@@ -101,9 +103,10 @@ class Node:
                     self.changes = Changes(self.position)
                     self._started = True
 
-    def _doubt(self, _: Health) -> None:
+    def _doubt(self, health: Health) -> None:
         """The database was lost, perhaps in a COMMIT that nobody was told of: nothing that mirrors it is believed."""
         self._started = False
+        self.lapses += not health.up
         for memory in self._memories.values():
             if isinstance(memory, Mirror):
                 memory.clear()

@@ -11,7 +11,7 @@ import pytest
 
 from federation import remote
 from homeserver.e2ee import remote_lists
-from homeserver.protocol.errors import Refusal
+from homeserver.protocol.errors import NodeUnavailable, Refusal
 from homeserver.runtime.exchange import Answer
 from homeserver.runtime.outbound import Place
 from homeserver.storage import device_keys as stored
@@ -379,6 +379,25 @@ async def test_a_gap_makes_the_list_stale_and_it_is_asked_for(network: Network) 
     assert stream_id is not None
     assert stream_id > version
     assert not stale
+
+
+@aio
+async def test_a_node_that_was_out_of_reach_believes_no_copy(network: Network) -> None:
+    here, there = await towns(network)
+    alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
+    node, second = here.node("tehran"), await bob.another()
+    await share(here, alice.user, bob)
+    version = await held(here, bob)
+    assert set((await alice.query(bob))["device_keys"][bob.user_id]) == {bob.device_id}
+    await second.publish()
+    await node.engine.close()
+    with pytest.raises(NodeUnavailable):
+        await remote_lists.apply_update(here.server, node, update_of(second, version + 1, version))
+    await node.engine.open()
+    assert set((await alice.query(bob))["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}
+    before = len(network.exchanges)
+    await alice.query(bob)
+    assert len(network.exchanges) == before
 
 
 @aio

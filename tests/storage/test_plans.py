@@ -30,6 +30,7 @@ MAY_SCAN = {
     "SELECT txn_key FROM event_transactions": "once, when the server starts",
     "SELECT destination, COUNT(*) FROM outbox GROUP BY destination": "for the metrics: as long as the backlog",
     "SELECT k.user_nid FROM (SELECT user_nid FROM key_replicas": "a job, once an hour",
+    "UPDATE remote_device_lists SET stale = 1 WHERE stale = 0": "all of them, after the node was out of reach",
     "SELECT u.user_id, e.pos FROM erased_users e": "all of them are kept in memory",
     "SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1": "the first row will do",
     "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
