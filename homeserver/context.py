@@ -188,7 +188,7 @@ class Remote(Protocol):
     async def join(
         self, server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
     ) -> None:
-        """Bring a user of ``node`` into a room, through one of the servers ``via``, when nobody here is in it, or nobody
+        """Bring a user of ``node`` into a room through one of the servers ``via``, when nobody here is in it, or nobody
         here can vouch for them.
 
         ``content`` is that of the member event. Afterwards the room is here, whole; ``node`` is its home, if it was not

@@ -296,6 +296,19 @@ async def test_nobody_joins_where_no_flow_leads(network: Network, closed: str) -
 
 
 @aio
+async def test_nobody_asks_a_server_with_which_no_room_may_be_shared(network: Network) -> None:
+    events_only = '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["events"]\nconsent = false\n'
+    a, b = await network.found("a.test"), await network.found("b.test", policy=POLICY + events_only)
+    alice, bob = await a.user("alice"), await b.user("bob")
+    rules = [{"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}]
+    room_id = await a.create(alice, preset="public_chat")
+    knocking = await a.create(alice, initial_state=rules)
+    for answer in (await kept_out(bob, room_id, "a.test"), await kept_out(bob, knocking, "a.test", "knock")):
+        assert answer.json["org.domicile.flow"]["class"] == "keys"
+    assert not [each for each in network.exchanges if each.source == "b.test"]
+
+
+@aio
 async def test_a_room_with_a_server_that_it_may_not_span_is_left_again(network: Network) -> None:
     a, c = await network.found("a.test"), await network.found("c.test")
     b = await network.found("b.test", policy=POLICY + FR_ONLY + PEER)
