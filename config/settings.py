@@ -166,6 +166,9 @@ class Registration:
             "`open`: everyone; `token`: who has a registration token; `closed`: only the operator makes accounts.",
         ),
     ] = "closed"
+    guests: Annotated[
+        bool, Setting(Flag(), "Whether anybody may look around as a guest: an account without name and password.")
+    ] = False
     shared_secret: Annotated[
         Secret | None,
         Setting(

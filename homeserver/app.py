@@ -225,7 +225,8 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     """What is wrong with the files of secrets that the configuration names."""
     registration = settings.registration
     named = [settings.signing_key, settings.deployment_secret, registration.shared_secret, registration.tokens]
-    named += [table and getattr(table, name) for table, name in ((settings.email, "password"), (settings.sms, "secret"))]
+    named.append(None if settings.email is None else settings.email.password)
+    named.append(None if settings.sms is None else settings.sms.secret)
     found: list[Problem] = []
     for secret in (*named, *(place.password for place in policy.nodes.values())):
         if secret is not None:

@@ -17,7 +17,16 @@ from config.placement import Attributes, MustChoose, Pinned, place
 from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions
 from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN, STAGE_OF
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal, Unauthorized, UserInUse
+from homeserver.protocol.errors import (
+    Forbidden,
+    InvalidParam,
+    InvalidUsername,
+    NotFound,
+    Refusal,
+    Unauthorized,
+    UserInUse,
+    UserLocked,
+)
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
 from homeserver.storage import accounts as stored
 from homeserver.storage.directory import Kind
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.accounts.sessions import Login
-    from homeserver.context import Server
+    from homeserver.context import Caller, Server
     from homeserver.storage.accounts import Threepid
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
@@ -43,6 +52,7 @@ class NewAccount:
     password: str | None
     attributes: Attributes
     admin: bool = False
+    guest: bool = False
     threepids: tuple[Threepid, ...] = ()
     device: DeviceWish | None = None
 
@@ -85,6 +95,68 @@ async def check_available(server: Server, username: str) -> str:
     if node is not None and await node.read(stored.find, whose) is not None:
         raise UserInUse("That username is taken")
     return localpart
+
+
+async def register_guest(server: Server, display_name: str | None) -> Registered:
+    """Make an account for a guest, and log its one device in. Raises Forbidden where there are none, InvalidParam.
+
+    spec: client-server-api/#guest-access
+    """
+    if not server.settings.registration.guests:
+        raise Forbidden("This server has no guest accounts")
+    wanted = NewAccount(
+        localpart="".join(secrets.choice(string.digits) for _ in range(12)),
+        password=None,
+        attributes=Attributes(may_ask=False),
+        guest=True,
+        device=DeviceWish(display_name=display_name),
+    )
+    return await register(server, wanted)
+
+
+async def check_upgrade(server: Server, guest_access_token: str, username: str | None) -> Caller:
+    """The guest who is to become a user under the name that they have. Raises UnknownToken, Forbidden, InvalidUsername.
+
+    spec: client-server-api/#guest-access
+    """
+    guest = await sessions.authenticate(server, guest_access_token)
+    if not guest.guest:
+        raise Forbidden("That is not the access token of a guest")
+    if username is None or username.lower() != guest.localpart:
+        raise InvalidUsername("A guest keeps the name that they have: it must be given as username")
+    return guest
+
+
+async def upgrade(server: Server, guest: Caller, wanted: NewAccount) -> Registered:
+    """Make a user of a guest, whose account stays where it rests. Raises what `register` raises."""
+    if wanted.device is not None:
+        wanted.device.check()
+    if wanted.password is not None:
+        passwords.check_strength(server, wanted.password)
+    password_hash = None if wanted.password is None else await passwords.hashed(server, wanted.password)
+    token = wanted.attributes.token
+    if token is not None and not await registration_tokens.use(server, token):
+        raise Unauthorized("This registration token does not hold any more")
+    try:
+        async with contacts.claimed(server, guest.node, wanted.threepids):
+            login = await guest.node.write(_upgrade, server, guest, password_hash, wanted)
+    except Refusal:
+        if token is not None:
+            await registration_tokens.give_back(server, token)
+        raise
+    return Registered(guest.user_id, guest.node.name, login)
+
+
+async def _upgrade(
+    tx: Transaction, server: Server, guest: Caller, password_hash: str | None, wanted: NewAccount
+) -> Login | None:
+    if not await stored.make_user(tx, guest.user_nid, password_hash):
+        raise Forbidden("That is a guest no more")
+    await contacts.add_within(tx, guest.user_nid, wanted.threepids)
+    tx.after_commit(lambda: sessions.forget(server, guest.node, guest.user_id))
+    if wanted.device is None:
+        return None
+    return await sessions.open_session(tx, server, guest.user_id, guest.user_nid, wanted.device)
 
 
 def random_localpart() -> str:
@@ -148,7 +220,9 @@ async def _claim(
 async def _create(
     tx: Transaction, server: Server, whose: str, password_hash: str | None, wanted: NewAccount
 ) -> Login | None:
-    user_nid = await stored.create(tx, whose, password_hash, server.clock.now_ms(), admin=wanted.admin)
+    user_nid = await stored.create(
+        tx, whose, password_hash, server.clock.now_ms(), admin=wanted.admin, guest=wanted.guest
+    )
     if user_nid is None:
         raise UserInUse("That username is taken")
     await contacts.add_within(tx, user_nid, wanted.threepids)
@@ -172,10 +246,13 @@ async def change_password(
 async def change_own_password(
     server: Server, whose: str, password: str, *, log_out: bool, but: str | None = None
 ) -> None:
-    """`change_password` for whoever has proved to own the account, which has a node then."""
+    """`change_password` for whoever has proved to own the account. Raises UserLocked."""
     node = await server.nodes.of_user(whose)
-    if node is None:
+    account = None if node is None else await node.read(stored.find, whose)
+    if node is None or account is None:
         raise NotFound("There is no such user")
+    if account.locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
     await change_password(server, node, whose, password, log_out=log_out, but=but)
 
 

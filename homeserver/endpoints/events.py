@@ -9,7 +9,7 @@ import orjson
 from homeserver.endpoints import reading
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden
-from homeserver.rooms import history, presence, say
+from homeserver.rooms import guests, history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -25,7 +25,7 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 @route(
     "PUT",
     "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}",
-    auth=Auth.USER,
+    auth=Auth.GUEST,
     limit=Limit.MESSAGE,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid",
@@ -57,7 +57,7 @@ async def redact(server: Server, request: Request) -> dict[str, Any]:
 @route(
     "PUT",
     STATE + "/{eventType}/{stateKey}",
-    auth=Auth.USER,
+    auth=Auth.GUEST,
     limit=Limit.MESSAGE,
     also=["r0", STATE + "/{eventType}", STATE + "/{eventType}/"],
     spec="client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey",
@@ -65,6 +65,8 @@ async def redact(server: Server, request: Request) -> dict[str, Any]:
 async def set_state(server: Server, request: Request) -> dict[str, Any]:
     """Set an entry of a room's state."""
     args = request.args
+    if args["eventType"] == "m.room.member":
+        await guests.check(server, request.caller, args["roomId"])
     event_id = await say.set_state(
         server, request.caller, args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
     )

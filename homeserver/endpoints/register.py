@@ -8,11 +8,10 @@ from config.placement import Attributes
 from homeserver.accounts import contacts, interactive, registration, registration_tokens, shared_secret, validation
 from homeserver.accounts.interactive import STAGE_OF, Operation
 from homeserver.accounts.letters import Purpose
-from homeserver.accounts.registration import NewAccount
+from homeserver.accounts.registration import NewAccount, Registered
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.endpoints import reading
 from homeserver.endpoints.login import device_wish
-from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.threepids import MSISDN
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -33,36 +32,45 @@ if TYPE_CHECKING:
 async def register(server: Server, request: Request) -> dict[str, Any]:
     """Make an account. ``org.domicile.node`` names the node where the policy lets the user choose."""
     if request.query.choice("kind", ("user", "guest"), "user") == "guest":
-        raise Forbidden("This server has no guest accounts")
+        name = reading.text(request.json(required=False), "initial_device_display_name")
+        return _shown(await registration.register_guest(server, name))
     flows = registration.flows(server)
     body = request.json()
     username = reading.text(body, "username")
     password = reading.text(body, "password")
     choice = reading.text(body, "org.domicile.node")
     device = None if reading.boolean(body, "inhibit_login") else device_wish(body)
-    if username is not None:
+    guest_token = reading.text(body, "guest_access_token")
+    guest = None if guest_token is None else await registration.check_upgrade(server, guest_token, username)
+    if username is not None and guest is None:
         await registration.check_available(server, username)
     operation = Operation(request.method, request.path, purpose=Purpose.REGISTER)
     done = await interactive.require(server, operation, flows, body)
     sids = [done[stage] for stage in STAGE_OF.values() if stage in done]
     threepids = {proved.identifier.medium: proved for proved in (validation.proved(server, sid) for sid in sids)}
     phone = threepids.get(MSISDN)
-    registered = await registration.register(
-        server,
-        NewAccount(
-            localpart=registration.random_localpart() if username is None else username,
-            password=password,
-            attributes=Attributes(
-                phone=None if phone is None else phone.identifier.address,
-                token=done.get(interactive.REGISTRATION_TOKEN),
-                choice=choice,
-            ),
-            threepids=tuple(contacts.as_row(server, proved) for proved in threepids.values()),
-            device=device,
+    wanted = NewAccount(
+        localpart=registration.random_localpart() if username is None else username,
+        password=password,
+        attributes=Attributes(
+            phone=None if phone is None else phone.identifier.address,
+            token=done.get(interactive.REGISTRATION_TOKEN),
+            choice=choice,
         ),
+        threepids=tuple(contacts.as_row(server, proved) for proved in threepids.values()),
+        device=device,
+    )
+    registered = (
+        await registration.register(server, wanted)
+        if guest is None
+        else await registration.upgrade(server, guest, wanted)
     )
     for sid in sids:
         validation.use(server, sid)
+    return _shown(registered)
+
+
+def _shown(registered: Registered) -> dict[str, Any]:
     return {"user_id": registered.user_id} if registered.login is None else registered.login.as_json()
 
 
@@ -131,5 +139,4 @@ async def register_by_secret(server: Server, request: Request) -> dict[str, Any]
             device=None if reading.boolean(body, "inhibit_login") else device,
         ),
     )
-    shown = {"user_id": registered.user_id} if registered.login is None else registered.login.as_json()
-    return {**shown, "home_server": server.name, "org.domicile.node": registered.node}
+    return {**_shown(registered), "home_server": server.name, "org.domicile.node": registered.node}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms import aliases, create, membership
+from homeserver.rooms import aliases, create, guests, membership
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -108,6 +108,7 @@ def _reason(request: Request) -> str | None:
 async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id or an alias."""
     reason, (room_id, via) = _reason(request), await _room_and_ways(server, request)
+    await guests.check(server, request.caller, room_id)
     await membership.join(server, request.caller, room_id, reason, via)
     return {"room_id": room_id}
 
@@ -122,6 +123,7 @@ async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
 )
 async def join(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id."""
+    await guests.check(server, request.caller, request.args["roomId"])
     await membership.join(server, request.caller, request.args["roomId"], _reason(request))
     return {"room_id": request.args["roomId"]}
 

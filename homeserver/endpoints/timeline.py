@@ -60,7 +60,7 @@ async def messages(server: Server, request: Request) -> Response:
 @route(
     "GET",
     "/_matrix/client/v3/rooms/{roomId}/event/{eventId}",
-    auth=Auth.USER,
+    auth=Auth.GUEST,
     also=["r0"],
     spec="client-server-api/#get_matrixclientv3roomsroomideventeventid",
 )

@@ -44,7 +44,13 @@ def _account(row: Row) -> Account:
 
 
 async def create(
-    tx: Transaction, user_id: str, password_hash: str | None, now_ms: int, *, admin: bool = False
+    tx: Transaction,
+    user_id: str,
+    password_hash: str | None,
+    now_ms: int,
+    *,
+    admin: bool = False,
+    guest: bool = False,
 ) -> int | None:
     """Make an account; returns its owner's row id, or None when the name has one already.
 
@@ -52,11 +58,13 @@ async def create(
     """
     user_nid = await users.settle(tx, user_id)
     made = await tx.run(
-        "INSERT INTO accounts (user_nid, password_hash, created_ts, admin) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO accounts (user_nid, password_hash, created_ts, admin, guest) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
         user_nid,
         password_hash,
         now_ms,
         admin,
+        guest,
     )
     return user_nid if made else None
 
@@ -81,6 +89,16 @@ async def page(tx: Transaction, after: str, limit: int) -> list[Account]:
 async def set_password(tx: Transaction, user_nid: int, password_hash: str | None) -> None:
     """Replace the password hash."""
     await tx.run("UPDATE accounts SET password_hash = ? WHERE user_nid = ?", password_hash, user_nid)
+
+
+async def make_user(tx: Transaction, user_nid: int, password_hash: str | None) -> bool:
+    """Make a user of a guest; False when they are one already."""
+    changed = await tx.run(
+        "UPDATE accounts SET guest = 0, password_hash = ? WHERE user_nid = ? AND guest = 1 AND deactivated_ts IS NULL",
+        password_hash,
+        user_nid,
+    )
+    return changed == 1
 
 
 async def renew_password(tx: Transaction, user_nid: int, stored: str, renewed: str) -> None:
