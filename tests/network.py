@@ -144,10 +144,17 @@ class Network:
         self._losing: set[tuple[str, str]] = set()
         self.weather: Weather | None = None
 
-    async def found(self, name: str, *, policy: str = OPEN, settings: str = "", top: str = "") -> Play:
-        """Start a deployment with a server name; ``settings`` are further lines of its settings, ``top`` the first."""
+    async def found(
+        self, name: str, *, policy: str = OPEN, settings: str = "", top: str = "", breakable: bool = False
+    ) -> Play:
+        """Start a deployment with a server name; ``settings`` are further lines of its settings, ``top`` the first.
+
+        ``breakable``: its nodes' databases can be taken away (`databases_of`).
+        """
         databases = self._databases_for(name)
         self._more.append(databases)
+        for node in ("tehran", "paris") if breakable else ():
+            await databases.make_breakable(node)
         made = await start(
             databases, settings=top + SETTINGS.replace("example.org", name) + settings, policy=policy, clock=self.clock
         )
@@ -162,6 +169,10 @@ class Network:
         play = self.plays[name] = Play(Deployment(server, site, observed))
         await play.begin()
         return play
+
+    def databases_of(self, name: str) -> Databases:
+        """The databases of a server that has been founded."""
+        return self._more[list(self.plays).index(name)]
 
     def _databases_for(self, name: str) -> Databases:
         directory = Path(self.databases.directory, name)

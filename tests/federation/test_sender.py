@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -282,6 +283,27 @@ async def test_each_event_is_sent_by_one_node_and_not_to_where_it_came_from(netw
     assert kinds(network, ONE, TWO) == ["m.room.member", "m.room.encrypted", "m.room.encrypted"]
     paris = await one.replica("paris", room_id)
     assert dict(paris.now.servers) == {TWO: 1}
+
+
+@aio
+async def test_while_the_home_of_a_room_is_down_another_node_sends(network: Network) -> None:
+    one, two = await network.found(ONE, breakable=True), await network.found(TWO)
+    alice, claire, bob = await one.user("alice"), await one.user("claire", "paris"), await two.user("bob")
+    room_id = await one.create(alice, preset="public_chat")
+    await guests.member(network, one, room_id, bob, "join")
+    await one.change(claire, room_id, "join")
+    await network.settle()
+    await one.end()
+    databases = network.databases_of(ONE)
+    await databases.take_away("tehran")
+    await one.node("tehran").engine.probe()
+    await one.begin()
+    event_id = await one.send(claire, room_id, "from paris")
+    await one.ask(claire, "POST", f"/rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}", {})
+    await network.settle()
+    assert kinds(network, ONE, TWO) == ["m.room.member", "m.room.encrypted"]
+    assert [edu["edu_type"] for each in sent(network, ONE, TWO) for edu in contents(each)["edus"]] == ["m.receipt"]
+    await databases.bring_back("tehran")
 
 
 @aio
