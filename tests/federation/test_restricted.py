@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.federation.meetings import enter, kept_out, members
+from tests.federation.changes import spoil
+from tests.federation.meetings import enter, kept_out, known, members
 from tests.network import Network
 from tests.support import aio
 
@@ -105,3 +106,15 @@ async def test_another_server_vouches_where_nobody_here_can(network: Network) ->
     assert await members(a, alice, room_id) == await members(b, carol, room_id) == everybody
     assert await members(b, bob, room_id) == everybody
     assert await a.state_of("tehran", room_id) == await b.state_of("tehran", room_id)
+
+
+@aio
+async def test_a_join_for_which_nobody_signed_is_none(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    hall = await a.create(alice, preset="public_chat")
+    room_id = await a.create(alice, initial_state=for_members_of(hall))
+    await enter(b, bob, hall, "a.test")
+    spoil(network, monkeypatch, "send_join", lambda value: value.pop("event"))
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
