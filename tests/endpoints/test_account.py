@@ -9,7 +9,7 @@ import pytest
 from homeserver.accounts import administration
 from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.protocol.errors import NotFound
-from homeserver.storage import accounts as stored
+from homeserver.storage import accounts as stored, erasures
 from homeserver.storage import chores
 from homeserver.storage.accounts import Threepid
 from homeserver.storage.engine import Transaction
@@ -142,7 +142,8 @@ async def test_closing_an_account(deployment: Deployment) -> None:
     assert (await deployment.login(alice)).errcode == "M_FORBIDDEN"
     assert await rows_of(deployment, "paris", caller.user_nid) == {"accounts": 1, "chores": 2}
     chore = (await caller.node.read(chores.waiting, DEACTIVATED, 10))[0]
-    assert (chore.user_id, chore.body) == (alice.user_id, b'{"erase":true}')
+    assert chore.user_id == alice.user_id
+    assert await caller.node.read(erasures.is_erased, caller.user_nid)
     taken = await deployment.asked("GET", "/_matrix/client/v3/register/available", username="alice")
     assert taken.errcode == "M_USER_IN_USE"
     profile = await deployment.asked("GET", "/_matrix/client/v3/profile/@alice:example.org", token=alice.token)
