@@ -9,8 +9,8 @@ import pytest
 from homeserver.accounts import administration
 from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.protocol.errors import NotFound
-from homeserver.storage import accounts as stored, erasures
-from homeserver.storage import chores
+from homeserver.storage import accounts as stored
+from homeserver.storage import chores, erasures
 from homeserver.storage.accounts import Threepid
 from homeserver.storage.engine import Transaction
 from homeserver.storage.streams import Stream
