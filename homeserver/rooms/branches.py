@@ -42,6 +42,8 @@ MOST_EVENTS: Final = 30_000
 """Events that one resolution looks at."""
 NEAR: Final = 2_000
 """Events of auth chains that are looked up together."""
+AHEAD: Final = 32
+"""Events that are read ahead at first; four times as many each time."""
 REMEMBERED: Final = 400_000
 """Entries of states of branches that stay in memory."""
 
@@ -207,6 +209,8 @@ class _Loaded:
         }
         self.edges: dict[str, Sequence[str]] = {}
         self.rejected: set[str] = set()
+        self.ahead = 0
+        """Events read ahead the next time."""
 
     def add(self, room: Room, rows: Iterable[StoredEvent]) -> None:
         """Events that were read."""
@@ -240,7 +244,9 @@ async def _load(node: Node, room: Room, loaded: _Loaded, missing: resolution.Mis
             loaded.edges.setdefault(event_id, cites)
     wanted = missing.events | {event_id for event_id in missing.edges if event_id not in loaded.edges}
     if wanted:
-        loaded.add(room, await node.read(graph.of_room, room.nid, wanted))
+        # The next events that are asked for may be what these cite, one after the other: ever more are read ahead.
+        loaded.add(room, await node.read(auth_links.near, wanted, loaded.ahead, room.nid))
+        loaded.ahead = min(max(4 * loaded.ahead, AHEAD), NEAR)
     after = len(loaded.events) + len(loaded.edges)
     if after == before:
         if room.room_id in node.memory(Rooms).busy:

@@ -74,13 +74,15 @@ async def edges(tx: Transaction, event_ids: Collection[str], most: int) -> dict[
     return found
 
 
-async def near(tx: Transaction, event_ids: Collection[str], most: int) -> list[StoredEvent]:
-    """The same events as of `edges`, whole."""
+async def near(
+    tx: Transaction, event_ids: Collection[str], most: int, room_nid: int | None = None
+) -> list[StoredEvent]:
+    """The same events as of `edges`, whole; with ``room_nid`` only those of that room."""
     found: set[str] = set()
     for part in _parts(event_ids):
         rows = await tx.all(f"{_near(part)} SELECT event_id FROM near", *part, len(part) + most)
         found.update(row[0] for row in rows)
-    return await events.by_ids(tx, found)
+    return await (events.by_ids(tx, found) if room_nid is None else events.of_room(tx, room_nid, found))
 
 
 def _near(part: Collection[str]) -> str:

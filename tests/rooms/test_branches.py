@@ -1,0 +1,42 @@
+"""Resolving the branches of a room: in few trips, however long its chains are."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from immutables import Map
+
+from homeserver.rooms import branches, state
+from homeserver.rooms.branches import State
+from homeserver.rooms.state import Entry
+from tests.rooms.play import Play
+from tests.support import aio
+
+
+def forgetting(whole: State) -> State:
+    """A state of which nothing but the ids is in memory."""
+    return Map({key: Entry(entry.event_id, entry.nid, entry.membership) for key, entry in whole.items()})
+
+
+@aio
+async def test_a_long_chain_of_power_levels_is_a_handful_of_trips(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id = await play.room_of(alice, bob)
+    node = play.node("tehran")
+    member = ("m.room.member", bob.user_id)
+    joined = (await state.get(node, room_id)).now.state[member]
+    path = f"/rooms/{quote(room_id)}/state/m.room.power_levels"
+    levels = await play.ask(alice, "GET", path)
+    for number in range(120):
+        levels["events"]["org.example.n"] = number
+        await play.ask(alice, "PUT", path, levels)
+    await play.change(bob, room_id, "leave")
+    room = await play.replica("tehran", room_id)
+    now = room.now.state
+    trips = node.engine.trips
+    resolved = await branches.resolve(node, room, [forgetting(now), forgetting(now.set(member, joined))])
+    assert node.engine.trips - trips < 30
+    assert resolved[member].event_id == now[member].event_id
+    assert {key: entry.event_id for key, entry in resolved.items()} == {
+        key: entry.event_id for key, entry in now.items()
+    }
