@@ -228,11 +228,11 @@ async def find(tx: Transaction, server: str) -> PeerRow:
 
 
 async def put(tx: Transaction, rows: Sequence[PeerRow]) -> None:
-    """Write how far servers are, and forget what they have."""
+    """Write how far servers are, and forget what they have. A position never goes back."""
     tx.later(
         "INSERT INTO peers (server, sent_pos, failures, retry_ts) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (server) DO UPDATE SET sent_pos = excluded.sent_pos, failures = excluded.failures,"
-        " retry_ts = excluded.retry_ts",
+        " ON CONFLICT (server) DO UPDATE SET failures = excluded.failures, retry_ts = excluded.retry_ts, sent_pos ="
+        " CASE WHEN excluded.sent_pos > peers.sent_pos THEN excluded.sent_pos ELSE peers.sent_pos END",
         rows,
     )
     had = [(row.server, row.sent_pos) for row in rows]
