@@ -18,6 +18,7 @@ from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers, versions
 from homeserver.protocol.errors import (
     BadJson,
+    FlowDenied,
     Forbidden,
     IncompatibleRoomVersion,
     LimitExceeded,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 MOST_SERVERS: Final = 8
 """Servers that are tried, one after the other."""
 TEMPLATE_BYTES: Final = 128 * 1024
+TEMPLATE_SECONDS: Final = 15.0
+"""How long each server may think about a template, while a user waits."""
 
 log = structlog.get_logger("federation")
 
@@ -75,7 +78,9 @@ async def ask_template(
     target = f"/_matrix/federation/v1/make_{membership}/{quote(room_id, safe='')}/{quote(user_id, safe='')}"
     if membership != "leave":
         target += "?" + urlencode([("ver", version) for version in versions.VERSIONS])
-    answer = await ask_for(server, node, DataClass.EVENTS, destination, "GET", target, most=TEMPLATE_BYTES)
+    answer = await ask_for(
+        server, node, DataClass.EVENTS, destination, "GET", target, most=TEMPLATE_BYTES, seconds=TEMPLATE_SECONDS
+    )
     return _template(answer, room_id, user_id, membership)
 
 
@@ -185,6 +190,7 @@ _TOLD: Final[Mapping[str, tuple[type[Refusal], str]]] = {
 _RANKS: Final[Mapping[type[Refusal], int]] = {
     Forbidden: 0,
     IncompatibleRoomVersion: 0,
+    FlowDenied: 0,
     UnableToAuthoriseJoin: 1,
     UnableToGrantJoin: 1,
     NotFound: 3,

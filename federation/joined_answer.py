@@ -29,8 +29,13 @@ AT_ONCE: Final = 500
 """Events that are read, and sent, together."""
 
 
-async def pieces(server: Server, node: Node, room: Room, event: Event, row: StoredEvent) -> AsyncIterator[bytes]:
-    """The body of the answer for a join that has been placed in a room of ``node``."""
+async def pieces(
+    server: Server, node: Node, room: Room, event: Event, row: StoredEvent, *, once: bool
+) -> AsyncIterator[bytes]:
+    """The body of the answer for a join that has been placed in a room of ``node``.
+
+    ``once``: what is in the state does not stand in the auth chain too.
+    """
     nids = await node.read(_state_before, event, row)
     yield b'{"event":' + event.pdu_bytes() + b',"members_omitted":false,"origin":' + orjson.dumps(server.name)
     yield b',"state":['
@@ -42,7 +47,8 @@ async def pieces(server: Server, node: Node, room: Room, event: Event, row: Stor
         yield _listed(room.rules, rows, first=first)
         first = False
     yield b'],"auth_chain":['
-    chain = iter(await node.read(auth_links.chain_of_state, [*shown, event.event_id]))
+    proving = await node.read(auth_links.chain_of_state, [*shown, event.event_id])
+    chain = iter(proving.difference(shown) if once else proving)
     first = True
     while names := list(islice(chain, AT_ONCE)):
         yield _listed(room.rules, await node.read(events.of_room, room.nid, names), first=first)

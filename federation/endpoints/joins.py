@@ -37,8 +37,10 @@ async def make_join(server: Server, request: Request) -> dict[str, Any]:
 async def send_join(server: Server, request: Request) -> Response:
     """Take in the join of a user of the asking server; the answer is the room as it was before.
 
-    Members are never left out, even where that would do: ``omit_members`` allows it and does not ask for it.
+    Members are never left out: ``omit_members`` allows it and does not demand it. It allows, too, that no event
+    comes twice.
     """
+    once = request.query.boolean("omit_members")
     room_id, event_id = request.args["roomId"], request.args["eventId"]
     home, room, event, row = await resident.take(server, request.origin, room_id, event_id, request.json(), "join")
-    return Response(200, joined_answer.pieces(server, home, room, event, row))
+    return Response(200, joined_answer.pieces(server, home, room, event, row, once=once))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from homeserver.protocol.events import pdu_bytes
+from homeserver.protocol.events import build, pdu_bytes
 from homeserver.protocol.signing import sign_event
 from homeserver.protocol.versions import rules_of
 from homeserver.runtime.exchange import Answer
@@ -17,7 +17,7 @@ from homeserver.storage import events
 from tests.deployment import POLICY, User
 from tests.federation.changes import Change, spoil
 from tests.federation.meetings import enter, kept_out, known, members, membership
-from tests.network import Network
+from tests.network import OPEN, Network
 from tests.rooms.play import Play
 from tests.support import aio
 
@@ -147,6 +147,36 @@ async def test_one_event_that_nobody_signed_is_left_out(network: Network, monkey
     ours = {key for key, _ in await _keys(b, room_id)}
     assert "m.room.topic" not in ours
     assert "m.room.name" in ours
+
+
+@pytest.mark.parametrize("cites", ["nobody who sent it", "what is not there"])
+@aio
+async def test_an_event_that_the_rules_do_not_allow_is_left_out(
+    network: Network, monkeypatch: pytest.MonkeyPatch, cites: str
+) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    held = await a.state_of("tehran", room_id)
+    cited = [held["m.room.create", ""], held["m.room.power_levels", ""]]
+    if cites == "what is not there":
+        cited += [held["m.room.member", alice.user_id], "$" + "A" * 43]
+    forged = build(
+        rules_of("11"),
+        type="m.room.topic",
+        sender=alice.user_id if cites == "what is not there" else "@mallory:a.test",
+        room_id=room_id,
+        content={"topic": "forged"},
+        state_key="",
+        prev_events=[held["m.room.name", ""]],
+        auth_events=cited,
+        depth=20,
+        origin_server_ts=1,
+        server_name="a.test",
+        key=a.server.identity.key,
+    )
+    spoil(network, monkeypatch, "send_join", lambda value: value["state"].append(forged.pdu()))
+    await enter(b, bob, room_id, "a.test")
+    assert "m.room.topic" not in {kind for kind, _ in await _keys(b, room_id)}
+    assert b.server.telemetry.counter("domicile_join_events_left_out", "").value() == 1
 
 
 async def _keys(play: Play, room_id: str) -> list[tuple[str, str]]:
@@ -283,8 +313,8 @@ consent = false
 @pytest.mark.parametrize("closed", ["a.test", "b.test"])
 @aio
 async def test_nobody_joins_where_no_flow_leads(network: Network, closed: str) -> None:
-    a = await network.found("a.test", **({"policy": POLICY} if closed == "a.test" else {}))
-    b = await network.found("b.test", **({"policy": POLICY} if closed == "b.test" else {}))
+    a = await network.found("a.test", policy=POLICY if closed == "a.test" else OPEN)
+    b = await network.found("b.test", policy=POLICY if closed == "b.test" else OPEN)
     alice, bob = await a.user("alice"), await b.user("bob")
     room_id = await a.create(alice, preset="public_chat", name="Hidden")
     answer = await kept_out(bob, room_id, "a.test")

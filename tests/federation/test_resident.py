@@ -130,6 +130,27 @@ async def test_a_join_that_comes_twice_is_one(network: Network) -> None:
 
 
 @aio
+async def test_what_proves_a_room_need_not_come_twice(network: Network) -> None:
+    _, b, _, bob, room_id = await _hall(network)
+    join = await joining(b, room_id, bob.user_id)
+    target = f"/_matrix/federation/v2/send_join/{quote(room_id, safe='')}/{quote(join.event_id, safe='')}"
+
+    async def answer(omit: str) -> dict[str, set[str]]:
+        found = await remote.ask(b.server, "a.test", "PUT", f"{target}?omit_members={omit}", join.pdu(), most=2**20)
+        assert found["members_omitted"] is False
+        return {
+            part: {events.event_id_of(join.rules, each) for each in found[part]} for part in ("state", "auth_chain")
+        }
+
+    twice, once = await answer("false"), await answer("true")
+    assert twice["state"] == once["state"]
+    assert twice["state"] & twice["auth_chain"]
+    assert once["auth_chain"] == twice["auth_chain"] - twice["state"]
+    with pytest.raises(remote.RemoteRefusal, match="400"):
+        await answer("maybe")
+
+
+@aio
 async def test_an_access_control_list_counts_for_each_request(network: Network) -> None:
     a, b, alice, bob, room_id = await _hall(network)
     join = await joining(b, room_id, bob.user_id)

@@ -10,7 +10,7 @@ import pytest
 from homeserver.protocol.signing import SigningKey, sign_json
 from tests.deployment import POLICY, User
 from tests.federation.meetings import members, membership, told
-from tests.network import Network
+from tests.network import OPEN, Network
 from tests.rooms.play import Play
 from tests.support import aio
 
@@ -72,6 +72,7 @@ async def test_nobody_else_is_believed(network: Network) -> None:
         assert (await b.deployment.asked("PUT", ON_BIND, body)).status == 200
         assert await told(b, bob, "invite", room_id) is None
         assert await told(b, eve, "invite", room_id) is None
+    assert len([each for each in network.exchanges if "exchange_third_party" in each.target]) == 2
     nobody = notice(room_id, alice, bob, mxid="@nobody:b.test")
     assert (await b.deployment.asked("PUT", ON_BIND, nobody)).status == 404
     for body in ({}, {**forged, "mxid": 5}, {**forged, "invites": {}}):
@@ -82,8 +83,8 @@ async def test_nobody_else_is_believed(network: Network) -> None:
 @pytest.mark.parametrize("closed", ["a.test", "b.test"])
 @aio
 async def test_nothing_crosses_where_no_flow_leads(network: Network, closed: str) -> None:
-    a = await network.found("a.test", **({"policy": POLICY} if closed == "a.test" else {}))
-    b = await network.found("b.test", **({"policy": POLICY} if closed == "b.test" else {}))
+    a = await network.found("a.test", policy=POLICY if closed == "a.test" else OPEN)
+    b = await network.found("b.test", policy=POLICY if closed == "b.test" else OPEN)
     alice, bob = await a.user("alice"), await b.user("bob")
     room_id = await a.create(alice, name="Hidden")
     await invite_by_address(a, alice, room_id)
