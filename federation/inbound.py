@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,10 +49,8 @@ RETRY_MS: Final = 2_000
 """When who sends too much may try again."""
 REMEMBERED: Final = 2_000
 """Answers that are given again without a look."""
-KEPT_MS: Final = 3 * 24 * 60 * 60 * 1000
-"""How long it is known that a transaction, or a message to devices, was taken in."""
-
-UNAVAILABLE: Final = "This server cannot store that at the moment"
+KEPT_MS: Final = 7 * 24 * 60 * 60 * 1000
+"""How long it is known that a message to devices was delivered."""
 
 Answer = dict[str, dict[str, dict[str, str]]]
 
@@ -94,9 +91,10 @@ class _Results:
     """What becomes of the events of a transaction, by their ids: None for those that are fine."""
 
     errors: dict[str, str | None] = field(default_factory=dict)
-    unavailable: int = 0
-    """How many events could not be stored for a node that is down."""
-    available: int = 0
+    down: NodeUnavailable | None = None
+    """Why some events could not be stored."""
+    available: bool = False
+    """Whether others could, or were refused."""
 
     def note(self, event_id: str | None, error: str | None) -> None:
         """One event, if it has an id."""
@@ -131,7 +129,7 @@ async def receive(server: Server, origin: str, txn_id: str, body: Mapping[str, A
     task = memory.under_way.get(key)
     if task is None:
         memory.admit(server, origin)
-        task = asyncio.ensure_future(_take(server, origin, txn_id, pdus, found_edus))
+        task = asyncio.ensure_future(_take(server, origin, pdus, found_edus))
         memory.begin(key, task)
     return await asyncio.shield(task)
 
@@ -146,12 +144,11 @@ def _listed(server: Server, body: Mapping[str, Any], name: str, most: int) -> li
     return found
 
 
-async def _take(server: Server, origin: str, txn_id: str, pdus: Sequence[Any], found_edus: Sequence[Any]) -> Answer:
-    node = next(iter(server.nodes))  # the note belongs to nobody, and is the same wherever its parts go
+async def _take(server: Server, origin: str, pdus: Sequence[Any], found_edus: Sequence[Any]) -> Answer:
+    """Take in the parts of a transaction. Each of them is taken in once by itself, also by a server that was started
+    anew and does not know the transaction: an event by its id, a message to devices by its own, a receipt or a device
+    list by what is newer."""
     results = _Results()
-    if await _was_taken(node, origin, txn_id):
-        await _name(server, pdus, results)
-        return results.answer()
     by_room: dict[str, list[Any]] = {}
     for pdu in pdus:
         room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
@@ -160,31 +157,17 @@ async def _take(server: Server, origin: str, txn_id: str, pdus: Sequence[Any], f
         else:
             refused(server, "pdu", "no_room")
     turn = asyncio.Semaphore(ROOMS_AT_ONCE)
-    whole = await asyncio.gather(
+    await asyncio.gather(
         *(_one_room(server, origin, room_id, part, results, turn) for room_id, part in by_room.items())
     )
     await edus.take(server, origin, found_edus)
-    if results.unavailable and not results.available:
-        raise NodeUnavailable(node.name)
-    if all(whole):
-        await _note_taken(server, node, origin, txn_id)
+    if results.down is not None and not results.available:
+        raise results.down
     return results.answer()
 
 
-async def _was_taken(node: Node, origin: str, txn_id: str) -> bool:
-    try:
-        return await node.read(received.has_transaction, origin, txn_id)
-    except NodeUnavailable:
-        return False  # each part of it is taken in once all the same
-
-
-async def _note_taken(server: Server, node: Node, origin: str, txn_id: str) -> None:
-    with suppress(NodeUnavailable):
-        await node.write(received.put_transaction, origin, txn_id, server.clock.now_ms())
-
-
 async def forget_old(server: Server) -> None:
-    """Forget what was taken in so long ago that nobody sends it again."""
+    """Forget which messages to devices were delivered so long ago that nobody sends them again."""
     before = server.clock.now_ms() - KEPT_MS
     for node in server.nodes:
         try:
@@ -193,27 +176,13 @@ async def forget_old(server: Server) -> None:
             continue
 
 
-async def _name(server: Server, pdus: Sequence[Any], results: _Results) -> None:
-    """The ids of the events of a transaction that was taken in before."""
-    for pdu in pdus:
-        room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
-        if isinstance(room_id, str) and identifiers.is_room_id(room_id):
-            try:
-                home = await server.nodes.of_room(room_id)
-                room = None if home is None else await state.find(home, room_id)
-            except NodeUnavailable:
-                continue
-            if room is not None:
-                results.note(id_of(room.rules, pdu), None)
-
-
 # the events of one room ---------------------------------------------------------------------------
 
 
 async def _one_room(
     server: Server, origin: str, room_id: str, pdus: Sequence[Any], results: _Results, turn: asyncio.Semaphore
-) -> bool:
-    """Take in the events of one room; False when some could not be stored now, but may be later."""
+) -> None:
+    """Take in the events of one room."""
     async with turn:
         try:
             home = await server.nodes.of_room(room_id)
@@ -222,15 +191,14 @@ async def _one_room(
                 await _outside(server, origin, room_id, pdus, results)
             else:
                 await _inside(server, origin, home, room, pdus, results)
-        except NodeUnavailable:
-            results.unavailable += len(pdus)
+        except NodeUnavailable as down:
+            results.down = down
             refused(server, "pdu", "unavailable", len(pdus))
-            return False
+            return
         except Exception:
             log.exception("the events of a room could not be taken in", server=origin)
             refused(server, "pdu", "fault", len(pdus))
-        results.available += len(pdus)
-        return True
+        results.available = True
 
 
 async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Sequence[Any], results: _Results) -> None:

@@ -1,4 +1,4 @@
-"""What has been received from other servers, so that what comes again is not taken in twice."""
+"""Messages to devices that have come from other servers, so that what comes again is not delivered twice."""
 
 from __future__ import annotations
 
@@ -6,20 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
-
-
-async def has_transaction(tx: Transaction, origin: str, txn_id: str) -> bool:
-    """Whether a transaction of a server has been taken in whole."""
-    row = await tx.one("SELECT 1 FROM received_transactions WHERE origin = ? AND txn_id = ?", origin, txn_id)
-    return row is not None
-
-
-async def put_transaction(tx: Transaction, origin: str, txn_id: str, ts: int) -> None:
-    """Note that a transaction has been taken in whole, at ``ts`` (ms)."""
-    tx.later(
-        "INSERT INTO received_transactions (origin, txn_id, ts) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(origin, txn_id, ts)],
-    )
 
 
 async def take_message(tx: Transaction, origin: str, message_id: str, ts: int) -> bool:
@@ -35,5 +21,4 @@ async def take_message(tx: Transaction, origin: str, message_id: str, ts: int) -
 
 async def forget(tx: Transaction, before_ts: int) -> None:
     """Drop what was noted before ``before_ts``."""
-    tx.later("DELETE FROM received_transactions WHERE ts < ?", [(before_ts,)])
     tx.later("DELETE FROM received_to_device WHERE ts < ?", [(before_ts,)])

@@ -96,7 +96,6 @@ TABLES: dict[str, Table] = {
         _replicated("peer_rooms", DataClass.EVENTS),
         _resident("peer_edus", DataClass.MAILBOX),
         _plumbing("peers"),
-        _plumbing("received_transactions"),
         _plumbing("received_to_device"),
         _plumbing("migrations"),
     )

@@ -65,15 +65,6 @@ CREATE INDEX peer_edus_server ON peer_edus (server, pos);
 
 -- receiving from other servers -------------------------------------------------------------------
 
--- Transactions that were taken in whole, so that one that comes again is not looked at again.
-CREATE TABLE received_transactions (
-    origin TEXT NOT NULL,
-    txn_id TEXT NOT NULL,
-    ts INTEGER NOT NULL,
-    PRIMARY KEY (origin, txn_id)
-);
-CREATE INDEX received_transactions_ts ON received_transactions (ts);
-
 -- Messages to devices that have been delivered, so that one that comes again is not.
 CREATE TABLE received_to_device (
     origin TEXT NOT NULL,
