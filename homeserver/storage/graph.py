@@ -7,29 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage import events
-from homeserver.storage.events import StoredEvent
+from homeserver.storage.events import of_room as of_room
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from homeserver.storage.engine import Transaction
-
-AT_ONCE = 500
-
-
-async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) -> list[StoredEvent]:
-    """Those of the events that this node has and that are of the room, in no particular order."""
-    found: list[StoredEvent] = []
-    wanted = list(event_ids)
-    for start in range(0, len(wanted), AT_ONCE):
-        part = wanted[start : start + AT_ONCE]
-        marks = ",".join("?" * len(part))
-        rows = await tx.all(
-            f"SELECT {events.COLUMNS} {events.FROM} WHERE e.room_nid = ? AND e.event_id IN ({marks})", room_nid, *part
-        )
-        found += [StoredEvent(*row) for row in rows]
-    return found
 
 
 async def known(tx: Transaction, room_nid: int, event_id: str) -> tuple[tuple[int, int | None] | None, int | None]:
