@@ -15,10 +15,11 @@ from homeserver.protocol.signing import SigningKey
 from homeserver.rooms import receive
 from homeserver.runtime.exchange import Unreachable
 from homeserver.storage.events import Verdict
-from tests.deployment import POLICY
+from tests.deployment import POLICY, User
 from tests.federation.forging import SEND, scene, third
 from tests.federation.towns import World
 from tests.network import Network
+from tests.rooms.play import Play
 from tests.support import aio
 
 REFUSED = "domicile_federation_refused"
@@ -301,3 +302,30 @@ async def test_events_reach_members_on_all_nodes(network: Network) -> None:
     await made.here.settle()
     assert await made.here.texts(dora, made.room_id) == ["for both"]
     await made.here.assert_equal(made.room_id)
+
+
+# rooms that somebody here is only invited to ------------------------------------------------------
+
+
+async def invited(play: Play, user: User) -> set[str]:
+    return set((await play.ask(user, "GET", "/sync")).get("rooms", {}).get("invite", {}))
+
+
+@aio
+async def test_an_invitation_is_taken_back(network: Network) -> None:
+    """By who could: nobody else has seen the invitation that the event cites."""
+    made = await scene(network)
+    mallory = await made.there.user("mallory")
+    room_id = made.room_id = await made.here.create(made.alice, invite=[mallory.user_id])
+    assert await invited(made.there, mallory) == {room_id}
+    play = await network.found("third.test")
+    carol = await play.user("carol")
+    forged = await made.forged(
+        carol, "m.room.member", {"membership": "leave"}, mallory.user_id, prev_events=["$x"], auth_events=["$y"]
+    )
+    answer = await remote.ask(play.server, "there.test", "PUT", f"{SEND}/x", {"pdus": [forged.pdu()]}, most=10**6)
+    assert answer == {"pdus": {forged.event_id: {"error": "This server is not in that room"}}}
+    assert await invited(made.there, mallory) == {room_id}
+    await made.here.change(made.alice, room_id, "kick", user_id=mallory.user_id)
+    await network.settle()
+    assert await invited(made.there, mallory) == set()
