@@ -119,15 +119,17 @@ async def _replacements(
 ) -> None:
     """Those by the sender of the parent, and of its type. spec: client-server-api/#validity-of-replacement-events"""
     rows = await tx.all(
-        f"SELECT p.event_id, {COLUMNS} FROM events p JOIN events e ON e.event_nid IN (SELECT x.event_nid"
-        " FROM relations r JOIN events x ON x.event_nid = r.child_nid WHERE r.parent_id = p.event_id"
-        " AND r.rel_type = 'm.replace' AND x.room_nid = p.room_nid AND x.sender_nid = p.sender_nid AND x.type = p.type"
-        f" AND x.state_key IS NULL AND x.verdict = 0 AND x.pos IS NOT NULL{_heeded(ignored)}"
-        " ORDER BY x.ts DESC, x.event_id DESC LIMIT ?) JOIN users u ON u.user_nid = e.sender_nid"
-        f" WHERE p.event_id IN ({_marks(parents)}) AND p.state_key IS NULL ORDER BY e.ts DESC, e.event_id DESC",
+        f"SELECT c.parent_id, {COLUMNS} FROM (SELECT r.parent_id, x.event_nid,"
+        " ROW_NUMBER() OVER (PARTITION BY r.parent_id ORDER BY x.ts DESC, x.event_id DESC) AS place"
+        " FROM events p JOIN relations r ON r.parent_id = p.event_id JOIN events x ON x.event_nid = r.child_nid"
+        " AND x.room_nid = p.room_nid AND x.sender_nid = p.sender_nid AND x.type = p.type"
+        f" WHERE p.event_id IN ({_marks(parents)}) AND p.state_key IS NULL AND r.rel_type = 'm.replace'"
+        f" AND x.state_key IS NULL AND x.verdict = 0 AND x.pos IS NOT NULL{_heeded(ignored)}) c"
+        " JOIN events e ON e.event_nid = c.event_nid JOIN users u ON u.user_nid = e.sender_nid WHERE c.place <= ?"
+        " ORDER BY c.parent_id, c.place",
+        *parents,
         *ignored,
         EDITS,
-        *parents,
     )
     for row in rows:
         found.setdefault(row[0], []).append(StoredEvent(*row[1:]))
