@@ -223,16 +223,20 @@ async def status(server: Server, caller: Caller, user_id: str) -> dict[str, Any]
     """
     identifiers.parse_user_id(user_id)
     node = await server.nodes.of_user(user_id)
-    if node is None:
+    if node is None and server.nodes.is_local(user_id):
         raise NotFound("There is no such user")
     if user_id != caller.user_id:
         if user_id not in await caller.node.read(rooms.companions, caller.user_nid):
             raise Forbidden("You are not allowed to see their presence")
-        gate.check(server, DataClass.PRESENCE, node.jurisdiction, caller.node.jurisdiction)
+        if node is not None:
+            gate.check(server, DataClass.PRESENCE, node.jurisdiction, caller.node.jurisdiction)
     if not tracked(server):
         return Shown(user_id).content(0)
-    shown = node.memory(Presences).shown.get(user_id)
-    if shown is None:
+    # What another server tells is shown on the nodes to which it may flow, and kept nowhere.
+    shown = (caller.node if node is None else node).memory(Presences).shown.get(user_id)
+    if node is None:
+        shown = shown or Shown(user_id)
+    elif shown is None:
         kept = await node.read(stored.of_user, user_id)
         shown = Shown(user_id) if kept is None else Shown(user_id, OFFLINE, kept.status_msg, kept.last_active_ts)
     return shown.content(server.clock.now_ms())

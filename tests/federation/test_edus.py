@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -192,7 +193,11 @@ async def test_presence(network: Network) -> None:
     assert [each["content"] for each in told] == [
         {"presence": "unavailable", "currently_active": False, "last_active_ago": 5000, "status_msg": "tea"}
     ]
+    path = f"/presence/{quote(bob)}/status"
+    assert (await made.here.ask(made.alice, "GET", path))["status_msg"] == "tea"
     mallory = await made.there.user("mallory")
+    unseen = await made.here.refused(made.alice, "GET", f"/presence/{quote(mallory.user_id)}/status")
+    assert unseen.status == 403
     bad = [
         {"user_id": made.alice.user_id, "presence": "online"},
         {"user_id": mallory.user_id, "presence": "online"},
