@@ -230,6 +230,23 @@ async def test_only_an_invitation_that_is_meant_is_signed(network: Network) -> N
     assert await told(b, bob, "invite", asked["room_id"]) is not None
 
 
+@aio
+async def test_an_invitation_is_brought_by_its_own_server(network: Network) -> None:
+    a, b, c = [await network.found(name) for name in ("a.test", "b.test", "c.test")]
+    alice, bob = await a.user("alice"), await b.user("bob")
+    asked = await invitation(a, b, alice, bob, network, "11")
+    pdu = {**asked["body"]["event"], "sender": "@carol:c.test", "signatures": {}, "hashes": {}}
+    event = events.from_pdu(
+        versions.rules_of("11"), signing.sign_event(versions.rules_of("11"), pdu, "c.test", c.server.identity.key)
+    )
+    target = f"/_matrix/federation/v2/invite/{quote(asked['room_id'], safe='')}/{quote(event.event_id, safe='')}"
+    with pytest.raises(remote.RemoteRefusal, match="400 M_INVALID_PARAM"):
+        await remote.ask(a.server, "b.test", "PUT", target, {**asked["body"], "event": event.pdu()}, most=2**20)
+    assert await told(b, bob, "invite", asked["room_id"]) is None
+    await remote.ask(c.server, "b.test", "PUT", target, {**asked["body"], "event": event.pdu()}, most=2**20)
+    assert await told(b, bob, "invite", asked["room_id"]) is not None
+
+
 @pytest.mark.parametrize("version", ["1", "2", "6"])
 @aio
 async def test_old_rooms_may_be_shown_by_stripped_state(network: Network, version: str) -> None:

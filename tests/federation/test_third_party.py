@@ -93,3 +93,15 @@ async def test_nothing_crosses_where_no_flow_leads(network: Network, closed: str
     assert b"Hidden" not in network.bytes_out("a.test")
     if closed == "b.test":
         assert not network.bytes_out("b.test")
+
+
+@aio
+async def test_nobody_is_invited_into_a_room_that_may_not_span_them(network: Network) -> None:
+    events_only = '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["events"]\nconsent = false\n'
+    a, b = await network.found("a.test", policy=POLICY + events_only), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, name="Hidden")
+    await invite_by_address(a, alice, room_id)
+    assert (await b.deployment.asked("PUT", ON_BIND, notice(room_id, alice, bob))).status == 200
+    assert await told(b, bob, "invite", room_id) is None
+    assert b"Hidden" not in network.bytes_out("a.test")
