@@ -13,36 +13,27 @@ import asyncio
 import random
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import structlog
 
 from federation import remote
-from federation.transactions import MOST_EDUS, MOST_PDUS, class_of, portion, transaction
+from federation.batches import next_batch
+from federation.transactions import class_of, transaction
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.protocol.events import pdu_bytes
-from homeserver.protocol.identifiers import domain_of
-from homeserver.protocol.versions import rules_of
 from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
 from homeserver.runtime.exchange import Unreachable
 from homeserver.storage import peers
 from homeserver.storage.peers import PeerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from federation.batches import Batch
     from homeserver.context import Server
     from homeserver.rooms.outgoing import Fleeting, Item
-    from homeserver.storage.engine import Transaction as Tx
     from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("federation.sender")
-
-AHEAD: Final = 1000
-"""Items of the database that are looked up together."""
 
 FIRST_PAUSE: Final = 1.0
 """Seconds after the first failure; doubles each time."""
@@ -69,15 +60,6 @@ SPREAD: Final = 30.0
 
 _FAULTY: Final = frozenset((400, 413))
 """Statuses that say that the transaction itself is at fault: repeated, it would be refused again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What goes to a server at once. It covers what is for it up to the position ``upto``."""
-
-    items: Sequence[Item]
-    upto: int
-    fleeting: Sequence[Fleeting] = ()
 
 
 async def send(server: Server, node: Node) -> None:
@@ -192,7 +174,7 @@ class _Sender:
         """Send a server what waits for it, until nothing does or it cannot be reached."""
         try:
             while not self.server.wakeups.stopping:
-                batch = await self.next(line)
+                batch = await next_batch(self.node, line)
                 if batch is None or not await self.deliver(line, batch):
                     break
         except NodeUnavailable:
@@ -205,53 +187,7 @@ class _Sender:
             if line.timer is None and self.lines.held.get(line.server) is line:
                 del self.lines.held[line.server]  # nothing waits; from here on nothing else has run since that was seen
 
-    async def next(self, line: Line) -> _Batch | None:
-        """What to send now; None when nothing waits. Nothing is taken out of the line yet."""
-        while True:
-            if line.cursor is None:
-                await self.load(line)
-            elif line.cursor < line.floor:
-                batch = await self.from_database(line)
-                if batch is not None:
-                    return batch
-            else:
-                while line.queue and line.queue[0].pos <= line.cursor:
-                    line.queue.popleft()
-                items = portion(line.queue, line.most)
-                fleeting, line.fleeting = list(line.fleeting.values()), {}
-                if not items and not fleeting:
-                    return None
-                return _Batch(items, items[-1].pos if items else line.cursor, fleeting)
-
-    async def load(self, line: Line) -> None:
-        """Learn how far the server is."""
-        row = await self.node.read(peers.find, line.server)
-        unwritten = self.lines.written.get(line.server)
-        line.floor = max(line.floor, self.node.position)
-        line.cursor = row.sent_pos if unwritten is None else max(row.sent_pos, unwritten.sent_pos)
-
-    async def from_database(self, line: Line) -> _Batch | None:
-        """What of the database is next; None when that has to be looked for anew."""
-        assert line.cursor is not None
-        cursor = line.cursor
-        while line.ahead and line.ahead[0].pos <= cursor:
-            line.ahead.popleft()
-        if not line.ahead:
-            upto = self.node.position
-            found = await self.node.read(peers.waiting, line.server, cursor, upto, AHEAD)
-            if line.cursor != cursor:
-                return None
-            if not found:
-                line.cursor, line.bound = max(cursor, upto), None
-                return None
-            line.ahead.extend(found)
-        chosen = _portion_ahead(line)
-        nids = [waiting.event_nid for waiting in chosen if waiting.event_nid is not None]
-        end = chosen[-1].pos
-        items = await self.node.read(_items, line.server, nids, cursor, end, len(nids) < len(chosen))
-        return _Batch(items, end) if line.cursor == cursor else None
-
-    async def deliver(self, line: Line, batch: _Batch) -> bool:
+    async def deliver(self, line: Line, batch: Batch) -> bool:
         """Send a batch; False when the server is to be left alone for a while."""
         items, fleeting = self.allowed(line.server, batch)
         if not items and not fleeting:
@@ -287,7 +223,7 @@ class _Sender:
         self.done(line, batch)
         return True
 
-    def allowed(self, server: str, batch: _Batch) -> tuple[list[Item], list[Fleeting]]:
+    def allowed(self, server: str, batch: Batch) -> tuple[list[Item], list[Fleeting]]:
         """What of a batch may leave."""
         policy, source = self.server.policy.now, self.node.jurisdiction
         target = policy.jurisdiction_of_server(server)
@@ -307,7 +243,7 @@ class _Sender:
             self.refused.inc("event", by=len(faults))
             log.info("a server refused events", server=line.server, count=len(faults))
 
-    def part(self, line: Line, batch: _Batch, refusal: remote.RemoteRefusal) -> None:
+    def part(self, line: Line, batch: Batch, refusal: remote.RemoteRefusal) -> None:
         """A server finds fault with a transaction: half of it is tried, and an item that is left alone is given up."""
         if len(batch.items) > 1:
             line.most = len(batch.items) // 2
@@ -318,7 +254,7 @@ class _Sender:
         line.most = None
         self.done(line, batch)
 
-    def done(self, line: Line, batch: _Batch) -> None:
+    def done(self, line: Line, batch: Batch) -> None:
         """The server has everything up to the end of a batch, or is not to have it."""
         line.failures, line.bound, line.since = 0, None, 0
         if line.cursor is not None:
@@ -326,7 +262,7 @@ class _Sender:
         if batch.items:
             self.note(PeerRow(line.server, batch.upto, 0, 0))
 
-    def fail(self, line: Line, batch: _Batch | None) -> None:
+    def fail(self, line: Line, batch: Batch | None) -> None:
         """The server could not be reached: it is tried again later, first with the same transaction."""
         line.failures = min(line.failures + 1, 60)
         line.bound = batch.upto if batch is not None and batch.items else line.bound
@@ -371,26 +307,6 @@ class _Sender:
         for row in rows:
             if self.lines.written.get(row.server) is row:
                 del self.lines.written[row.server]
-
-
-def _portion_ahead(line: Line) -> list[peers.Waiting]:
-    """What of the line goes into the next transaction: of one that failed, the same."""
-    most = min(MOST_PDUS, MOST_EDUS, line.most or MOST_PDUS)
-    chosen = list(takewhile(lambda one: line.bound is None or one.pos <= line.bound, list(line.ahead)[:most]))
-    return chosen or [line.ahead[0]]
-
-
-async def _items(tx: Tx, server: str, nids: Sequence[int], after: int, upto: int, edus: bool) -> list[Item]:
-    """Everything for a server with ``after < position <= upto``, in order; but not what its own users have sent."""
-    found: list[Item] = [
-        OutgoingPdu(row.pos, row.event_id, None, pdu_bytes(rules_of(row.room_version), row.client, row.rest))
-        for row in await peers.events_at(tx, nids)
-        if domain_of(row.sender) != server
-    ]
-    if edus:
-        found += await peers.edus_at(tx, server, after, upto)
-        found += await peers.receipts_at(tx, server, after, upto)
-    return sorted(found, key=lambda item: item.pos)
 
 
 def _show(server: Server) -> None:
