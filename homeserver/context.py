@@ -40,6 +40,7 @@ class Caller:
     device_nid: int
     admin: bool = False
     guest: bool = False
+    suspended: bool = False
 
     def must_be(self, user_id: str) -> None:
         """Refuse to act on somebody else. Raises Forbidden."""

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.accounts import registration, sessions
-from homeserver.protocol.errors import NotFound
+from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.storage import accounts as stored
 from homeserver.storage import devices as stored_devices
 
 if TYPE_CHECKING:
-    from homeserver.context import Server
+    from homeserver.context import Caller, Server
     from homeserver.storage.accounts import Account, Threepid
     from homeserver.storage.devices import Device
     from homeserver.storage.engine import Transaction
@@ -66,6 +66,36 @@ async def set_suspended(server: Server, user_id: str, suspended: bool) -> None:
     await _set(server, user_id, stored.set_suspended, suspended)
 
 
+async def moderated(server: Server, caller: Caller, user_id: str) -> Account:
+    """The account of somebody whom an administrator asks about or acts on, which is a local user's who is no other
+    administrator. Raises InvalidParam, NotFound, Forbidden, NodeUnavailable.
+
+    spec: client-server-api/#server-administration
+    """
+    if not server.nodes.is_local(user_id):
+        raise InvalidParam("That is not a user of this server")
+    node = await _node(server, user_id)
+    account = await node.read(stored.find, user_id)
+    if account is None or account.deactivated_ts is not None:
+        raise NotFound("There is no such user")
+    if account.admin and user_id != caller.user_id:
+        raise Forbidden("That user administers this server too")
+    return account
+
+
+async def moderate(server: Server, caller: Caller, user_id: str, change: Moderation, value: bool) -> None:
+    """Lock or suspend somebody, or end that. Raises what `moderated` raises; Forbidden for the caller's own account.
+
+    spec: client-server-api/#put_matrixclientv1adminlockuserid
+    spec: client-server-api/#put_matrixclientv1adminsuspenduserid
+    """
+    await moderated(server, caller, user_id)
+    if user_id == caller.user_id:
+        raise Forbidden("You cannot do this to your own account")
+    await change(server, user_id, value)
+
+
+Moderation = Callable[["Server", str, bool], Awaitable[None]]
 Change = Callable[["Transaction", int, bool], Awaitable[None]]
 
 

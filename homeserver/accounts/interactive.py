@@ -28,6 +28,7 @@ from homeserver.protocol.errors import (
     ThreepidAuthFailed,
     Unauthenticated,
     Unauthorized,
+    UserLocked,
 )
 
 if TYPE_CHECKING:
@@ -253,8 +254,11 @@ async def _password(server: Server, operation: Operation, auth: Mapping[str, Any
     password = _text(auth, "password")
     if operation.user_id is not None and whose != operation.user_id:
         raise Forbidden("That is not the account that you are logged in to")
-    if await sessions.verify(server, whose, password) is None:
+    verified = await sessions.verify(server, whose, password)
+    if verified is None:
         raise Forbidden("Invalid password")
+    if verified[1].locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
     return whose
 
 

@@ -146,6 +146,7 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
             device_nid=session.device_nid,
             admin=session.admin,
             guest=session.guest,
+            suspended=session.suspended,
         ),
         session.expires_ts,
         session.locked,

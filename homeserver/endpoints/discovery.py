@@ -94,8 +94,10 @@ def _contact(contact: str, role: str) -> dict[str, str]:
 async def capabilities(server: Server, request: Request) -> dict[str, Any]:
     """What clients can do here. spec: client-server-api/#capabilities-negotiation"""
     can, cannot = {"enabled": True}, {"enabled": False}
+    moderation = {"m.account_moderation": {"suspend": True, "lock": True}} if request.caller.admin else {}
     return {
         "capabilities": {
+            **moderation,
             "m.change_password": can,
             "m.room_versions": {"default": server.settings.rooms.default_version, "available": dict(STABILITY)},
             "m.profile_fields": can,

@@ -8,14 +8,14 @@ import orjson
 
 from homeserver.endpoints import reading
 from homeserver.protocol.client_format import content_of
-from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.errors import Forbidden, UserSuspended
 from homeserver.rooms import guests, history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
-    from homeserver.context import Server
+    from homeserver.context import Caller, Server
     from homeserver.web.messages import Request
 
 STATE = "/_matrix/client/v3/rooms/{roomId}/state"
@@ -29,6 +29,7 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
     limit=Limit.MESSAGE,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid",
+    unless_suspended=True,
 )
 async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
@@ -50,8 +51,17 @@ async def redact(server: Server, request: Request) -> dict[str, Any]:
     """Redact an event."""
     reason = reading.text(request.json(required=False), "reason")
     args = request.args
+    if request.caller.suspended:
+        await _check_own(server, request.caller, args["roomId"], args["eventId"])
     event_id = await say.redact(server, request.caller, args["roomId"], args["eventId"], args["txnId"], reason)
     return {"event_id": event_id}
+
+
+async def _check_own(server: Server, caller: Caller, room_id: str, event_id: str) -> None:
+    """A suspended user takes back what they wrote themselves. spec: client-server-api/#account-suspension"""
+    room, seen = await history.reader(server, caller, room_id)
+    if (await history.find(caller.node, room, seen, event_id)).sender != caller.user_id:
+        raise UserSuspended("You cannot redact what others wrote while your account is suspended")
 
 
 @route(
@@ -61,6 +71,7 @@ async def redact(server: Server, request: Request) -> dict[str, Any]:
     limit=Limit.MESSAGE,
     also=["r0", STATE + "/{eventType}", STATE + "/{eventType}/"],
     spec="client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey",
+    unless_suspended=True,
 )
 async def set_state(server: Server, request: Request) -> dict[str, Any]:
     """Set an entry of a room's state."""

@@ -47,6 +47,7 @@ async def field(server: Server, request: Request) -> dict[str, Any]:
     limit=Limit.PROFILE,
     spec="client-server-api/#put_matrixclientv3profileuseridkeyname",
     also=("r0",),
+    unless_suspended=True,
 )
 async def set_field(server: Server, request: Request) -> dict[str, Any]:
     """Set a field of the caller's profile."""
@@ -65,6 +66,7 @@ async def set_field(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.GUEST,
     limit=Limit.PROFILE,
     spec="client-server-api/#delete_matrixclientv3profileuseridkeyname",
+    unless_suspended=True,
 )
 async def delete_field(server: Server, request: Request) -> dict[str, Any]:
     """Remove a field of the caller's profile."""

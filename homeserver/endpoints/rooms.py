@@ -26,6 +26,7 @@ MAX_INVITES = 100
     limit=Limit.ROOM_CREATION,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3createroom",
+    unless_suspended=True,
 )
 async def create_room(server: Server, request: Request) -> dict[str, Any]:
     """Create a room."""
@@ -104,6 +105,7 @@ def _reason(request: Request) -> str | None:
     limit=Limit.JOIN,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3joinroomidoralias",
+    unless_suspended=True,
 )
 async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id or an alias."""
@@ -120,6 +122,7 @@ async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
     limit=Limit.JOIN,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidjoin",
+    unless_suspended=True,
 )
 async def join(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id."""
@@ -134,6 +137,7 @@ async def join(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     limit=Limit.JOIN,
     spec="client-server-api/#post_matrixclientv3knockroomidoralias",
+    unless_suspended=True,
 )
 async def knock(server: Server, request: Request) -> dict[str, Any]:
     """Ask to be let into a room."""
@@ -175,6 +179,7 @@ async def forget(server: Server, request: Request) -> dict[str, Any]:
     limit=Limit.INVITE,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidinvite",
+    unless_suspended=True,
 )
 async def invite(server: Server, request: Request) -> dict[str, Any]:
     """Invite a user to a room."""
@@ -194,6 +199,7 @@ async def invite(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidkick",
+    unless_suspended=True,
 )
 async def kick(server: Server, request: Request) -> dict[str, Any]:
     """Remove a user from a room."""
@@ -209,6 +215,7 @@ async def kick(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidban",
+    unless_suspended=True,
 )
 async def ban(server: Server, request: Request) -> dict[str, Any]:
     """Ban a user from a room."""
@@ -224,6 +231,7 @@ async def ban(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidunban",
+    unless_suspended=True,
 )
 async def unban(server: Server, request: Request) -> dict[str, Any]:
     """Lift a ban."""

@@ -107,6 +107,7 @@ async def unbind(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     spec="client-server-api/#post_matrixclientv3account3piddelete",
     also=("r0",),
+    unless_suspended=True,
 )
 async def delete(server: Server, request: Request) -> dict[str, Any]:
     """Remove an identifier from the account, or find it removed."""

@@ -75,6 +75,7 @@ class Route(Generic[S]):
 
     ``stream``: the endpoint reads the body itself, from ``request.incoming``.
     ``long_poll``: the endpoint only waits, so that it is cancelled when the client goes away.
+    ``unless_suspended``: nothing for a user whose account is suspended.
     """
 
     method: str
@@ -88,6 +89,7 @@ class Route(Generic[S]):
     long_poll: bool
     resource: Resource
     also: tuple[str, ...] = ()
+    unless_suspended: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -110,13 +112,14 @@ def route(
     long_poll: bool = False,
     resource: Resource | None = None,
     also: Iterable[str] = (),
+    unless_suspended: bool = False,
 ) -> Callable[[F], F]:
     """Declare ``async def endpoint(server, request) -> Response | dict``; the function itself stays as it is.
 
     ``path`` has named segments, ``/rooms/{roomId}/state``, which ``request.args`` holds decoded. ``also`` are
     other forms of it: a path, or a word such as ``r0`` that stands in the place of the version. ``limit`` is
     REQUEST unless given (FEDERATION for signed requests); ``body`` is at most 64 KiB where nobody authenticates,
-    and what the settings say elsewhere.
+    and what the settings say elsewhere. ``unless_suspended`` refuses a suspended user: for what others would notice.
     """
     if limit is None:
         limit = Limit.FEDERATION if auth is Auth.SIGNED else Limit.REQUEST
@@ -126,7 +129,18 @@ def route(
 
     def declare(endpoint: F) -> F:
         made: Route[Any] = Route(
-            method, path, endpoint, auth, limit, spec, body, stream, long_poll, resource or resource_of(path), forms
+            method,
+            path,
+            endpoint,
+            auth,
+            limit,
+            spec,
+            body,
+            stream,
+            long_poll,
+            resource or resource_of(path),
+            forms,
+            unless_suspended,
         )
         _declared[endpoint] = (*_declared.get(endpoint, ()), made)
         return endpoint

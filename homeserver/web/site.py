@@ -17,6 +17,7 @@ from homeserver.protocol.errors import (
     MethodNotAllowed,
     MissingToken,
     Refusal,
+    UserSuspended,
 )
 from homeserver.web.incoming import DisconnectedError, Incoming
 from homeserver.web.limits import Limit, Limits
@@ -156,6 +157,8 @@ class Site(Generic[S]):
             raise GuestAccessForbidden("Guests may not do this")
         if route.auth is Auth.ADMIN and not caller.admin:
             raise Forbidden("Only administrators of this server may do this")
+        if caller.suspended and route.unless_suspended:
+            raise UserSuspended("You cannot do this while your account is suspended")
 
     def _charge(self, request: Request, route: Route[Any]) -> None:
         limits = self._limits

@@ -152,6 +152,15 @@ async def test_a_guest_becomes_a_user_where_they_are(deploy: Deploy) -> None:
 
 
 @aio
+async def test_a_guest_becomes_a_user_without_logging_in(deploy: Deploy) -> None:
+    deployment = await deploy(settings=GUESTS)
+    guest = await guest_of(deployment)
+    assert (await guest.asks("GET", CLIENT + "/account/whoami")).json["is_guest"] is True
+    assert (await upgrade(deployment, guest, inhibit_login=True)).json == {"user_id": guest.user_id}
+    assert (await guest.asks("GET", CLIENT + "/account/whoami")).json["is_guest"] is False
+
+
+@aio
 async def test_who_is_not_upgraded(deploy: Deploy) -> None:
     deployment = await deploy(settings=GUESTS)
     guest, alice = await guest_of(deployment), await deployment.user("alice")

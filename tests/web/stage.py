@@ -49,16 +49,18 @@ class Props:
         self.pieces = 0
 
 
-def caller(name: str = "alice", *, admin: bool = False, guest: bool = False) -> Caller:
+def caller(name: str = "alice", *, admin: bool = False, guest: bool = False, suspended: bool = False) -> Caller:
     """Somebody who calls; only what the web layer looks at."""
-    return cast(Caller, SimpleNamespace(user_id=f"@{name}:domicile.test", admin=admin, guest=guest))
+    return cast(
+        Caller, SimpleNamespace(user_id=f"@{name}:domicile.test", admin=admin, guest=guest, suspended=suspended)
+    )
 
 
 async def authenticate(token: str) -> Caller:
     """Knows three tokens."""
-    if token not in ("alice", "admin", "guest"):
+    if token not in ("alice", "admin", "guest", "suspended"):
         raise UnknownToken("Unknown access token")
-    return caller(token, admin=token == "admin", guest=token == "guest")
+    return caller(token, admin=token == "admin", guest=token == "guest", suspended=token == "suspended")
 
 
 @route("GET", "/hello", auth=Auth.NONE)

@@ -20,6 +20,7 @@ from tests.web.stage import ENDPOINTS, MIB, Props, Recorder, authenticate
 @route("GET", "/none", auth=Auth.NONE)
 @route("GET", "/optional", auth=Auth.OPTIONAL)
 @route("GET", "/user", auth=Auth.USER)
+@route("GET", "/active", auth=Auth.GUEST, unless_suspended=True)
 @route("GET", "/guest", auth=Auth.GUEST)
 @route("GET", "/admin", auth=Auth.ADMIN)
 async def who(props: Props, request: Request) -> dict[str, Any]:
@@ -74,6 +75,9 @@ def read(answer: Response) -> tuple[int, dict[str, Any]]:
         ("/user", "admin", 200, "@admin:domicile.test"),
         ("/user", "guest", 403, "M_GUEST_ACCESS_FORBIDDEN"),
         ("/guest", "guest", 200, "@guest:domicile.test"),
+        ("/guest", "suspended", 200, "@suspended:domicile.test"),
+        ("/active", "guest", 200, "@guest:domicile.test"),
+        ("/active", "suspended", 403, "M_USER_SUSPENDED"),
         ("/guest", None, 401, "M_MISSING_TOKEN"),
         ("/admin", "alice", 403, "M_FORBIDDEN"),
         ("/admin", "guest", 403, "M_GUEST_ACCESS_FORBIDDEN"),

@@ -1,0 +1,71 @@
+"""Administrators: locking and suspending accounts, and what devices a user has.
+
+That the caller administers the server is checked before anything is looked up.
+
+spec: client-server-api/#server-administration
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.accounts import administration
+from homeserver.endpoints import reading
+from homeserver.protocol.errors import Forbidden, InvalidParam
+from homeserver.web.routes import Auth, route
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.web.messages import Request
+
+LOCK = "/_matrix/client/v1/admin/lock/{userId}"
+SUSPEND = "/_matrix/client/v1/admin/suspend/{userId}"
+
+
+@route("GET", LOCK, auth=Auth.ADMIN, spec="client-server-api/#get_matrixclientv1adminlockuserid")
+async def is_locked(server: Server, request: Request) -> dict[str, Any]:
+    """Whether an account is locked."""
+    return {"locked": (await administration.moderated(server, request.caller, request.args["userId"])).locked}
+
+
+@route("PUT", LOCK, auth=Auth.ADMIN, spec="client-server-api/#put_matrixclientv1adminlockuserid")
+async def lock(server: Server, request: Request) -> dict[str, Any]:
+    """Lock an account, or unlock it."""
+    locked = reading.boolean(request.json(), "locked", required=True)
+    change = administration.set_locked
+    await administration.moderate(server, request.caller, request.args["userId"], change, locked)
+    return {"locked": locked}
+
+
+@route("GET", SUSPEND, auth=Auth.ADMIN, spec="client-server-api/#get_matrixclientv1adminsuspenduserid")
+async def is_suspended(server: Server, request: Request) -> dict[str, Any]:
+    """Whether an account is suspended."""
+    return {"suspended": (await administration.moderated(server, request.caller, request.args["userId"])).suspended}
+
+
+@route("PUT", SUSPEND, auth=Auth.ADMIN, spec="client-server-api/#put_matrixclientv1adminsuspenduserid")
+async def suspend(server: Server, request: Request) -> dict[str, Any]:
+    """Suspend an account, or end that."""
+    suspended = reading.boolean(request.json(), "suspended", required=True)
+    change = administration.set_suspended
+    await administration.moderate(server, request.caller, request.args["userId"], change, suspended)
+    return {"suspended": suspended}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/admin/whois/{userId}",
+    auth=Auth.USER,
+    spec="client-server-api/#get_matrixclientv3adminwhoisuserid",
+    also=("r0",),
+)
+async def whois(server: Server, request: Request) -> dict[str, Any]:
+    """The devices of the caller, or of anybody for an administrator. Addresses and times of use are not kept."""
+    user_id, caller = request.args["userId"], request.caller
+    if user_id != caller.user_id and not caller.admin:
+        raise Forbidden("Only administrators of this server may do this")
+    if not server.nodes.is_local(user_id):
+        raise InvalidParam("That is not a user of this server")
+    shown = await administration.show(server, user_id)
+    devices: dict[str, Any] = {device.device_id: {"sessions": [{"connections": []}]} for device in shown.devices}
+    return {"user_id": user_id, "devices": devices}
