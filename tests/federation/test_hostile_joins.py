@@ -149,6 +149,28 @@ async def test_one_event_that_nobody_signed_is_left_out(network: Network, monkey
     assert "m.room.name" in ours
 
 
+@aio
+async def test_who_is_not_in_the_state_any_more_is_not_in_the_room(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    carol = await a.user("carol")
+    await a.change(carol, room_id, "join")
+    await enter(b, bob, room_id, "a.test")
+    await b.change(bob, room_id, "leave")
+    await network.settle()
+
+    def forget(value: Any) -> None:
+        value["state"] = [event for event in value["state"] if event.get("state_key") != carol.user_id]
+
+    spoil(network, monkeypatch, "send_join", forget)
+    await enter(b, bob, room_id, "a.test")
+    room = await b.replica("tehran", room_id)
+    assert room.now.joined == 2
+    assert room.now.membership(carol.user_id) is None
+    assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
 @pytest.mark.parametrize("cites", ["nobody who sent it", "what is not there"])
 @aio
 async def test_an_event_that_the_rules_do_not_allow_is_left_out(
