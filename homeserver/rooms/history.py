@@ -225,8 +225,13 @@ async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> li
         position = min(position, _leaving(seen))
     if not seen.looks_back_to(position):
         position = next((joined for joined in seen.joins if joined > position), position)
-    then = await node.read(stored_state.at, room.nid, position)
+    then = await _state_then(node, room, position)
     return await node.read(events.by_nids, {nid for (kind, _), nid in then.items() if kind == MEMBER})
+
+
+async def _state_then(node: Node, room: Room, pos: int) -> dict[StateKey, int]:
+    """The state at a position. Of history that came later there are no snapshots: what is here of it has to do."""
+    return await node.read(stored_state.at, room.nid, pos) or await node.read(events.newest_state, room.nid, pos)
 
 
 def _leaving(seen: Sight) -> int:
@@ -272,7 +277,7 @@ async def state_at(
     wanted: Callable[[StoredEvent], bool] | None = None,
 ) -> bytes:
     """The state of a room at a position, as a JSON array; with ``senders``, of the members only these."""
-    then = await caller.node.read(stored_state.at, room.nid, pos)
+    then = await _state_then(caller.node, room, pos)
     nids = {nid for (kind, key), nid in then.items() if senders is None or kind != MEMBER or key in senders}
     rows = await caller.node.read(events.by_nids, nids)
     return _array_of(server, room, [row for row in rows if wanted is None or wanted(row)])

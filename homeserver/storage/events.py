@@ -318,6 +318,18 @@ async def nearest(tx: Transaction, room_nid: int, ts: int, backwards: bool, limi
     )
 
 
+async def newest_state(tx: Transaction, room_nid: int, upto: int) -> dict[tuple[str, str], int]:
+    """The newest accepted event of each type and state key in the timeline up to a position: row ids by key."""
+    rows = await tx.all(
+        "SELECT type, state_key, event_nid FROM (SELECT type, state_key, event_nid, ROW_NUMBER() OVER"
+        " (PARTITION BY type, state_key ORDER BY pos DESC) AS place FROM events"
+        " WHERE room_nid = ? AND state_key IS NOT NULL AND pos <= ? AND verdict = 0) newest WHERE place = 1",
+        room_nid,
+        upto,
+    )
+    return {(kind, state_key): event_nid for kind, state_key, event_nid in rows}
+
+
 async def newest_place_of(tx: Transaction, event_ids: Collection[str]) -> int | None:
     """The highest position that any of the events has in the timeline."""
     if not event_ids:

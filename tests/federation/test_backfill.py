@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from homeserver.rooms import gaps, state
+from homeserver.rooms import gaps, history, state
 from homeserver.storage import events, timeline_gaps
 from homeserver.web.messages import Response
 from tests.deployment import POLICY, User
@@ -139,6 +139,22 @@ async def test_the_context_of_an_event_reaches_into_history(network: Network) ->
 
 
 @aio
+async def test_the_state_at_an_event_of_history(network: Network) -> None:
+    a, b = await network.found(A), await network.found(B)
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, preset="public_chat", name="old")
+    event_id = await a.send(alice, room_id, "then")
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.name", {"name": "new"})
+    await enter(b, bob, room_id, A)
+    await read_back(b, bob, room_id)
+    path = f"/rooms/{quote(room_id)}/context/{quote(event_id, safe='')}"
+    around = await b.ask(bob, "GET", path, limit="0")
+    names = [event["content"]["name"] for event in around["state"] if event["type"] == "m.room.name"]
+    members = [event["state_key"] for event in around["state"] if event["type"] == "m.room.member"]
+    assert (names, members) == (["old"], [alice.user_id])
+
+
+@aio
 async def test_each_node_that_reads_gets_it(network: Network) -> None:
     _, b, _, bob, room_id, _ = await joined(network, 10)
     carol = await b.user("fr-carol", "paris")
@@ -244,6 +260,25 @@ async def test_what_is_hidden_until_its_visibility_is_known(network: Network) ->
     first = await page(b, bob, room_id, limit="5")
     assert texts(first["chunk"]) == ["119", "118", "117"], "what was in force before has been learned"
     assert len(asked(network, "state_ids")) == 1
+
+
+@aio
+async def test_a_doubt_about_visibility_is_a_no(network: Network) -> None:
+    _, b, _, _, room_id, _ = await joined(network, 1)
+    node = b.node("tehran")
+    nid = (await state.get(node, room_id)).nid
+
+    async def place(tx: Any, kind: str, pos: int) -> None:
+        await tx.run("UPDATE events SET pos = ? WHERE type = ?", pos, kind)
+
+    async def visible() -> list[tuple[int, str]]:
+        return (await node.read(history.visibilities, [nid]))[nid]
+
+    assert await visible() == [(history.BEGINNING, "shared")], "in force when we came, and before as far as is known"
+    await node.write(place, "m.room.history_visibility", -5)
+    assert await visible() == [(history.BEGINNING, "joined"), (-5, "shared")]
+    await node.write(place, "m.room.create", -9)
+    assert await visible() == [(-5, "shared")]
 
 
 # what is not believed -----------------------------------------------------------------------
