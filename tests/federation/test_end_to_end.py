@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
+from federation.sender import SAVED_AFTER
+from homeserver.storage import peers
 from tests.deployment import User
 from tests.e2ee.play import Device, message
 from tests.federation.meetings import enter
 from tests.federation.test_outgoing_edus import be_online, read
+from tests.federation.test_sender import contents, sent
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -85,3 +90,34 @@ async def test_keys_and_messages_to_devices_arrive(network: Network) -> None:
     await laptop.gets("POST", "/logout", {})
     await network.settle()
     assert set((await pc.query(alice))["device_keys"][alice.user_id]) == {phone.device_id}
+
+
+@aio
+async def test_what_is_sent_again_after_a_crash_is_shown_once(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, alice, bob, room_id = await meeting(network)
+    phone, pc = Device(alice), Device(bob)
+    await pc.publish()
+    await network.clock.advance(SAVED_AFTER)
+    since = (await look(two, bob))["next_batch"]
+
+    async def lost(*_: object) -> None:
+        """The cursor is not written: the process was killed before."""
+
+    monkeypatch.setattr(peers, "put", lost)
+    await one.send(alice, room_id, "before")
+    await phone.send("t1", {bob.user_id: {pc.device_id: message("one")}})
+    await network.settle()
+    await one.end()
+    monkeypatch.undo()
+    await one.send(alice, room_id, "after")
+    await phone.send("t2", {bob.user_id: {pc.device_id: message("two")}})
+    taken = len(sent(network, ONE, TWO))
+    await one.begin()
+    await network.settle()
+    (again,) = sent(network, ONE, TWO)[taken:]
+    assert (len(contents(again)["pdus"]), len(contents(again)["edus"])) == (2, 2)
+    assert (await two.texts(bob, room_id))[-2:] == ["before", "after"]
+    shown = await look(two, bob, since)
+    assert [event["content"] for event in shown["to_device"]["events"]] == [message("one"), message("two")]
