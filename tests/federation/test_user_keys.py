@@ -194,7 +194,7 @@ async def test_keys_that_are_not_what_they_should_be_are_shown_to_nobody(
     alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
     mallory = await device_of(there, "mallory")
     good, hers = bob.device_keys(), mallory.device_keys()
-    bobs, mallorys = Identity(bob.user_id), Identity(mallory.user_id)
+    bobs, others = Identity(bob.user_id), Identity(bob.user_id)
     forged: dict[str, Any] = {
         bob.device_id: {**good, "algorithms": ["m.other"]},
         "OTHER": good,
@@ -205,7 +205,7 @@ async def test_keys_that_are_not_what_they_should_be_are_shown_to_nobody(
     answer: dict[str, Any] = {
         "device_keys": {bob.user_id: forged, "@unasked:there.test": {"X": good}},
         "master_keys": {bob.user_id: bobs.master_key()},
-        "self_signing_keys": {bob.user_id: mallorys.upload()["self_signing_key"]},
+        "self_signing_keys": {bob.user_id: others.upload()["self_signing_key"]},
     }
 
     lie(network, monkeypatch, QUERY, answer)
