@@ -91,8 +91,20 @@ async def open_room(server: Server, origin: str, room_id: str) -> Reading:
     """The room for a server that wants to read it, from its home node, or from another while that is down.
 
     Raises Forbidden for who is not in the room and never was, and for whom its ACL keeps out; FlowDenied,
-    NodeUnavailable.
+    NodeUnavailable. What is refused is counted.
     """
+    try:
+        return await _open(server, origin, room_id)
+    except (Forbidden, FlowDenied) as refusal:
+        server.telemetry.counter(
+            "domicile_federation_readings_refused",
+            "Questions of other servers about rooms, refused, by why.",
+            ["reason"],
+        ).inc("no_flow" if isinstance(refusal, FlowDenied) else "forbidden")
+        raise
+
+
+async def _open(server: Server, origin: str, room_id: str) -> Reading:
     node, room = await find(server, room_id)
     await check_acl(node, room, origin)
     check_flows(server, node, room, origin)

@@ -164,6 +164,16 @@ async def _filled(server: Server, node: Node, room: Room, gap: Gap) -> bool:
 
 
 async def _walk(server: Server, node: Node, room: Room, gap: Gap) -> bool:
+    found = await _fetch(server, node, room, gap)
+    server.telemetry.counter(
+        "domicile_federation_history_walks",
+        "Walks into the history of rooms of other servers, by outcome.",
+        ["outcome"],
+    ).inc("found" if found else "nothing")
+    return found
+
+
+async def _fetch(server: Server, node: Node, room: Room, gap: Gap) -> bool:
     try:
         past = await server.remote.fetch_history(server, node, room.room_id, gap.before)
         if past and await _store(server, node, room, past, gap):

@@ -108,6 +108,8 @@ async def test_what_cannot_be_had_is_no_error(network: Network) -> None:
     assert texts((await page(b, bob, room_id))["chunk"]) == [], "not at once"
     await network.clock.advance(gaps.AGAIN_AFTER)
     assert texts((await page(b, bob, room_id))["chunk"]) == ["4", "3", "2", "1", "0"]
+    walks = b.server.telemetry.counter("domicile_federation_history_walks", "", ["outcome"])
+    assert (walks.value("nothing"), walks.value("found")) == (1, 1)
 
 
 @aio

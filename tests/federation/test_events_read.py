@@ -10,6 +10,7 @@ import pytest
 from homeserver.protocol.events import from_pdu
 from homeserver.protocol.versions import rules_of
 from homeserver.rooms import state
+from homeserver.runtime.telemetry import Counter
 from tests.deployment import POLICY, User
 from tests.federation.guests import asks, given, invitation, made, member, message, refusal
 from tests.network import Network
@@ -45,6 +46,11 @@ async def backfilled(
 ) -> dict[str, dict[str, Any]]:
     answer = await asks(there, HERE, "GET", f"/backfill/{quote(room_id)}", v=list(starts), limit=limit)
     return await pdus_of(here, room_id, answer)
+
+
+def refusals(play: Play) -> Counter:
+    """The counter of questions that were refused."""
+    return play.server.telemetry.counter("domicile_federation_readings_refused", "", ["reason"])
 
 
 def is_redacted(pdu: dict[str, Any]) -> bool:
@@ -180,6 +186,7 @@ async def test_an_acl_keeps_a_server_out(network: Network) -> None:
     assert await refusal(there, HERE, "POST", f"/get_missing_events/{room}", wanted) == FORBIDDEN
     assert await refusal(there, HERE, "GET", f"/timestamp_to_event/{room}", ts=0, dir="f") == FORBIDDEN
     assert event_id.encode() not in network.bytes_out(HERE)
+    assert refusals(here).value("forbidden") == 7
 
 
 # borders ------------------------------------------------------------------------------------
@@ -225,6 +232,7 @@ consent = false
     assert await refusal(there, HERE, "GET", f"/timestamp_to_event/{room}", ts=0, dir="f") == FORBIDDEN
     assert event_id.encode() not in network.bytes_out(HERE)
     assert b"ciphertext" not in network.bytes_out(HERE)
+    assert refusals(here).value("no_flow") == 7
 
 
 # backwards ----------------------------------------------------------------------------------
