@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from federation import previews
 from federation.pdu_checks import Dropped, check_pdus
-from homeserver.protocol import events, server_acl, versions
+from homeserver.protocol import client_format, events, server_acl, versions
 from homeserver.protocol.errors import (
     BadJson,
     FlowDenied,
@@ -31,11 +29,9 @@ from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate
 from homeserver.rooms import blocking, invitations, membership, state
-from homeserver.rooms.stripped import strip
 from homeserver.web.limits import Bucket, Limit, Limits
 
 if TYPE_CHECKING:
-
     from homeserver.context import Server
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
@@ -94,7 +90,7 @@ async def _accept(
         raise InvalidParam(str(fault)) from None
     signed = event.signed_too(server.name, server.identity.key)
     if await membership.present(server, home, room_id) is None:
-        seen = previews.array([*shown, orjson.dumps(strip(event))])
+        seen = previews.array([*shown, client_format.stripped(event.client)])
         await invitations.keep(server, home, signed, seen)
     return signed
 

@@ -5,7 +5,7 @@ spec: server-server-api/#inviting-to-a-room
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import orjson
@@ -42,11 +42,11 @@ async def invite(server: Server, node: Node, event: Event, preview: Sequence[byt
     """See `context.Remote.invite`."""
     destination = domain_of(event.state_key or "")
     target = f"/_matrix/federation/v2/invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
-    content: dict[str, Any] = {
-        "room_version": event.rules.version,
-        "event": event.pdu(),
-        "invite_room_state": [orjson.loads(each) for each in preview],
-    }
+    content = b'{"event":%s,"invite_room_state":[%s],"room_version":%s}' % (
+        event.pdu_bytes(),
+        b",".join(preview),
+        orjson.dumps(event.rules.version),
+    )
     try:
         answer = await ask_for(
             server, node, DataClass.EVENTS, destination, "PUT", target, content, most=MOST_BYTES, seconds=SECONDS

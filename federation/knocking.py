@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-import orjson
-
 from config.residency import DataClass
 from federation import previews
 from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
 from federation.joining import check_with
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.context import Asked
+from homeserver.protocol import client_format
 from homeserver.protocol.errors import FlowDenied, ServerUnreachable
-from homeserver.rooms.stripped import strip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,4 +48,4 @@ async def _through(
     target = f"/_matrix/federation/v1/send_knock/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
     answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
     shown = await previews.checked(server, template.rules, room_id, answer.get("knock_room_state"), whole=False)
-    return Asked(event, previews.array([*shown, orjson.dumps(strip(event))]))
+    return Asked(event, previews.array([*shown, client_format.stripped(event.client)]))

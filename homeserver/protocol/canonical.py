@@ -82,9 +82,9 @@ def parse(body: bytes, *, strict: bool = True) -> Any:
         raise NotJson(f"The body is not valid JSON: {error}") from None
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of UTF-8 bytes. Raises NotJson, or BadJson if it is JSON but no object."""
-    value = parse(body)
+def parse_object(body: bytes, *, strict: bool = True) -> dict[str, Any]:
+    """The JSON object of UTF-8 bytes, as `parse` gives it. Raises NotJson, or BadJson if it is JSON but no object."""
+    value = parse(body, strict=strict)
     if not isinstance(value, dict):
         raise BadJson("The body must be a JSON object")
     return value

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
+from homeserver.protocol import client_format
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, StateKey
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ def stripped_keys(snapshot: Snapshot, sender: str) -> list[StateKey]:
 def stripped_state(snapshot: Snapshot, member: Event) -> bytes:
     """A JSON array of stripped state events; that of ``member``, the invitation or knock itself, stands last."""
     chosen = [snapshot.event(key) for key in stripped_keys(snapshot, member.sender)]
-    return orjson.dumps([strip(event) for event in (*chosen, member) if event is not None])
-
-
-def strip(event: Event) -> dict[str, object]:
-    """One state event in the stripped format."""
-    return {"type": event.type, "state_key": event.state_key, "sender": event.sender, "content": event.content}
+    # Spliced: what old rooms may have as numbers could not be encoded.
+    found = [client_format.stripped(event.client) for event in (*chosen, member) if event is not None]
+    return b"[" + b",".join(found) + b"]"

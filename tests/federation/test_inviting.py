@@ -253,3 +253,18 @@ async def test_an_invitation_whose_answer_was_lost_is_made_again(network: Networ
     await a.change(alice, room_id, "invite", user_id=bob.user_id)
     await b.change(bob, room_id, "join")
     assert await members(a, alice, room_id) == await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+@aio
+async def test_numbers_of_old_rooms_are_no_hindrance(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    odd = {"name": "Old", "half": 0.5, "large": 2**60}
+    room_id = await a.create(alice, room_version="5")
+    await a.ask(alice, "PUT", f"/rooms/{quote(room_id)}/state/m.room.name/", odd)
+    await a.change(alice, room_id, "invite", user_id=bob.user_id)
+    shown = await told(b, bob, "invite", room_id)
+    assert shown is not None
+    assert odd in [event["content"] for event in shown["invite_state"]["events"]]
+    await b.change(bob, room_id, "join")
+    assert await b.ask(bob, "GET", f"/rooms/{quote(room_id)}/state/m.room.name/") == odd
