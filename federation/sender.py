@@ -28,6 +28,8 @@ from homeserver.storage import peers
 from homeserver.storage.peers import PeerRow
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from federation.batches import Batch
     from homeserver.context import Server
     from homeserver.rooms.outgoing import Fleeting, Item
@@ -48,6 +50,9 @@ SAVED_AFTER: Final = 0.5
 """Seconds that may pass before a cursor is written: a server that gets something twice tells it by its id."""
 
 MOST_ANSWER: Final = 1024 * 1024
+
+STARTED_AT_ONCE: Final = 20
+"""Tasks that are started before others get to run."""
 
 AT_ONCE: Final = 200
 """Transactions of a node that are under way at a time, and not tried before."""
@@ -89,6 +94,8 @@ class _Sender:
         self.lines = node.memory(Lines)
         self.tasks: set[asyncio.Task[None]] = set()
         self.saving: asyncio.Task[None] | None = None
+        self.due: deque[Line] = deque()
+        self.starting: asyncio.Task[None] | None = None
         self.room, self.room_to_try = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(TRIED_AT_ONCE)
         counter = server.telemetry.counter
         self.outcomes = counter(
@@ -156,10 +163,29 @@ class _Sender:
 
     def start(self, line: Line) -> None:
         """See `Lines.start`."""
-        if line.task is None and line.timer is None:
-            line.task = asyncio.get_running_loop().create_task(self.work(line))
-            self.tasks.add(line.task)
-            line.task.add_done_callback(self.tasks.discard)
+        if line.task is None and line.timer is None and not line.due:
+            line.due = True
+            self.due.append(line)
+            if self.starting is None:
+                self.starting = self.run_aside(self.start_due())
+
+    async def start_due(self) -> None:
+        """Start the tasks of the lines that have something to do, a few at a time: others want to run between them."""
+        try:
+            while self.due:
+                for line in [self.due.popleft() for _ in range(min(len(self.due), STARTED_AT_ONCE))]:
+                    line.due = False
+                    line.task = self.run_aside(self.work(line))
+                await asyncio.sleep(0)
+        finally:
+            self.starting = None
+
+    def run_aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the sender."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     def pause(self, line: Line, seconds: float) -> None:
         """Leave a server alone for so long."""
@@ -284,9 +310,7 @@ class _Sender:
             row = row._replace(sent_pos=before.sent_pos)
         self.lines.written[row.server] = row
         if self.saving is None:
-            self.saving = asyncio.get_running_loop().create_task(self.save())
-            self.tasks.add(self.saving)
-            self.saving.add_done_callback(self.tasks.discard)
+            self.saving = self.run_aside(self.save())
 
     async def save(self) -> None:
         """Write the cursors that moved, once more have had the time to."""

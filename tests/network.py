@@ -245,10 +245,14 @@ class Network:
             if not all(node.memory(Lines).scanned for node in nodes if node.engine.health().up):
                 await asyncio.sleep(0)
                 continue
-            sending = [line.task for node in nodes for line in node.memory(Lines).held.values() if line.task]
-            if not sending:
+            lines = [line for node in nodes for line in node.memory(Lines).held.values()]
+            sending = [line.task for line in lines if line.task]
+            if sending:
+                await asyncio.wait(sending)
+            elif any(line.due for line in lines):
+                await asyncio.sleep(0)
+            else:
                 return
-            await asyncio.wait(sending)
 
     async def end(self) -> None:
         """Stop everything."""

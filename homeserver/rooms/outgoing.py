@@ -68,6 +68,7 @@ class Line:
     it with a position above ``floor``. ``ahead``: what of the database has been found to be for it and is not sent.
     ``failures``: attempts in a row that failed, the last at ``tried`` (monotonic); the attempt was to send what goes up
     to ``bound``, and said that it was made at ``since`` (milliseconds since 1970). ``most``: what is sent at once.
+    ``due``: its task is about to be started.
     """
 
     server: str
@@ -81,6 +82,7 @@ class Line:
     bound: int | None = None
     since: int = 0
     most: int | None = None
+    due: bool = False
     task: asyncio.Task[None] | None = None
     timer: Timer | None = None
 
