@@ -93,7 +93,9 @@ async def _handshake(
         f"/_matrix/federation/v2/send_join/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
         "?omit_members=false"
     )
-    answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    answer = await ask_for(
+        server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES
+    )
     try:
         signed = merged(template.rules, event, answer.pop("event", None))
         return await arrivals.check(server, template.rules, signed, answer)

@@ -46,6 +46,8 @@ async def _through(
     template = await ask_template(server, node, destination, room_id, user_id, "knock")
     event = fill(server, template, room_id, user_id, content)
     target = f"/_matrix/federation/v1/send_knock/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
-    answer = await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    answer = await ask_for(
+        server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES
+    )
     shown = await previews.checked(server, template.rules, room_id, answer.get("knock_room_state"), whole=False)
     return Asked(event, previews.array([*shown, client_format.stripped(event.client)]))

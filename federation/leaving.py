@@ -44,5 +44,5 @@ async def through(
     template = await ask_template(server, node, destination, room_id, user_id, "leave")
     event = fill(server, template, room_id, user_id, content)
     target = f"/_matrix/federation/v2/send_leave/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
-    await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu(), most=MOST_BYTES)
+    await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES)
     return event

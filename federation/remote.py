@@ -47,7 +47,7 @@ async def ask_for(
     destination: str,
     method: str,
     target: str,
-    content: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | bytes | None = None,
     *,
     most: int,
     seconds: float | None = None,
