@@ -22,7 +22,7 @@ from homeserver.protocol import identifiers, server_acl, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
 from homeserver.residency import gate
-from homeserver.rooms import state
+from homeserver.rooms import recommendations, state
 from homeserver.runtime.lru import Lru
 from homeserver.storage import received, rooms
 from homeserver.storage.events import Verdict
@@ -249,6 +249,7 @@ async def _place(
     server: Server, home: Node, origin: str, event: Event, spend: gaps.Budget, results: _Results
 ) -> Taken | None:
     try:
+        event = await recommendations.sought(server, home, event)
         taken = await gaps.place(server, home, origin, event.room_id, event, spend)
     except gaps.Unplaceable as reason:
         refused(server, "pdu", "unplaceable")

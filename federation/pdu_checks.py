@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from federation import server_keys
 from homeserver.protocol import events, identifiers, signing
 from homeserver.protocol.errors import BadJson, InvalidSignature, TooLarge
+from homeserver.protocol.policy_server import KEY_ID as POLICY_KEY_ID
 from homeserver.protocol.signers import required_signers
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def _read(rules: RoomRules, room_id: str, pdu: object) -> _Read | Dropped:
     for name in required_signers(rules, event):
         if not identifiers.is_server_name(name):
             return Dropped(event.event_id, Fault.SIGNATURE, "The event is to be signed by what is no server")
-        signers[name] = signing.signing_key_ids(pdu, name)[:MOST_KEYS]
+        key_ids = [key_id for key_id in signing.signing_key_ids(pdu, name) if key_id != POLICY_KEY_ID]
+        signers[name] = key_ids[:MOST_KEYS]
         if not signers[name]:
             return Dropped(event.event_id, Fault.SIGNATURE, f"The event is not signed by {name}")
     return _Read(event, signed, signers)

@@ -8,6 +8,7 @@ from federation.keys_of_users import claim_keys, device_list, query_keys
 from federation.knocking import knock
 from federation.leaving import leave
 from federation.media import fetch_media
+from federation.policy_servers import recommend
 from federation.profiles import profile
 from federation.public_rooms import public_rooms
 from federation.spaces import hierarchy
@@ -26,5 +27,6 @@ __all__ = [
     "profile",
     "public_rooms",
     "query_keys",
+    "recommend",
     "resolve_alias",
 ]

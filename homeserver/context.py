@@ -14,6 +14,7 @@ from config.policy import Policy
 from config.settings import Settings
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
+from homeserver.protocol.policy_server import PolicyServer
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.jobs import Jobs
@@ -154,6 +155,10 @@ class Remote(Protocol):
         self, server: Server, node: Node, destination: str, wanted: Sequence[Wanted], seconds: float
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Claim one-time keys of users of a server: by user, device, and the key's name."""
+        ...
+
+    async def recommend(self, server: Server, node: Node, event: Event, policy: PolicyServer) -> Event:
+        """Have the policy server of a room sign an event of it; returns the event with that signature."""
         ...
 
     async def profile(self, server: Server, node: Node, user_id: str) -> dict[str, Any]:

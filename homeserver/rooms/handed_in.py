@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import Forbidden, InvalidParam
-from homeserver.rooms import state
+from homeserver.rooms import recommendations, state
 from homeserver.rooms.branches import Lacking, TooMuch
 from homeserver.rooms.receive import take_in
 from homeserver.storage import events
@@ -28,6 +28,7 @@ async def place(server: Server, node: Node, event: Event) -> StoredEvent:
     It goes to the other nodes and to the other servers. Raises Forbidden when the rules of the room do not allow it,
     InvalidParam when it follows on events that are not here, NotFound without the room, NodeUnavailable.
     """
+    event = await recommendations.sought(server, node, event)
     try:
         await take_in(server, node, event.room_id, event, resident=True)
     except (Lacking, TooMuch):

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Protocol
 from homeserver.protocol import auth_chain, auth_rules
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
-from homeserver.rooms import branches, clear_text, effects, outliers, placing, references, state, transactions
+from homeserver.protocol.policy_server import POLICY
+from homeserver.rooms import (
+    branches,
+    clear_text,
+    effects,
+    outliers,
+    placing,
+    recommendations,
+    references,
+    state,
+    transactions,
+)
 from homeserver.rooms.branches import Before, Lacking, UnderWay
 from homeserver.rooms.checks import ENCRYPTION, authorise
 from homeserver.rooms.clear_text import without_text
@@ -263,7 +274,7 @@ async def _prepare(server: Server, node: Node, room: Room, event: Event, origin:
     while missing := [*state.lacking(snapshot, keys), *state.lacking(head, keys)]:
         await state.load_entries(node, room, missing)
     if origin.node is None:
-        event, verdict = _readable(server, event, snapshot, verdict)
+        event, verdict = _readable(server, event, snapshot, head, verdict)
     tips = {tip: group for tip, group in head.tips.items() if tip not in event.prev_events}
     current = None
     if tips and verdict in (None, Verdict.ACCEPTED):
@@ -308,7 +319,7 @@ async def _parsed(node: Node, room: Room, event_nid: int) -> Event:
 
 def _keys(room: Room, event: Event, head: Snapshot) -> list[StateKey]:
     """The entries of the state that the checks and the effects look at."""
-    keys = [CREATE, POWER_LEVELS, *auth_rules.auth_types_for(room.rules, event)]
+    keys = [CREATE, POWER_LEVELS, POLICY, *auth_rules.auth_types_for(room.rules, event)]
     if event.state_key is not None:
         keys.append((event.type, event.state_key))
     if event.type == MEMBER:
@@ -419,10 +430,13 @@ async def _refers_truly(node: Node, room: Room, event: Event, known: Mapping[str
     return all(held.get(event_id, claim) == claim for event_id, claim in claims)
 
 
-def _readable(server: Server, event: Event, before: Snapshot, verdict: Verdict | None) -> tuple[Event, Verdict | None]:
-    """The event without what should have been encrypted, and soft-failed for it."""
+def _readable(
+    server: Server, event: Event, before: Snapshot, head: Snapshot, verdict: Verdict | None
+) -> tuple[Event, Verdict | None]:
+    """The event without what should have been encrypted. It is soft-failed for that, for weakening the encryption, and
+    where the policy server of the room does not recommend it."""
     kept = without_text(server, event)
     weakens = event.type == ENCRYPTION[0] and clear_text.weakens(server, event, before.event(ENCRYPTION))
-    if verdict is None and (kept is not event or weakens):
+    if verdict is None and (kept is not event or weakens or recommendations.missing(event, head) is not None):
         verdict = Verdict.SOFT_FAILED
     return kept, verdict

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from homeserver.protocol import auth_rules, events
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
-from homeserver.rooms import effects, references, state
+from homeserver.protocol.policy_server import POLICY
+from homeserver.rooms import effects, recommendations, references, state
 from homeserver.rooms.checks import authorise, check_encryption, check_redaction, redacted
 from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import submit
@@ -79,13 +80,24 @@ async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple
             and not references.lacking(node, room, _cited(room, draft))
         ):
             step = _build(server, node, room, draft, around)
-            return step.event, submit(server, node, [step])
+            head, policy = room.head, recommendations.missing(step.event, room.head)
+            if policy is not None:
+                _take_recommended(step, await server.remote.recommend(server, node, step.event, policy))
+            if room.head is head and node.memory(Rooms).get(room_id) is room:  # else: others were faster
+                return step.event, submit(server, node, [step])
+
+
+def _take_recommended(step: Step, event: Event) -> None:
+    """Let a step be of the event with the signature of a policy server."""
+    step.event = event
+    if step.entry is not None:
+        step.entry.event = event
 
 
 async def _look_around(server: Server, node: Node, room: Room, draft: Draft) -> _Surroundings:
     """Load what `_build` needs. Usually everything is in memory, and nothing waits."""
     core = _Core(draft)
-    keys = [CREATE, *auth_rules.auth_types_for(room.rules, core)]
+    keys = [CREATE, POLICY, *auth_rules.auth_types_for(room.rules, core)]
     if draft.state_key is not None:
         keys.append((draft.type, draft.state_key))
     places: Mapping[str, effects.Place] = {}

@@ -27,6 +27,7 @@ class Liar:
         self.asked: list[str] = []
         self.lies: dict[str, Lie] = {}
         self._name = name
+        self._network = network
         self._honest = network.carry
         network.carry = self.carry  # type: ignore[method-assign]
 
@@ -39,7 +40,8 @@ class Liar:
     ) -> Answer:
         """`Network.carry`, with the lies."""
         found = next((lie for start, lie in self.lies.items() if target.startswith(start)), None)
-        if place.targets[0].host != self._name or found is None:
+        is_cut = frozenset((source, self._name)) in self._network._cut
+        if place.targets[0].host != self._name or found is None or is_cut:
             return await self._honest(source, place, method, target, headers, body)
         self.asked.append(unquote(target.removeprefix(PATH)))
         said = found(unquote(target), orjson.loads(body) if body else {})
