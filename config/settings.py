@@ -293,6 +293,9 @@ class Sessions:
     authentication_lifetime: Annotated[
         Duration, Setting(Span(), "How long a user may take for an interactive authentication, registration included.")
     ] = 15 * MINUTE
+    login_token_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a token holds by which a client lets another one of its user log in.")
+    ] = 2 * MINUTE
     transaction_id_lifetime: Annotated[
         Duration, Setting(Span(), "How long a repeated transaction id of a client is answered like the first time.")
     ] = DAY
@@ -378,6 +381,9 @@ class RateLimits:
     )
     login: Annotated[RateLimit, _bucket("Login attempts, by address.")] = RateLimit(per_second=0.2, burst=10)
     login_failure: Annotated[RateLimit, _bucket("Failed logins, by account.")] = RateLimit(per_second=0.05, burst=5)
+    login_token: Annotated[RateLimit, _bucket("Tokens asked for to let another client log in, by user.")] = RateLimit(
+        per_second=0.03, burst=4
+    )
     registration: Annotated[RateLimit, _bucket("Registrations and their checks, by address.")] = RateLimit(
         per_second=0.2, burst=10
     )

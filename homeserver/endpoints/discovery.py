@@ -104,7 +104,7 @@ async def capabilities(server: Server, request: Request) -> dict[str, Any]:
             "m.set_displayname": can,
             "m.set_avatar_url": can,
             "m.3pid_changes": can if server.settings.email or server.settings.sms else cannot,
-            "m.get_login_token": cannot,
+            "m.get_login_token": can,
             "m.forget_forced_upon_leave": cannot,
         }
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.accounts import devices, interactive, sessions
-from homeserver.accounts.sessions import DeviceWish
+from homeserver.accounts import devices, interactive, login_tokens, sessions
+from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.accounts.sessions import DeviceWish, Login
 from homeserver.e2ee import publication
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import MissingToken, Unknown
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 )
 async def login_flows(server: Server, request: Request) -> dict[str, Any]:
     """The ways to log in."""
-    return {"flows": [{"type": "m.login.password"}]}
+    return {"flows": [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]}
 
 
 @route(
@@ -38,15 +39,38 @@ async def login_flows(server: Server, request: Request) -> dict[str, Any]:
     also=("r0",),
 )
 async def log_in(server: Server, request: Request) -> dict[str, Any]:
-    """Log in by password."""
+    """Log in, by password or by the token that another client of the user got."""
     body = request.json()
-    if reading.text(body, "type", required=True) != "m.login.password":
-        raise Unknown("This server does not know that type of login")
+    kind = reading.text(body, "type", required=True)
     wish = device_wish(body)
+    if kind == "m.login.token":
+        login = await login_tokens.log_in(server, reading.text(body, "token", required=True), wish)
+    elif kind == "m.login.password":
+        login = await _by_password(server, body, wish)
+    else:
+        raise Unknown("This server does not know that type of login")
+    return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}
+
+
+async def _by_password(server: Server, body: dict[str, Any], wish: DeviceWish) -> Login:
     password = reading.text(body, "password", required=True)
     user = await interactive.named_user(server, body)
-    login = await sessions.log_in(server, user, password, wish)
-    return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}
+    return await sessions.log_in(server, user, password, wish)
+
+
+@route(
+    "POST",
+    "/_matrix/client/v1/login/get_token",
+    auth=Auth.USER,
+    limit=Limit.LOGIN_TOKEN,
+    spec="client-server-api/#post_matrixclientv1loginget_token",
+)
+async def get_token(server: Server, request: Request) -> dict[str, Any]:
+    """A token for one login as the caller, who confirms each with the password."""
+    operation = Operation(request.method, request.path, request.caller.user_id)
+    await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
+    token, expires_in_ms = login_tokens.make(server, request.caller)
+    return {"login_token": token, "expires_in_ms": expires_in_ms}
 
 
 def device_wish(body: dict[str, Any]) -> DeviceWish:

@@ -28,6 +28,7 @@ class Limit(StrEnum):
     MESSAGE = "message"
     LOGIN = "login"
     LOGIN_FAILURE = "login_failure"
+    LOGIN_TOKEN = "login_token"  # noqa: S105
     REGISTRATION = "registration"
     VERIFICATION = "verification"
     VERIFICATION_OF_ONE = "verification_of_one"

@@ -29,7 +29,8 @@ async def trips(deployment: Deployment) -> int:
 
 @aio
 async def test_the_flows(deployment: Deployment) -> None:
-    assert (await deployment.asked("GET", LOGIN)).json == {"flows": [{"type": "m.login.password"}]}
+    flows = [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]
+    assert (await deployment.asked("GET", LOGIN)).json == {"flows": flows}
 
 
 @aio
@@ -65,7 +66,9 @@ async def test_who_may_be_named_how(deployment: Deployment, user: str, old: bool
     [
         ({}, 400, "M_MISSING_PARAM"),
         ({"type": 5}, 400, "M_BAD_JSON"),
-        ({"type": "m.login.token", "token": "x"}, 400, "M_UNKNOWN"),
+        ({"type": "m.login.fax", "token": "x"}, 400, "M_UNKNOWN"),
+        ({"type": "m.login.token"}, 400, "M_MISSING_PARAM"),
+        ({"type": "m.login.token", "token": "x"}, 403, "M_FORBIDDEN"),
         ({"type": "m.login.password"}, 400, "M_MISSING_PARAM"),
         ({"type": "m.login.password", "identifier": "alice", "password": PASSWORD}, 400, "M_BAD_JSON"),
         ({"type": "m.login.password", "user": "alice"}, 400, "M_MISSING_PARAM"),

@@ -1,0 +1,74 @@
+"""Tokens by which a client that is logged in lets another one log in: each for one login, for a short time.
+
+They are kept in memory, bounded in number; one that came from a device that has gone since is void.
+
+spec: client-server-api/#post_matrixclientv1loginget_token
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from homeserver.accounts import sessions
+from homeserver.accounts.tokens import digest
+from homeserver.protocol.errors import Forbidden, UserLocked
+from homeserver.storage import accounts as stored
+from homeserver.storage import devices as stored_devices
+
+if TYPE_CHECKING:
+    from homeserver.accounts.sessions import DeviceWish, Login
+    from homeserver.context import Caller, Server
+    from homeserver.storage.engine import Transaction
+
+MOST = 10_000
+
+
+class _Given(NamedTuple):
+    """For whom a token is, from which of their devices, and when it ends (monotonic seconds)."""
+
+    giver: Caller
+    ends: float
+
+
+class _Tokens:
+    """The tokens that were given out and not used, by digest, the oldest first. One for the deployment."""
+
+    def __init__(self) -> None:
+        self.given: OrderedDict[bytes, _Given] = OrderedDict()
+
+
+def make(server: Server, caller: Caller) -> tuple[str, int]:
+    """A token for one login as the caller, and for how many milliseconds it holds."""
+    given, now = server.nodes.directory.memory(_Tokens).given, server.clock.monotonic()
+    while given and (len(given) >= MOST or next(iter(given.values())).ends <= now):
+        given.popitem(last=False)
+    lifetime = server.settings.sessions.login_token_lifetime
+    token = secrets.token_urlsafe(32)
+    given[digest(token)] = _Given(caller, now + lifetime.seconds)
+    return token, lifetime.ms
+
+
+async def log_in(server: Server, token: str, wish: DeviceWish) -> Login:
+    """Open a session by a token, which is used up by the attempt.
+
+    Raises Forbidden (there is no such token any more, too many devices), InvalidParam, UserLocked, NodeUnavailable.
+
+    spec: client-server-api/#post_matrixclientv3login
+    """
+    wish.check()
+    found = server.nodes.directory.memory(_Tokens).given.pop(digest(token), None)
+    if found is None or found.ends <= server.clock.monotonic():
+        raise Forbidden("Invalid login token")
+    return await found.giver.node.write(_log_in, server, found.giver, wish)
+
+
+async def _log_in(tx: Transaction, server: Server, giver: Caller, wish: DeviceWish) -> Login:
+    account = await stored.find(tx, giver.user_id)
+    device = await stored_devices.find(tx, giver.user_nid, giver.device_id)
+    if account is None or account.deactivated_ts is not None or device is None:
+        raise Forbidden("Invalid login token")
+    if account.locked:
+        raise UserLocked("This account has been locked", soft_logout=True)
+    return await sessions.open_session(tx, server, giver.user_id, giver.user_nid, wish)
