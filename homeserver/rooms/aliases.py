@@ -16,11 +16,11 @@ from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
 from homeserver.rooms import state
-from homeserver.storage import rooms
+from homeserver.storage import rooms, users
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
@@ -199,3 +199,31 @@ def _named(content: Mapping[str, Any]) -> list[str]:
     alias, alternatives = content.get("alias"), content.get("alt_aliases")
     named = [*([] if alias is None else [alias]), *(alternatives if isinstance(alternatives, list) else [])]
     return list(dict.fromkeys(map(str, named)))
+
+
+async def hand_over(server: Server, caller: Caller, old: Node, room: Room, node: Node, heir: Room) -> None:
+    """Point all local aliases of a room, whose home is ``old``, to another one of ``node``: each leads somewhere at
+    every moment. Raises NodeUnavailable."""
+    if old is node:
+        await node.write(rooms.hand_over_aliases, room.nid, heir.nid)
+        return
+    for alias in await old.read(rooms.aliases, room.nid):
+        found = await old.read(rooms.find_alias, alias)
+        if found is None:
+            continue
+        creator = found[1] if await node.read(users.nid, found[1]) is not None else caller.user_id
+        await node.write(rooms.add_alias, alias, heir.nid, creator)
+        await server.nodes.directory.reroute(Kind.ALIAS, alias, node.name)
+        await old.write(rooms.drop_alias, alias)
+
+
+def divided(content: Mapping[str, Any], moved: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of an m.room.canonical_alias as two: of the aliases that ``moved``, and of the others."""
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    if isinstance(alias := content.get("alias"), str):
+        parts[alias not in moved]["alias"] = alias
+    alternatives = content.get("alt_aliases")
+    for alias in alternatives if isinstance(alternatives, list) else []:
+        if isinstance(alias, str):
+            parts[alias not in moved].setdefault("alt_aliases", []).append(alias)
+    return parts

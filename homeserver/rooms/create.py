@@ -28,7 +28,7 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.events import Event
@@ -72,11 +72,11 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
         public.check_publisher(server, caller)
     await _check_guests(server, caller, wish.invite)
     if wish.alias is None:
-        room = await _furnish(server, caller, await _found(server, caller, wish), wish, None)
+        room = await found(server, caller, wish.rules, _creation(wish), _drafts(server, caller, wish, None))
     else:
         alias = aliases.local_alias(server, wish.alias)
         async with aliases.reserved(server, caller.node, alias):
-            room = await _furnish(server, caller, await _found(server, caller, wish), wish, alias)
+            room = await found(server, caller, wish.rules, _creation(wish), _drafts(server, caller, wish, alias))
             await aliases.point(caller.node, alias, room.room_id, caller.user_id)
     if wish.visibility == "public":
         await caller.node.write(rooms.publish, room.nid, True)
@@ -102,14 +102,27 @@ async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) 
             nodes.add(home.name)
 
 
-async def _found(server: Server, caller: Caller, wish: Wish) -> Step:
+async def found(
+    server: Server, caller: Caller, rules: RoomRules, creation: Mapping[str, Any], drafts: Iterable[Draft]
+) -> Room:
+    """Make a room on the caller's node, committed whole: its m.room.create with this content, to which the server adds
+    the version and the creator, the caller's join, and then ``drafts``.
+
+    Raises InvalidParam for a content that the rules of the version do not allow, InvalidRoomState for such a draft,
+    PlaintextRefused, BadJson, NodeUnavailable.
+    """
+    return await _furnish(server, caller, await _begun(server, caller, rules, creation), drafts)
+
+
+async def _begun(server: Server, caller: Caller, rules: RoomRules, creation: Mapping[str, Any]) -> Step:
     """The create event, of a room in memory that nobody else knows yet."""
-    event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
+    moments = caller.node.memory(Founded)
+    event = _create_event(server, caller, rules, creation, moments.next(server.clock.now_ms()))
     while await caller.node.read(rooms.find, event.room_id) is not None:  # the clock was put back
-        event = _create_event(server, caller, wish, caller.node.memory(Founded).next(server.clock.now_ms()))
+        event = _create_event(server, caller, rules, creation, moments.next(server.clock.now_ms()))
     references.remember(caller.node, event)
     empty = Snapshot(Map(), {}, 0, Group(None, 0, None), 0, 0, {})
-    room = Room(0, event.room_id, wish.rules, caller.node.name, empty, empty, deque(), 0, {})
+    room = Room(0, event.room_id, rules, caller.node.name, empty, empty, deque(), 0, {})
     entry = state.entry_of(event)
     root = Group(None, 0, None)
     room.head = Snapshot(Map({CREATE: entry}), {event.event_id: root}, 1, root, 0, 0, {})
@@ -139,44 +152,50 @@ class Founded:
         return self._last
 
 
-def _create_event(server: Server, caller: Caller, wish: Wish, ts: int) -> Event:
-    content = {key: value for key, value in wish.creation_content.items() if key not in _SET_BY_SERVER}
-    content["room_version"] = wish.rules.version
-    if wish.rules.create_has_creator:
-        content["creator"] = caller.user_id
+def _creation(wish: Wish) -> dict[str, Any]:
+    """What the client wants the m.room.create to hold."""
+    content = dict(wish.creation_content)
     if wish.preset == "trusted_private_chat" and wish.rules.creators_unlimited and wish.invite:
         others = content.get("additional_creators", [])
         content["additional_creators"] = list(
             dict.fromkeys([*(others if isinstance(others, list) else []), *wish.invite])
         )
+    return content
+
+
+def _create_event(server: Server, caller: Caller, rules: RoomRules, creation: Mapping[str, Any], ts: int) -> Event:
+    content = {key: value for key, value in creation.items() if key not in _SET_BY_SERVER}
+    content["room_version"] = rules.version
+    if rules.create_has_creator:
+        content["creator"] = caller.user_id
     event = events.build(
-        wish.rules,
+        rules,
         type="m.room.create",
         sender=caller.user_id,
-        room_id=None if wish.rules.room_id_is_create_hash else f"!{token_urlsafe(18)}:{server.name}",
+        room_id=None if rules.room_id_is_create_hash else f"!{token_urlsafe(18)}:{server.name}",
         content=content,
         state_key="",
         prev_events=[],
         auth_events=[],
         depth=1,
         origin_server_ts=ts,
-        event_id=references.new_event_id(wish.rules, server.name),
+        event_id=references.new_event_id(rules, server.name),
         server_name=server.name,
         key=server.identity.key,
     )
     try:
-        auth_rules.check(wish.rules, event, {})
+        auth_rules.check(rules, event, {})
     except Rejected as error:
         raise InvalidParam(error.reason) from None
     return event
 
 
-async def _furnish(server: Server, caller: Caller, first: Step, wish: Wish, alias: str | None) -> Room:
+async def _furnish(server: Server, caller: Caller, first: Step, drafts: Iterable[Draft]) -> Room:
     """Build the other first events on top of the create event, and commit them all in one transaction."""
     room = first.room
     steps = [first]
     member = await membership.own_content(caller.node, caller.user_nid, "join")
-    for draft in _drafts(server, caller, wish, member, alias):
+    for draft in (Draft(MEMBER, caller.user_id, member, caller.user_id), *drafts):
         try:
             step = await build(server, caller.node, room, draft)
         except Forbidden as error:
@@ -202,13 +221,12 @@ async def _establish(server: Server, node: Node, room: Room, steps: Sequence[Ste
         raise
 
 
-def _drafts(server: Server, caller: Caller, wish: Wish, member: dict[str, Any], alias: str | None) -> Iterator[Draft]:
-    """The events behind the create event, in the order of the specification."""
+def _drafts(server: Server, caller: Caller, wish: Wish, alias: str | None) -> Iterator[Draft]:
+    """The events behind the creator's join, in the order of the specification."""
 
     def state_event(kind: str, content: dict[str, Any], state_key: str = "") -> Draft:
         return Draft(kind, caller.user_id, content, state_key)
 
-    yield state_event(MEMBER, member, caller.user_id)
     yield state_event("m.room.power_levels", _power_levels(caller, wish))
     if alias is not None:
         yield state_event("m.room.canonical_alias", {"alias": alias})

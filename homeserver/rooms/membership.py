@@ -32,7 +32,7 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
-from homeserver.rooms import blocking, invitations, proposals, state
+from homeserver.rooms import blocking, following, invitations, proposals, state
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
@@ -183,19 +183,25 @@ async def join(
 ) -> None:
     """Join a room. Who is in it already stays so. ``via``: servers that may be in it, if nobody here is.
 
-    Raises Forbidden, FlowDenied, NotFound, NodeUnavailable, PlaintextRefused for a room of others that is not
-    encrypted, ServerUnreachable.
+    What they had set for a room that this one replaces holds for it too. Raises Forbidden, FlowDenied, NotFound,
+    NodeUnavailable, PlaintextRefused for a room of others that is not encrypted, ServerUnreachable.
     """
+    if await _enter(server, caller, room_id, reason, via):
+        await following.follow(server, caller, room_id)
+
+
+async def _enter(server: Server, caller: Caller, room_id: str, reason: str | None, via: Sequence[str]) -> bool:
+    """`join`; False when the caller was in the room."""
     found = await present(server, caller.node, room_id)
     if found is None:
         async with server.nodes.directory.memory(Entering).alone(room_id):
             found = await present(server, caller.node, room_id)
             if found is None:
                 await _join_elsewhere(server, caller, room_id, reason, via)
-                return
+                return True
     room = found[1]
     if room.head.membership(caller.user_id) == "join":
-        return
+        return False
     await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
     content = await own_content(caller.node, caller.user_nid, "join")
     try:
@@ -206,8 +212,9 @@ async def join(
         ways = list(room.head.servers)[:MOST_WAYS]
         await server.remote.join(server, caller.node, room_id, caller.user_id, _with_reason(content, reason), ways)
         await caught_up(server, found[0], caller.node)
-        return
+        return True
     await _change(server, caller, room_id, caller.user_id, content, reason)
+    return True
 
 
 class Entering:

@@ -296,6 +296,11 @@ async def aliases(tx: Transaction, room_nid: int) -> list[str]:
     return [row[0] for row in await tx.all("SELECT alias FROM aliases WHERE room_nid = ? ORDER BY alias", room_nid)]
 
 
+async def hand_over_aliases(tx: Transaction, room_nid: int, heir_nid: int) -> None:
+    """Point all aliases of a room to another one of this node."""
+    await tx.run("UPDATE aliases SET room_nid = ? WHERE room_nid = ?", heir_nid, room_nid)
+
+
 async def drop_alias(tx: Transaction, alias: str) -> bool:
     """Remove an alias; False when there was none."""
     return await tx.run("DELETE FROM aliases WHERE alias = ?", alias) == 1

@@ -1,0 +1,206 @@
+"""Replacing a room by one of another version: the new room is made as the old one is, then the old one points to it.
+
+What can be refused is refused before anything is made. The new room is encrypted, whatever the old one was.
+
+spec: client-server-api/#room-upgrades
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from homeserver.protocol import identifiers, room_upgrades
+from homeserver.protocol.encryption_rules import ENCRYPTION
+from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal
+from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
+from homeserver.residency import gate
+from homeserver.rooms import aliases, create, following, membership, state
+from homeserver.rooms.following import TOMBSTONE, predecessor_of
+from homeserver.rooms.ordering import in_order
+from homeserver.rooms.replicas import caught_up
+from homeserver.rooms.send import Draft
+from homeserver.storage import rooms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from homeserver.context import Caller, Server
+    from homeserver.protocol.event_view import StateKey
+    from homeserver.protocol.versions import RoomRules
+    from homeserver.rooms.state import Room
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("rooms.upgrade")
+
+AS_IT_IS: Final = (
+    "m.room.history_visibility",
+    "m.room.guest_access",
+    "m.room.server_acl",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.policy",
+)
+"""State that the new room gets unchanged."""
+
+CHILD: Final = "m.space.child"
+REPLACED: Final = "This room has been replaced"
+
+
+class Upgrading(membership.Entering):
+    """Rooms that are being replaced (``directory.memory(Upgrading)``): each once at a time."""
+
+
+async def upgrade(server: Server, caller: Caller, room_id: str, rules: RoomRules, creators: Sequence[str] = ()) -> str:
+    """Replace a room; returns the id of the new one, which only the caller is in. ``creators`` are named beside them,
+    where the version has such.
+
+    A request that is repeated finds the room that was made. Raises Forbidden, FlowDenied when the new room may not span
+    what the old one does, InvalidParam, NotFound, NodeUnavailable when the home of the old room is down.
+    """
+    if any(not identifiers.is_user_id(user_id) for user_id in creators):
+        raise InvalidParam("'additional_creators' must be an array of user IDs")
+    async with server.nodes.directory.memory(Upgrading).alone(room_id):
+        home = await server.nodes.of_room(room_id)
+        if home is None:
+            raise NotFound("There is no such room")
+        old = await state.get(home, room_id)
+        named = list(dict.fromkeys(creators)) if rules.creators_unlimited else []
+        await _check(server, caller, home, old, named)
+        made = await _made_before(caller, home, old, rules)
+        return await _replace(server, caller, home, old, rules, named) if made is None else made
+
+
+async def _check(server: Server, caller: Caller, home: Node, old: Room, creators: Sequence[str]) -> None:
+    """Raise Forbidden, FlowDenied, or NotFound for a creator who does not exist."""
+    if old.head.membership(caller.user_id) != "join":
+        raise Forbidden("You are not in that room")
+    if not await aliases.has_power_for(home, old, caller.user_id, TOMBSTONE[0]):
+        raise Forbidden("You may not replace this room")
+    spanned = {caller.node.name, *membership.spanned(old.head, old)}
+    jurisdictions = {server.nodes[name].jurisdiction for name in spanned}
+    gate.check_room(
+        server, jurisdictions | {server.policy.now.jurisdiction_of_server(name) for name in old.head.servers}
+    )
+    for user_id in creators:
+        await membership.check_relation(server, caller.node, spanned, user_id, old.head.servers)
+
+
+async def _made_before(caller: Caller, home: Node, old: Room, rules: RoomRules) -> str | None:
+    """The room of this version by which the caller has replaced the old one already, if they are in it."""
+    await state.require(home, old, [TOMBSTONE])
+    tombstone = old.head.event(TOMBSTONE)
+    heir = None if tombstone is None else tombstone.content.get("replacement_room")
+    if tombstone is None or tombstone.sender != caller.user_id or not isinstance(heir, str):
+        return None
+    room = await state.find(caller.node, heir)
+    if room is None or room.rules is not rules or room.now.membership(caller.user_id) != "join":
+        return None
+    return heir if await predecessor_of(caller.node, room) == old.room_id else None
+
+
+async def _replace(
+    server: Server, caller: Caller, home: Node, old: Room, rules: RoomRules, creators: Sequence[str]
+) -> str:
+    keys = [CREATE, POWER_LEVELS, JOIN_RULES, aliases.CANONICAL, (ENCRYPTION, ""), *((kind, "") for kind in AS_IT_IS)]
+    keys += [key for key in old.head.state if key[0] == CHILD or _is_banned(old, key)]
+    await state.require(home, old, keys)
+    moved = await home.read(rooms.aliases, old.nid)
+    creation = _creation(old)
+    if creators:
+        creation["additional_creators"] = list(creators)
+    await state.require(home, old, keys)  # it may have changed while the aliases were read
+    drafts = list(_drafts(server, caller, old, rules, creators, moved))
+    new = await create.found(server, caller, rules, creation, drafts)
+    # First this, then the aliases: whoever follows one that was not moved, since a node fell out, is led on.
+    content = {"body": REPLACED, "replacement_room": new.room_id}
+    await in_order(server, caller.node, old.room_id, Draft(TOMBSTONE[0], caller.user_id, content, ""))
+    await _move(server, caller, home, old, new)
+    await _close(server, caller, home, old, moved)
+    await caught_up(server, home, caller.node)
+    await following.follow(server, caller, new.room_id)
+    return new.room_id
+
+
+def _is_banned(room: Room, key: StateKey) -> bool:
+    return key[0] == MEMBER and room.head.membership(key[1]) == "ban"
+
+
+def _creation(old: Room) -> dict[str, Any]:
+    """What the new m.room.create says: the type of the room, whether other servers may join, and where it comes from.
+
+    The last event of the old room is named as it is now: which will be its last cannot be known yet.
+    """
+    before = old.head.event(CREATE)
+    assert before is not None
+    content: dict[str, Any] = {key: before.content[key] for key in ("type", "m.federate") if key in before.content}
+    last = old.recent[-1].event_id if old.recent else next(iter(old.now.tips))
+    return {**content, "predecessor": {"room_id": old.room_id, "event_id": last}}
+
+
+def _drafts(
+    server: Server, caller: Caller, old: Room, rules: RoomRules, creators: Sequence[str], moved: Sequence[str]
+) -> Iterator[Draft]:
+    """The state of the new room behind the upgrader's join. The last event takes back what they had for it only."""
+
+    def state_event(kind: str, content: Mapping[str, Any], state_key: str = "") -> Draft:
+        return Draft(kind, caller.user_id, dict(content), state_key)
+
+    def content_of(key: StateKey) -> Mapping[str, Any] | None:
+        event = old.head.event(key)
+        return None if event is None else event.content
+
+    head = old.head
+    levels = room_upgrades.power_levels(
+        old.rules, head.event(CREATE), head.event(POWER_LEVELS), rules, caller.user_id, creators
+    )
+    first = room_upgrades.while_furnishing(levels, rules, caller.user_id)
+    yield state_event(POWER_LEVELS[0], first)
+    yield state_event(JOIN_RULES[0], room_upgrades.join_rules(content_of(JOIN_RULES), rules))
+    encryption = content_of((ENCRYPTION, ""))
+    if encryption is not None or not server.settings.conformance_mode:
+        yield state_event(ENCRYPTION, room_upgrades.encryption(encryption))
+    canonical = aliases.divided(content_of(aliases.CANONICAL) or {}, moved)[0]
+    if canonical:
+        yield state_event(aliases.CANONICAL[0], canonical)
+    for kind in AS_IT_IS:
+        if content := content_of((kind, "")):
+            yield state_event(kind, content)
+    for kind, state_key in head.state:
+        content = content_of((kind, state_key)) if kind == CHILD or _is_banned(old, (kind, state_key)) else None
+        if content:
+            reason = {"reason": content["reason"]} if "reason" in content else {}
+            yield state_event(kind, content if kind == CHILD else {"membership": "ban", **reason}, state_key)
+    if first != levels:
+        yield state_event(POWER_LEVELS[0], levels)
+
+
+async def _move(server: Server, caller: Caller, home: Node, old: Room, new: Room) -> None:
+    """Let the aliases lead to the new room, and have it in the directory in place of the old one."""
+    try:
+        await aliases.hand_over(server, caller, home, old, caller.node, new)
+        if (await home.read(rooms.by_nid, old.nid)).published:
+            await caller.node.write(rooms.publish, new.nid, True)
+            await home.write(rooms.publish, old.nid, False)
+    except Refusal as refusal:
+        log.warning("the aliases of a replaced room were not moved", node=home.name, reason=refusal.message)
+
+
+async def _close(server: Server, caller: Caller, home: Node, old: Room, moved: Sequence[str]) -> None:
+    """Take the aliases that moved from the old room's state, and the right to speak and invite from most, as far as the
+    caller may."""
+    await state.require(home, old, [aliases.CANONICAL, POWER_LEVELS])
+    canonical, levels = old.head.event(aliases.CANONICAL), old.head.event(POWER_LEVELS)
+    changes: list[tuple[str, dict[str, Any] | None]] = [(POWER_LEVELS[0], room_upgrades.closing(old.rules, levels))]
+    if canonical is not None:
+        leaving, staying = aliases.divided(canonical.content, moved)
+        changes.append((aliases.CANONICAL[0], staying if leaving else None))
+    for kind, content in changes:
+        if content is None:
+            continue
+        try:
+            await in_order(server, caller.node, old.room_id, Draft(kind, caller.user_id, content, ""))
+        except Refusal as refusal:
+            log.info("a replaced room was not closed wholly", node=home.name, what=kind, reason=refusal.message)
