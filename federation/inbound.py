@@ -219,13 +219,24 @@ async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Seq
             results.note(each.event_id, "Your server is not in that room")
         else:
             events.append(each)
-    spend, taken = gaps.budget(server), []
+    spend, taken = gaps.budget(server), {}
     for event in gaps.in_order(events):
         found = await _place(server, home, origin, event, spend, results)
         if found is not None:
-            taken.append(found.done)
-    if taken:
-        await asyncio.shield(asyncio.gather(*taken))
+            taken[event.event_id] = found.done
+    await _committed(taken, results)
+
+
+async def _committed(taken: Mapping[str, asyncio.Future[None]], results: _Results) -> None:
+    """Wait until events are committed. Raises what kept the first of them from it, when the others are done."""
+    outcomes = await asyncio.shield(asyncio.gather(*taken.values(), return_exceptions=True))
+    faults = []
+    for event_id, outcome in zip(taken, outcomes, strict=True):
+        if outcome is not None:
+            results.note(event_id, "This server could not store that event")
+            faults.append(outcome)
+    if faults:
+        raise faults[0]
 
 
 async def _barred(server: Server, origin: str, home: Node, room: Room) -> tuple[str, str] | None:

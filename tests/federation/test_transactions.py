@@ -11,6 +11,7 @@ from federation import gaps, inbound, remote
 from federation.inbound import Inbound
 from federation.remote import RemoteRefusal
 from homeserver.context import CurrentPolicy
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.signing import SigningKey
 from homeserver.rooms import receive
 from homeserver.runtime.exchange import Unreachable
@@ -245,6 +246,27 @@ async def test_a_fault_in_one_room_is_none_in_another(network: Network, monkeypa
     assert (await made.tell([broken, event]))[event.event_id] == {}
     assert made.counted(REFUSED, "pdu", "fault") == 1
     assert await made.here.texts(made.alice, room_id) == ["fine"]
+
+
+@aio
+async def test_what_could_not_be_stored_is_said_to_be(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await scene(network)
+    one, two = await made.message("one"), await made.message("two")
+    node = made.here.node("tehran")
+    advance = type(node).advance
+
+    async def lost(self: Any, *args: Any, **kw: Any) -> Any:
+        if self is node:
+            raise NodeUnavailable("tehran")
+        return await advance(self, *args, **kw)
+
+    monkeypatch.setattr(type(node), "advance", lost)
+    with pytest.raises(RemoteRefusal) as refused:
+        await made.tell([one, two], txn_id="again")
+    assert refused.value.status == 503
+    monkeypatch.undo()
+    assert await made.tell([one, two], txn_id="again") == {one.event_id: {}, two.event_id: {}}
+    assert sorted(await made.here.texts(made.alice, made.room_id)) == ["one", "two"]
 
 
 @aio
