@@ -107,16 +107,12 @@ async def _page(
         return await history.page(node, room, seen, start=start, to=to, backwards=True, limit=limit, wanted=wanted)
     before = (walks.stored, walks.storing)
     if before != (0, 0):
-        seen = await _as_of_now(node, room, seen)
+        seen = await history.renewed(node, room, seen)
     found = await history.page(node, room, seen, start=start, to=to, backwards=True, limit=limit, wanted=wanted)
     if walks.storing or before != (walks.stored, 0):  # something may have come between the two
-        seen = await _as_of_now(node, room, seen)
+        seen = await history.renewed(node, room, seen)
         found = replace(found, events=[event for event in found.events if seen.sees(event)])
     return found
-
-
-async def _as_of_now(node: Node, room: Room, seen: Sight) -> Sight:
-    return replace(seen, visibilities=(await history.sight(node, room, seen.user_id)).visibilities)
 
 
 async def fill(server: Server, node: Node, room: Room, start: int, to: int | None, limit: int) -> Reach:

@@ -134,6 +134,11 @@ async def _sights(tx: Transaction, room_nids: Sequence[int], user_id: str) -> di
     }
 
 
+async def renewed(node: Node, room: Room, seen: Sight) -> Sight:
+    """What somebody may see by the visibility that is known now: history that came meanwhile may have told of more."""
+    return replace(seen, visibilities=(await sight(node, room, seen.user_id)).visibilities)
+
+
 async def visibilities(tx: Transaction, room_nids: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
     """How the history visibility of rooms changed, each as (position, value), oldest first.
 
