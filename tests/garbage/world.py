@@ -1,7 +1,8 @@
 """A deployment that is attacked: people who live in it, people who send garbage, and what must hold afterwards.
 
 Alice and Dora live in different jurisdictions and write to each other in a room called the house. Mallory and Trudy
-send garbage; they share a room, the den, with Alice. When Mallory has locked herself out, she begins anew.
+send garbage; they share a room, the den, with Alice. When Mallory has locked herself out, or
+been suspended, she begins anew.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class World:
         self.tokens["gone"] = gone.json["access_token"]
         await self.deployment.asked("POST", CLIENT + "/logout", {}, token=gone.json["access_token"])
         self.tokens["grace"] = (await self.deployment.user("grace", admin=True)).token
-        self.alice, self.dora = await play.user("alice"), await play.user("dora", "paris")
+        self.alice = await self.deployment.user("alice", admin=True)  # whom no other administrator can lock or suspend
+        self.dora = await self.deployment.user("dora", "paris", admin=True)
         self.house = await self._room(self.alice, self.dora)
         self.secret = await play.send(self.alice, self.house, "not for mallory")
         await self._begin_anew()
@@ -162,7 +164,8 @@ class World:
     async def refresh(self) -> None:
         """Give the attackers what they have lost."""
         for user in (self.mallory, self.trudy):
-            if (await user.asks("GET", CLIENT + "/account/whoami")).status != 200:
+            whoami = await user.asks("GET", CLIENT + "/account/whoami")
+            if whoami.status != 200 or (await user.caller()).suspended:
                 await self._begin_anew()
                 return
         backup, room = self.known.backup, self.known.room
