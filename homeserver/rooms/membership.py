@@ -255,6 +255,8 @@ async def ways_into(server: Server, caller: Caller, room_id: str, via: Sequence[
     Those that the client names, those whose users the caller was shown by an invitation or for a knock, those that were
     in the room when somebody here last was, and the one that is named in its id. Raises NotFound for none.
     """
+    if not identifiers.is_room_id(room_id):
+        raise NotFound("There is no such room")
     named = [name for name in via if identifiers.is_server_name(name)]
     held = await _membership_of(caller, room_id)
     if held is not None:
