@@ -308,6 +308,12 @@ class CannotOverwriteMedia(Refusal):
     errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
 
 
+class DuplicateAnnotation(Refusal):
+    """The user has annotated the event so already. spec: client-server-api/#avoiding-duplicate-annotations"""
+
+    errcode, status = "M_DUPLICATE_ANNOTATION", 400
+
+
 class InvalidSignature(Refusal):
     errcode, status = "M_INVALID_SIGNATURE", 400
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable, NotFound
-from homeserver.rooms import transactions
+from homeserver.rooms import annotating, transactions
 from homeserver.rooms.send import place
 from homeserver.runtime.lru import Lru
 from homeserver.storage import client_transactions
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 async def order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
     """Order a draft on ``node``, wait for its commit, and return the event id.
 
-    Raises Forbidden when the room's rules do not allow it, PlaintextRefused, NotFound without the room, BadJson and
-    TooLarge for what is no event, NodeUnavailable.
+    Raises Forbidden when the room's rules do not allow it, PlaintextRefused, DuplicateAnnotation, NotFound without the
+    room, BadJson and TooLarge for what is no event, NodeUnavailable.
     """
     if draft.txn_key is None:
         return await _order(server, node, room_id, draft)
@@ -47,6 +47,14 @@ async def _order_once(server: Server, node: Node, room_id: str, draft: Draft) ->
 
 
 async def _order(server: Server, node: Node, room_id: str, draft: Draft) -> str:
+    key = annotating.key_of(draft.content)
+    if key is not None and draft.state_key is None:
+        async with annotating.once(node, room_id, draft, key):
+            return await _put(server, node, room_id, draft)
+    return await _put(server, node, room_id, draft)
+
+
+async def _put(server: Server, node: Node, room_id: str, draft: Draft) -> str:
     event, committed = await place(server, node, room_id, draft)
     await asyncio.shield(committed)
     return event.event_id

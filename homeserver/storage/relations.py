@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.storage.engine import asks_once
 from homeserver.storage.events import COLUMNS, FROM, StoredEvent
+from homeserver.storage.users import NID_OF
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -68,6 +70,21 @@ async def related(
         if "m.reference" in kinds:
             await _references(tx, kinds["m.reference"], ignored, found.references)
     return found
+
+
+@asks_once
+async def annotations_by(tx: Transaction, room_nid: int, parent_id: str, kind: str, sender: str) -> list[bytes]:
+    """The annotations of an event that a user sent, as events of one type in client format; not the redacted ones."""
+    rows = await tx.all(
+        "SELECT e.client FROM relations r JOIN events e ON e.event_nid = r.child_nid AND e.verdict = 0"
+        " WHERE r.parent_id = ? AND r.rel_type = 'm.annotation' AND r.room_nid = ? AND r.type = ?"
+        f" AND r.sender_nid = {NID_OF}",
+        parent_id,
+        room_nid,
+        kind,
+        sender,
+    )
+    return [row[0] for row in rows]
 
 
 def _marks(values: Sequence[str]) -> str:
