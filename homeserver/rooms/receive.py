@@ -29,7 +29,7 @@ from homeserver.rooms import (
     state,
     transactions,
 )
-from homeserver.rooms.branches import Before, Lacking, UnderWay
+from homeserver.rooms.branches import Before, Lacking, TooMuch, UnderWay
 from homeserver.rooms.checks import ENCRYPTION, authorise
 from homeserver.rooms.clear_text import without_text
 from homeserver.rooms.ordering import Echoes
@@ -73,12 +73,14 @@ class _Origin:
     """Where an event comes from. ``node``: the one of this deployment that ordered it; None: another server.
 
     ``given``: the state before the event by event ids, as another server claims it. ``settled``: ``given`` is what a
-    node of ours has found it to be, and that the event is allowed.
+    node of ours has found it to be, and that the event is allowed. ``alone``: its state cannot be resolved with
+    those of other tips, which it takes the place of.
     """
 
     node: str | None = None
     given: Mapping[StateKey, str] | None = None
     settled: bool = False
+    alone: bool = False
 
 
 async def receive(
@@ -116,23 +118,23 @@ async def receive(
             node.memory(transactions.Seen).add(txn_key)
             step.echo = node.memory(Echoes).sent.pop(txn_key)
 
+    asked: set[str] = set()
     while True:
         try:
             placed = await _place(server, node, room_id, event, origin, finish, also)
-        except Lacking as lacking:
-            if source is None or (lacking.prev and origin.settled) or not await _learn(node, room_id, lacking, source):
+        except (Lacking, TooMuch) as fault:
+            if source is None or origin.alone:
                 raise
-            if lacking.prev:
+            auth = fault.auth - asked if isinstance(fault, Lacking) else frozenset()
+            if auth:
+                asked |= auth
+                await outliers.copy(node, room_id, await source.events(auth))
+            elif not origin.settled:
                 origin = _Origin(orderer, await _given(node, room_id, event, source), settled=True)
+            else:  # better a state that is mended by the next event than no event after this one
+                origin = replace(origin, alone=True)
         else:
             return None if placed is None else placed.done
-
-
-async def _learn(node: Node, room_id: str, lacking: Lacking, source: Source) -> bool:
-    """Copy auth events that are lacking; False when there are none to be had."""
-    rows = await source.events(lacking.auth) if lacking.auth else []
-    await outliers.copy(node, room_id, rows)
-    return bool(rows or lacking.prev)
 
 
 async def _given(node: Node, room_id: str, event: Event, source: Source) -> dict[StateKey, str]:
@@ -275,10 +277,11 @@ async def _prepare(server: Server, node: Node, room: Room, event: Event, origin:
         await state.load_entries(node, room, missing)
     if origin.node is None:
         event, verdict = _readable(server, event, snapshot, head, verdict)
-    tips = {tip: group for tip, group in head.tips.items() if tip not in event.prev_events}
+    follows = head.tips if origin.alone else event.prev_events
+    tips = {tip: group for tip, group in head.tips.items() if tip not in follows}
     current = None
     if tips and verdict in (None, Verdict.ACCEPTED):
-        current = await _current(node, room, head, snapshot, event, tips, settled=origin.settled)
+        current = await _current(node, room, head, snapshot, event, tips, origin)
     places = await effects.look_up(server, node, _moved(event, head, current))
     target = None if event.redacts is None else await _load(node, room, event.redacts)
     redaction = None if redaction_nid is None or known is not None else await _parsed(node, room, redaction_nid)
@@ -359,11 +362,10 @@ async def _current(
     before: Snapshot,
     event: Event,
     tips: Mapping[str, Group],
-    *,
-    settled: bool,
+    origin: _Origin,
 ) -> State | None:
     """The current state once the event is one of several tips; None when it will be none."""
-    if not settled:
+    if not origin.settled:
         try:
             authorise(room, event, before)
         except Forbidden:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +15,7 @@ from homeserver.rooms.branches import Lacking, TooMuch
 from homeserver.rooms.receive import take_in
 from homeserver.rooms.state import Rooms
 from homeserver.storage.events import Verdict
+from homeserver.storage.nodes import Node
 from tests.federation.forging import Scene, scene
 from tests.network import Network, network
 from tests.rooms.play import ciphertext
@@ -338,3 +340,33 @@ async def test_an_invitation_reaches_the_node_of_the_invited(network: Network) -
     await made.here.change(made.alice, made.room_id, "kick", user_id=dora.user_id)
     await made.here.settle()
     assert "invite" not in (await made.here.ask(dora, "GET", "/sync")).get("rooms", {})
+
+
+@aio
+async def test_nothing_keeps_the_other_node_from_following(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot resolve a state it takes what it is told, until the next event mends that."""
+    made = await powerful(network)
+    dora = await made.here.user("dora", "paris")
+    await made.here.change(dora, made.room_id, "join")
+    await made.here.settle()
+    tips = list((await made.room()).now.tips)
+    await made.here.end()
+    for text in ("one", "two"):
+        name = await made.forged(made.bob, "m.room.name", {"name": text}, "", prev_events=tips)
+        assert await taken(made, name) is Verdict.ACCEPTED
+    resolve = branches.resolve
+
+    async def failing(node: Node, *args: Any) -> Any:
+        if node.name == "paris":
+            raise Lacking(auth=["$nowhere"])
+        return await resolve(node, *args)
+
+    monkeypatch.setattr(branches, "resolve", failing)
+    await made.here.begin()
+    await made.here.settle()
+    assert list((await made.room(node="paris")).now.tips) == [name.event_id]
+    monkeypatch.undo()
+    await made.here.send(made.alice, made.room_id, "mended")
+    await made.here.settle()
+    assert await made.here.texts(dora, made.room_id) == ["mended"]
+    assert await made.here.state_of("tehran", made.room_id) == await made.here.state_of("paris", made.room_id)
