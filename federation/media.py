@@ -31,6 +31,7 @@ from homeserver.protocol.errors import (
     RemoteTooLarge,
     ServerUnreachable,
 )
+from homeserver.residency import traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.outbound import place_of
 
@@ -61,13 +62,19 @@ async def fetch_media(
 ) -> MediaHead:
     """See `context.Remote.fetch_media`. spec: server-server-api/#get_matrixfederationv1mediadownloadmediaid"""
     check_flow(server, node, DataClass.MEDIA, server_name, inward=True)
+    there = server.policy.now.jurisdiction_of_server(server_name)
+
+    async def counted(piece: bytes) -> None:
+        traffic.count(server, there, node.jurisdiction, len(piece))
+        await take(piece)
+
     try:
         async with asyncio.timeout(LONGEST):
             place = await find(server, server_name)
             try:
-                return await _signed(server, place, server_name, media_id, wait_ms, take)
+                return await _signed(server, place, server_name, media_id, wait_ms, counted)
             except _TooOldError:
-                return await _open(server, place, server_name, media_id, wait_ms, take)
+                return await _open(server, place, server_name, media_id, wait_ms, counted)
     except (Unreachable, NotMultipart, TimeoutError) as fault:
         log.info("a medium could not be fetched", server=server_name, reason=str(fault))
         if isinstance(fault, Unreachable) and fault.fault is Fault.TOO_LARGE:

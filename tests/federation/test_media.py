@@ -74,6 +74,8 @@ async def test_a_file_of_another_server(network: Network, size: int) -> None:
         assert filename_in(got.headers["Content-Disposition"]) == 'a "quoted" Gärten.png'
         assert "sandbox" in got.headers["Content-Security-Policy"]
     assert fetched(network) == 1
+    counted = here.server.telemetry.counter("domicile_federation_bytes", "", []).values()
+    assert size <= counted.get(("unknown", "IR"), 0) < size + 10_000
     assert await copies(here) == [("there.test", media_id)]
     part = await get(alice, f"{MEDIA}/download/there.test/{media_id}/other.txt", Range="bytes=0-0")
     assert (part.status, part.body) == (206, content[:1]) if size else (416, part.body)
