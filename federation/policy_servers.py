@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from config.residency import DataClass
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import policy_server, signing
-from homeserver.protocol.errors import Forbidden, ServerUnreachable
+from homeserver.protocol.errors import Forbidden, LimitExceeded, ServerUnreachable
 from homeserver.protocol.policy_server import KEY_ID
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 64 * 1024
 SECONDS: Final = 20.0
 """How long a policy server is waited for."""
+RETRY_AFTER_MS: Final = 10_000
+"""When those try again whose events were too many for a policy server."""
 
 
 async def recommend(server: Server, node: Node, event: Event, policy: PolicyServer) -> Event:
@@ -36,7 +38,11 @@ async def recommend(server: Server, node: Node, event: Event, policy: PolicyServ
             seconds=SECONDS,
         )
     except RemoteRefusal as refusal:
-        if refusal.status == 400 or refusal.status == 403:
+        if refusal.status == 429:
+            raise LimitExceeded(RETRY_AFTER_MS) from None
+        if refusal.errcode == Forbidden.errcode and refusal.words:  # it may say to the user why
+            raise Forbidden(refusal.words) from None
+        if refusal.status in (400, 403):
             raise Forbidden("The policy server of this room does not recommend that event") from None
         raise ServerUnreachable(f"{policy.name}, the policy server of this room, could not answer") from None
     given = answer.get(policy.name)

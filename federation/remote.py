@@ -32,12 +32,14 @@ log = structlog.get_logger("federation")
 
 
 class RemoteRefusal(Exception):
-    """Another server answered with an error. Not one of our refusals, so that it reaches no client by accident."""
+    """Another server answered with an error, perhaps in words. Not one of our refusals, so that it reaches no client by
+    accident."""
 
-    def __init__(self, status: int, errcode: str) -> None:
+    def __init__(self, status: int, errcode: str, words: str = "") -> None:
         super().__init__(f"{status} {errcode}")
         self.status = status
         self.errcode = errcode
+        self.words = words
 
 
 async def ask_for(
@@ -124,8 +126,9 @@ async def ask(
     except (NotJson, BadJson):
         found = None
     if answer.status != 200:
-        errcode = found.get("errcode") if found else None
-        raise RemoteRefusal(answer.status, errcode[:_SHOWN] if isinstance(errcode, str) else "")
+        said = [found.get(name) if found else None for name in ("errcode", "error")]
+        errcode, words = (text[:_SHOWN] if isinstance(text, str) else "" for text in said)
+        raise RemoteRefusal(answer.status, errcode, words)
     if found is None:
         raise Unreachable(Fault.BROKEN, "the answer is no JSON object")
     return found

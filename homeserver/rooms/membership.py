@@ -8,8 +8,6 @@ spec: client-server-api/#room-membership
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,16 +30,17 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate
-from homeserver.rooms import blocking, following, invitations, proposals, state
+from homeserver.rooms import blocking, following, invitations, proposals, recommendations, state
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
 from homeserver.rooms.state import Room, Snapshot
+from homeserver.runtime.turns import Turns
 from homeserver.storage import events, profiles, rooms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.storage.nodes import Node
@@ -217,26 +216,8 @@ async def _enter(server: Server, caller: Caller, room_id: str, reason: str | Non
     return True
 
 
-class Entering:
+class Entering(Turns):
     """Rooms of others that somebody here is about to enter (``directory.memory(Entering)``): one at a time."""
-
-    def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def alone(self, room_id: str) -> AsyncIterator[None]:
-        """Keep everybody else from entering this room meanwhile."""
-        lock, count = self._locks.get(room_id, (asyncio.Lock(), 0))
-        self._locks[room_id] = (lock, count + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, count = self._locks[room_id]
-            if count == 1:
-                del self._locks[room_id]
-            else:
-                self._locks[room_id] = (lock, count - 1)
 
 
 async def _join_elsewhere(server: Server, caller: Caller, room_id: str, reason: str | None, via: Sequence[str]) -> None:
@@ -443,12 +424,13 @@ async def invite(
 async def invite_elsewhere(server: Server, caller: Caller, room_id: str, user_id: str, content: dict[str, Any]) -> str:
     """Invite a user of another server, which has to sign the invitation before it is committed and shown to anybody.
 
-    Whether the room may span it has been asked. Returns the event id. Raises Forbidden, NotFound, InviteBlocked,
-    ServerUnreachable, NodeUnavailable when the room's home is down.
+    Whether the room may span it has been asked. A policy server of the room is asked first. Returns the event
+    id. Raises Forbidden, NotFound, InviteBlocked, ServerUnreachable, NodeUnavailable when the room's home is down.
     """
     node, room = await _room_at_home(server, room_id)
     draft = Draft(MEMBER, caller.user_id, content, user_id)
     event, preview = await proposals.invitation(server, node, room, draft)
+    event = await recommendations.obtained(server, node, event)
     signed = await server.remote.invite(server, caller.node, event, preview)
     await place(server, node, signed)
     await caught_up(server, node, caller.node)

@@ -71,6 +71,17 @@ async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple
     TooLarge for what is no event, InvalidParam, NodeUnavailable.
     """
     _refuse_nul(draft)
+    placed = await _place(server, node, room_id, draft, asks=False)
+    while placed is None:  # a policy server has to be asked
+        async with node.memory(recommendations.Asking).alone(room_id):
+            placed = await _place(server, node, room_id, draft, asks=True)
+    return placed
+
+
+async def _place(
+    server: Server, node: Node, room_id: str, draft: Draft, *, asks: bool
+) -> tuple[Event, asyncio.Future[None]] | None:
+    """`place`; None for an event about which a policy server would have to be asked, unless it ``asks``."""
     while True:
         room = await state.get(node, room_id)
         around = await _look_around(server, node, room, draft)
@@ -81,9 +92,11 @@ async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple
         ):
             step = _build(server, node, room, draft, around)
             head, policy = room.head, recommendations.missing(step.event, room.head)
+            if policy is not None and not asks:
+                return None
             if policy is not None:
                 _take_recommended(step, await server.remote.recommend(server, node, step.event, policy))
-            if room.head is head and node.memory(Rooms).get(room_id) is room:  # else: others were faster
+            if room.head is head and node.memory(Rooms).get(room_id) is room:  # else: another server was faster
                 return step.event, submit(server, node, [step])
 
 

@@ -21,6 +21,7 @@ from homeserver.rooms.following import TOMBSTONE, predecessor_of
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
+from homeserver.runtime.turns import Turns
 from homeserver.storage import rooms
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ CHILD: Final = "m.space.child"
 REPLACED: Final = "This room has been replaced"
 
 
-class Upgrading(membership.Entering):
+class Upgrading(Turns):
     """Rooms that are being replaced (``directory.memory(Upgrading)``): each once at a time."""
 
 

@@ -15,7 +15,7 @@ from tests.federation.forging import Scene
 from tests.network import Network
 
 Lie = Callable[[str, dict[str, Any]], object]
-"""What is answered to a request, by its target (decoded) and its body; None: nothing at all."""
+"""What is answered to a request, by its target (decoded) and its body; None: nothing at all; a number: an error."""
 
 PATH = "/_matrix/federation/v1"
 
@@ -47,6 +47,8 @@ class Liar:
         said = found(unquote(target), orjson.loads(body) if body else {})
         if said is None:
             raise Unreachable(Fault.TIMEOUT, "no answer")
+        if isinstance(said, Answer):
+            return said
         if isinstance(said, int):
             return Answer(said, {}, b'{"errcode":"M_UNKNOWN","error":"no"}')
         return Answer(200, {}, said if isinstance(said, bytes) else orjson.dumps(said))

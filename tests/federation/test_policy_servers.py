@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
+
+import pytest
 
 from homeserver.protocol import policy_server, signing
 from homeserver.protocol.policy_server import KEY_ID
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.versions import VERSIONS
+from homeserver.runtime.exchange import Answer
 from homeserver.storage.events import Verdict
 from tests.federation.forging import Scene, scene, third
 from tests.federation.liars import Liar
+from tests.federation.meetings import members
 from tests.network import Network
 from tests.rooms.play import CLIENT, ciphertext
 from tests.support import aio
@@ -71,6 +76,59 @@ async def test_what_it_does_not_sign_is_not_sent(network: Network) -> None:
     network.cut("here.test", "third.test")
     answer = await made.alice.asks("PUT", path + "2", ciphertext("fine"))
     assert answer.status == 502
+
+
+@aio
+async def test_what_it_says_reaches_the_user(network: Network) -> None:
+    made, liar = await guarded(network)
+    path = f"{CLIENT}/rooms/{quote(made.room_id)}/send/m.room.encrypted/t"
+    said = Answer(400, {}, b'{"errcode":"M_FORBIDDEN","error":"No roses here"}')
+    liar.lies[SIGN] = lambda target, body: said
+    answer = await made.alice.asks("PUT", path, ciphertext("roses"))
+    assert (answer.status, answer.errcode, answer.json["error"]) == (403, "M_FORBIDDEN", "No roses here")
+    said = Answer(429, {}, b'{"errcode":"M_LIMIT_EXCEEDED","error":"slowly"}')
+    answer = await made.alice.asks("PUT", path, ciphertext("roses"))
+    assert (answer.status, answer.errcode) == (429, "M_LIMIT_EXCEEDED")
+
+
+@aio
+async def test_of_those_who_send_at_once_each_is_asked_about_once(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, liar = await guarded(network)
+    carry = network.carry
+
+    async def slowly(*exchange: Any) -> Answer:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await carry(*exchange)
+
+    monkeypatch.setattr(network, "carry", slowly)
+    await asyncio.gather(*(made.here.send(made.alice, made.room_id, f"message {number}") for number in range(5)))
+    assert len(liar.asked) == 5
+    assert len(await made.here.texts(made.alice, made.room_id)) == 5
+    room = await made.room()
+    assert len(room.now.tips) == 1
+
+
+@aio
+async def test_nobody_is_told_of_an_invitation_that_it_does_not_recommend(network: Network) -> None:
+    made, liar = await guarded(network)
+    sign = liar.lies[SIGN]
+    liar.lies[SIGN] = lambda target, body: 400
+    dave = await made.there.user("dave")
+    path = f"/rooms/{quote(made.room_id)}/invite"
+    refused = await made.here.refused(made.alice, "POST", path, {"user_id": dave.user_id})
+    assert (refused.status, refused.errcode) == (403, "M_FORBIDDEN")
+    assert not [each for each in network.exchanges if "/invite/" in each.target]
+    liar.lies[SIGN] = sign
+    asked = len(liar.asked)
+    await made.here.change(made.alice, made.room_id, "invite", user_id=dave.user_id)
+    assert len(liar.asked) == asked + 1
+    await network.settle()
+    await made.there.change(dave, made.room_id, "join")
+    await network.settle()
+    assert dave.user_id in await members(made.here, made.alice, made.room_id)
 
 
 @aio
