@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from federation import inbound, sender
-from homeserver.e2ee import publication
+from homeserver.e2ee import introductions, publication
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
@@ -67,6 +67,7 @@ def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
             if source is not destination:
                 yield replicas.ship(server, source, destination, PARCELS)
         yield publication.follow(server, source)
+        yield introductions.follow(server, source)
         if server.settings.federation.enabled:
             yield sender.send(server, source)
     yield chores.poke(server)

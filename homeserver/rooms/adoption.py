@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import MEMBER, StateKey
+from homeserver.rooms import encounters
 from homeserver.rooms.state import Rooms, entry_of
 from homeserver.rooms.steps import replaced
 from homeserver.storage import events, outbox, peers, rooms, state, streams, timeline_gaps, users
@@ -194,11 +195,14 @@ async def _open(
     _write_members(tx, room_nid, arrival, state_nids, (before_pos, pos, nid))
     rooms.clear_nodes(tx, room_nid)
     rooms.set_nodes(tx, [(room_nid, name, count) for name, count in counts.items()])
-    peers.replace(tx, room_nid, before_pos, _servers(server, arrival))
+    servers = _servers(server, arrival)
+    peers.replace(tx, room_nid, before_pos, servers)
     rooms.set_home(tx, room_nid, node.name)
     rooms.advance(tx, room_nid, [join.event_id], after.nid)
     outbox.put(tx, pos + 1, [parcel._replace(room_nid=room_nid, event_nid=nid) for parcel in parcels])
     residents = await users.residents_among(tx, _joined(server, arrival))
+    if servers:
+        encounters.ask(tx, server, node, room_nid, residents)
     last = pos + len(parcels)
     tx.after_commit(lambda: _announce(server, node, arrival.room_id, room_nid, last, residents))
 

@@ -14,6 +14,7 @@ from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.identifiers import domain_of
+from homeserver.rooms import encounters
 from homeserver.rooms.state import Rooms, membership_in
 from homeserver.storage import erasures, events, peers, rooms, state, streams, users
 from homeserver.storage.erasures import Erased
@@ -102,7 +103,8 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
     users.intern(tx, seed.erased)
     erasures.put(tx, seed.erased, pos - 1)  # before anybody here came to be in the room
     await _write_members(tx, room_nid, pos, seed, nids)
-    peers.replace(tx, room_nid, pos, _servers(server, seed))
+    servers = _servers(server, seed)
+    peers.replace(tx, room_nid, pos, servers)
     rooms.advance(tx, room_nid, [last.event_id], root.nid)
     if seed.room.home is not None:  # it may have moved since this node was in the room
         rooms.set_home(tx, room_nid, seed.room.home)
@@ -110,6 +112,8 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
         rooms.set_history_before(tx, room_nid, seed.newest[0].pos)
     mark(tx)
     residents = await users.residents_among(tx, _members(seed))
+    if servers:
+        encounters.ask(tx, server, node, room_nid, await users.residents_among(tx, _joined(seed)))
     tx.after_commit(lambda: _announce(server, node, room_id, room_nid, pos, residents))
 
 
@@ -124,6 +128,10 @@ def _servers(server: Server, seed: Seed) -> set[str]:
 
 def _members(seed: Seed) -> set[str]:
     return {key for kind, key in seed.state if kind == MEMBER}
+
+
+def _joined(seed: Seed) -> set[str]:
+    return {key for (kind, key), row in seed.state.items() if kind == MEMBER and membership_in(row.client) == "join"}
 
 
 async def _places(

@@ -45,6 +45,17 @@ async def waiting(tx: Transaction, kind: str, limit: int, after: int = 0) -> lis
     return [Chore(*row) for row in rows]
 
 
+async def of(tx: Transaction, kind: str, user_nid: int) -> list[Chore]:
+    """All chores of a kind that are about one resident."""
+    rows = await tx.all(
+        "SELECT c.chore_nid, c.user_nid, u.user_id, c.body FROM chores c JOIN users u USING (user_nid)"
+        " WHERE c.kind = ? AND c.user_nid = ? ORDER BY c.chore_nid",
+        kind,
+        user_nid,
+    )
+    return [Chore(*row) for row in rows]
+
+
 async def done(tx: Transaction, chore_nids: Collection[int]) -> None:
     """Delete chores that have been done."""
     await tx.many("DELETE FROM chores WHERE chore_nid = ?", [(chore_nid,) for chore_nid in chore_nids])

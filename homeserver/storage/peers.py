@@ -131,6 +131,25 @@ async def sharing(tx: Transaction, user_id: str) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
+async def met(tx: Transaction, user_nid: int, room_nids: Collection[int]) -> set[str]:
+    """The other servers that share a room with a resident only by rooms of ``room_nids``."""
+    marks = ",".join("?" * len(room_nids))
+    if not marks:
+        return set()
+    rows = await tx.all(
+        "SELECT DISTINCT p.server FROM peer_rooms p JOIN memberships m ON m.room_nid = p.room_nid"
+        f" WHERE p.room_nid IN ({marks}) AND p.until_pos IS NULL AND m.user_nid = ? AND m.membership = 'join'"
+        " AND NOT EXISTS (SELECT 1 FROM peer_rooms q JOIN memberships n ON n.room_nid = q.room_nid"
+        " WHERE q.server = p.server AND q.until_pos IS NULL AND n.user_nid = ? AND n.membership = 'join'"
+        f" AND q.room_nid NOT IN ({marks}))",
+        *room_nids,
+        user_nid,
+        user_nid,
+        *room_nids,
+    )
+    return {str(row[0]) for row in rows}
+
+
 # what waits ---------------------------------------------------------------------------------
 
 
