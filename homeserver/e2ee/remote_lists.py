@@ -10,12 +10,12 @@ spec: server-server-api/#device-management
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from homeserver.e2ee import remote_keys
+from homeserver.e2ee.asking import Asking, Question
 from homeserver.e2ee.publication import wake
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol.errors import BadJson, FlowDenied, InvalidParam, NodeUnavailable, ServerUnreachable
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
-SERVERS_AT_ONCE = 64
-"""Servers that a node asks for keys at the same moment."""
-REFRESHES_AT_ONCE = 8
 MOST_REFRESHES = 1000
 """Lists that wait to be asked for anew; what is beyond stays stale until somebody wants it."""
 ATTEMPTS = 3
@@ -46,30 +43,6 @@ MOST_PREVIOUS = 100
 LARGEST_ID = 2**53
 
 log = structlog.get_logger("e2ee.remote_lists")
-
-
-@dataclass(eq=False, slots=True)
-class Question:
-    """A question that is under way, about some users; ``overtaken`` are those of whom there was news meanwhile."""
-
-    user_ids: Collection[str]
-    overtaken: set[str] = field(default_factory=set)
-
-
-class Asking:
-    """What a node is asking other servers (``node.memory(Asking)``)."""
-
-    def __init__(self) -> None:
-        self.questions: set[Question] = set()
-        self.refreshing: dict[str, asyncio.Task[bool]] = {}
-        self.servers = asyncio.Semaphore(SERVERS_AT_ONCE)
-        self.refreshes = asyncio.Semaphore(REFRESHES_AT_ONCE)
-
-    def overtake(self, user_id: str) -> None:
-        """There is news of a user: what was asked before is not to be kept."""
-        for question in self.questions:
-            if user_id in question.user_ids:
-                question.overtaken.add(user_id)
 
 
 # asked for ----------------------------------------------------------------------------------
