@@ -13,7 +13,6 @@ from federation import server_keys, x_matrix
 from federation.sender import heard_from
 from homeserver.protocol.errors import BadJson, Unauthorized
 from homeserver.protocol.signing import decode_base64
-from homeserver.residency import traffic
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -45,6 +44,4 @@ async def verify(server: Server, request: Request) -> str:
     if not keys[claim.key_id].verifies(message, signature):
         raise Unauthorized("The signature is not of this request")
     heard_from(server, claim.origin)
-    place = server.policy.now.jurisdiction_of_server(claim.origin)
-    traffic.count(server, place, traffic.DEPLOYMENT, len(request.body))
     return claim.origin

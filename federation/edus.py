@@ -17,7 +17,7 @@ from homeserver.e2ee import remote_lists, to_device
 from homeserver.e2ee.remote_lists import Update
 from homeserver.protocol import identifiers, server_acl
 from homeserver.protocol.errors import NodeUnavailable, Refusal
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import from_servers, presence, state
 from homeserver.rooms.presence import Shown
 from homeserver.storage.receipts import Receipt
@@ -104,6 +104,7 @@ async def _room(server: Server, origin: str, room_id: object) -> Room:
     room = None if home is None else await state.find(home, room_id)
     if home is None or room is None or not room.head.nodes or origin not in room.head.servers:
         raise _Malformed("not_in_room")
+    traffic.concerns(home)
     await state.require(home, room, [server_acl.SERVER_ACL])
     if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
         raise _Malformed("acl")
@@ -257,6 +258,7 @@ async def _on_nodes(server: Server, origin: str, apply: Callable[[Node], Awaitab
         if not gate.may(server, DataClass.KEYS, there, node.jurisdiction):
             _drop(server, "m.device_list_update", "policy")
             continue
+        traffic.concerns(node)
         try:
             await apply(node)
         except NodeUnavailable:

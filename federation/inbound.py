@@ -21,7 +21,7 @@ from federation.pdu_checks import Dropped, check_pdus, id_of
 from homeserver.protocol import identifiers, server_acl, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import recommendations, state
 from homeserver.runtime.lru import Lru
 from homeserver.storage import received, rooms
@@ -203,6 +203,7 @@ async def _one_room(
 
 async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Sequence[Any], results: _Results) -> None:
     """Events of a room that we are in. Raises NodeUnavailable."""
+    traffic.concerns(home)
     rules, room_id = room.rules, room.room_id
     why = await _barred(server, origin, home, room)
     if why is not None:

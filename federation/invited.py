@@ -27,7 +27,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import blocking, invitations, membership, state
 from homeserver.web.limits import Bucket, Limit, Limits
 
@@ -113,6 +113,7 @@ def _read(server: Server, rules: RoomRules, origin: str, room_id: str, event_id:
 
 async def _check_room(server: Server, home: Node, origin: str, room_id: str, invited: str) -> None:
     """What we know of the room, and what the policy says of it. Raises Forbidden, FlowDenied."""
+    traffic.concerns(home)
     policy = server.policy.now
     places = {home.jurisdiction, policy.jurisdiction_of_server(origin)}
     found = await membership.present(server, home, room_id)

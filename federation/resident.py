@@ -25,7 +25,7 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.identifiers import domain_of, is_user_id
 from homeserver.protocol.membership_rules import AUTHORISED_VIA, authorising_server
 from homeserver.protocol.power_levels import Levels
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import membership, proposals, state
 from homeserver.rooms.handed_in import place
 
@@ -44,6 +44,8 @@ VOUCHED_FOR: Final = ("restricted", "knock_restricted")
 async def room_for(server: Server, origin: str, room_id: str) -> tuple[Node, Room]:
     """A room that we are in, for another server that is let into it. Raises NotFound, Forbidden, NodeUnavailable."""
     home = await server.nodes.of_room(room_id)
+    if home is not None:
+        traffic.concerns(home)
     room = None if home is None else await state.find(home, room_id)
     if home is None or room is None or not room.head.nodes:
         raise NotFound("This server is not in that room")

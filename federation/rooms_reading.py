@@ -16,7 +16,7 @@ from config.residency import DataClass
 from homeserver.protocol import access, server_acl
 from homeserver.protocol.errors import FlowDenied, Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored, pdu_bytes
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import history, state
 from homeserver.storage import events
 
@@ -127,6 +127,7 @@ async def find(server: Server, room_id: str) -> tuple[Node, Room]:
             away = away or error
             continue
         if room is not None:
+            traffic.concerns(node)
             return node, room
         if away is None:
             break  # the home node knows all rooms whose home it is

@@ -24,6 +24,7 @@ from config.load import load_policy, read_secret
 from config.problems import Faults, Problem
 from federation import authentication, port
 from federation import endpoints as federation_endpoints
+from federation.accounting import counted
 from homeserver import endpoints
 from homeserver.accounts import sessions
 from homeserver.commands import socket_in
@@ -352,7 +353,8 @@ def routes_of(server: Server) -> Table[Server]:
         for package in packages
         for found in pkgutil.iter_modules(package.__path__)
     ]
-    return Table.of(*modules)
+    declared: Table[Server] = Table.of(*modules)
+    return Table(counted(each) for each in declared.routes)
 
 
 def site_of(server: Server) -> Site[Server]:

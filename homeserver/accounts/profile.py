@@ -21,7 +21,7 @@ from homeserver.protocol.errors import (
     ProfileTooLarge,
 )
 from homeserver.protocol.identifiers import is_namespaced, parse_mxc, parse_user_id
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.storage import chores
 from homeserver.storage import profiles as stored
 
@@ -70,6 +70,7 @@ async def of_local(server: Server, user_id: str, jurisdiction: str) -> dict[str,
     node = await server.nodes.of_user(user_id)
     if node is None:
         raise NotFound("There is no such user")
+    traffic.concerns(node)
     gate.check(server, DataClass.PROFILE, node.jurisdiction, jurisdiction)
     found = await node.read(stored.of_user, user_id)
     if found is None:

@@ -14,7 +14,7 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.protocol.errors import FlowDenied, NodeUnavailable, NotFound, Refusal
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING
 
@@ -39,6 +39,7 @@ async def query(server: Server, origin: str, wanted: Mapping[str, Collection[str
     async def of_node(name: str) -> dict[str, UserKeys]:
         try:
             node = server.nodes[name]
+            traffic.concerns(node)
             gate.check(server, DataClass.KEYS, node.jurisdiction, server.policy.now.jurisdiction_of_server(origin))
             return await node.read(stored.of_users, [user_id for user_id in wanted if homes.get(user_id) == name])
         except (FlowDenied, NodeUnavailable) as refusal:
@@ -73,6 +74,7 @@ async def device_list(server: Server, origin: str, user_id: str) -> dict[str, An
     node = await server.whose(user_id)
     if node is None:
         raise NotFound("There is no such user")
+    traffic.concerns(node)
     gate.check(server, DataClass.KEYS, node.jurisdiction, server.policy.now.jurisdiction_of_server(origin))
     found = await node.read(stored.list_of, user_id)
     if found is None:

@@ -17,7 +17,7 @@ from config.residency import DataClass
 from homeserver.e2ee import failures
 from homeserver.e2ee.asking import Asking
 from homeserver.protocol.identifiers import domain_of
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.runtime.lru import Lru
 from homeserver.storage import one_time_keys as stored
 from homeserver.storage.one_time_keys import Wanted as Wanted
@@ -159,6 +159,7 @@ async def claim_for(
     async def of_node(name: str) -> Collection[Claimed]:
         with failures.Failures(server).noting(own=False):
             node = server.nodes[name]
+            traffic.concerns(node)
             gate.check(server, DataClass.KEYS, node.jurisdiction, target)
             return await node.advance_together(
                 _claim, node, [each for each in wanted if homes.get(each.user_id) == name]

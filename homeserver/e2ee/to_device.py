@@ -21,7 +21,7 @@ from homeserver.e2ee import mailbox_bound, to_servers
 from homeserver.e2ee.publication import wake
 from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.runtime.lru import Lru
 from homeserver.storage import client_transactions, outbox, received, streams
 from homeserver.storage import to_device as stored
@@ -258,6 +258,7 @@ async def take_from_server(
     for name, events in by_node.items():
         node = server.nodes[name]
         if gate.may(server, DataClass.MAILBOX, there, node.jurisdiction):
+            traffic.concerns(node)
             await node.advance_together(_receive_from_server, server, node, (origin, message_id), events)
         else:
             denied += len(events)

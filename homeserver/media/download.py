@@ -11,7 +11,7 @@ from config.residency import DataClass
 from homeserver.media import remote_media
 from homeserver.protocol.errors import NodeUnavailable, NotFound, NotYetUploaded
 from homeserver.protocol.identifiers import is_media_id, is_server_name
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.runtime.lru import Lru
 from homeserver.storage import media as stored
 
@@ -83,6 +83,7 @@ async def local(server: Server, media_id: str, jurisdiction: str, wait_ms: int =
     if not is_media_id(media_id):
         raise NotFound("There is no such medium")
     node = await server.nodes.of_media(media_id)
+    traffic.concerns(node)
     gate.check(server, DataClass.MEDIA, node.jurisdiction, jurisdiction)
     if not node.engine.health().up:
         raise NodeUnavailable(node.name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.runtime.telemetry import Counter
+    from homeserver.storage.nodes import Node
 
 DEPLOYMENT: Final = "deployment"
-"""Stands for a jurisdiction where bytes belong to no node, or it is not known yet to which: questions about keys and
-names, and what other servers send of their own accord."""
+"""Stands for a jurisdiction where bytes belong to no node, or to nodes of several jurisdictions at once: what concerns
+keys of servers and names, say, or a transaction with events of many rooms."""
 
 
 def _counter(server: Server) -> Counter:
@@ -25,6 +27,40 @@ def count(server: Server, source: str, target: str, size: int) -> None:
     """So many bytes went from one jurisdiction to another."""
     if size:
         _counter(server).inc(source, target, by=size)
+
+
+class Account:
+    """Whose the bytes are of a request that another server makes, and of its answer: found out while it is answered.
+
+    A context manager; within it whatever looks at a node for the other server says so by `concerns`.
+    """
+
+    def __init__(self) -> None:
+        self._places: set[str] = set()
+        self._token: Token[set[str] | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._token = _concerned.set(self._places)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _concerned.reset(self._token)
+
+    @property
+    def place(self) -> str:
+        """The jurisdiction that was concerned, or `DEPLOYMENT` when it was none, or more than one."""
+        return next(iter(self._places)) if len(self._places) == 1 else DEPLOYMENT
+
+
+_concerned: ContextVar[set[str] | None] = ContextVar("concerned", default=None)
+
+
+def concerns(node: Node) -> None:
+    """What is being answered to another server, if anything is, is asked of this node, or brought to it."""
+    places = _concerned.get()
+    if places is not None:
+        places.add(node.jurisdiction)
 
 
 def table(server: Server) -> list[dict[str, Any]]:

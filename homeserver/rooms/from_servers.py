@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.residency import DataClass
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import presence, receipts, state, typing_notices
 from homeserver.rooms.presence import Presences, Shown
 from homeserver.rooms.state import Rooms
@@ -114,6 +114,7 @@ async def take_presence(server: Server, origin: str, shown: Shown) -> None:
     for node in server.nodes:
         if not gate.may(server, DataClass.PRESENCE, there, node.jurisdiction):
             continue
+        traffic.concerns(node)
         try:
             residents = await node.read(rooms.sharing_with, shown.user_id)
         except NodeUnavailable:
