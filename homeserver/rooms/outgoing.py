@@ -30,6 +30,10 @@ MOST_WAITING = 200
 
 MOST_FLEETING = 200
 
+MOST_TOLD = 300
+"""Servers that are told that somebody types, or is there: in larger rooms those with the most members, or rooms in
+common. It is of the moment and costs a transaction each, while nobody misses an event by it."""
+
 
 class OutgoingPdu:
     """An event on its way out; its bytes are made once for all servers."""

@@ -21,7 +21,7 @@ from config.residency import DataClass
 from homeserver.protocol import canonical, identifiers
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.residency import gate
-from homeserver.rooms import acquaintance, ticks
+from homeserver.rooms import acquaintance, outgoing, ticks
 from homeserver.rooms.outgoing import Fleeting, pass_on
 from homeserver.rooms.state import Rooms
 from homeserver.storage import peers, rooms
@@ -364,7 +364,7 @@ async def _tell_servers(server: Server, node: Node, shown: Shown) -> None:
     """
     if not server.settings.federation.enabled:
         return
-    servers = await node.read(peers.sharing, shown.user_id)
+    servers = await node.read(peers.sharing, shown.user_id, outgoing.MOST_TOLD)
     if servers:
         told = {"user_id": shown.user_id, "last_active_ago": 0, **shown.content(server.clock.now_ms())}
         edu = Fleeting(DataClass.PRESENCE, "m.presence", canonical.encode({"push": [told]}))

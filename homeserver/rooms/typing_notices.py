@@ -9,6 +9,7 @@ spec: client-server-api/#typing-notifications
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 import orjson
@@ -17,12 +18,14 @@ from config.residency import DataClass
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import Forbidden
 from homeserver.residency import gate
-from homeserver.rooms import state, ticks
+from homeserver.rooms import outgoing, state, ticks
 from homeserver.rooms.outgoing import Fleeting, pass_on
 from homeserver.rooms.state import Rooms
 from homeserver.runtime.lru import Lru
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
     from homeserver.runtime.clock import Timer
@@ -103,7 +106,14 @@ def _tell_servers(server: Server, node: Node, room: Room, user_id: str, typing: 
     if fresh:
         content = canonical.encode({"room_id": room.room_id, "typing": typing, "user_id": user_id})
         edu = Fleeting(DataClass.RECEIPTS, "m.typing", content)
-        pass_on(node, room.now.servers, f"typing {room.room_id} {user_id}", edu)
+        pass_on(node, _largest(room.now.servers), f"typing {room.room_id} {user_id}", edu)
+
+
+def _largest(servers: Mapping[str, int]) -> Collection[str]:
+    """The servers that are told: the same ones when it begins and when it ends."""
+    if len(servers) <= outgoing.MOST_TOLD:
+        return servers
+    return nlargest(outgoing.MOST_TOLD, servers, key=lambda name: (servers[name], name))
 
 
 def note(server: Server, node: Node, room: Room, user_id: str, seconds: float) -> None:
