@@ -30,17 +30,17 @@ class Neighbours:
     nils: Client
     jana: Client
 
-    def cut(self) -> None:
-        """Cut the link both ways."""
-        for server in (self.domicile, self.synapse):
-            assert server.link is not None
-            server.link.cut()
-
-    def mend(self) -> None:
-        """Undo `cut`."""
-        for server in (self.domicile, self.synapse):
-            assert server.link is not None
-            server.link.mend()
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Cut the links both ways for a while."""
+        links = [server.link for server in (self.domicile, self.synapse) if server.link is not None]
+        for link in links:
+            link.cut()
+        try:
+            yield
+        finally:
+            for link in links:
+                link.mend()
 
 
 @contextlib.contextmanager

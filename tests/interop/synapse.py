@@ -36,7 +36,7 @@ class Synapse:
         self.folder.mkdir()
         self._port, self._federation_port = free_port(), free_port()
         self.link = Link(self._federation_port)
-        self.server_name = f"localhost:{self.link.port}"
+        self.server_name = f"127.0.0.1:{self.link.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._config = self.folder / "homeserver.yaml"
         self._config.write_text(json.dumps(self._settings(authority)))  # JSON is YAML too
@@ -54,7 +54,7 @@ class Synapse:
         return self.folder / "synapse.log"
 
     def _settings(self, authority: Authority) -> dict[str, Any]:
-        tls = authority.issue("localhost")
+        tls = authority.issue("127.0.0.1")
         listening = {"bind_addresses": ["127.0.0.1"], "type": "http"}
         (self.folder / "log.yaml").write_text(json.dumps(self._logging()))
         return {

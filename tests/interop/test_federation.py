@@ -81,14 +81,13 @@ def test_a_cut_link_loses_nothing(street: Neighbours, names: tuple[str, str]) ->
     host, guest = couple(street, names)
     room = meet(host, guest)
     all_read_all(room, host, guest)
-    street.cut()
     said = {person: [words(person) for _ in range(3)] for person in (host, guest)}
-    for person, texts in said.items():
-        for text in texts:
-            person.sends(room, text)
     topic = secrets.token_hex(8)
-    host.api.client("PUT", f"/rooms/{room}/state/m.room.topic", {"topic": topic})
-    street.mend()
+    with street.apart():
+        for person, texts in said.items():
+            for text in texts:
+                person.sends(room, text)
+        host.api.client("PUT", f"/rooms/{room}/state/m.room.topic", {"topic": topic})
     for reader, writer in ((host, guest), (guest, host)):
         for text in said[writer]:
             reader.sees(room, writer, text)
