@@ -40,6 +40,12 @@ log = structlog.get_logger("federation.sender")
 FIRST_PAUSE: Final = 1.0
 """Seconds after the first failure; doubles each time."""
 
+LEAST_SPREAD: Final = 0.75
+"""A pause is between this part of its length and all of it, so that not all servers are tried at once."""
+
+MOST_FAILURES: Final = 60
+"""Failures in a row are counted up to here."""
+
 SOON: Final = 1.0
 """Seconds after an attempt before a server that was heard from is tried again."""
 
@@ -290,12 +296,12 @@ class _Sender:
 
     def fail(self, line: Line, batch: Batch | None) -> None:
         """The server could not be reached: it is tried again later, first with the same transaction."""
-        line.failures = min(line.failures + 1, 60)
+        line.failures = min(line.failures + 1, MOST_FAILURES)
         line.bound = batch.upto if batch is not None and batch.items else line.bound
         line.fleeting.clear()
         line.rely_on_database(self.node.position)
         longest = self.server.settings.federation.longest_backoff.seconds
-        spread = random.uniform(0.75, 1.0)  # noqa: S311 - not all servers at once, nothing more
+        spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all servers at once, nothing more
         seconds = min(FIRST_PAUSE * 2.0 ** (line.failures - 1), longest) * spread
         self.pause(line, seconds)
         retry_ts = self.server.clock.now_ms() + round(seconds * 1000)

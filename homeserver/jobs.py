@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from federation import inbound, sender
+from federation import inbound, leftovers, sender
 from homeserver.e2ee import introductions, publication
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
@@ -39,6 +39,7 @@ def add_jobs(server: Server) -> None:
     add(replicas.HISTORY_JOB, replicas.copy_histories, MINUTE)
     add("forget transactions", housekeeping.forget_transactions, HOUR)
     add("forget received transactions", inbound.forget_old, HOUR)
+    add("collapse changes of keys", leftovers.collapse, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     add("sweep media", sweep.sweep, HOUR)
     for name, work in chores.JOBS.values():

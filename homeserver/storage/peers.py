@@ -248,6 +248,27 @@ async def find(tx: Transaction, server: str) -> PeerRow:
     return PeerRow(server, 0, 0, 0) if row is None else PeerRow(*row)
 
 
+async def away(tx: Transaction, failures: int) -> list[str]:
+    """The servers that have been tried in vain at least so often in a row."""
+    rows = await tx.all("SELECT server FROM peers WHERE failures >= ?", failures)
+    return [str(row[0]) for row in rows]
+
+
+async def keep_newest(tx: Transaction, server: str, kinds: Sequence[str]) -> int:
+    """Delete the EDUs of these kinds that wait for a server, but for the last of each kind about each user.
+
+    Returns how many are gone.
+    """
+    gone = 0
+    for kind in kinds:
+        gone += await tx.run(
+            "DELETE FROM peer_edus WHERE server = ? AND kind = ? AND pos NOT IN"
+            " (SELECT MAX(q.pos) FROM peer_edus q WHERE q.server = ? AND q.kind = ? GROUP BY q.user_nid)",
+            *(server, kind) * 2,
+        )
+    return gone
+
+
 async def put(tx: Transaction, rows: Sequence[PeerRow]) -> None:
     """Write how far servers are, and forget what they have. A position never goes back."""
     tx.later(

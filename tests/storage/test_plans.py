@@ -29,6 +29,7 @@ CALLS = {"all", "one", "run", "many", "later"}
 MAY_SCAN = {
     "SELECT txn_key FROM event_transactions": "once, when the server starts",
     "SELECT destination, COUNT(*) FROM outbox GROUP BY destination": "for the metrics: as long as the backlog",
+    "SELECT server FROM peers WHERE failures": "a job, once an hour",
     "SELECT k.user_nid FROM (SELECT user_nid FROM key_replicas": "a job, once an hour",
     "UPDATE remote_device_lists SET stale = 1 WHERE stale = 0": "all of them, after the node was out of reach",
     "SELECT u.user_id, e.pos FROM erased_users e": "all of them are kept in memory",
