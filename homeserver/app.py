@@ -29,10 +29,11 @@ from homeserver import endpoints
 from homeserver.accounts import sessions
 from homeserver.commands import socket_in
 from homeserver.context import CurrentPolicy, Identity, Server
+from homeserver.e2ee import mailbox_bound
 from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
-from homeserver.runtime import memory
+from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.jobs import Jobs
@@ -317,6 +318,7 @@ def show(server: Server) -> None:
         "domicile_listeners", "Tasks that wait to be woken: long polls, and what ships.", lambda: server.wakeups.count
     )
     _show_caches(server)
+    mailbox_bound.show(server)
     failing = "How often in a row a job has failed; those that did not are not shown."
     gauge("domicile_job_failures", failing, failures, ["job"])
 
@@ -389,7 +391,7 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(opened(settings, policy))
         bounds = settings.limits
-        connections = Connections(server.clock, patience(bounds), bounds.connections)
+        connections = Connections(server.clock, patience(bounds), _capacity(bounds.connections))
         show_connections(server, connections)
         listening = Listening(site_of(server), connections, Bounds(head=bounds.max_headers))
         control = stack.enter_context(socket_in(settings.data_dir))
@@ -423,6 +425,14 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
             await server.jobs.stop(SHUTDOWN)
             await thumbnails.close(server)
     log.info("stopped")
+
+
+def _capacity(wanted: int) -> int:
+    """How many connections of clients there may be."""
+    possible = open_files.room_for(wanted)
+    if possible < wanted:
+        log.warning("the system allows too few open files for limits.connections", wanted=wanted, possible=possible)
+    return possible
 
 
 async def _reload(server: Server, listening: Listening, asked: asyncio.Event) -> None:

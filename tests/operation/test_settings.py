@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from homeserver.runtime.clock import SystemClock
+from homeserver.runtime.open_files import RESERVED
 from homeserver.storage.connect import Sizes, engine_for
 from homeserver.storage.engine import Transaction
 from tests.deployment import SETTINGS, Deploy
@@ -85,3 +87,20 @@ def test_a_server_opens_no_more_connections_than_it_may(tmp_path: Path, readers:
         opened = [path.readlink() for path in Path(f"/proc/{product.pid}/fd").iterdir()]
         held = [path for path in opened if path == product.node_folder("tehran") / "node.db"]
         assert 2 <= len(held) <= readers + 1
+
+
+def test_a_server_may_open_the_files_that_its_connections_are(tmp_path: Path) -> None:
+    """Whatever the shell allows that starts it: 1024 on Debian."""
+    product = Product(tmp_path)
+    product.add("\n[limits]\nconnections = 100\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+    try:
+        product.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        allowed, _ = resource.prlimit(product.pid, resource.RLIMIT_NOFILE)
+    finally:
+        product.stop()
+    assert allowed == 100 + RESERVED
