@@ -249,17 +249,24 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 # user ---------------------------------------------------------------------------------------
 
 
+def _asked(settings: Settings, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the running server answers to a command; None when there is none; ends with 1 if it refuses."""
+    try:
+        answered = commands.ask_server(settings.data_dir, command, dict(arguments))
+    except (http.client.HTTPException, ConnectionError, ValueError):
+        _no("domicile: the server went away before it answered; look whether it was done, and do it again if not")
+    if answered is None:
+        return None
+    status, answer = answered
+    if status != 200:
+        _no(f"domicile: {answer.get('error', answer)}")
+    return answer
+
+
 def _perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
     """Have a command done by the running server, or on the databases when there is none; ends with 1 if refused."""
     settings, policy = load(config)
-    try:
-        answered = commands.ask_server(settings.data_dir, command, arguments)
-    except (http.client.HTTPException, ConnectionError, ValueError):
-        _no("domicile: the server went away before it answered; look whether it was done, and do it again if not")
-    if answered is not None:
-        status, answer = answered
-        if status != 200:
-            _no(f"domicile: {answer.get('error', answer)}")
+    if (answer := _asked(settings, command, arguments)) is not None:
         return answer
 
     async def work() -> dict[str, Any]:
@@ -373,7 +380,10 @@ def residency() -> None:
 @JSON
 def residency_traffic(config: Path, as_json: bool) -> None:
     """Bytes between this deployment and other servers, by jurisdiction, since the server was started."""
-    answer = _perform(config, "residency-traffic")
+    settings, _ = load(config)
+    answer = _asked(settings, "residency-traffic", {})
+    if answer is None:
+        _no(f"domicile: no server serves {settings.data_dir} now, and bytes are counted only while one does")
     lines = [f"{each['from']} -> {each['to']}  {each['bytes']}" for each in answer["traffic"]]
     _tell(answer, as_json, "\n".join(lines) if lines else "Nothing has been sent or received since the start.")
 

@@ -311,3 +311,16 @@ def test_a_password_typed_on_a_terminal_is_asked_twice_and_not_shown(idle: Produ
     assert done.status == 0
     assert "typed password" not in done.out + done.err
     assert idle.run("user", "show", "typist").status == 0
+
+
+# residency ----------------------------------------------------------------------------------
+
+
+def test_traffic_of_a_deployment_that_nobody_serves(house: Path) -> None:
+    """It is counted in the memory of the server, so there is no answer, and nothing is made to give one."""
+    before = sorted(house.rglob("*"))
+    for words in (["residency", "traffic"], ["residency", "traffic", "--json"]):
+        done = run(*words, "--config", house / "domicile.toml")
+        assert (done.status, done.out) == (1, "")
+        assert f"no server serves {house / 'data'} " in done.complaint
+    assert sorted(house.rglob("*")) == before

@@ -90,6 +90,12 @@ def test_a_second_server_is_refused(product: Product) -> None:
     assert Api(product.base_url).ask("GET", "/health")["status"] == "ok"
 
 
+def test_traffic_of_a_server_that_has_met_no_other(product: Product) -> None:
+    done = product.run("residency", "traffic", "--json")
+    assert (done.status, json.loads(done.out)) == (0, {"traffic": []})
+    assert product.run("residency", "traffic").out == "Nothing has been sent or received since the start.\n"
+
+
 def test_check_beside_the_server(product: Product) -> None:
     assert product.run("check").status == 0
 
