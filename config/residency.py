@@ -201,7 +201,11 @@ class Pin:
     ] = None
     choice: Annotated[
         bool,
-        Setting(Flag(), "The user chooses one of `nodes`, on the registration fallback page.", True),
+        Setting(
+            Flag(),
+            "The user chooses one of `nodes`: the client says which in `org.domicile.node` when it registers.",
+            True,
+        ),
     ] = False
     node: Annotated[str | None, Setting(NODE_NAME, "Where the data of those who match rests.", "paris")] = None
     nodes: Annotated[
@@ -273,7 +277,11 @@ class Flow:
         ),
     ]
     consent: Annotated[
-        bool, Setting(Flag(), "Whether users are asked before a room of theirs crosses this border for the first time.")
+        bool,
+        Setting(
+            Flag(),
+            "Whether users are asked before a room of theirs first crosses this border. Nobody is asked yet.",
+        ),
     ] = True
 
     def names(self, data_class: DataClass) -> bool:
@@ -285,7 +293,7 @@ class Flow:
 class Retention:
     """How long a jurisdiction's nodes keep what they need not keep for ever."""
 
-    sessions: Annotated[Duration, Setting(Span(), "Sealed addresses and user agents.")] = 90 * DAY
+    sessions: Annotated[Duration, Setting(Span(), "Sealed addresses and user agents. None are kept yet.")] = 90 * DAY
     media_cache: Annotated[Duration, Setting(Span(), "Copies of files of other servers that nobody has asked for.")] = (
         30 * DAY
     )
@@ -293,7 +301,10 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disclosure:
-    """The ceiling of what can be disclosed to an authority of a jurisdiction. Content is not a possible value."""
+    """The ceiling of what can be disclosed to an authority of a jurisdiction. Content is not a possible value.
+
+    There is no command yet that discloses anything.
+    """
 
     fields: Annotated[
         tuple[str, ...],

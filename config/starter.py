@@ -92,9 +92,9 @@ def _residency(
     placed: Mapping[str, str], names: Mapping[str, str], languages: Mapping[str, Sequence[str]], flows: bool
 ) -> str:
     parts = [
-        "# Whose data rests where, and what may leave. `domicile residency check` this file after an edit;\n"
-        "# `domicile residency plan` says what a change would do before `apply` does it.\n\n"
-        "format = 1\n# Grows by one with each applied change.\nserial = 1\n"
+        "# Whose data rests where, and what may leave. All keys are in docs/configuration.md. After an edit,\n"
+        "# `domicile check` says what is wrong with it, and a running server reads it again on SIGHUP.\n\n"
+        "format = 1\n# Grows by one with each change.\nserial = 1\n"
     ]
     for code in placed:
         spoken = f"languages = [{', '.join(map(quoted, languages[code]))}]\n" if code in languages else ""

@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from config.starter import initial_files
 from homeserver.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +80,38 @@ def test_named_scripts_and_modules_exist(path: Path) -> None:
     modules = {first or second for first, second in NAMED_MODULE.findall(text)}
     lacking = {module for module in modules if not any((top / module).exists() for top in (ROOT, ROOT / "homeserver"))}
     assert sorted(scripts | lacking) == []
+
+
+NAMED_COMMAND = re.compile(r"`domicile ([a-z][a-z-]*(?: [a-z][a-z-]*)?)")
+
+
+def lacking_commands(text: str) -> list[str]:
+    """The commands that a text names and that are none."""
+    found = []
+    for words in NAMED_COMMAND.findall(text):
+        command: click.Command | None = main
+        for word in words.split():
+            if isinstance(command, click.Group):
+                command = command.commands.get(word)
+        if command is None:
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("path", documents(), ids=name)
+def test_named_commands_exist(path: Path) -> None:
+    assert lacking_commands(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_files_of_a_new_deployment_name_commands_that_exist() -> None:
+    for text in initial_files("example.org", ["IR", "FR"]).values():
+        assert "`domicile " in text
+        assert lacking_commands(text) == []
+
+
+def test_a_command_that_is_none_is_seen() -> None:
+    assert lacking_commands("`domicile user add`, `domicile check --config`") == []
+    assert lacking_commands("`domicile fly`, `domicile user fly`") == ["fly", "user fly"]
 
 
 def test_the_readmes_commands_exist() -> None:
