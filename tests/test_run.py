@@ -88,6 +88,15 @@ def test_the_demo_serves_stops_and_goes_on(tmp_path: Path) -> None:
             assert login["well_known"]["m.homeserver"]["base_url"] == f"http://127.0.0.1:{port}"
     assert accounts(folder, "tehran") == {f"@parisa:localhost:{port}"}
     assert accounts(folder, "paris") == {f"@pierre:localhost:{port}", f"@admin:localhost:{port}"}
-    with running(folder, port) as said:
+    with running(folder, spare_port()) as said:  # it keeps the port that it was made with
         assert "First start" not in said
+        assert f"http://127.0.0.1:{port}" in said
         assert log_in(port, "parisa", passwords["parisa"])["user_id"] == f"@parisa:localhost:{port}"
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters").write_text("mine")
+    done = subprocess.run([ROOT / "scripts" / "run", tmp_path], capture_output=True, text=True, timeout=START_SECONDS)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path} is there already and is no demo" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
