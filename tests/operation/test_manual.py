@@ -1,12 +1,15 @@
-"""docs/operations.md names every number that the server shows, and none that it does not."""
+"""docs/operations.md names every number that the server shows, and none that it does not; its examples are valid."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.load import policy_from_text, settings_from_text
+from config.starter import initial_files
 from homeserver.app import SHUTDOWN
 from tests.interop.api import Api
 from tests.operation.product import Product
@@ -21,7 +24,7 @@ def test_the_numbers_of_the_manual_are_those_of_the_server(tmp_path: Path) -> No
     shown = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("domicile_")}
     named = {name.removesuffix("_total") for name in re.findall(r"`(domicile_\w+)`", PAGE.read_text(encoding="utf-8"))}
     of_peers = {name for name in named if name.startswith("domicile_federation_")}  # each is there once it counts
-    assert of_peers <= set(re.findall(r'"(domicile_federation_\w+)"', _sources()))
+    assert of_peers == set(re.findall(r'"(domicile_federation_\w+)"', _sources()))
     beginnings = ("domicile_outbound_", "domicile_federation_")
     assert named - of_peers == {name for name in shown if not name.startswith(beginnings)}
 
@@ -33,3 +36,20 @@ def _sources() -> str:
 
 def test_the_grace_of_the_manual_is_that_of_the_server() -> None:
     assert f"get {SHUTDOWN:.0f} seconds to end" in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_examples_about_other_servers_do_what_is_said_of_them() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("## Other servers")[2].partition("\n## ")[0]
+    *served, allowed = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    files = initial_files("example.org", ["FR"])
+    settings = settings_from_text("\n".join([files["domicile.toml"], *served]), environ={})
+    assert [(each.port, each.tls is not None) for each in settings.listeners] == [(8008, False), (8448, True)]
+    assert "federation" in settings.listeners[0].resources, "a proxy needs no listener more"
+    assert settings.federation.allow_addresses
+    assert settings.federation.ca_file
+    before = policy_from_text(files["residency.toml"])
+    assert before.room_may_span({"FR", "unknown"}), "nothing flows at first"
+    policy = policy_from_text(files["residency.toml"] + allowed)
+    (peer,) = tomllib.loads(allowed)["peers"]
+    assert policy.jurisdiction_of_server("chat." + peer["server"].removeprefix("*.")) == peer["jurisdiction"] == "DE"
+    assert policy.room_may_span({"FR", "DE", "unknown"}) == []
