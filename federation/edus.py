@@ -87,6 +87,12 @@ def _drop(server: Server, kind: object, reason: str, by: int = 1) -> None:
     ).inc(kind if isinstance(kind, str) and kind in _READERS else "unknown", reason, by=by)
 
 
+def _withhold(server: Server, kind: str, nodes: int) -> None:
+    """Count what the residency policy lets not in to so many nodes, or users."""
+    if nodes:
+        _drop(server, kind, "policy", nodes)
+
+
 def _own_user(origin: str, user_id: object) -> str:
     """A user of the server that speaks. Raises _Malformed."""
     if not isinstance(user_id, str) or not identifiers.is_user_id(user_id):
@@ -122,7 +128,7 @@ async def _typing(server: Server, origin: str, content: Mapping[str, Any]) -> No
     room = await _room(server, origin, content.get("room_id"))
     if room.head.membership(user_id) != "join":
         raise _Malformed("not_in_room")
-    from_servers.take_typing(server, room, origin, user_id, typing)
+    _withhold(server, "m.typing", from_servers.take_typing(server, room, origin, user_id, typing))
 
 
 async def _receipts(server: Server, origin: str, content: Mapping[str, Any]) -> None:
@@ -145,7 +151,7 @@ async def _receipts(server: Server, origin: str, content: Mapping[str, Any]) -> 
             continue
         found = [receipt for user_id, said in read.items() for receipt in _read_by(server, origin, room, user_id, said)]
         if found:
-            await from_servers.take_receipts(server, room, origin, found)
+            _withhold(server, "m.receipt", await from_servers.take_receipts(server, room, origin, found))
 
 
 def _read_by(server: Server, origin: str, room: Room, user_id: str, said: Any) -> Iterator[Receipt]:
@@ -192,7 +198,7 @@ async def _presence(server: Server, origin: str, content: Mapping[str, Any]) -> 
         except _Malformed as fault:
             _drop(server, "m.presence", fault.reason)
         else:
-            await from_servers.take_presence(server, origin, shown)
+            _withhold(server, "m.presence", await from_servers.take_presence(server, origin, shown))
 
 
 def _shown(server: Server, origin: str, said: Any) -> Shown:
@@ -221,9 +227,7 @@ async def _to_device(server: Server, origin: str, content: Mapping[str, Any]) ->
     wanted = dict(_messages(messages))
     if sum(map(len, wanted.values())) > MOST_RECIPIENTS:
         raise _Malformed("too_many")
-    denied = await to_device.take_from_server(server, origin, message_id, sender, event_type, wanted)
-    if denied:
-        _drop(server, DIRECT, "policy", denied)
+    _withhold(server, DIRECT, await to_device.take_from_server(server, origin, message_id, sender, event_type, wanted))
 
 
 def _messages(messages: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -237,9 +241,11 @@ def _messages(messages: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 async def _device_list(server: Server, origin: str, content: Mapping[str, Any]) -> None:
     """spec: server-server-api/#device-management"""
-    _own_user(origin, content.get("user_id"))
+    user_id = _own_user(origin, content.get("user_id"))
     update: Update = remote_lists.read_update(content, strict=not server.settings.conformance_mode)
-    await _on_nodes(server, origin, lambda node: remote_lists.apply_update(server, node, update))
+    await _on_nodes(
+        server, user_id, "m.device_list_update", lambda node: remote_lists.apply_update(server, node, update)
+    )
 
 
 async def _signing_keys(server: Server, origin: str, content: Mapping[str, Any]) -> None:
@@ -247,20 +253,27 @@ async def _signing_keys(server: Server, origin: str, content: Mapping[str, Any])
     user_id = _own_user(origin, content.get("user_id"))
     master, self_signing = content.get("master_key"), content.get("self_signing_key")
     await _on_nodes(
-        server, origin, lambda node: remote_lists.apply_signing_keys(server, node, user_id, master, self_signing)
+        server,
+        user_id,
+        "m.signing_key_update",
+        lambda node: remote_lists.apply_signing_keys(server, node, user_id, master, self_signing),
     )
 
 
-async def _on_nodes(server: Server, origin: str, apply: Callable[[Node], Awaitable[None]]) -> None:
-    """Do something about keys on each node to which they may flow. Who is down finds a gap when it is back."""
-    there = server.policy.now.jurisdiction_of_server(origin)
+async def _on_nodes(server: Server, user_id: str, kind: str, apply: Callable[[Node], Awaitable[None]]) -> None:
+    """Do something about a user's keys on each node to which they may flow. Who is down finds a gap when it is back.
+
+    Elsewhere the copy that there may be is not what it was any more: it is shown to nobody, rather than encrypted for.
+    """
+    there = server.policy.now.jurisdiction_of_server(identifiers.domain_of(user_id))
     for node in server.nodes:
-        if not gate.may(server, DataClass.KEYS, there, node.jurisdiction):
-            _drop(server, "m.device_list_update", "policy")
-            continue
-        traffic.concerns(node)
         try:
-            await apply(node)
+            if gate.may(server, DataClass.KEYS, there, node.jurisdiction):
+                traffic.concerns(node)
+                await apply(node)
+            else:
+                _withhold(server, kind, 1)
+                await remote_lists.mark_stale(server, node, user_id)
         except NodeUnavailable:
             continue
 

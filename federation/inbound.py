@@ -283,9 +283,17 @@ async def _outside(server: Server, origin: str, room_id: str, pdus: Sequence[Any
 
     Raises NodeUnavailable.
     """
+    there = server.policy.now.jurisdiction_of_server(origin)
     for pdu in pdus:
-        rules = await _rules_outside(server, room_id, pdu)
-        if rules is not None:
+        concerned = await _concerned(server, room_id, pdu)
+        if concerned is not None:
+            node, rules = concerned
+            if not gate.may(server, DataClass.EVENTS, there, node.jurisdiction):
+                refused(server, "pdu", "policy")
+                results.note(
+                    id_of(rules, pdu), "The residency policy lets no events flow from your server to that user"
+                )
+                continue
             (event,) = await check_pdus(server, rules, room_id, [pdu])
             if isinstance(event, Dropped):
                 results.note(event.event_id, event.reason)
@@ -297,11 +305,12 @@ async def _outside(server: Server, origin: str, room_id: str, pdus: Sequence[Any
         refused(server, "pdu", "not_in_room")
 
 
-async def _rules_outside(server: Server, room_id: str, pdu: Any) -> RoomRules | None:
-    """The version of a room that a local user may be invited to, if the event is about their membership."""
+async def _concerned(server: Server, room_id: str, pdu: Any) -> tuple[Node, RoomRules] | None:
+    """The node of a local user and the version of a room that they may be invited to, if the event is about that."""
     member = pdu.get("state_key")
     if pdu.get("type") != MEMBER or not identifiers.is_user_id(member):
         return None
     node = await server.nodes.of_user(member)
     room = None if node is None else await node.read(rooms.find, room_id)
-    return None if room is None else versions.VERSIONS.get(room.version)
+    rules = None if room is None else versions.VERSIONS.get(room.version)
+    return None if node is None or rules is None else (node, rules)

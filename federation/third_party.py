@@ -15,6 +15,7 @@ import structlog
 
 from config.residency import DataClass
 from federation import resident
+from federation.joining import check_with
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal
 from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
@@ -119,6 +120,7 @@ async def _invite(server: Server, home: Node, user_id: str, invite: object) -> N
         return
     if server.nodes.is_local(sender):
         raise NotFound("the room is none that this server is in")
+    check_with(server, home, domain_of(sender))
     content = {
         "type": MEMBER,
         "room_id": room_id,

@@ -21,7 +21,7 @@ from homeserver.storage import rooms, streams, users
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from homeserver.context import Server
     from homeserver.rooms.state import Room
@@ -33,30 +33,31 @@ TYPING_SECONDS: Final = 60.0
 """How long somebody types whose server says no more of it."""
 
 
-def readers(server: Server, room: Room, origin: str, data_class: DataClass) -> Iterator[Node]:
-    """The nodes with members in a room to which a class of data may flow from another server."""
+def readers(server: Server, room: Room, origin: str, data_class: DataClass) -> tuple[Sequence[Node], int]:
+    """The nodes with members in a room to which a class of data may flow from another server, and to how many not."""
     there = server.policy.now.jurisdiction_of_server(origin)
-    for name in sorted(room.head.nodes):
-        node = server.nodes[name]
-        if gate.may(server, data_class, there, node.jurisdiction):
-            yield node
+    nodes = [server.nodes[name] for name in sorted(room.head.nodes)]
+    allowed = [node for node in nodes if gate.may(server, data_class, there, node.jurisdiction)]
+    return allowed, len(nodes) - len(allowed)
 
 
 # receipts -----------------------------------------------------------------------------------------
 
 
-async def take_receipts(server: Server, room: Room, origin: str, found: Sequence[Receipt]) -> None:
+async def take_receipts(server: Server, room: Room, origin: str, found: Sequence[Receipt]) -> int:
     """Keep receipts of joined members of a room, whose ``event_pos`` does not matter. Nodes that are down get none.
 
-    spec: server-server-api/#receipts
+    Returns to how many nodes the residency policy let them not. spec: server-server-api/#receipts
     """
-    for node in readers(server, room, origin, DataClass.RECEIPTS):
+    nodes, denied = readers(server, room, origin, DataClass.RECEIPTS)
+    for node in nodes:
         try:
             replica = await state.find(node, room.room_id)
             if replica is not None:
                 await node.advance(_take_receipts, server, node, replica, found)
         except NodeUnavailable:
             continue
+    return denied
 
 
 async def _take_receipts(tx: Transaction, server: Server, node: Node, room: Room, found: Sequence[Receipt]) -> None:
@@ -92,27 +93,34 @@ async def _placed(tx: Transaction, room: Room, receipt: Receipt) -> Receipt | No
 # typing -------------------------------------------------------------------------------------------
 
 
-def take_typing(server: Server, room: Room, origin: str, user_id: str, typing: bool) -> None:
-    """A joined member of a room types, or types no more. spec: server-server-api/#typing-notifications"""
-    for node in readers(server, room, origin, DataClass.RECEIPTS):
+def take_typing(server: Server, room: Room, origin: str, user_id: str, typing: bool) -> int:
+    """A joined member of a room types, or types no more.
+
+    Returns to how many nodes the residency policy let that not. spec: server-server-api/#typing-notifications
+    """
+    nodes, denied = readers(server, room, origin, DataClass.RECEIPTS)
+    for node in nodes:
         replica = node.memory(Rooms).get(room.room_id)
         if replica is not None:  # else: nobody there has looked at the room for long
             typing_notices.note(server, node, replica, user_id, TYPING_SECONDS if typing else 0.0)
+    return denied
 
 
 # presence -----------------------------------------------------------------------------------------
 
 
-async def take_presence(server: Server, origin: str, shown: Shown) -> None:
+async def take_presence(server: Server, origin: str, shown: Shown) -> int:
     """Show the presence of a user to the residents who share a room with them. Nodes that are down show none.
 
-    spec: server-server-api/#presence
+    Returns to how many nodes the residency policy let it not. spec: server-server-api/#presence
     """
     if not presence.tracked(server):
-        return
+        return 0
+    denied = 0
     there = server.policy.now.jurisdiction_of_server(origin)
     for node in server.nodes:
         if not gate.may(server, DataClass.PRESENCE, there, node.jurisdiction):
+            denied += 1
             continue
         traffic.concerns(node)
         try:
@@ -122,3 +130,4 @@ async def take_presence(server: Server, origin: str, shown: Shown) -> None:
         if residents:
             node.memory(Presences).show(node, Shown(shown.user_id, shown.state, shown.status, shown.active_ms))
             presence.wake(server, node, residents)
+    return denied

@@ -401,4 +401,5 @@ jurisdiction = "FR"
         assert len([each for each in told.get("presence", {}).get("events", []) if each["sender"] == bob]) == kept
         assert told.get("device_lists", {}).get("changed", []) == [bob] * kept
     assert (await read_to(made), await read_to(made, "paris")) == (None, event_id)
-    assert dropped(made, "m.direct_to_device", "policy") == 1
+    for kind in edus._READERS:
+        assert dropped(made, kind, "policy") == 1, kind
