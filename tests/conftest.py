@@ -1,11 +1,12 @@
 """Fixtures of the whole suite, and its word on which databases it ran on."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from tests.deployment import deploy, deployment
-from tests.support import POSTGRES, engines
+from tests.support import POSTGRES, engines, finish, schemas_of
 
 __all__ = ["deploy", "deployment", "engines"]
 
@@ -18,6 +19,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_nothing() -> Iterator[None]:
+    """Drop what tests handed on to one another on the PostgreSQL server."""
+    yield
+    if url := os.environ.get(POSTGRES):
+        finish(schemas_of(url).drop_all())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,6 +27,7 @@ from homeserver.storage.connect import engine_for
 from homeserver.storage.engine import Engine
 from homeserver.storage.migrate import Migration
 from tests.proxy import Proxy
+from tests.schemas import Schemas
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -74,6 +75,12 @@ def waits(test: Callable[..., None]) -> Callable[..., None]:
     return test
 
 
+@functools.cache
+def schemas_of(url: str) -> Schemas:
+    """The schemas that tests hand on to one another on a server."""
+    return Schemas(url)
+
+
 class Databases:
     """Makes engines on one kind of database, each test's apart from every other's."""
 
@@ -84,6 +91,8 @@ class Databases:
         self.directory = directory
         self._url = url
         self._schema = f"t{os.getpid()}_{next(self._serial)}"
+        self._schemas: dict[str, str] = {}
+        self._kept: dict[str, tuple[str, str]] = {}
         self._made: list[Engine] = []
         self._proxies: dict[str, Proxy] = {}
 
@@ -95,7 +104,8 @@ class Databases:
         if node in self._proxies:
             user, _, _ = url.netloc.rpartition("@")
             url = url._replace(netloc=f"{user}@127.0.0.1:{self._proxies[node].port}")
-        schema = f"options={quote(f'-csearch_path={self._schema}_{node}')}"
+        name = self._schemas.setdefault(node, f"{self._schema}_{node}")
+        schema = f"options={quote(f'-csearch_path={name}')}"
         return url._replace(query="&".join(filter(None, (url.query, schema)))).geturl()
 
     def engine(
@@ -142,8 +152,15 @@ class Databases:
 
     async def open(self, node: str = "tehran", migrations: Sequence[Migration] = ()) -> Engine:
         """An open engine on the node's database, which is created when it does not exist."""
+        keep = self.kind == "postgres" and bool(migrations) and node not in self._schemas
+        if keep:
+            kind = " ".join((node, *(migration.digest for migration in migrations)))  # the ledger names the node
+            self._schemas[node] = schemas_of(self._url).take(kind)
+            self._kept[node] = kind, self._schemas[node]
         engine = self.engine(node, migrations)
         await engine.open(create=True)
+        if keep:
+            await schemas_of(self._url).remember(*self._kept[node])
         return engine
 
     async def close(self) -> None:
@@ -152,7 +169,9 @@ class Databases:
             await engine.close()
         for proxy in self._proxies.values():
             await proxy.close()
-        if self.kind == "postgres":
+        for kind, schema in self._kept.values():
+            await schemas_of(self._url).give_back(kind, schema)
+        if self.kind == "postgres" and len(self._schemas) > len(self._kept):
             await self._drop_schemas()
 
     async def _drop_schemas(self) -> None:
