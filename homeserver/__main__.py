@@ -176,7 +176,7 @@ def check(config: Path, as_json: bool) -> None:
         for problem in problems:
             click.echo(problem, err=True)
         if not problems:
-            click.echo(f"{config} and {settings.residency} are valid; keys, certificates and databases are in place.")
+            click.echo(f"{config} and {policy.file} are valid; keys, certificates and databases are in place.")
     sys.exit(1 if problems else 0)
 
 

@@ -53,6 +53,7 @@ from homeserver.web.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
 
     from config.policy import Policy
     from config.residency import NodePlace
@@ -219,7 +220,8 @@ def trusted(settings: Settings) -> Trust:
         return Trust(federation.ca_file, verify=federation.verify_certificates)
     except Exception as error:
         raise StartError(
-            f"{federation.ca_file} is no file of certificates that can be used: {_reason(error)}"
+            f"{federation.ca_file} is no file of certificates that can be used: "
+            + _reason(error, *filter(None, [federation.ca_file]))
         ) from None
 
 
@@ -247,17 +249,24 @@ def unusable_certificates(settings: Settings) -> list[str]:
             try:
                 ServerCertificate(listener.tls.certificate, listener.tls.key)
             except Exception as error:
-                files = f"{listener.tls.certificate} and {listener.tls.key}"
-                found.append(f"{files} are no certificate with its key that can be used: {_reason(error)}")
+                certificate, key = listener.tls.certificate, listener.tls.key
+                reason = _reason(error, certificate, key)
+                found.append(f"{certificate} and {key} are no certificate with its key that can be used: {reason}")
     return found
 
 
-def _reason(error: Exception) -> str:
-    """What OpenSSL says, as a person says it."""
+def _reason(error: Exception, *paths: Path) -> str:
+    """Why a certificate cannot be used: the file that cannot be read, or what OpenSSL says, as a person says it."""
+    for path in paths:
+        try:
+            path.read_bytes()
+        except OSError as unreadable:
+            return f"{path.name} cannot be read: {unreadable.strerror}"
     stack = error.args[0] if error.args else ()
     if not isinstance(stack, list | tuple):
         return str(error)
-    return ", ".join(str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry) or "no such file"
+    said = [str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry]
+    return ", ".join(words for words in said if words and words != "system lib") or "it cannot be read"
 
 
 # metrics ------------------------------------------------------------------------------------
@@ -450,7 +459,8 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
         try:
             listening.reload_certificates()
         except Exception as error:
-            log.error("a certificate was not reloaded; the one before stays in use", reason=_reason(error))
+            reason = "; ".join(unusable_certificates(server.settings)) or _reason(error)
+            log.error("a certificate was not reloaded; the one before stays in use", reason=reason)
         else:
             log.info("certificates in use")
 

@@ -221,6 +221,7 @@ def test_check_says_what_is_well(house: Path) -> None:
     done = run("check", "--config", house / "domicile.toml")
     assert done.status == 0
     assert len(done.out.splitlines()) == 1
+    assert done.out.startswith(f"{house / 'domicile.toml'} and {house / 'residency.toml'} are valid")
     told = run("check", "--json", "--config", house / "domicile.toml")
     assert (told.status, json.loads(told.out)) == (0, {"valid": True, "problems": []})
 

@@ -86,7 +86,7 @@ FATAL: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no authority": (
         lambda at: trusting(at, at / "absent.pem"),
-        r"absent\.pem is no file of certificates.* no such file",
+        r"absent\.pem is no file of certificates.*absent\.pem cannot be read: No such file",
     ),
     "junk for an authority": (lambda at: trusting(at, at / "signing.key"), r"signing\.key is no file of certificates"),
     "no shared secret": (lambda at: (at / "registration.secret").unlink(), r"registration\.secret: cannot be read"),
