@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from tests.deployment import POLICY
 from tests.network import Network
 from tests.rooms.play import CLIENT
 from tests.support import aio
@@ -30,24 +29,3 @@ async def test_a_server_out_of_reach_is_said_to_be(network: Network) -> None:
     network.cut("here.test", "there.test")
     answer = await here.refused(alice, "GET", f"/directory/room/{quote('#hall:there.test')}")
     assert (answer.status, answer.json["error"]) == (502, "there.test could not be reached")
-
-
-@aio
-async def test_nothing_leaves_where_no_flow_leads(network: Network) -> None:
-    here = await network.found("here.test", policy=POLICY)
-    there = await network.found("there.test")
-    alice, bob = await here.user("alice"), await there.user("bob")
-    await there.create(bob, room_alias_name="hall")
-    answer = await here.refused(alice, "GET", f"/directory/room/{quote('#hall:there.test')}")
-    assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
-    assert not [each for each in network.exchanges if each.source == "here.test"]
-
-
-@aio
-async def test_an_answer_does_not_go_where_no_flow_leads(network: Network) -> None:
-    here, there = await network.found("here.test"), await network.found("there.test", policy=POLICY)
-    alice, bob = await here.user("alice"), await there.user("bob")
-    room_id = await there.create(bob, room_alias_name="hall")
-    answer = await here.refused(alice, "GET", f"/directory/room/{quote('#hall:there.test')}")
-    assert answer.status == 502
-    assert room_id.encode() not in network.bytes_out("there.test")

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.deployment import POLICY, User
+from tests.deployment import User
 from tests.federation.meetings import kept_out, members, membership, told
-from tests.network import OPEN, Network
+from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
 
@@ -76,17 +76,3 @@ async def test_who_may_not_knock_is_told_so(network: Network) -> None:
     network.cut("a.test", "b.test")
     assert (await kept_out(bob, private, "a.test", "knock")).status == 502
     assert await told(b, bob, "knock", private) is None
-
-
-@pytest.mark.parametrize("closed", ["a.test", "b.test"])
-@aio
-async def test_no_knock_crosses_where_no_flow_leads(network: Network, closed: str) -> None:
-    a = await network.found("a.test", policy=POLICY if closed == "a.test" else OPEN)
-    b = await network.found("b.test", policy=POLICY if closed == "b.test" else OPEN)
-    alice, bob = await a.user("alice"), await b.user("bob")
-    room_id = await a.create(alice, initial_state=KNOCK, name="Hidden")
-    answer = await kept_out(bob, room_id, "a.test", "knock")
-    assert answer.status == 403
-    assert b"Hidden" not in network.bytes_out("a.test")
-    if closed == "b.test":
-        assert not network.bytes_out("b.test")

@@ -353,17 +353,6 @@ async def test_no_medium_comes_in_where_no_flow_leads(network: Network) -> None:
 
 
 @aio
-async def test_no_medium_goes_out_where_no_flow_leads(network: Network) -> None:
-    here = await network.found("here.test")
-    there = await network.found("there.test", policy=FLOWING)
-    alice = await here.user("alice")
-    media_id = await upload(await there.user("bob"), picture(40, 40))
-    assert (await download(alice, media_id)).status == 403
-    assert network.exchanges[-1].status == 403
-    assert b"PNG" not in network.bytes_out("there.test")
-
-
-@aio
 async def test_a_copy_is_not_given_out_once_the_policy_says_no(network: Network) -> None:
     here, there = await towns(network)
     alice = await here.user("alice")

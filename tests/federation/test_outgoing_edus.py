@@ -6,8 +6,6 @@ import base64
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
 from config.load import policy_from_text
 from homeserver.rooms.presence import Presences
 from tests.deployment import FLOWING, User
@@ -246,42 +244,6 @@ def letting(*classes: str) -> str:
     """A policy that lets these classes flow from Iran to the second server."""
     named = ", ".join(f'"{name}"' for name in classes)
     return ABROAD + f'[[flows]]\nfrom = "IR"\nto = ["DE"]\nclasses = [{named}]\nconsent = false\n'
-
-
-@pytest.mark.parametrize(
-    ("forbidden", "kind"),
-    [("receipts", "m.receipt"), ("receipts", "m.typing"), ("presence", "m.presence"), ("keys", "m.device_list_update")],
-)
-@aio
-async def test_what_may_not_flow_does_not_leave(network: Network, forbidden: str, kind: str) -> None:
-    every = ("events", "keys", "receipts", "presence", "profile", "media")
-    one, alice, bob, room_id = await meeting(network, letting(*(name for name in every if name != forbidden)))
-    await _do_everything(one, alice, room_id)
-    await network.settle()
-    assert edus(network, kind, taken=False) == []
-    assert kind.encode() not in network.bytes_out(ONE)
-    assert kinds(network, ONE, TWO) == ["m.room.encrypted"]
-    if forbidden == "keys":
-        answer = await Device(alice).send("t1", {bob.user_id: {"PHONE": message("one")}})
-        assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
-        assert b"m.direct_to_device" not in network.bytes_out(ONE)
-
-
-async def _do_everything(play: Play, user: User, room_id: str) -> None:
-    await Device(user).publish()
-    event_id = await play.send(user, room_id, "hello")
-    await read(play, user, room_id, event_id)
-    await play.ask(user, "PUT", f"/rooms/{quote(room_id)}/typing/{quote(user.user_id)}", {"typing": True})
-    await be_online(play, user)
-
-
-@aio
-async def test_everything_leaves_where_it_may(network: Network) -> None:
-    one, alice, _, room_id = await meeting(network, letting("*"))
-    await _do_everything(one, alice, room_id)
-    await network.settle()
-    for kind in ("m.receipt", "m.typing", "m.presence", "m.device_list_update"):
-        assert edus(network, kind), kind
 
 
 @aio

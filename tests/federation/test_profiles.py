@@ -95,12 +95,3 @@ async def test_no_profile_comes_in_where_no_flow_leads(network: Network) -> None
     answer = await here.refused(await here.user("alice"), "GET", BOB)
     assert answer.json["org.domicile.flow"] == {"from": "unknown", "to": "IR", "class": "profile"}
     assert network.exchanges == []
-
-
-@aio
-async def test_no_profile_goes_out_where_no_flow_leads(network: Network) -> None:
-    here, there = await network.found("here.test"), await network.found("there.test", policy=FLOWING)
-    bob = await there.user("bob")
-    await there.ask(bob, "PUT", f"{BOB}/displayname", {"displayname": "Secretname"})
-    assert (await here.refused(await here.user("alice"), "GET", BOB)).status == 403
-    assert b"Secretname" not in network.bytes_out("there.test")

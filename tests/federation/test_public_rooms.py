@@ -111,16 +111,6 @@ async def test_nothing_comes_in_where_no_flow_leads(network: Network) -> None:
 
 
 @aio
-async def test_nothing_goes_out_where_no_flow_leads(network: Network) -> None:
-    here, there = await network.found("here.test"), await network.found("there.test", policy=FLOWING)
-    await there.create(await there.user("bob"), visibility="public", name="Secretname")
-    for body in ({}, {"filter": {"generic_search_term": "secret"}}):
-        page = await here.ask(await here.user(f"u{len(body)}"), "POST", "/publicRooms", body, server="there.test")
-        assert (page["chunk"], page["total_room_count_estimate"]) == ([], 0)
-    assert b"Secretname" not in network.bytes_out("there.test")
-
-
-@aio
 async def test_servers_in_a_room_are_named(network: Network) -> None:
     here, there = await towns(network)
     alice, carol = await here.user("alice"), await there.user("carol")

@@ -9,7 +9,7 @@ import pytest
 
 from homeserver.rooms import spaces
 from homeserver.rooms.spaces import may_see, ordered
-from tests.deployment import FLOWING, POLICY, User
+from tests.deployment import User
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -221,28 +221,6 @@ async def test_what_another_server_could_get_into(network: Network) -> None:
     for room_id in (closed, "!none:there.test", "nonsense"):
         with pytest.raises(Exception, match="shows no such room"):
             await ask(here.server, here.node("tehran"), "there.test", room_id, False)
-
-
-@aio
-async def test_nothing_comes_in_where_no_flow_leads(network: Network) -> None:
-    here, there = await network.found("here.test", policy=FLOWING), await network.found("there.test")
-    alice = await here.user("alice")
-    root = await space(there, await there.user("carol"), "root")
-    mine = await space(here, alice, "mine")
-    await put(here, alice, mine, root, "there.test")
-    assert await walked(here, alice, mine) == ["mine"]
-    assert network.exchanges == []
-
-
-@aio
-async def test_nothing_goes_out_where_no_flow_leads(network: Network) -> None:
-    here, there = await network.found("here.test"), await network.found("there.test", policy=POLICY)
-    alice = await here.user("alice")
-    root = await space(there, await there.user("carol"), "Secretname")
-    mine = await space(here, alice, "mine")
-    await put(here, alice, mine, root, "there.test")
-    assert await walked(here, alice, mine) == ["mine"]
-    assert b"Secretname" not in network.bytes_out("there.test")
 
 
 @aio

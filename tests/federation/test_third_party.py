@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 
 from homeserver.protocol.signing import SigningKey, sign_json
-from tests.deployment import POLICY, User
+from tests.deployment import User
 from tests.federation.meetings import members, membership, told
-from tests.network import OPEN, Network
+from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
 
@@ -78,30 +78,3 @@ async def test_nobody_else_is_believed(network: Network) -> None:
     for body in ({}, {**forged, "mxid": 5}, {**forged, "invites": {}}):
         assert (await b.deployment.asked("PUT", ON_BIND, body)).status == 400
     assert (await b.deployment.asked("PUT", ON_BIND, {**forged, "invites": [1, {}, None]})).status == 200
-
-
-@pytest.mark.parametrize("closed", ["a.test", "b.test"])
-@aio
-async def test_nothing_crosses_where_no_flow_leads(network: Network, closed: str) -> None:
-    a = await network.found("a.test", policy=POLICY if closed == "a.test" else OPEN)
-    b = await network.found("b.test", policy=POLICY if closed == "b.test" else OPEN)
-    alice, bob = await a.user("alice"), await b.user("bob")
-    room_id = await a.create(alice, name="Hidden")
-    await invite_by_address(a, alice, room_id)
-    assert (await b.deployment.asked("PUT", ON_BIND, notice(room_id, alice, bob))).status == 200
-    assert await told(b, bob, "invite", room_id) is None
-    assert b"Hidden" not in network.bytes_out("a.test")
-    if closed == "b.test":
-        assert not network.bytes_out("b.test")
-
-
-@aio
-async def test_nobody_is_invited_into_a_room_that_may_not_span_them(network: Network) -> None:
-    events_only = '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["events"]\nconsent = false\n'
-    a, b = await network.found("a.test", policy=POLICY + events_only), await network.found("b.test")
-    alice, bob = await a.user("alice"), await b.user("bob")
-    room_id = await a.create(alice, name="Hidden")
-    await invite_by_address(a, alice, room_id)
-    assert (await b.deployment.asked("PUT", ON_BIND, notice(room_id, alice, bob))).status == 200
-    assert await told(b, bob, "invite", room_id) is None
-    assert b"Hidden" not in network.bytes_out("a.test")
