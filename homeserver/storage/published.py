@@ -21,7 +21,7 @@ class Ranked(NamedTuple):
 
 
 async def ranked(tx: Transaction, home: str, most: int) -> tuple[list[Ranked], int]:
-    """The first of the published rooms whose home is this node, those with most members first; and how many there are."""
+    """The first of the published rooms whose home is this node, most members first; and how many there are."""
     rows = await tx.all(
         "SELECT COALESCE((SELECT SUM(n.members) FROM room_nodes n WHERE n.room_nid = r.room_nid), 0) AS members,"
         " r.room_id, r.room_nid FROM rooms r WHERE r.published = 1 AND r.home = ? ORDER BY members DESC, r.room_id"
