@@ -32,7 +32,7 @@ async def verify(server: Server, request: Request) -> str:
         raise Unauthorized("The request is meant for another server")
     if claim.origin == server.name:
         raise Unauthorized("The request claims to come from this server itself")
-    content = request.json() if request.body else None
+    content = request.json(exact=True) if request.body else None
     try:
         message = x_matrix.signed(request.method, request.target, claim.origin, claim.destination, content)
         signature = decode_base64(claim.signature)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 import structlog
 
 from config.residency import DataClass
@@ -236,6 +237,10 @@ def _messages(messages: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     for user_id, devices in messages.items():
         if not isinstance(devices, dict) or not all(isinstance(each, dict) for each in devices.values()):
             raise _Malformed
+        try:
+            orjson.dumps(devices)
+        except orjson.JSONEncodeError:  # an integer of more than 64 bits
+            raise _Malformed from None
         yield user_id, devices
 
 

@@ -47,12 +47,16 @@ MOST_STATES: Final = 4
 """States that are fetched for that."""
 SECONDS: Final = 120.0
 """How long that may take."""
+RECOMMENDING: Final = 10.0
+"""Seconds after which the policy server of a room is asked about no more events of a batch."""
 MOST_SERVERS: Final = 3
 """Servers that are asked the same."""
 ONE_BY_ONE: Final = 50
 """Events that are fetched singly; when more are lacking, they are asked for together."""
 AT_ONCE: Final = 8
 """Single events that are asked for at the same time."""
+MOST_WAITING: Final = 4
+"""Walks in a room that wait for the one that is under way; whoever wants one more is refused."""
 ROUNDS: Final = 4
 """How often what is lacking to fetched events is fetched in turn."""
 
@@ -73,6 +77,10 @@ class Budget:
     states: int = MOST_STATES
     walked: set[str] = field(default_factory=set)
     """The events for which a walk was made."""
+    searching: bool = False
+    """Whether other servers are being asked at this moment."""
+    recommending: float = RECOMMENDING
+    """Seconds for which policy servers may still be waited for."""
 
     def walk(self, event_id: str) -> bool:
         """Whether a walk is to be made for an event, once."""
@@ -96,8 +104,10 @@ class Walks:
 
     @asynccontextmanager
     async def one(self, room_id: str) -> AsyncIterator[None]:
-        """Wait until nobody else walks in the room."""
+        """Wait until nobody else walks in the room. Raises Unplaceable where too many wait for that."""
         lock, waiting = self.locks.get(room_id) or (asyncio.Lock(), 0)
+        if waiting > MOST_WAITING:
+            raise Unplaceable("Too much is being looked for in that room")
         self.locks[room_id] = lock, waiting + 1
         try:
             async with lock:
@@ -122,9 +132,13 @@ async def place(server: Server, node: Node, origin: str, room_id: str, event: Ev
         return await submit_foreign(server, node, room_id, event)
     except (Lacking, TooMuch):
         pass
-    async with node.memory(Walks).one(room_id):
-        filling = _Filling(server, node, await _servers(server, node, origin, room_id, event), room_id, spend)
-        return await filling.place(event, walk=True)
+    spend.searching = True
+    try:
+        async with node.memory(Walks).one(room_id):
+            filling = _Filling(server, node, await _servers(server, node, origin, room_id, event), room_id, spend)
+            return await filling.place(event, walk=True)
+    finally:
+        spend.searching = False
 
 
 async def _servers(server: Server, node: Node, origin: str, room_id: str, event: Event) -> list[str]:

@@ -28,7 +28,7 @@ from homeserver.storage import received, rooms
 from homeserver.storage.events import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.protocol.events import Event
@@ -45,6 +45,11 @@ MOST_OF_ALL: Final = 400
 """The same of all servers together."""
 ROOMS_AT_ONCE: Final = 8
 """Rooms of one transaction that are looked at side by side."""
+PATIENCE: Final = 15.0
+"""Seconds after which the answer to a transaction waits no more for rooms in which a gap is being filled: whoever makes
+gaps in one room shall not hold up what the same server sends for others."""
+MOST_LATE: Final = 200
+"""Rooms in which a gap is being filled though the transaction was answered."""
 RETRY_MS: Final = 2_000
 """When who sends too much may try again."""
 REMEMBERED: Final = 2_000
@@ -64,6 +69,7 @@ class Inbound:
         self.under_way: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self.answers: Lru[tuple[str, str], Answer] = Lru(REMEMBERED)
         self.of_origin: Counter[str] = Counter()
+        self.late: set[asyncio.Task[None]] = set()
 
     def admit(self, server: Server, origin: str) -> None:
         """Raise LimitExceeded when one more transaction would be too much."""
@@ -76,6 +82,11 @@ class Inbound:
         self.under_way[key] = task
         self.of_origin[key[0]] += 1
         task.add_done_callback(lambda done: self._end(key, done))
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Events of a room are being taken in, and nobody waits for that."""
+        self.late.add(task)
+        task.add_done_callback(self.late.discard)
 
     def _end(self, key: tuple[str, str], task: asyncio.Task[Answer]) -> None:
         del self.under_way[key]
@@ -95,6 +106,12 @@ class _Results:
     """Why some events could not be stored."""
     available: bool = False
     """Whether others could, or were refused."""
+    budgets: dict[str, gaps.Budget] = field(default_factory=dict)
+    """What is spent on the gaps of each room."""
+
+    def is_searching(self, room_id: str) -> bool:
+        """Whether a gap in a room is being filled."""
+        return room_id in self.budgets and self.budgets[room_id].searching
 
     def note(self, event_id: str | None, error: str | None) -> None:
         """One event, if it has an id."""
@@ -156,14 +173,44 @@ async def _take(server: Server, origin: str, pdus: Sequence[Any], found_edus: Se
             by_room.setdefault(room_id, []).append(pdu)
         else:
             refused(server, "pdu", "no_room")
-    turn = asyncio.Semaphore(ROOMS_AT_ONCE)
-    await asyncio.gather(
-        *(_one_room(server, origin, room_id, part, results, turn) for room_id, part in by_room.items())
-    )
+    await _rooms(server, origin, by_room, results)
     await edus.take(server, origin, found_edus)
     if results.down is not None and not results.available:
         raise results.down
     return results.answer()
+
+
+async def _rooms(server: Server, origin: str, by_room: Mapping[str, Sequence[Any]], results: _Results) -> None:
+    """Take in the events of several rooms. Where a gap is still being filled after a while, that goes on when this is
+    over: the answer says nothing of those events, which, should they be lost, are fetched as part of a later gap."""
+    memory = server.nodes.directory.memory(Inbound)
+    turn = asyncio.Semaphore(ROOMS_AT_ONCE)
+    left = {
+        room_id: asyncio.ensure_future(_one_room(server, origin, room_id, part, results, turn))
+        for room_id, part in by_room.items()
+    }
+    while left:
+        await _for_a_while(server, left.values())
+        left = {room_id: task for room_id, task in left.items() if not task.done()}
+        for room_id in [each for each in left if results.is_searching(each)]:
+            if len(memory.late) < MOST_LATE:
+                memory.leave(left.pop(room_id))
+                turn.release()  # its place is for a room that waits
+                server.telemetry.counter(
+                    "domicile_federation_late_rooms", "Rooms in which a gap was still being filled after the answer."
+                ).inc()
+
+
+async def _for_a_while(server: Server, tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until all are done, but no longer than PATIENCE."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = server.clock.call_later(PATIENCE, over.cancel)
+    waited_for: set[asyncio.Future[Any]] = {asyncio.gather(*tasks), over}
+    try:
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        over.cancel()
 
 
 async def forget_old(server: Server) -> None:
@@ -211,16 +258,21 @@ async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Seq
         for pdu in pdus:
             results.note(id_of(rules, pdu), why[1])
         return
+    brought = []
+    for pdu in pdus:
+        if _may_bring(room, origin, pdu):
+            brought.append(pdu)
+        else:
+            refused(server, "pdu", "stranger")
+            results.note(id_of(rules, pdu), "Your server is not in that room")
     events = []
-    for each in await check_pdus(server, rules, room_id, pdus):
+    for each in await check_pdus(server, rules, room_id, brought):
         if isinstance(each, Dropped):
             results.note(each.event_id, each.reason)
-        elif not _may_bring(room, origin, each):
-            refused(server, "pdu", "stranger")
-            results.note(each.event_id, "Your server is not in that room")
         else:
             events.append(each)
     spend, taken = gaps.budget(server), {}
+    results.budgets[room_id] = spend
     for event in gaps.in_order(events):
         found = await _place(server, home, origin, event, spend, results)
         if found is not None:
@@ -251,17 +303,18 @@ async def _barred(server: Server, origin: str, home: Node, room: Room) -> tuple[
     return None
 
 
-def _may_bring(room: Room, origin: str, event: Event) -> bool:
+def _may_bring(room: Room, origin: str, pdu: Mapping[str, Any]) -> bool:
     """Whether a server may send an event: it is in the room, or the event is of its own user, who may have got in by an
-    event that has not come here yet."""
-    return origin in room.head.servers or identifiers.domain_of(event.sender) == origin
+    event that has not come here yet. Asked before anybody's keys are: a stranger names whom they like."""
+    sender = pdu.get("sender")
+    return origin in room.head.servers or (isinstance(sender, str) and identifiers.domain_of(sender) == origin)
 
 
 async def _place(
     server: Server, home: Node, origin: str, event: Event, spend: gaps.Budget, results: _Results
 ) -> Taken | None:
     try:
-        event = await recommendations.sought(server, home, event)
+        event = await _recommended(server, home, event, spend)
         taken = await gaps.place(server, home, origin, event.room_id, event, spend)
     except gaps.Unplaceable as reason:
         refused(server, "pdu", "unplaceable")
@@ -273,6 +326,16 @@ async def _place(
     is_rejected = taken is not None and taken.verdict is Verdict.REJECTED
     results.note(event.event_id, "The rules of the room do not allow that event" if is_rejected else None)
     return taken
+
+
+async def _recommended(server: Server, home: Node, event: Event, spend: gaps.Budget) -> Event:
+    """`recommendations.sought`, unless a policy server has let the events before this one wait for too long."""
+    if spend.recommending <= 0:
+        return event
+    before = server.clock.monotonic()
+    event = await recommendations.sought(server, home, event)
+    spend.recommending -= server.clock.monotonic() - before
+    return event
 
 
 # of rooms that we are not in ----------------------------------------------------------------------

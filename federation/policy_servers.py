@@ -33,7 +33,7 @@ async def recommend(server: Server, node: Node, event: Event, policy: PolicyServ
             policy.name,
             "POST",
             "/_matrix/policy/v1/sign",
-            event.pdu(),
+            event.pdu_bytes(),
             most=MOST_BYTES,
             seconds=SECONDS,
         )

@@ -38,6 +38,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds after a failure; doubled at each that follows. Short, since a server that is back must be believed soon."""
 MOST_AT_ONCE: Final = 64
 """Servers that are being asked; beyond that nobody is."""
+MOST_UNKNOWN: Final = 48
+"""The same when no key of the server was ever heard: who invents names must not keep us from servers that we know."""
 MOST_FOR_OTHERS: Final = 16
 """The same when it is a stranger who wants to know: strangers must not keep us from what we need ourselves."""
 REMEMBERED: Final = 20_000
@@ -124,9 +126,10 @@ def _is_stale(answer: servers.Document, wanted: int | None, now: int) -> bool:
 async def verify_keys(server: Server, server_name: str, key_ids: Collection[str], at_ms: int) -> dict[str, VerifyKey]:
     """Those of a server's keys that were good at a moment (ms since 1970), by id; the server is asked when one is
     missing. Raises NodeUnavailable."""
-    good = (await _ring(server, server_name)).good(key_ids, at_ms)
+    held = await _ring(server, server_name)
+    good = held.good(key_ids, at_ms)
     if len(good) < len(set(key_ids)):
-        await _refresh(server, server_name)
+        await _refresh(server, server_name, MOST_AT_ONCE if held.keys else MOST_UNKNOWN)
         good = (await _ring(server, server_name)).good(key_ids, at_ms)
     return good
 
@@ -138,7 +141,7 @@ async def ring(server: Server, server_name: str, wanted: Mapping[str, int]) -> R
         return _own_ring(server)
     held = await _ring(server, server_name)
     if not all(held.good((key_id,), at_ms) for key_id, at_ms in wanted.items()):
-        await _refresh(server, server_name)
+        await _refresh(server, server_name, MOST_AT_ONCE if held.keys else MOST_UNKNOWN)
         held = await _ring(server, server_name)
     return held
 
@@ -162,7 +165,7 @@ async def _ring(server: Server, server_name: str) -> Ring:
     return held
 
 
-async def _refresh(server: Server, server_name: str, room: int = MOST_AT_ONCE) -> None:
+async def _refresh(server: Server, server_name: str, room: int) -> None:
     """Ask a server for its keys, unless that was done, or failed, a short while ago, or there is no ``room`` for one
     more. Once for all who wait."""
     known = server.nodes.directory.memory(Known)

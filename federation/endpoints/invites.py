@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from federation import invited
 from homeserver.protocol.versions import VERSION_IF_ABSENT
 from homeserver.web.limits import Limit
-from homeserver.web.messages import Response, json_response
+from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     limit=Limit.INVITE_FROM_SERVER,
     spec="server-server-api/#put_matrixfederationv2inviteroomideventid",
 )
-async def invite(server: Server, request: Request) -> dict[str, Any]:
+async def invite(server: Server, request: Request) -> Response:
     """Sign an invitation to a user of ours, and show it to them."""
     body, room_id, event_id = request.json(), request.args["roomId"], request.args["eventId"]
     event = await invited.accept(
@@ -34,7 +34,7 @@ async def invite(server: Server, request: Request) -> dict[str, Any]:
         body.get("event"),
         body.get("invite_room_state"),
     )
-    return {"event": event.pdu()}
+    return spliced(b'{"event":', event.pdu_bytes(), b"}")
 
 
 @route(
@@ -50,4 +50,4 @@ async def invite_v1(server: Server, request: Request) -> Response:
     unsigned = body.get("unsigned")
     preview = unsigned.get("invite_room_state") if isinstance(unsigned, dict) else None
     event = await invited.accept(server, request.origin, room_id, event_id, VERSION_IF_ABSENT, body, preview)
-    return json_response([200, {"event": event.pdu()}])
+    return spliced(b'[200,{"event":', event.pdu_bytes(), b"}]")

@@ -127,7 +127,10 @@ def _is_plain(value: object) -> bool:
 
 def _parse_exactly(body: bytes) -> Any:
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        if b"\\ud" in body or b"\\uD" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # lone surrogates, which orjson refuses too
+        return value
     except (ValueError, RecursionError) as error:
         raise NotJson(f"The body is not valid JSON: {error}") from None
 

@@ -9,6 +9,7 @@ spec: server-server-api/#room-state-resolution
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from immutables import Map
@@ -16,6 +17,7 @@ from immutables import Map
 from homeserver.protocol import resolution
 from homeserver.rooms import state
 from homeserver.rooms.state import Entry, Rooms
+from homeserver.runtime.apart import Apart
 from homeserver.runtime.lru import Lru
 from homeserver.storage import auth_links, graph
 from homeserver.storage import events as stored
@@ -44,6 +46,8 @@ NEAR: Final = 2_000
 """Events of auth chains that are looked up together."""
 AHEAD: Final = 32
 """Events that are read ahead at first; four times as many each time."""
+LONG: Final = 1_000
+"""Events of which a resolution is made apart: so many may take tens of milliseconds, and the most of them seconds."""
 REMEMBERED: Final = 400_000
 """Entries of states of branches that stay in memory."""
 
@@ -230,11 +234,21 @@ async def resolve(node: Node, room: Room, states: Sequence[State]) -> State:
     sets = [{key: entry.event_id for key, entry in one.items()} for one in states]
     while True:
         try:
-            resolved = resolution.resolve(room.rules, sets, loaded.events, edges=loaded.edges, rejected=loaded.rejected)
+            resolved = await _resolved(node, room, sets, loaded)
         except resolution.Missing as missing:
             await _load(node, room, loaded, missing)
         else:
             return Map({key: await _chosen(node, room, loaded, event_id) for key, event_id in resolved.items()})
+
+
+async def _resolved(
+    node: Node, room: Room, sets: Sequence[Mapping[StateKey, str]], loaded: _Loaded
+) -> Mapping[StateKey, str]:
+    """`resolution.resolve` with what is loaded, apart where that may take long. Raises resolution.Missing."""
+    resolve = partial(resolution.resolve, room.rules, sets, loaded.events, edges=loaded.edges, rejected=loaded.rejected)
+    if len(loaded.events) + len(loaded.edges) < LONG:
+        return resolve()
+    return await node.memory(Apart).run(resolve)
 
 
 async def _load(node: Node, room: Room, loaded: _Loaded, missing: resolution.Missing) -> None:

@@ -8,6 +8,7 @@ spec: server-server-api/#checks-performed-on-receipt-of-a-pdu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol import auth_chain
@@ -16,6 +17,7 @@ from homeserver.rooms.clear_text import without_text
 from homeserver.rooms.persist import Persister, commit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import Step
+from homeserver.runtime.apart import Apart
 from homeserver.storage import events as stored
 from homeserver.storage import graph, streams, users
 from homeserver.storage.events import NewEvent, Verdict
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 200
 """Events written together."""
+LONG: Final = 500
+"""Events that are judged apart: a server may give a hundred thousand of them as the state of a room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ async def keep(server: Server, node: Node, room_id: str, events: Sequence[Event]
     rows = await node.read(graph.of_room, room.nid, {creation, *wanted, *cited})
     known = {row.event_id: state.parse(room, row) for row in rows}
     rejected = {row.event_id for row in rows if row.verdict == Verdict.REJECTED}
-    judged = auth_chain.judge(room.rules, wanted, known, rejected)
+    judge = partial(auth_chain.judge, room.rules, wanted, known, rejected)
+    judged = judge() if len(wanted) < LONG else await node.memory(Apart).run(judge)
     for start in range(0, len(judged.ordered), AT_ONCE):
         part = judged.ordered[start : start + AT_ONCE]
         await _store(server, node, room_id, [(wanted[each], each in judged.rejected) for each in part])

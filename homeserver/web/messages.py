@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from homeserver.protocol import canonical
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, MissingParam, NotJson, Refusal
 from homeserver.web.incoming import Incoming
 
@@ -115,6 +116,7 @@ class Query:
 class Request:
     """One request. ``path`` and ``query_text`` are as they came; ``args`` are decoded.
 
+    ``target`` is path and query to the byte as they came, which is what a server's signature covers.
     ``template`` is the path of the route; ``args`` has the segments that the route names.
     ``address`` is the client's, for rate limits and nothing else: it is neither stored nor logged.
     """
@@ -132,6 +134,7 @@ class Request:
         "method",
         "path",
         "query_text",
+        "target",
         "template",
     )
 
@@ -144,6 +147,7 @@ class Request:
         incoming: Incoming | None = None,
     ) -> None:
         self.method = method
+        self.target = target
         self.path, _, self.query_text = target.partition("?")
         self.headers = headers  # names in lower case
         self.incoming = Incoming(0, 0) if incoming is None else incoming
@@ -158,11 +162,6 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.template or '(no route)'}>"
-
-    @property
-    def target(self) -> str:
-        """Path and query exactly as they came: what a server's signature covers."""
-        return f"{self.path}?{self.query_text}" if self.query_text else self.path
 
     @property
     def query(self) -> Query:
@@ -216,26 +215,28 @@ class Request:
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
 
-    def json(self, *, required: bool = True) -> dict[str, Any]:
+    def json(self, *, required: bool = True, exact: bool = False) -> dict[str, Any]:
         """The body as a JSON object; without ``required``, no body counts as ``{}``.
 
-        The object belongs to the request: it is parsed once. Raises NotJson, BadJson. Of a client, an integer of more
-        than 64 bits is refused too: it could not be kept as it was sent.
+        The object belongs to the request: it is parsed once. Raises NotJson, BadJson. An integer of more than 64 bits
+        is refused too, as it could not be kept as it was sent, unless whoever asks first wants it ``exact``: other
+        servers send events of old room versions, in which it is legal.
 
         spec: client-server-api/#standard-error-response
         """
         if self._json is None:
             if not self.body and not required:
                 return {}
+            long = _LONG_NUMBER in self.body.translate(_DIGITS)
             try:
-                value = orjson.loads(self.body)
+                value = canonical.parse(self.body, strict=False) if exact and long else orjson.loads(self.body)
             except orjson.JSONDecodeError:
                 raise NotJson("The request body is not valid JSON") from None
             if not isinstance(value, dict):
                 raise BadJson("The request body must be a JSON object")
             if _may_be_deep(self.body) and _is_deep(value):
                 raise BadJson(f"The request body may be nested at most {DEEPEST} levels deep")
-            if self._origin is None and _LONG_NUMBER in self.body.translate(_DIGITS):
+            if long and not exact:
                 _refuse_inexact(self.body)
             self._json = value
         return self._json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import orjson
@@ -30,6 +31,8 @@ async def tell(server: Server, request: Request) -> dict[str, Any]:
     """Say who asks, and what."""
     if request.args["name"] == "forbidden":
         raise Forbidden("No")
+    if request.args["name"] == "sum":
+        return {"sum": str(sum(request.json()["huge"]))}
     return {"origin": request.origin, "name": request.args["name"], "content": request.json(required=False)}
 
 
@@ -135,8 +138,19 @@ async def test_nobody_is_us(world: World) -> None:
 @aio
 async def test_numbers_of_old_rooms_are_signed_too(world: World) -> None:
     one, two = await world.town("a.test"), await world.town("b.test", routes=ROUTES)
-    content = {"level": 1.5, "large": 2**60}
-    assert not await refused(two, orjson.dumps(content), header(one, f"{PATH}/x", content))
+    content = {"level": 1.5, "large": 2**60, "huge": [10**30, -(2**64)]}
+    assert not await refused(two, json.dumps(content).encode(), header(one, f"{PATH}/sum", content), f"{PATH}/sum")
+    content["huge"] = [10**30, -(2**64) - 1]
+    assert await refused(
+        two, json.dumps(content).encode(), header(one, f"{PATH}/sum", {**content, "huge": []}), f"{PATH}/sum"
+    )
+
+
+@aio
+async def test_a_question_mark_with_nothing_behind_it_is_signed_too(world: World) -> None:
+    one, two = await world.town("a.test"), await world.town("b.test", routes=ROUTES)
+    assert not await refused(two, b"", header(one, f"{PATH}/x?"), f"{PATH}/x?")
+    assert await refused(two, b"", header(one, f"{PATH}/x"), f"{PATH}/x?")
 
 
 @pytest.mark.parametrize(("body", "errcode"), [(b"{", "M_NOT_JSON"), (b"[]", "M_BAD_JSON"), (b"\xff", "M_NOT_JSON")])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from federation import asking_rooms, gaps
+from homeserver.protocol import auth_chain
 from homeserver.protocol.events import Event
-from homeserver.rooms import state
+from homeserver.rooms import outliers, state
 from homeserver.rooms.checks import ENCRYPTION
 from homeserver.storage import events as stored
 from homeserver.storage import state as stored_state
@@ -350,3 +352,43 @@ async def test_a_room_that_is_not_harmed_by_another(network: Network) -> None:
         gate.set()
         assert (await waiting)[stuck.event_id]["error"]
     assert ENCRYPTION in (await made.room()).now.state
+
+
+@aio
+async def test_few_wait_for_a_walk(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await scene(network)
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: Any, **__: Any) -> list[Any]:
+        asked.set()
+        await gate.wait()
+        return []
+
+    monkeypatch.setattr(asking_rooms, "missing_events", slow)
+    monkeypatch.setattr(gaps, "MOST_WAITING", 0)
+    events = [await made.message(f"{number}", prev_events=[f"$lost{number}"]) for number in range(2)]
+    walking = asyncio.ensure_future(made.tell(events[:1]))
+    await asked.wait()
+    answer = await made.tell(events[1:])
+    assert answer == {events[1].event_id: {"error": "Too much is being looked for in that room"}}
+    gate.set()
+    assert (await walking)[events[0].event_id]["error"]
+    assert not made.here.node("tehran").memory(gaps.Walks).locks
+
+
+@aio
+async def test_a_large_state_is_judged_apart(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served while many events are judged."""
+    made = await scene(network)
+    monkeypatch.setattr(outliers, "LONG", 1)
+    judge, served = auth_chain.judge, threading.Event()
+
+    def slow(*args: Any) -> Any:
+        assert served.wait(10), "nobody else was served"
+        return judge(*args)
+
+    monkeypatch.setattr(auth_chain, "judge", slow)
+    asyncio.get_running_loop().call_later(0.01, served.set)
+    event = await made.message("known by its auth events")
+    kept = await outliers.keep(made.here.server, made.here.node("tehran"), made.room_id, [event])
+    assert kept.here == {event.event_id}

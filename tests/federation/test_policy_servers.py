@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from federation import gaps
 from homeserver.protocol import policy_server, signing
 from homeserver.protocol.policy_server import KEY_ID
 from homeserver.protocol.signing import SigningKey
@@ -176,3 +177,23 @@ async def test_what_names_none(network: Network) -> None:
         assert policy_server.named_by(await made.forged(made.bob, "m.room.policy", content, "")) is None
     fine = {"via": "third.test", "public_keys": {"ed25519": key}}
     assert policy_server.named_by(await made.forged(made.bob, "m.room.policy", fine, "")) is not None
+
+
+@aio
+async def test_one_that_is_slow_is_not_waited_for_again_and_again(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, liar = await guarded(network)
+    carry = network.carry
+
+    async def slowly(source: str, place: Any, method: str, target: str, *rest: Any) -> Answer:
+        if target == SIGN:
+            await network.clock.advance(gaps.RECOMMENDING / 2)
+        return await carry(source, place, method, target, *rest)
+
+    monkeypatch.setattr(network, "carry", slowly)
+    sent = [await made.message(f"{number}") for number in range(5)]
+    assert await made.tell(sent) == {event.event_id: {} for event in sent}
+    verdicts = [await made.verdict(event) for event in sent]
+    assert (verdicts.count(Verdict.ACCEPTED), verdicts.count(Verdict.SOFT_FAILED)) == (2, 3)
+    assert len(liar.asked) == 2

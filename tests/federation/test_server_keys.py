@@ -193,7 +193,7 @@ async def test_failures_are_remembered_with_growing_pauses(world: World) -> None
 @aio
 async def test_only_so_many_servers_are_asked_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     town = await world.town("a.test")
-    monkeypatch.setattr(server_keys._refresh, "__defaults__", (3,))
+    monkeypatch.setattr(server_keys, "MOST_UNKNOWN", 3)
     made = [await world.stranger(f"b{number}.test", silence) for number in range(4)]
     asking = [asyncio.ensure_future(good(town, f"b{number}.test", signing_key("b"))) for number in range(3)]
     for stranger in made[:3]:
@@ -513,6 +513,29 @@ async def test_strangers_use_up_only_their_share(world: World) -> None:
     assert [stranger.connections for stranger in silent[MOST_FOR_OTHERS:]] == [0] * 4
     await town.server.outbound.close()
     assert (await batch).json == {"server_keys": []}
+
+
+@aio
+async def test_servers_that_nobody_knows_keep_us_from_none_that_we_know(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_keys, "MOST_UNKNOWN", 3)
+    town, old, new = await world.town("n.test"), await world.town("b.test"), await world.town("c.test")
+    assert await good(town, "b.test", old.key)
+    await world.clock.advance(SHORTEST_REST)
+    names = [f"s{number}.test" for number in range(3)]
+    silent = [await world.stranger(name, silence) for name in names]
+    asking = [asyncio.ensure_future(good(town, name, old.key)) for name in names]
+    for stranger in silent:
+        await stranger.arrived.wait()
+    assert not await good(town, "c.test", new.key), "one more that nobody knows"
+    later = world.clock.now_ms() + LONGEST_VALIDITY
+    await verify_keys(town.server, "b.test", [old.key.key_id], later)
+    pause = town.server.nodes.directory.memory(server_keys.Known).pauses.get("b.test")
+    assert pause is not None
+    assert pause.until > world.clock.monotonic(), "it was asked anew"
+    await town.server.outbound.close()
+    assert not any(await asyncio.gather(*asking))
 
 
 @pytest.mark.parametrize(

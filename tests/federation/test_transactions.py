@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from federation import gaps, inbound, remote
+from federation import asking_rooms, gaps, inbound, remote
 from federation.inbound import Inbound
 from federation.remote import RemoteRefusal
 from homeserver.context import CurrentPolicy
+from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.signing import SigningKey
 from homeserver.rooms import receive
@@ -18,9 +19,10 @@ from homeserver.runtime.exchange import Unreachable
 from homeserver.storage.events import Verdict
 from tests.deployment import POLICY, User
 from tests.federation.forging import SEND, scene, third
+from tests.federation.meetings import enter
 from tests.federation.towns import World
 from tests.network import Network
-from tests.rooms.play import Play
+from tests.rooms.play import Play, ciphertext
 from tests.support import aio
 
 REFUSED = "domicile_federation_refused"
@@ -351,3 +353,73 @@ async def test_an_invitation_is_taken_back(network: Network) -> None:
     await made.here.change(made.alice, room_id, "kick", user_id=mallory.user_id)
     await network.settle()
     assert await invited(made.there, mallory) == set()
+
+
+@aio
+async def test_huge_integers_of_old_rooms_come_as_they_are(network: Network) -> None:
+    made = await scene(network, room_version="5")
+    content = {"membership": "join", "org.example.n": 10**30}
+    odd = await made.forged(made.bob, "m.room.member", content, made.bob.user_id)
+    fine = await made.message("fine", after=[odd])
+    letter = {"sender": made.bob.user_id, "type": "m.x", "message_id": "one"}
+    edu = {
+        "edu_type": "m.direct_to_device",
+        "content": {**letter, "messages": {made.alice.user_id: {"*": {"n": 10**30}}}},
+    }
+    body = canonical.encode({"pdus": [odd.pdu(), fine.pdu()], "edus": [edu]}, strict=False)
+    answer = await remote.ask(made.there.server, "here.test", "PUT", f"{SEND}/odd", body, most=10**6)
+    assert answer == {"pdus": {odd.event_id: {}, fine.event_id: {}}}
+    row = await made.held(odd)
+    assert row is not None
+    assert row.client == odd.client
+    assert made.counted("domicile_federation_edus_dropped", "m.direct_to_device", "malformed") == 1
+
+
+@aio
+async def test_for_a_stranger_nobody_is_asked_for_keys(network: Network) -> None:
+    made = await scene(network)
+    play = await network.found("third.test")
+    await network.found("fourth.test")
+    ghost = await network.plays["fourth.test"].user("ghost")
+    event = await made.forged(ghost, "m.room.encrypted", ciphertext("boo"), auth_events=[])
+    answer = await made.tell([event], by=play)
+    assert answer == {event.event_id: {"error": "Your server is not in that room"}}
+    assert made.counted(REFUSED, "pdu", "stranger") == 1
+    assert not [each for each in network.exchanges if each.destination == "fourth.test"]
+
+
+@aio
+async def test_who_fills_a_gap_is_not_waited_for_without_end(network: Network) -> None:
+    """What a server sends for one room does not stand for long behind a gap that others made in another."""
+    made = await scene(network)
+    other = await made.here.create(made.alice, preset="public_chat")
+    await enter(made.there, made.bob, other, "here.test")
+    fine = await made.message("fine")
+    room_id, made.room_id = made.room_id, other
+    lost = await made.message("lost")
+    found = await made.message("found", after=[lost])
+    made.room_id = room_id
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **kw: Any) -> Any:
+        asked.set()
+        await gate.wait()
+        return [lost.pdu()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking_rooms, "missing_events", slow)
+        waiting = asyncio.ensure_future(made.tell([found, fine], txn_id="both"))
+        await asked.wait()
+        while not await made.here.texts(made.alice, room_id):
+            await asyncio.wait([waiting], timeout=0.01)
+        assert not waiting.done()
+        await network.clock.advance(inbound.PATIENCE)
+        assert await waiting == {fine.event_id: {}}
+        memory = made.here.server.nodes.directory.memory(Inbound)
+        assert (len(memory.late), len(memory.under_way)) == (1, 0)
+        assert made.counted("domicile_federation_late_rooms") == 1
+        (late,) = memory.late
+        gate.set()
+        await late
+    assert await made.here.texts(made.alice, other) == ["lost", "found"]
+    assert not memory.late

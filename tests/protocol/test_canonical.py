@@ -126,6 +126,14 @@ def test_lenient_parsing_keeps_long_integers_exact() -> None:
         canonical.encode(canonical.parse(body))
 
 
+def test_long_integers_let_no_lone_surrogate_in() -> None:
+    long = b'{"n":123456789012345678901234567890,"s":"%s"}'
+    assert canonical.parse(long % rb"\uD83D\ude00", strict=False)["s"] == "\U0001f600"
+    for alone in (rb"\ud83d", rb"\uDE00", rb"\ude00\ud83d"):
+        with pytest.raises(NotJson):
+            canonical.parse(long % alone, strict=False)
+
+
 def test_an_object_is_asked_for() -> None:
     assert canonical.parse_object(b' {"a": [1]} ') == {"a": [1]}
     for body in (b"[]", b"null", b"1", b'"{}"'):

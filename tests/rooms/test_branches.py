@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
 from urllib.parse import quote
 
+import pytest
 from immutables import Map
 
+from homeserver.protocol import resolution
 from homeserver.rooms import branches, state
 from homeserver.rooms.branches import State
 from homeserver.rooms.state import Entry
@@ -40,3 +45,26 @@ async def test_a_long_chain_of_power_levels_is_a_handful_of_trips(play: Play) ->
     assert {key: entry.event_id for key, entry in resolved.items()} == {
         key: entry.event_id for key, entry in now.items()
     }
+
+
+@aio
+async def test_others_are_served_while_much_is_resolved(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id = await play.room_of(alice, bob)
+    node = play.node("tehran")
+    member = ("m.room.member", bob.user_id)
+    joined = (await state.get(node, room_id)).now.state[member]
+    await play.change(bob, room_id, "leave")
+    room = await play.replica("tehran", room_id)
+    now = room.now.state
+    monkeypatch.setattr(branches, "LONG", 0)
+    resolve, served = resolution.resolve, threading.Event()
+
+    def slow(*args: Any, **kw: Any) -> Any:
+        assert served.wait(10), "nobody else was served"
+        return resolve(*args, **kw)
+
+    monkeypatch.setattr(resolution, "resolve", slow)
+    asyncio.get_running_loop().call_later(0.01, served.set)
+    resolved = await branches.resolve(node, room, [forgetting(now), forgetting(now.set(member, joined))])
+    assert resolved[member].event_id == now[member].event_id
