@@ -29,7 +29,7 @@ from tests.network import Network, Weather
 from tests.rooms.play import CLIENT, Play, ciphertext
 from tests.support import Databases, finish, waits
 
-EXAMPLES = max(1, round(3 * float(os.environ.get("DOMICILE_TEST_AGREEMENT", "1"))))
+EXAMPLES = max(1, round(float(os.environ.get("DOMICILE_TEST_AGREEMENT", "2"))))
 """Plays per room version; more for a long hunt."""
 TURN = 0.25
 """Seconds of the fake clock that pass between two looks."""
@@ -253,7 +253,7 @@ def test_all_agree_when_it_is_over(version: str, tmp_path_factory: pytest.TempPa
     @settings(
         max_examples=EXAMPLES,
         deadline=None,
-        derandomize=EXAMPLES <= 3,
+        derandomize=EXAMPLES <= 2,
         database=None,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
