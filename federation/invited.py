@@ -69,6 +69,8 @@ _OUTCOMES: Final = {FlowDenied: "flow_denied", InviteBlocked: "blocked", LimitEx
 async def _accept(
     server: Server, origin: str, room_id: str, event_id: str, version: object, pdu: object, preview: object
 ) -> Event:
+    if not isinstance(version, str):
+        raise BadJson("'room_version' must be a string")
     try:
         rules = versions.rules_of(version)
     except UnsupportedRoomVersion:

@@ -28,6 +28,7 @@ FIRST_WITH: dict[str, dict[str, object]] = {
     "redaction_keeps_third_party_signed": {"1": False, "11": True},
     "create_has_creator": {"1": True, "11": False},
     "creators_unlimited": {"1": False, "12": True},
+    "previews_are_events": {"1": False, "12": True},
     "create_in_auth_events": {"1": True, "12": False},
     "aliases_rule": {"1": True, "6": False},
     "redaction_rule": {"1": True, "3": False},

@@ -141,7 +141,7 @@ async def test_a_commit_that_the_server_refuses_has_not_happened(tmp_path: Path)
     await engines.close()
 
 
-@pytest.mark.parametrize(("length", "told"), [(2_000_000, CommitUnknown), (20_000_000, NodeUnavailable)])
+@pytest.mark.parametrize(("length", "told"), [(500_000, CommitUnknown), (20_000_000, NodeUnavailable)])
 @aio
 async def test_a_disk_fails(tmp_path: Path, length: int, told: type[NodeUnavailable]) -> None:
     """A limit on the length of files stands for it: what goes over it is an error of input and output.
