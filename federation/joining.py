@@ -19,6 +19,7 @@ from federation import arrivals, gaps, leaving
 from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers
+from homeserver.protocol.encryption_rules import is_encrypted
 from homeserver.protocol.errors import (
     BadJson,
     CommitUnknown,
@@ -126,7 +127,9 @@ def merged(rules: RoomRules, event: Event, returned: object) -> Event:
 
 async def _check_room(server: Server, node: Node, arrival: Arrival) -> None:
     """Raise PlaintextRefused for a room that is not encrypted, FlowDenied for one that spans too much."""
-    if ENCRYPTION not in arrival.state and not server.settings.conformance_mode:
+    encryption = arrival.state.get(ENCRYPTION)
+    encrypted = is_encrypted(None if encryption is None else encryption.content)
+    if not encrypted and not server.settings.conformance_mode:
         raise PlaintextRefused("That room is not encrypted: users of this server join encrypted rooms only")
     joined = [
         user_id

@@ -247,11 +247,12 @@ async def test_a_spoilt_template_is_not_signed(network: Network, monkeypatch: py
     assert not [each for each in network.exchanges if "send_join" in each.target], "nothing was signed for it"
 
 
+@pytest.mark.parametrize("encryption", [None, {}, {"algorithm": "org.example.none"}, {"algorithm": 1}])
 @aio
-async def test_a_room_that_is_not_encrypted_is_left_again(network: Network) -> None:
+async def test_a_room_that_is_not_encrypted_is_left_again(network: Network, encryption: dict[str, Any] | None) -> None:
     a, b = await network.found("a.test", settings=""), await network.found("b.test")
     alice, bob = await a.user("alice"), await b.user("bob")
-    room_id = await _clear_room(a, alice)
+    room_id = await _clear_room(a, alice, encryption)
     answer = await kept_out(bob, room_id, "a.test")
     assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
     assert answer.json["org.domicile.reason"] == "plaintext_refused"
@@ -260,12 +261,13 @@ async def test_a_room_that_is_not_encrypted_is_left_again(network: Network) -> N
     assert await membership(a, alice, room_id, bob) == "leave"
 
 
-async def _clear_room(play: Play, user: User) -> str:
-    """A room without encryption, as another product would make it."""
+async def _clear_room(play: Play, user: User, encryption: dict[str, Any] | None) -> str:
+    """A room without encryption, or with one that is none, as another product would make it."""
     strict = play.server.settings
+    claimed = [] if encryption is None else [{"type": "m.room.encryption", "state_key": "", "content": encryption}]
     object.__setattr__(play.server, "settings", replace(strict, conformance_mode=True))
     try:
-        return await play.create(user, preset="public_chat")
+        return await play.create(user, preset="public_chat", initial_state=claimed)
     finally:
         object.__setattr__(play.server, "settings", strict)
 
