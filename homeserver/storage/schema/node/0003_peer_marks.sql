@@ -1,0 +1,1 @@
+-- What a node remembers of other servers over time: when positions were written, what is still to be asked.

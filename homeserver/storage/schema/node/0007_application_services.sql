@@ -1,0 +1,1 @@
+-- Application services: their place in the stream, transactions that wait.

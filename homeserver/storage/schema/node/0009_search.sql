@@ -1,0 +1,1 @@
+-- What users may search: rooms' names and topics, people.

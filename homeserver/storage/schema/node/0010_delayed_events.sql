@@ -1,0 +1,1 @@
+-- Events to be sent later; dehydrated devices.
