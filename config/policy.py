@@ -43,6 +43,7 @@ _WORDS = {
     DataClass.PROFILE: "profiles",
     DataClass.RECEIPTS: "read receipts and typing notices",
     DataClass.PRESENCE: "presence",
+    DataClass.NOTIFICATIONS: "notifications",
 }
 
 
@@ -235,9 +236,3 @@ class Policy:
 
 _USUAL_RETENTION = Retention()
 _NO_DISCLOSURE = Disclosure()
-
-
-def missing_flows(denied: Iterable[Verdict]) -> str:
-    """Denied verdicts as one sentence that names each missing flow once, for an answer to a user."""
-    named = [f'"{verdict.data_class}" from {verdict.source} to {verdict.target}' for verdict in denied]
-    return f"the residency policy does not let flow: {', '.join(dict.fromkeys(named))}" if named else ""

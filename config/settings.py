@@ -418,6 +418,7 @@ class RateLimits:
     directory: Annotated[RateLimit, _bucket("Searches for rooms and users, by user.")] = RateLimit(
         per_second=2, burst=30
     )
+    report: Annotated[RateLimit, _bucket("Reports to the operator, by user.")] = RateLimit(per_second=0.05, burst=20)
     request: Annotated[RateLimit, _bucket("Everything else, by user.")] = RateLimit(per_second=50, burst=300)
     federation: Annotated[RateLimit, _bucket("Requests of another server, by server.")] = RateLimit(
         per_second=50, burst=500

@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -365,6 +366,42 @@ def user_reset_password(name: str, config: Path, password_stdin: bool, as_json: 
     """Give an account another password, and log its devices out."""
     answer = _perform(config, "user-reset-password", user=name, password=_password())
     _tell(answer, as_json, f"{answer['user_id']} has a new password; its devices are logged out")
+
+
+# reports ------------------------------------------------------------------------------------
+
+
+@main.group()
+def report() -> None:
+    """What users report to the operator: list, dismiss."""
+
+
+@report.command("list", epilog="Example: domicile report list --json")
+@CONFIG
+@JSON
+def report_list(config: Path, as_json: bool) -> None:
+    """Events, rooms and users that were reported, oldest first. Status 1 when a node could not be asked."""
+    answer = _perform(config, "report-list")
+    lines = []
+    for each in answer["reports"]:
+        when = datetime.fromtimestamp(each["ts"] / 1000, UTC).isoformat(timespec="seconds")
+        what = " ".join(each[name] for name in ("about", "room_id", "event_id") if each[name])
+        said = f"{each['reporter']} reports {what}: {each['reason']!r}"
+        lines.append(f"{each['node']} {each['report_id']}  {when}  {said}")
+    _tell(answer, as_json, "\n".join(lines) if lines else "There are no reports.")
+    if answer["nodes_down"]:
+        _no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+
+
+@report.command("dismiss", epilog="Example: domicile report dismiss tehran 12")
+@click.argument("node")
+@click.argument("number", type=int)
+@CONFIG
+@JSON
+def report_dismiss(node: str, number: int, config: Path, as_json: bool) -> None:
+    """Remove a report, by the node and the number that `domicile report list` shows."""
+    answer = _perform(config, "report-dismiss", node=node, report_id=number)
+    _tell(answer, as_json, f"Report {number} of {node} is gone")
 
 
 # residency ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes
-from homeserver.accounts import administration, deactivation, registration
+from homeserver.accounts import administration, deactivation, registration, reports
 from homeserver.accounts.registration import NewAccount
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NodeUnavailable, Unrecognized
@@ -115,6 +115,27 @@ async def user_reset_password(server: Server, arguments: Arguments) -> dict[str,
     return {"user_id": user_id}
 
 
+async def report_list(server: Server, _: Arguments) -> dict[str, Any]:
+    """What users have reported, oldest first, and the nodes that could not be asked."""
+    found: list[dict[str, Any]] = []
+    down = []
+    for node in server.nodes:
+        try:
+            found += [{**report._asdict(), "node": node.name} async for report in reports.all_of(node)]
+        except NodeUnavailable:
+            down.append(node.name)
+    return {"reports": found, "nodes_down": down}
+
+
+async def report_dismiss(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Remove a report: ``node`` and its number there, ``report_id``."""
+    report_id = arguments.get("report_id")
+    if not isinstance(report_id, int):
+        raise BadJson("'report_id' must be an integer")
+    await reports.dismiss(server, _needed(arguments, "node"), report_id)
+    return {}
+
+
 async def residency_traffic(server: Server, _: Arguments) -> dict[str, Any]:
     """Bytes by source and target jurisdiction."""
     return {"traffic": traffic.table(server)}
@@ -126,6 +147,8 @@ COMMANDS: Mapping[str, Command] = {
     "user-show": user_show,
     "user-deactivate": user_deactivate,
     "user-reset-password": user_reset_password,
+    "report-list": report_list,
+    "report-dismiss": report_dismiss,
     "residency-traffic": residency_traffic,
 }
 

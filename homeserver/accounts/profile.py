@@ -116,12 +116,6 @@ async def delete_field(server: Server, caller: Caller, name: str) -> None:
     await caller.node.write(_delete, server, caller, name)
 
 
-async def for_member_event(tx: Transaction, user_nid: int) -> dict[str, Any]:
-    """``displayname`` and ``avatar_url`` of a resident, as far as they are set: what a member event shows."""
-    found = await stored.fields(tx, user_nid)
-    return {name: orjson.loads(found[name]) for name in (DISPLAY_NAME, AVATAR) if name in found}
-
-
 def check_name(name: str) -> None:
     """Raise KeyTooLarge or InvalidParam unless this can be the name of a profile field."""
     if len(name.encode(errors="replace")) > MAX_KEY:

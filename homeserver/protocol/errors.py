@@ -214,16 +214,8 @@ class IncompatibleRoomVersion(Refusal):
     errcode, status = "M_INCOMPATIBLE_ROOM_VERSION", 400
 
 
-class BadState(Refusal):
-    errcode, status = "M_BAD_STATE", 400
-
-
 class BadAlias(Refusal):
     errcode, status = "M_BAD_ALIAS", 400
-
-
-class UserDeactivated(Refusal):
-    errcode, status = "M_USER_DEACTIVATED", 403
 
 
 class UserLocked(Refusal):
@@ -240,10 +232,6 @@ class WeakPassword(Refusal):
 
 class ThreepidInUse(Refusal):
     errcode, status = "M_THREEPID_IN_USE", 400
-
-
-class ThreepidNotFound(Refusal):
-    errcode, status = "M_THREEPID_NOT_FOUND", 400
 
 
 class ThreepidDenied(Refusal):

@@ -25,7 +25,6 @@ _COMPLIANT_LOCALPART: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 _HASH_ROOM_ID: Final = re.compile(r"![A-Za-z0-9_-]{43}")
 _OPAQUE: Final = re.compile(r"[0-9A-Za-z._~-]{1,255}")
 _NAMESPACED: Final = re.compile(r"[a-z][a-z0-9._-]{0,254}")
-_ROOM_VERSION: Final = re.compile(r"[a-z0-9.-]{1,32}")
 _MEDIA_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _SIGNING_KEY_ID: Final = re.compile(r"ed25519:[A-Za-z0-9_]+")
 _MAX_DEVICE_ID: Final = 512
@@ -203,11 +202,6 @@ def is_event_id(identifier: object) -> bool:
 def is_event_id_with_domain(identifier: object) -> bool:
     """Whether this is an event id of the form ``$opaque_id:domain``. spec: rooms/v1/#event-ids"""
     return isinstance(identifier, str) and _has_domain("$", identifier)
-
-
-def is_room_version(text: object) -> bool:
-    """Whether this is a legal room version, known or not. spec: rooms/#room-version-grammar"""
-    return isinstance(text, str) and _ROOM_VERSION.fullmatch(text) is not None
 
 
 # -- media, devices, keys and the general grammars

@@ -150,11 +150,6 @@ class Evaluator:
         return found
 
 
-def compile_ruleset(ruleset: Ruleset) -> Evaluator:
-    """An evaluator for a ruleset. For stored rulesets use a memory of them by their bytes."""
-    return PREDEFINED_EVALUATOR if ruleset is NOTHING_CHANGED else Evaluator(ruleset)
-
-
 # -- compiling
 
 

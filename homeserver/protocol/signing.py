@@ -177,22 +177,6 @@ def verify_json(signed: Mapping[str, Any], signer: str, keys: Mapping[str, Verif
     _verify(signed, message, signer, keys)
 
 
-def is_signed_by_any(signed: Mapping[str, Any], public_keys: Iterable[str]) -> bool:
-    """Whether any signature in this JSON object, whoever it names as signer, is by one of these keys in Base64.
-
-    How the ``signed`` of a third-party invite is checked. spec: rooms/v12/#authorisation-rules
-    """
-    try:
-        message = _signed_bytes(signed)
-    except BadJson:
-        return False
-    keys = [key for key in map(_key_of, public_keys) if key is not None]
-    signatures = signed.get("signatures")
-    signers = signatures if isinstance(signatures, dict) else {}
-    found = [signed_by[key_id] for signer, signed_by in signers.items() for key_id in signing_key_ids(signed, signer)]
-    return any(key.verifies(message, _signature(text)) for text in found for key in keys)
-
-
 def signing_key_ids(signed: Mapping[str, Any], signer: str) -> list[str]:
     """The ids of the keys of our algorithm under which ``signer`` signed; none if malformed. Proves nothing."""
     return [key_id for key_id in _signatures_of(signed, signer) if key_id.startswith(f"{ALGORITHM}:")]
@@ -229,14 +213,6 @@ def _signature(text: object) -> bytes:
         return decode_base64(text) if isinstance(text, str) else b""
     except BadJson:
         return b""
-
-
-def _key_of(text: object) -> VerifyKey | None:
-    """A public key that stands in JSON without a key id; None if it is malformed."""
-    try:
-        return VerifyKey.from_base64(f"{ALGORITHM}:", text) if isinstance(text, str) else None
-    except BadJson:
-        return None
 
 
 # -- events

@@ -199,8 +199,6 @@ VERSIONS: Final[Mapping[str, RoomRules]] = MappingProxyType(_versions())
 
 SUPPORTED: Final[frozenset[str]] = frozenset(VERSIONS)
 
-DEFAULT_VERSION: Final = "12"
-"""The version of new rooms. spec: rooms/#complete-list-of-room-versions"""
 
 VERSION_IF_ABSENT: Final = "1"
 """The version of a room whose create event has no ``room_version``. spec: client-server-api/#mroomcreate"""

@@ -9,13 +9,14 @@ spec: client-server-api/#presence
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from config.residency import DataClass
 from homeserver.protocol.event_view import MEMBER
 from homeserver.residency import gate
 from homeserver.rooms import state
 from homeserver.rooms.state import membership_in
+from homeserver.storage import rooms
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import StoredMembership
 
 JOINED = b'"membership":"join"'
+
+
+class Mutual(NamedTuple):
+    """Rooms that two users share, in the order of their ids; ``more``: these are not the last of all ``count``."""
+
+    room_ids: list[str]
+    count: int
+    more: bool
+
+
+async def mutual_rooms(caller: Caller, other: str, after: str, limit: int) -> Mutual:
+    """Up to ``limit`` rooms that the caller and another user have joined, behind the room id ``after``.
+
+    spec: client-server-api/#get_matrixclientv1mutual_rooms
+    """
+    found, count = await caller.node.read(rooms.shared, caller.user_nid, other, after, limit + 1)
+    return Mutual(found[:limit], count, more=len(found) > limit)
 
 
 async def since(caller: Caller, mine: Sequence[StoredMembership], position: int) -> set[str]:

@@ -55,10 +55,11 @@ def shown(room: Room, erased: Mapping[str, int], seen: Sight | None, events: Seq
     """Events as a reader may see them; ``seen`` None: they could see all of them before anybody was erased."""
     if not erased or seen is None:
         return events
-    return [_redacted(room, event) if hides(erased, seen, event) else event for event in events]
+    return [redacted(room, event) if hides(erased, seen, event) else event for event in events]
 
 
-def _redacted(room: Room, event: Timed) -> Timed:
+def redacted(room: Room, event: Timed) -> Timed:
+    """An event as its redaction would leave it, for a reader who is not to see what it says."""
     content = orjson.loads(client_format.content_of(event.client))
     kept = orjson.dumps(redact_content(room.rules, event.type, content))
     return replace(event, client=client_format.with_content(event.client, kept), unsigned=None, shown=None)

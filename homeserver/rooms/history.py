@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -25,7 +25,7 @@ from homeserver.storage import client_transactions, events, rooms
 from homeserver.storage import state as stored_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
@@ -410,28 +410,52 @@ async def page(
 
     spec: client-server-api/#get_matrixclientv3roomsroomidmessages
     """
+    timeline = events.timeline_backwards if backwards else events.timeline_forwards
+
+    async def rows(at: int, count: int) -> list[StoredEvent]:
+        return await node.read(timeline, room.nid, at, to, count)
+
+    def passes(event: Timed) -> bool:
+        return seen.sees(event) and (wanted is None or wanted(event))
+
+    turned = await turn(rows, passes, start=start, backwards=backwards, limit=limit)
+    complete = turned.exhausted and (not backwards or to is not None or await _is_whole(node, room))
+    return Page(turned.events, start, None if complete else turned.at)
+
+
+class Turned(NamedTuple):
+    """What `turn` found on its way to the position ``at``; ``exhausted``: there are no more rows beyond it."""
+
+    events: list[Timed]
+    at: int
+    exhausted: bool
+
+
+async def turn(
+    rows: Callable[[int, int], Awaitable[Sequence[StoredEvent]]],
+    passes: Callable[[Timed], bool],
+    *,
+    start: int,
+    backwards: bool,
+    limit: int,
+) -> Turned:
+    """Up to ``limit`` events that pass, of ``rows(position, count)`` from ``start`` on (see `Page`)."""
     chosen: list[Timed] = []
     at, scanned = start, 0
-    if limit == 0:
-        return Page(chosen, start, start)
-    while scanned < SCANNED:
+    while limit and scanned < SCANNED:
         count = min(max(limit - len(chosen), 20), SCANNED - scanned)
-        if backwards:
-            rows = await node.read(events.timeline_backwards, room.nid, at, to, count)
-        else:
-            rows = await node.read(events.timeline_forwards, room.nid, at, to, count)
-        for row in rows:
+        found = await rows(at, count)
+        for row in found:
             event = timed(row)
             at = event.pos - 1 if backwards else event.pos
             scanned += 1
-            if seen.sees(event) and (wanted is None or wanted(event)):
+            if passes(event):
                 chosen.append(event)
                 if len(chosen) == limit:
-                    return Page(chosen, start, at)
-        if len(rows) < count:
-            complete = not backwards or to is not None or await _is_whole(node, room)
-            return Page(chosen, start, None if complete else at)
-    return Page(chosen, start, at)
+                    return Turned(chosen, at, exhausted=False)
+        if len(found) < count:
+            return Turned(chosen, at, exhausted=True)
+    return Turned(chosen, at, exhausted=False)
 
 
 async def _is_whole(node: Node, room: Room) -> bool:

@@ -43,8 +43,6 @@ QUESTIONS = 10
 """Questions to other servers for one page."""
 WAYS = 2
 """Servers that are asked about one room."""
-WALKS = 1000
-"""Walks that a node remembers."""
 
 OPEN = frozenset(("public", "knock", "knock_restricted"))
 RESTRICTED = frozenset(("restricted", "knock_restricted"))

@@ -158,6 +158,7 @@ def _referenced(rest: bytes, which: str) -> list[str]:
 def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:
     """Queue the redaction of events: rows of (client, rest, unsigned, event id). They relate to nothing any more."""
     tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
+    tx.later(_SHORTEN_THREAD, [(event_id, event_id) for *_, event_id in changed])
     tx.later(
         "DELETE FROM relations WHERE child_nid = (SELECT event_nid FROM events WHERE event_id = ?)",
         [(event_id,) for *_, event_id in changed],
@@ -380,24 +381,6 @@ async def timeline_forwards(
     )
 
 
-async def newest_of_rooms(
-    tx: Transaction, rooms: Collection[int], upto: int, limit: int
-) -> list[tuple[int, StoredEvent]]:
-    """The newest ``limit`` accepted events of each room, in one trip: (room_nid, event), newest first per room."""
-    if not rooms:
-        return []
-    rows = await tx.all(
-        f"SELECT r.room_nid, {COLUMNS} FROM rooms r JOIN events e ON e.event_nid IN (SELECT x.event_nid FROM events x"
-        " WHERE x.room_nid = r.room_nid AND x.pos <= ? AND x.verdict = 0 ORDER BY x.pos DESC LIMIT ?)"
-        f" JOIN users u ON u.user_nid = e.sender_nid WHERE r.room_nid IN ({_marks(rooms)})"
-        " ORDER BY r.room_nid, e.pos DESC",
-        upto,
-        limit,
-        *rooms,
-    )
-    return [(row[0], StoredEvent(*row[1:])) for row in rows]
-
-
 async def transaction_event(tx: Transaction, txn_key: bytes) -> str | None:
     """The event that came of a transaction id before."""
     row = await tx.one("SELECT event_id FROM event_transactions WHERE txn_key = ?", txn_key)
@@ -430,3 +413,24 @@ def relate(tx: Transaction, rows: Sequence[tuple[str, int, int, str, str, str]])
         f" VALUES (?, ?, ?, ?, ?, {NID_OF}) ON CONFLICT DO NOTHING",
         rows,
     )
+    tx.later(
+        _LENGTHEN_THREAD, [(parent, child) for parent, child, _, rel_type, *_ in rows if rel_type == relations.THREAD]
+    )
+
+
+_LENGTHEN_THREAD = (
+    "INSERT INTO threads (room_nid, root_id, latest_pos) SELECT room_nid, ?, pos FROM events"
+    " WHERE event_nid = ? AND pos IS NOT NULL AND verdict = 0 ON CONFLICT (room_nid, root_id) DO UPDATE SET"
+    " latest_pos = CASE WHEN threads.latest_pos > excluded.latest_pos THEN threads.latest_pos"
+    " ELSE excluded.latest_pos END"
+)
+"""(parent event id, child row id): the child is the newest event of its thread, if it is."""
+
+_SHORTEN_THREAD = (
+    "UPDATE threads SET latest_pos = (SELECT MAX(e.pos) FROM relations r JOIN events e ON e.event_nid = r.child_nid"
+    " WHERE r.parent_id = threads.root_id AND r.rel_type = 'm.thread' AND e.room_nid = threads.room_nid"
+    " AND e.verdict = 0 AND e.event_id <> ?)"
+    " WHERE (room_nid, root_id) IN (SELECT e.room_nid, r.parent_id FROM events e JOIN relations r"
+    " ON r.child_nid = e.event_nid AND r.rel_type = 'm.thread' WHERE e.event_id = ?)"
+)
+"""(event id) twice: the thread of this event goes on without it."""

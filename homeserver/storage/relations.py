@@ -164,3 +164,80 @@ async def _references(
     )
     for parent, event_id in rows:
         found.setdefault(parent, []).append(event_id)
+
+
+# pages of what relates to an event ------------------------------------------------------------
+
+
+async def parents_below(tx: Transaction, room_nid: int, event_ids: Collection[str], limit: int) -> list[str]:
+    """Those events to which others relate, of the events of a room that relate to ``event_ids`` (500 at most)."""
+    rows = await tx.all(
+        "SELECT DISTINCT e.event_id FROM relations r JOIN events e ON e.event_nid = r.child_nid"
+        f" AND e.room_nid = ? AND e.verdict = 0 WHERE r.parent_id IN ({_marks(list(event_ids))})"
+        " AND EXISTS (SELECT 1 FROM relations below WHERE below.parent_id = e.event_id) LIMIT ?",
+        room_nid,
+        *event_ids,
+        limit,
+    )
+    return [row[0] for row in rows]
+
+
+class Kin(NamedTuple):
+    """Which relations are asked for: of events of one room to any of ``parents``; None: of any type."""
+
+    room_nid: int
+    parents: Sequence[str]
+    rel_type: str | None
+    type: str | None
+
+
+async def children(
+    tx: Transaction, kin: Kin, start: int, to: int | None, limit: int, *, backwards: bool
+) -> list[StoredEvent]:
+    """Events of the timeline that relate to others, from the position ``start`` on; see `events.timeline_backwards`."""
+    bound, order = ("<=", "DESC") if backwards else (">", "ASC")
+    conditions, params = [f"e.pos {bound} ?"], [start]
+    if to is not None:
+        conditions.append(f"e.pos {'>' if backwards else '<='} ?")
+        params.append(to)
+    chosen = [
+        (column, value) for column, value in (("rel_type", kin.rel_type), ("type", kin.type)) if value is not None
+    ]
+    rows = await tx.all(
+        f"SELECT {COLUMNS} FROM relations r JOIN events e ON e.event_nid = r.child_nid"
+        f" JOIN users u ON u.user_nid = e.sender_nid WHERE r.parent_id IN ({_marks(kin.parents)})"
+        f"{''.join(f' AND r.{column} = ?' for column, _ in chosen)} AND e.room_nid = ? AND e.verdict = 0"
+        f" AND {' AND '.join(conditions)} ORDER BY e.pos {order} LIMIT ?",
+        *kin.parents,
+        *[value for _, value in chosen],
+        kin.room_nid,
+        *params,
+        limit,
+    )
+    return [StoredEvent(*row) for row in rows]
+
+
+async def threads_of(
+    tx: Transaction, room_nid: int, until: int, limit: int, participant: str | None
+) -> list[tuple[int, StoredEvent]]:
+    """Threads of a room whose newest event is not after ``until``: (its position, the root), the most recent first.
+
+    With a ``participant``, only those in which that user wrote.
+    """
+    taking_part, params = "", []
+    if participant is not None:
+        taking_part = (
+            f" AND (e.sender_nid = {NID_OF} OR EXISTS (SELECT 1 FROM relations r WHERE r.parent_id = t.root_id"
+            f" AND r.rel_type = 'm.thread' AND r.sender_nid = {NID_OF}))"
+        )
+        params = [participant, participant]
+    rows = await tx.all(
+        f"SELECT t.latest_pos, {COLUMNS} FROM threads t JOIN events e ON e.event_id = t.root_id"
+        " AND e.room_nid = t.room_nid AND e.verdict = 0 AND e.pos IS NOT NULL JOIN users u ON u.user_nid = e.sender_nid"
+        f" WHERE t.room_nid = ? AND t.latest_pos <= ?{taking_part} ORDER BY t.latest_pos DESC LIMIT ?",
+        room_nid,
+        until,
+        *params,
+        limit,
+    )
+    return [(row[0], StoredEvent(*row[1:])) for row in rows]

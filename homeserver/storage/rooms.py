@@ -209,6 +209,20 @@ async def companions(tx: Transaction, user_nid: int) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
+async def shared(tx: Transaction, user_nid: int, other: str, after: str, limit: int) -> tuple[list[str], int]:
+    """Rooms that a user and another one have joined: ``limit`` of them by room id, behind ``after``; and how many."""
+    both = (
+        " FROM users u JOIN memberships theirs ON theirs.user_nid = u.user_nid AND theirs.membership = 'join'"
+        " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.user_nid = ? AND mine.membership = 'join'"
+        " JOIN rooms r ON r.room_nid = mine.room_nid WHERE u.user_id = ?"
+    )
+    counted = await tx.one(f"SELECT COUNT(*){both}", user_nid, other)
+    rows = await tx.all(
+        f"SELECT r.room_id{both} AND r.room_id > ? ORDER BY r.room_id LIMIT ?", user_nid, other, after, limit
+    )
+    return [str(row[0]) for row in rows], 0 if counted is None else int(counted[0])
+
+
 async def nodes_sharing(tx: Transaction, user_nid: int) -> list[str]:
     """The nodes with members in the rooms that a user has joined."""
     rows = await tx.all(

@@ -264,19 +264,6 @@ async def key_at(tx: Transaction, room_nid: int, kind: str, state_key: str, pos:
     return None if row is None or row[0] is None else int(row[0])
 
 
-async def history_of_key(tx: Transaction, room_nid: int, kind: str, state_key: str) -> list[tuple[int, int | None]]:
-    """When an entry of the state changed, oldest first: (pos, row id or None)."""
-    return [
-        (pos, event_nid)
-        for pos, event_nid in await tx.all(
-            "SELECT pos, event_nid FROM state_changes WHERE room_nid = ? AND type = ? AND state_key = ? ORDER BY pos",
-            room_nid,
-            kind,
-            state_key,
-        )
-    ]
-
-
 async def entries(tx: Transaction, room_nid: int, keys: Collection[StateKey]) -> dict[StateKey, int]:
     """Chosen entries of the current state."""
     if not keys:

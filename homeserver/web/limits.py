@@ -42,6 +42,7 @@ class Limit(StrEnum):
     TO_DEVICE = "to_device"
     EPHEMERAL = "ephemeral"
     PROFILE = "profile"
+    REPORT = "report"
     DIRECTORY = "directory"
     FEDERATION = "federation"
 

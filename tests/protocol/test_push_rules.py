@@ -10,7 +10,7 @@ import pytest
 
 from homeserver.protocol import globs, push_rules
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotFound, Refusal, TooLarge, Unknown
-from homeserver.protocol.push_evaluation import SILENT, Outcome, Subject, compile_ruleset, split_path
+from homeserver.protocol.push_evaluation import PREDEFINED_EVALUATOR, SILENT, Evaluator, Outcome, Subject, split_path
 from homeserver.protocol.push_rules import NOTHING_CHANGED, Ruleset, decode, encode, read_actions, read_rule
 
 ALICE = "@alice:example.org"
@@ -44,7 +44,7 @@ def event(
 
 
 def judge(subject: Subject, rules: Ruleset = NOTHING_CHANGED, name: str | None = None) -> Outcome:
-    return compile_ruleset(rules).outcome(subject, ALICE, name)
+    return Evaluator(rules).outcome(subject, ALICE, name)
 
 
 def with_rule(kind: str, rule_id: str, rules: Ruleset = NOTHING_CHANGED, **body: Any) -> Ruleset:
@@ -424,7 +424,7 @@ def test_a_ruleset_is_bounded() -> None:
 
 
 def test_an_ordinary_message_is_settled_for_everybody_at_once() -> None:
-    evaluator = compile_ruleset(NOTHING_CHANGED)
+    evaluator = PREDEFINED_EVALUATOR
     assert evaluator.narrow(event("m.room.encrypted")).settled == Outcome(True, False, ("notify",))
     assert evaluator.narrow(event("org.example.x")).settled == SILENT
     mentioning = evaluator.narrow(event("m.room.encrypted", {"m.mentions": {"user_ids": [ALICE]}}))

@@ -48,11 +48,6 @@ def test_versions_1_to_12_are_supported_and_stable() -> None:
     assert all(rules.version == version for version, rules in VERSIONS.items())
 
 
-def test_the_default_is_the_one_that_the_specification_recommends() -> None:
-    assert versions.DEFAULT_VERSION == "12"
-    assert versions.DEFAULT_VERSION in versions.SUPPORTED
-
-
 def test_every_flag_is_in_the_history() -> None:
     assert {field.name for field in fields(versions.RoomRules)} - {"version", "stable"} == set(FIRST_WITH)
 
