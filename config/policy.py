@@ -43,7 +43,6 @@ _WORDS = {
     DataClass.PROFILE: "profiles",
     DataClass.RECEIPTS: "read receipts and typing notices",
     DataClass.PRESENCE: "presence",
-    DataClass.NOTIFICATIONS: "notifications",
 }
 
 

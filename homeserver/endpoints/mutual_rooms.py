@@ -30,7 +30,7 @@ async def mutual_rooms(server: Server, request: Request) -> dict[str, Any]:
         raise InvalidParam("user_id is your own")
     after = "" if since is None else _read(since)
     found = await acquaintance.mutual_rooms(request.caller, str(other), after, server.settings.limits.page_size)
-    answer: dict[str, Any] = {"joined": found.room_ids, "count": found.count}
+    answer: dict[str, Any] = {"joined": found.room_ids, "count": found.total}
     if found.more:
         answer["next_batch"] = base64.urlsafe_b64encode(found.room_ids[-1].encode()).decode()
     return answer

@@ -32,10 +32,10 @@ JOINED = b'"membership":"join"'
 
 
 class Mutual(NamedTuple):
-    """Rooms that two users share, in the order of their ids; ``more``: these are not the last of all ``count``."""
+    """Rooms that two users share, in the order of their ids; ``more``: these are not the last of all ``total``."""
 
     room_ids: list[str]
-    count: int
+    total: int
     more: bool
 
 
@@ -44,8 +44,8 @@ async def mutual_rooms(caller: Caller, other: str, after: str, limit: int) -> Mu
 
     spec: client-server-api/#get_matrixclientv1mutual_rooms
     """
-    found, count = await caller.node.read(rooms.shared, caller.user_nid, other, after, limit + 1)
-    return Mutual(found[:limit], count, more=len(found) > limit)
+    found, total = await caller.node.read(rooms.shared, caller.user_nid, other, after, limit + 1)
+    return Mutual(found[:limit], total, more=len(found) > limit)
 
 
 async def since(caller: Caller, mine: Sequence[StoredMembership], position: int) -> set[str]:
