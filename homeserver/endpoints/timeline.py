@@ -96,7 +96,7 @@ async def context(server: Server, request: Request) -> Response:
     senders = None
     if chosen is not None and chosen.lazy_members:
         senders = {each.sender for each in [*before.events, found, *after.events]}
-    state = await history.state_at(server, caller, room, last.pos, senders, wanted)
+    state = await history.state_at(server, caller, room, seen, last.pos, senders, wanted)
     (shown,) = await history.show_all(server, caller, room, seen, [found])
     start = before.end if before.end is not None else before.start
     end = after.end if after.end is not None else caller.node.position

@@ -39,6 +39,9 @@ BEGINNING = -(10**17)
 
 OUTSIDE = ("invite", "knock")
 
+JOINED = "join"
+MEMBERSHIPS = (JOINED, "invite", "knock", "leave", "ban")
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -88,6 +91,17 @@ class Sight:
     def last(self) -> tuple[int, str]:
         """The newest membership and its position."""
         return self.memberships[-1] if self.memberships else (0, "leave")
+
+
+def membership_at(seen: Sight | None, pos: int | None) -> str | None:
+    """What ``unsigned.membership`` of an event says to a reader who is shown it; None where that is not known.
+
+    ``seen`` None: they were in the room all the time that is told of, as in an answer that goes on from an earlier one.
+    spec: client-server-api/#room-event-format
+    """
+    if seen is None:
+        return JOINED
+    return None if pos is None else seen.membership_at(pos)
 
 
 class _Shown:
@@ -270,13 +284,14 @@ async def members_shown(server: Server, caller: Caller, room: Room, seen: Sight,
     else:
         then = await caller.node.read(stored_state.at, room.nid, seen.left_at)
         nids = {then[MEMBER, user_id] for user_id in user_ids if (MEMBER, user_id) in then}
-    return _array_of(server, room, await caller.node.read(events.by_nids, nids))
+    return _array_of(server, room, seen, await caller.node.read(events.by_nids, nids))
 
 
 async def state_at(
     server: Server,
     caller: Caller,
     room: Room,
+    seen: Sight,
     pos: int,
     senders: Collection[str] | None,
     wanted: Callable[[StoredEvent], bool] | None = None,
@@ -285,16 +300,20 @@ async def state_at(
     then = await _state_then(caller.node, room, pos)
     nids = {nid for (kind, key), nid in then.items() if senders is None or kind != MEMBER or key in senders}
     rows = await caller.node.read(events.by_nids, nids)
-    return _array_of(server, room, [row for row in rows if wanted is None or wanted(row)])
+    return _array_of(server, room, seen, [row for row in rows if wanted is None or wanted(row)])
 
 
-def _array_of(server: Server, room: Room, rows: Sequence[StoredEvent]) -> bytes:
+def _array_of(server: Server, room: Room, seen: Sight, rows: Sequence[StoredEvent]) -> bytes:
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
-    return array([show_stored(row, now, room_id=room_id) for row in rows])
+    return array([show_stored(row, now, room_id=room_id, membership=membership_at(seen, row.pos)) for row in rows])
 
 
 # bytes --------------------------------------------------------------------------------------
 
+
+_UNSAID = b',"unsigned":{"age":%d'
+_OPENINGS: dict[str | None, bytes] = {each: _UNSAID + b',"membership":"%s"' % each.encode() for each in MEMBERSHIPS}
+"""How the ``unsigned`` of an event begins, by the membership of the reader."""
 
 FRESH_MS = 1000
 """How long (milliseconds) the formatted bytes of an event are given to further readers."""
@@ -305,13 +324,17 @@ def show(
     now_ms: int,
     *,
     room_id: bytes = b"",
+    membership: str | None = None,
     transaction_id: str | None = None,
     relations: bytes | None = None,
 ) -> bytes:
     """An event as a client reads it. ``room_id``: the JSON string of the room id, where the answer wants it;
-    ``relations``: what is bundled with it (see aggregations.py).
+    ``membership``: the reader's at the event (see `membership_at`); ``relations``: what is bundled with it (see
+    aggregations.py).
+
+    What is the same for all who were in the room is formatted once.
     """
-    plain = transaction_id is None and relations is None and not room_id
+    plain = membership == JOINED and transaction_id is None and relations is None and not room_id
     if plain:
         shown = event.shown
         if shown is not None and now_ms - shown[0] < FRESH_MS:
@@ -319,7 +342,7 @@ def show(
     parts = [event.client]
     if room_id:
         parts += (b',"room_id":', room_id)
-    parts.append(b',"unsigned":{"age":%d' % max(0, now_ms - event.ts))
+    parts.append(_OPENINGS.get(membership, _UNSAID) % max(0, now_ms - event.ts))
     if event.unsigned is not None:
         parts += (b",", event.unsigned)
     if transaction_id is not None:
@@ -333,12 +356,12 @@ def show(
     return formatted
 
 
-def show_stored(row: StoredEvent, now_ms: int, *, room_id: bytes = b"") -> bytes:
+def show_stored(row: StoredEvent, now_ms: int, *, room_id: bytes = b"", membership: str | None = None) -> bytes:
     """A stored event, of the state for example, as a client reads it."""
     parts = [row.client]
     if room_id:
         parts += (b',"room_id":', room_id)
-    parts.append(b',"unsigned":{"age":%d' % max(0, now_ms - row.ts))
+    parts.append(_OPENINGS.get(membership, _UNSAID) % max(0, now_ms - row.ts))
     if row.unsigned is not None:
         parts += (b",", row.unsigned)
     parts.append(b"}}")
@@ -369,6 +392,7 @@ async def show_all(server: Server, caller: Caller, room: Room, seen: Sight, show
             event,
             now,
             room_id=room_id,
+            membership=seen.membership_at(event.pos),
             transaction_id=own.get(event.event_id),
             relations=related.get(event.event_id),
         )

@@ -375,17 +375,21 @@ def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
     if draft.asked.chosen.federation_format:
         return _as_sent(draft.room, loaded.rows[event.event_nid])
     related = loaded.related.get(event.event_id)
+    membership = history.membership_at(draft.seen, event.pos)
     if event.sender != caller.user_id:
-        return history.show(event, now, relations=related)
+        return history.show(event, now, membership=membership, relations=related)
     if event.echo is None:
         own = loaded.own.get(event.event_id)
     else:
         own = event.echo[1] if event.echo[0] == caller.device_nid else None
-    return history.show(event, now, transaction_id=own, relations=related)
+    return history.show(event, now, membership=membership, transaction_id=own, relations=related)
 
 
 def _shown_state(draft: Draft, row: StoredEvent, now: int) -> bytes:
-    return _as_sent(draft.room, row) if draft.asked.chosen.federation_format else history.show_stored(row, now)
+    if draft.asked.chosen.federation_format:
+        return _as_sent(draft.room, row)
+    then = None if draft.seen is None else history.membership_at(draft.seen, row.pos)
+    return history.show_stored(row, now, membership=then)
 
 
 def _as_sent(room: Room, row: StoredEvent) -> bytes:
@@ -400,7 +404,7 @@ async def outsider_section(asked: Asked, membership: StoredMembership, account_d
     return b"".join(
         (
             b'{"timeline":{"events":[',
-            b",".join(history.show_stored(row, now) for row in rows),
+            b",".join(history.show_stored(row, now, membership=membership.membership) for row in rows),
             b'],"limited":false},"state":{"events":[]},"account_data":{"events":[',
             b",".join(account_data),
             b"]}}",
