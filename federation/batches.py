@@ -95,7 +95,9 @@ def _portion_ahead(line: Line) -> list[peers.Waiting]:
 async def _items(tx: Tx, server: str, nids: Sequence[int], after: int, upto: int, edus: bool) -> list[Item]:
     """Everything for a server with ``after < position <= upto``, in order; but not what its own users have sent."""
     found: list[Item] = [
-        OutgoingPdu(row.pos, row.event_id, None, pdu_bytes(rules_of(row.room_version), row.client, row.rest))
+        OutgoingPdu(
+            row.pos, row.event_id, row.sender, None, pdu_bytes(rules_of(row.room_version), row.client, row.rest)
+        )
         for row in await peers.events_at(tx, nids)
         if domain_of(row.sender) != server
     ]

@@ -1,7 +1,8 @@
 """What another server may read of a room here: whether at all, and which events whole.
 
 Every answer about a room's graph begins with `open_room`. Who is in the room gets its whole graph, with what it may not
-see redacted; who has been gets what it could see, and nothing else.
+see redacted; who has been gets what it could see, and nothing else. What somebody wrote who is erased is redacted for
+servers that had not got it by then. What users wrote whose node may send nothing there is given to nobody there.
 
 spec: server-server-api/#backfilling-and-retrieving-missing-events
 """
@@ -9,15 +10,16 @@ spec: server-server-api/#backfilling-and-retrieving-missing-events
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from config.residency import DataClass
 from homeserver.protocol import access, server_acl
 from homeserver.protocol.errors import FlowDenied, Forbidden, NodeUnavailable, NotFound
+from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import from_stored, pdu_bytes
-from homeserver.residency import gate, traffic
-from homeserver.rooms import history, state
+from homeserver.residency import authors, gate, traffic
+from homeserver.rooms import erasure, history, state
 from homeserver.storage import events
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Reading:
     """A room as one of our nodes has it, and what the server that asks may see of it.
 
     ``stays``: the memberships of each of its users as (position, value); None when they make no difference.
+    ``erased``: the erased users of the room, and since which position they are. ``withheld``: those of our users who
+    ever were in the room and whose events may not flow to the server, with their jurisdictions.
     """
 
     node: Node
@@ -43,13 +47,13 @@ class Reading:
     in_room: bool
     visibilities: Sequence[tuple[int, str]]
     stays: Mapping[str, Sequence[tuple[int, str]]] | None
+    erased: Mapping[str, int] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     def sees(self, row: StoredEvent) -> bool:
         """Whether the server may have the content of an event."""
-        if row.state_key is not None and self.in_room:
-            entry = self.room.now.state.get((row.type, row.state_key))
-            if row.pos is None or (entry is not None and entry.event_id == row.event_id):
-                return True  # the state of a room is theirs who are in it
+        if self._is_state(row):
+            return True  # the state of a room is theirs who are in it
         if row.pos is None:
             return False
         visibility = history.value_before(self.visibilities, row.pos, access.DEFAULT_VISIBILITY)
@@ -57,6 +61,26 @@ class Reading:
             return access.server_may_see(visibility, (), in_room=self.in_room)
         later = self.in_room or any(_joins_after(stay, row.pos) for stay in self.stays.values())
         return access.server_may_see(visibility, self._memberships(row.pos), in_room=later)
+
+    def _is_state(self, row: StoredEvent) -> bool:
+        """Whether an event is of the state that the server has to have."""
+        if row.state_key is None or not self.in_room:
+            return False
+        entry = self.room.now.state.get((row.type, row.state_key))
+        return row.pos is None or (entry is not None and entry.event_id == row.event_id)
+
+    def _is_forgotten(self, row: StoredEvent) -> bool:
+        """Whether the sender of an event was erased before the server could have got it."""
+        since = self.erased.get(row.sender)
+        if since is None or self._is_state(row):
+            return False
+        stays = {
+            user_id: [entry for entry in stay if entry[0] <= since] for user_id, stay in (self.stays or {}).items()
+        }
+        if not any(value == "join" for stay in stays.values() for _, value in stay):
+            return True
+        in_room = any(stay[-1][1] == "join" for stay in stays.values() if stay)
+        return not replace(self, stays=stays, in_room=in_room).sees(row)
 
     def _memberships(self, pos: int) -> Iterable[str]:
         """What its users were when the event at a position came: before it, and once it had happened."""
@@ -66,11 +90,13 @@ class Reading:
 
     def gives(self, row: StoredEvent) -> bool:
         """Whether the event is given away at all, whole or redacted: rejected events never are."""
-        return row.verdict != events.Verdict.REJECTED and (self.in_room or self.sees(row))
+        if row.verdict == events.Verdict.REJECTED or row.sender in self.withheld:
+            return False
+        return self.in_room or self.sees(row)
 
     def pdu(self, row: StoredEvent) -> bytes:
         """An event that is given away, in federation format."""
-        if self.sees(row):
+        if self.sees(row) and not self._is_forgotten(row):
             return self.whole(row)
         return from_stored(self.room.rules, self.room.room_id, row.client, row.rest).redacted().pdu_bytes()
 
@@ -87,14 +113,18 @@ def _position(entry: tuple[int, str]) -> int:
     return entry[0]
 
 
-async def open_room(server: Server, origin: str, room_id: str) -> Reading:
+async def open_room(server: Server, origin: str, room_id: str, *, whole: bool = False) -> Reading:
     """The room for a server that wants to read it, from its home node, or from another while that is down.
 
-    Raises Forbidden for who is not in the room and never was, and for whom its ACL keeps out; FlowDenied,
-    NodeUnavailable. What is refused is counted.
+    ``whole``: its state and authority are asked for, of which a part would be of no use. Raises Forbidden for who is
+    not in the room and never was, and for whom its ACL keeps out; FlowDenied, NodeUnavailable. What is refused is
+    counted.
     """
     try:
-        return await _open(server, origin, room_id)
+        reading = await _open(server, origin, room_id)
+        if whole:
+            _check_places(server, reading.withheld.values(), origin)
+        return reading
     except (Forbidden, FlowDenied) as refusal:
         server.telemetry.counter(
             "domicile_federation_readings_refused",
@@ -108,7 +138,7 @@ async def _open(server: Server, origin: str, room_id: str) -> Reading:
     node, room = await find(server, room_id)
     await check_acl(node, room, origin)
     check_flows(server, node, room, origin)
-    reading = await _reading(node, room, origin)
+    reading = await _reading(server, node, room, origin)
     if not reading.in_room and not any(value == "join" for stay in (reading.stays or {}).values() for _, value in stay):
         raise Forbidden("Your server is not in that room")
     return reading
@@ -147,18 +177,40 @@ async def check_acl(node: Node, room: Room, origin: str) -> None:
 
 def check_flows(server: Server, node: Node, room: Room, origin: str) -> None:
     """Raise FlowDenied unless events may flow to a server from every node that has members in the room."""
-    there = server.policy.now.jurisdiction_of_server(origin)
     names = {node.name, *(name for name, members in room.now.nodes.items() if members)}
-    for here in sorted({server.policy.now.jurisdiction_of_node(name) for name in names}):
+    _check_places(server, {server.policy.now.jurisdiction_of_node(name) for name in names}, origin)
+
+
+async def check_authors(server: Server, origin: str, room_id: str) -> None:
+    """Raise FlowDenied unless the events of all our users who ever were in a room may flow to a server, which is about
+    to get the state of it whole. A room that is not here is none of this function's business."""
+    home = await server.nodes.of_room(room_id)
+    room = None if home is None else await state.find(home, room_id)
+    if room is not None:
+        _check_places(server, (await _withheld(server, room, origin)).values(), origin)
+
+
+def _check_places(server: Server, places: Iterable[str], origin: str) -> None:
+    there = server.policy.now.jurisdiction_of_server(origin)
+    for here in sorted(set(places)):
         gate.check(server, DataClass.EVENTS, here, there)
 
 
-async def _reading(node: Node, room: Room, origin: str) -> Reading:
+async def _withheld(server: Server, room: Room, origin: str) -> Mapping[str, str]:
+    """Those of our users who ever were in a room and whose events may not flow to a server, and their jurisdictions."""
+    there = server.policy.now.jurisdiction_of_server(origin)
+    if not authors.some_closed(server, there):
+        return {}
+    return await authors.withheld(server, there, [key for kind, key in room.now.state if kind == MEMBER])
+
+
+async def _reading(server: Server, node: Node, room: Room, origin: str) -> Reading:
     in_room = origin in room.now.servers
-    visibilities, stays = await node.read(_look, room.nid, None if in_room else origin)
-    if in_room and any(value not in ("shared", "world_readable") for _, value in visibilities):
+    gone = await erasure.of_room(node, room)
+    visibilities, stays = await node.read(_look, room.nid, None if in_room and not gone else origin)
+    if in_room and not gone and any(value not in ("shared", "world_readable") for _, value in visibilities):
         visibilities, stays = await node.read(_look, room.nid, origin)
-    return Reading(node, room, origin, in_room, visibilities, stays)
+    return Reading(node, room, origin, in_room, visibilities, stays, gone, await _withheld(server, room, origin))
 
 
 async def _look(

@@ -18,17 +18,19 @@ from urllib.parse import quote
 
 import structlog
 
+from config.residency import DataClass
 from federation import remote
 from federation.batches import next_batch
 from federation.transactions import class_of, transaction
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.residency import authors
 from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
 from homeserver.runtime.exchange import Unreachable
 from homeserver.storage import peers
 from homeserver.storage.peers import PeerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from federation.batches import Batch
     from homeserver.context import Server
@@ -221,7 +223,7 @@ class _Sender:
 
     async def deliver(self, line: Line, batch: Batch) -> bool:
         """Send a batch; False when the server is to be left alone for a while."""
-        items, fleeting = self.allowed(line.server, batch)
+        items, fleeting = await self.allowed(line.server, batch)
         if not items and not fleeting:
             self.done(line, batch)
             return True
@@ -255,8 +257,8 @@ class _Sender:
         self.done(line, batch)
         return True
 
-    def allowed(self, server: str, batch: Batch) -> tuple[list[Item], list[Fleeting]]:
-        """What of a batch may leave."""
+    async def allowed(self, server: str, batch: Batch) -> tuple[list[Item], list[Fleeting]]:
+        """What of a batch may leave, from this node and from that of who wrote it. Raises NodeUnavailable."""
         policy, source = self.server.policy.now, self.node.jurisdiction
         target = policy.jurisdiction_of_server(server)
         items = [item for item in batch.items if policy.may(class_of(item), source, target)]
@@ -265,7 +267,17 @@ class _Sender:
             for data_class in [class_of(item) for item in batch.items] + [edu.data_class for edu in batch.fleeting]:
                 if not policy.may(data_class, source, target):
                     self.withheld.inc(data_class.value)
+        if items and authors.some_closed(self.server, target):
+            items = await self.by_those_who_may(target, items)
         return items, fleeting
+
+    async def by_those_who_may(self, target: str, items: Sequence[Item]) -> list[Item]:
+        """What is not by users of a node from which nothing may flow to a jurisdiction. Raises NodeUnavailable."""
+        senders = {item.sender for item in items if isinstance(item, OutgoingPdu)}
+        withheld = await authors.withheld(self.server, target, senders)
+        kept = [item for item in items if not isinstance(item, OutgoingPdu) or item.sender not in withheld]
+        self.withheld.inc(DataClass.EVENTS.value, by=len(items) - len(kept))
+        return kept
 
     def look_at(self, line: Line, answer: dict[str, Any]) -> None:
         """Count the events that the server did not take. They are not sent again: it would refuse them again."""

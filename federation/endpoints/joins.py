@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from federation import joined_answer, resident
+from federation import joined_answer, resident, rooms_reading
 from homeserver.protocol.versions import VERSION_IF_ABSENT
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, route
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 async def make_join(server: Server, request: Request) -> dict[str, Any]:
     """A template of the join of a user of the asking server."""
     versions = request.query.all("ver") or [VERSION_IF_ABSENT]
+    await rooms_reading.check_authors(server, request.origin, request.args["roomId"])
     return await resident.template(
         server, request.origin, request.args["roomId"], request.args["userId"], "join", versions
     )
@@ -42,5 +43,6 @@ async def send_join(server: Server, request: Request) -> Response:
     """
     once = request.query.boolean("omit_members")
     room_id, event_id = request.args["roomId"], request.args["eventId"]
+    await rooms_reading.check_authors(server, request.origin, room_id)
     home, room, event, row = await resident.take(server, request.origin, room_id, event_id, request.json(), "join")
     return Response(200, joined_answer.pieces(server, home, room, event, row, once=once))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def state(server: Server, request: Request) -> Response:
     """The state before an event, with its authority, as events."""
     event_id = request.query.require("event_id")
-    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"])
+    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"], whole=True)
     found = await rooms_reading_state.state_ids(reading, event_id)
     return _streamed(reading, {b"pdus": found.state, b"auth_chain": found.auth_chain})
 
@@ -39,7 +39,7 @@ async def state(server: Server, request: Request) -> Response:
 async def state_ids(server: Server, request: Request) -> dict[str, Any]:
     """The state before an event, with its authority, as ids."""
     event_id = request.query.require("event_id")
-    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"])
+    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"], whole=True)
     found = await rooms_reading_state.state_ids(reading, event_id)
     return {"pdu_ids": found.state, "auth_chain_ids": found.auth_chain}
 
@@ -52,7 +52,7 @@ async def state_ids(server: Server, request: Request) -> dict[str, Any]:
 )
 async def event_auth(server: Server, request: Request) -> Response:
     """The auth chain of an event."""
-    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"])
+    reading = await rooms_reading.open_room(server, request.origin, request.args["roomId"], whole=True)
     chain = await rooms_reading_state.auth_chain(reading, request.args["eventId"])
     return _streamed(reading, {b"auth_chain": chain})
 

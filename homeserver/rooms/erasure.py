@@ -1,4 +1,5 @@
 """Erased users: who joins a room after somebody asked for erasure is shown what that user sent as if it were redacted.
+Other servers are given it redacted by the same rule (federation/rooms_reading.py).
 
 Whoever could see it before goes on seeing it, and nothing in the database changes. The state that a room has is not
 touched, so that it stays the same room for everybody.
@@ -16,6 +17,7 @@ import orjson
 from config.residency import DataClass
 from homeserver.accounts.deactivation import ERASED
 from homeserver.protocol import client_format
+from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.redaction import redact_content
 from homeserver.rooms.replicas import ParcelKind
 from homeserver.storage import erasures, streams, users
@@ -39,6 +41,12 @@ async def known(node: Node) -> Mapping[str, int]:
     if memory.known is None:
         memory.known = await node.read(erasures.all_of_them)
     return memory.known
+
+
+async def of_room(node: Node, room: Room) -> Mapping[str, int]:
+    """Those erased users of whom a node knows who ever had a membership in a room, and since when. No trip but the
+    first time."""
+    return {user_id: since for user_id, since in (await known(node)).items() if (MEMBER, user_id) in room.now.state}
 
 
 def hides(erased: Mapping[str, int], seen: Sight, event: Timed) -> bool:

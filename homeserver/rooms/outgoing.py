@@ -38,11 +38,12 @@ common. It is of the moment and costs a transaction each, while nobody misses an
 class OutgoingPdu:
     """An event on its way out; its bytes are made once for all servers."""
 
-    __slots__ = ("_bytes", "_event", "event_id", "pos")
+    __slots__ = ("_bytes", "_event", "event_id", "pos", "sender")
 
-    def __init__(self, pos: int, event_id: str, event: Event | None, encoded: bytes = b"") -> None:
+    def __init__(self, pos: int, event_id: str, sender: str, event: Event | None, encoded: bytes = b"") -> None:
         self.pos = pos
         self.event_id = event_id
+        self.sender = sender
         self._event = event
         self._bytes = encoded
 
@@ -150,7 +151,8 @@ def feed(node: Node, items: Iterable[tuple[Item, Iterable[str]]]) -> None:
 def feed_event(node: Node, pos: int, event: Event, servers: Iterable[str]) -> None:
     """`feed` with an event, but for the server of its sender."""
     origin = domain_of(event.sender)
-    feed(node, [(OutgoingPdu(pos, event.event_id, event), [server for server in servers if server != origin])])
+    item = OutgoingPdu(pos, event.event_id, event.sender, event)
+    feed(node, [(item, [server for server in servers if server != origin])])
 
 
 def feed_edus(node: Node, first: int, edus: Sequence[NewEdu]) -> None:

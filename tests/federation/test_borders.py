@@ -742,3 +742,92 @@ async def test_a_device_list_of_which_no_changes_may_come_in_is_shown_no_more(ne
     assert (answer["device_keys"], failed(answer)) == ({}, FAILED)
     border.forbid()
     assert set((await alice.query(bob))["device_keys"][bob.user_id]) == {bob.device_id, laptop.device_id}
+
+
+# whose events they are ----------------------------------------------------------------------
+
+
+def from_france(*lacking: str) -> str:
+    """A policy by which everything flows to and from the other server, but what is lacking from France."""
+    classes = orjson.dumps([name for name in CLASSES if name not in lacking]).decode()
+    return (
+        policy("by name")
+        + f'[[flows]]\nfrom = "FR"\nto = ["DE"]\nclasses = {classes}\nconsent = false\n'
+        + '[[flows]]\nfrom = "DE"\nto = ["FR"]\nclasses = ["*"]\nconsent = false\n'
+    )
+
+
+async def with_france(network: Network) -> tuple[Border, User]:
+    """The border, with Dora of here.test, at home in Paris, in the room that is at home in Tehran."""
+    here, there = await network.found(HERE, policy=from_france()), await network.found(THERE)
+    alice, dora, bob = await here.user("alice"), await here.user("dora", "paris"), await there.user("bob")
+    room_id = await here.create(alice, preset="public_chat")
+    await here.change(dora, room_id, "join")
+    await enter(there, bob, room_id, HERE)
+    await network.settle()
+    return Border(network, "by name", here, there, alice, bob, room_id), dora
+
+
+def change_policy(border: Border, text: str) -> None:
+    border.here.server.policy.now = policy_from_text(text, "residency.toml", HERE)
+
+
+@pytest.mark.parametrize("away", [False, True])
+@aio
+async def test_an_event_goes_where_its_author_s_node_may_send_it(network: Network, away: bool) -> None:
+    border, dora = await with_france(network)
+    if away:  # what is sent is read from the database then
+        network.cut(HERE, THERE)
+    change_policy(border, from_france("events"))
+    await border.here.send(border.alice, border.room_id, "heron")
+    await border.here.send(dora, border.room_id, "kestrel")
+    await border.here.settle()
+    if away:
+        await network.settle()
+        network.mend(HERE, THERE)
+        await network.clock.advance(10)
+    await network.settle()
+    assert sealed("heron") in border.left(border.here)
+    assert sealed("kestrel") not in border.left(border.here)
+    assert await border.here.texts(border.alice, border.room_id) == ["heron", "kestrel"]
+    assert border.here.server.telemetry.counter("domicile_federation_withheld", "", ["class"]).value("events") == 1
+    change_policy(border, from_france())
+    await border.here.send(dora, border.room_id, "osprey")
+    await network.settle()
+    assert sealed("osprey") in border.left(border.here)
+
+
+@aio
+async def test_what_an_author_s_node_may_not_send_is_not_given_either(network: Network) -> None:
+    border, dora = await with_france(network)
+    for user, word in ((border.alice, "heron"), (dora, "kestrel")):
+        await border.here.send(user, border.room_id, word)
+    await border.here.change(dora, border.room_id, "leave")
+    await border.here.settle()
+    last = await border.here.send(border.alice, border.room_id, "osprey")
+    await network.settle()
+    network.exchanges.clear()
+    room = quoted(border.room_id)
+    between = {"earliest_events": [], "latest_events": [last], "limit": 50}
+
+    async def tries() -> list[str]:
+        asked = [
+            asks(border.there, HERE, "GET", f"/backfill{room}", v=last, limit=100),
+            asks(border.there, HERE, "POST", f"/get_missing_events{room}", between),
+            asks(border.there, HERE, "GET", f"/state{room}", event_id=last),
+            asks(border.there, HERE, "GET", f"/state_ids{room}", event_id=last),
+            asks(border.there, HERE, "GET", f"/event_auth{room}{quoted(last)}"),
+            asks(
+                border.there, HERE, "GET", f"/make_join{quoted(border.room_id, border.bob.user_id)}", ver=list(VERSIONS)
+            ),
+        ]
+        return [await outcome(each) for each in asked]
+
+    change_policy(border, from_france("events"))
+    assert await tries() == ["200", "200", DENIED, DENIED, DENIED, DENIED]
+    assert sealed("heron") in border.left(border.here)
+    assert sealed("kestrel") not in border.left(border.here)
+    assert dora.user_id.encode() not in network.bytes_out(HERE)
+    change_policy(border, from_france())
+    assert await tries() == ["200"] * 6
+    assert sealed("kestrel") in border.left(border.here)
