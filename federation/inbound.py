@@ -351,17 +351,17 @@ async def _outside(server: Server, origin: str, room_id: str, pdus: Sequence[Any
         concerned = await _concerned(server, room_id, pdu)
         if concerned is not None:
             node, rules = concerned
-            if not gate.may(server, DataClass.EVENTS, there, node.jurisdiction):
-                refused(server, "pdu", "policy")
-                results.note(
-                    id_of(rules, pdu), "The residency policy lets no events flow from your server to that user"
-                )
-                continue
+            kept = gate.may(server, DataClass.EVENTS, there, node.jurisdiction)
             (event,) = await check_pdus(server, rules, room_id, [pdu])
             if isinstance(event, Dropped):
                 results.note(event.event_id, event.reason)
                 continue
-            if identifiers.domain_of(event.sender) == origin and await invited.ended(server, event):
+            is_ended = identifiers.domain_of(event.sender) == origin and await invited.ended(server, event, kept=kept)
+            if not kept:
+                refused(server, "pdu", "policy")
+                results.note(event.event_id, "The residency policy lets no events flow from your server to that user")
+                continue
+            if is_ended:
                 results.note(event.event_id, None)
                 continue
             results.note(event.event_id, "This server is not in that room")

@@ -160,11 +160,12 @@ def _charge(server: Server, invited: str) -> None:
 # what becomes of it -----------------------------------------------------------------------------
 
 
-async def ended(server: Server, event: Event) -> bool:
+async def ended(server: Server, event: Event, *, kept: bool = True) -> bool:
     """Take in that somebody outside ends an invitation, or refuses a knock, of a user of ours who is not in the room.
 
     The event's signatures have been checked; that it may be believed is shown by its citing the very invitation or
-    knock, which nobody outside the room has seen but us. False when it ends none.
+    knock, which nobody outside the room has seen but us. ``kept``: the event may rest here; else only that it ended
+    what it did is taken in. False when it ends none.
     """
     invited = event.state_key or ""
     if event.type != MEMBER or event.content.get("membership") not in ENDED or event.sender == invited:
@@ -172,7 +173,10 @@ async def ended(server: Server, event: Event) -> bool:
     home = await server.nodes.of_user(invited)
     if home is None or await membership.present(server, home, event.room_id) is not None:
         return False
-    if not await invitations.is_about(home, invited, event):
+    held = await invitations.cited(home, invited, event)
+    if held is None:
         return False
+    if not kept:
+        event = await invitations.answer(server, home, held, {"membership": "leave"})
     await invitations.keep(server, home, event, None)
     return True

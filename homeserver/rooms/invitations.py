@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.protocol.events import Event
     from homeserver.rooms.seeding import Mark
+    from homeserver.rooms.state import Entry, Room
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
@@ -143,13 +144,23 @@ async def _take(
     tx.after_commit(announce)
 
 
-async def is_about(node: Node, member: str, event: Event) -> bool:
-    """Whether an event cites the invitation, or the knock, of a resident that is open now."""
-    return await node.read(_is_about, member, event)
+async def cited(node: Node, member: str, event: Event) -> StoredMembership | None:
+    """The invitation, or the knock, of a resident that is open now, if the event cites it."""
+    return await node.read(_cited, member, event)
 
 
-async def _is_about(tx: Transaction, member: str, event: Event) -> bool:
+async def _cited(tx: Transaction, member: str, event: Event) -> StoredMembership | None:
     user_nid = await users.resident(tx, member)
     held = [] if user_nid is None else await rooms.memberships_of(tx, user_nid)
-    nids = [each.event_nid for each in held if each.room_id == event.room_id and each.membership in OUTSIDE]
-    return any(row.event_id in event.auth_events for row in await events.by_nids(tx, nids))
+    for each in held:
+        if each.room_id == event.room_id and each.membership in OUTSIDE:
+            rows = await events.by_nids(tx, [each.event_nid])
+            return each if any(row.event_id in event.auth_events for row in rows) else None
+    return None
+
+
+async def settle(server: Server, node: Node, room: Room, entry: Entry) -> None:
+    """Let a resident's membership be what the state of the room on their node says, which they were not told."""
+    stored = await node.read(rooms.by_nid, room.nid)
+    for row in await node.read(events.by_nids, [] if entry.nid is None else [entry.nid]):
+        await take(server, node, stored, row, None, lambda tx: None)

@@ -16,13 +16,11 @@ import structlog
 from config.residency import DataClass
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import (
-    FlowDenied,
     Forbidden,
     InvalidParam,
-    LimitExceeded,
     NodeUnavailable,
     NotFound,
-    ServerUnreachable,
+    Refusal,
     UnableToAuthoriseJoin,
     Unknown,
 )
@@ -342,17 +340,39 @@ async def knock(
 
 
 async def leave(server: Server, caller: Caller, room_id: str, reason: str | None = None) -> None:
-    """Leave a room, refuse an invitation, or take back a knock. Who has left already stays so."""
+    """Leave a room, refuse an invitation, or take back a knock. Who has left already stays so.
+
+    Raises Forbidden for who is not in the room, and for the banned, unless they have an invitation that the room does
+    not know (any more): that is gone then all the same.
+    """
     found = await present(server, caller.node, room_id)
     if found is None:
         await _leave_elsewhere(server, caller, room_id, reason)
         return
     membership = found[1].head.membership(caller.user_id)
-    if membership == "leave":
-        return
-    if membership is None:
-        raise Forbidden("You are not in that room")
+    if membership not in ("join", *invitations.OUTSIDE):
+        if await _dropped(server, caller, room_id, reason) or membership == "leave":
+            return
+        if membership is None:
+            raise Forbidden("You are not in that room")
     await _change(server, caller, room_id, caller.user_id, {"membership": "leave"}, reason)
+
+
+async def _dropped(server: Server, caller: Caller, room_id: str, reason: str | None) -> bool:
+    """Drop an invitation or a knock that the caller's node has and the room does not. False if there is none."""
+    held = await _membership_of(caller, room_id)
+    if held is None or held.membership not in invitations.OUTSIDE:
+        return False
+    room = await state.find(caller.node, room_id)
+    entry = None if room is None else room.now.state.get((MEMBER, caller.user_id))
+    if room is not None and entry is not None:
+        if entry.membership in invitations.OUTSIDE:
+            return False  # it will hear of it
+        await invitations.settle(server, caller.node, room, entry)
+        return True
+    event = await invitations.answer(server, caller.node, held, _with_reason({"membership": "leave"}, reason))
+    await invitations.keep(server, caller.node, event, None)
+    return True
 
 
 async def _leave_elsewhere(server: Server, caller: Caller, room_id: str, reason: str | None) -> None:
@@ -370,7 +390,7 @@ async def _leave_elsewhere(server: Server, caller: Caller, room_id: str, reason:
         ways = await ways_into(server, caller, room_id)
         asked = await server.remote.leave(server, caller.node, room_id, caller.user_id, content, ways)
         event = asked.event
-    except (NotFound, Forbidden, FlowDenied, ServerUnreachable, LimitExceeded) as refusal:
+    except Refusal as refusal:
         log.info("nobody was told that an invitation was refused", reason=refusal.message)
         event = await invitations.answer(server, caller.node, held, content)
     await invitations.keep(server, caller.node, event, None)

@@ -258,7 +258,7 @@ async def _load(tx: Transaction, room_id: str) -> Room | None:
         max((depth for _, depth in tips.values()), default=0),
         group,
         sum(membership == "join" for membership in memberships.values()),
-        sum(membership == "invite" for membership in memberships.values()),
+        sum(entry.membership == "invite" for entry in entries.values()),
         await rooms.nodes(tx, row.room_nid),
         await _servers(tx, row.room_nid, memberships),
     )

@@ -130,9 +130,11 @@ def set_membership(tx: Transaction, rows: Sequence[tuple[str, int, str, int, int
 
 
 def all_left(tx: Transaction, room_nid: int, pos: int) -> None:
-    """Queue that nobody is in a room, before those who are, are written."""
+    """Queue that nobody is in a room, before those who are, are written. What residents were invited to, or knocked at,
+    by events of which the room may know nothing, is theirs to refuse or take back."""
     tx.later(
-        "UPDATE memberships SET membership = 'leave', pos = ? WHERE room_nid = ? AND membership <> 'leave'",
+        "UPDATE memberships SET membership = 'leave', pos = ? WHERE room_nid = ? AND membership <> 'leave'"
+        " AND NOT (membership IN ('invite', 'knock') AND user_nid IN (SELECT user_nid FROM residents))",
         [(pos, room_nid)],
     )
 

@@ -6,10 +6,12 @@ from urllib.parse import quote
 
 import pytest
 
+from config.load import policy_from_text
 from homeserver.rooms import chores
 from tests.deployment import PASSWORD, POLICY
 from tests.federation.meetings import enter, kept_out, members, membership, told
-from tests.network import Network
+from tests.network import OPEN, Network
+from tests.rooms.play import CLIENT
 from tests.support import aio
 
 
@@ -158,3 +160,64 @@ async def test_somebody_is_removed_and_banned(network: Network) -> None:
     await a.change(alice, room_id, "unban", user_id=bob.user_id)
     await enter(b, bob, room_id, "a.test")
     assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+NO_EVENTS = OPEN.replace(
+    '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["*"]',
+    '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["keys", "profile"]',
+)
+"""No events flow between Iran and servers that nobody has placed, either way."""
+
+
+@aio
+async def test_an_invitation_that_is_taken_back_is_gone_where_no_events_may_come_in(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob = await a.user("alice"), await b.user("bob")
+    room_id = await a.create(alice, invite=[bob.user_id])
+    assert await told(b, bob, "invite", room_id) is not None
+    b.server.policy.now = policy_from_text(NO_EVENTS, "residency.toml", "b.test")
+    await a.change(alice, room_id, "kick", user_id=bob.user_id, reason="a secret of hers")
+    await network.settle()
+    assert await told(b, bob, "invite", room_id) is None
+    left = await told(b, bob, "leave", room_id)
+    assert left is not None
+    (event,) = left["timeline"]["events"]
+    assert (event["sender"], event["content"]) == (bob.user_id, {"membership": "leave"})
+    assert "a secret of hers" not in str(await b.ask(bob, "GET", "/sync"))
+
+
+@pytest.mark.parametrize("node", ["tehran", "paris"])
+@aio
+async def test_an_invitation_that_the_room_knows_nothing_of_is_refused(network: Network, node: str) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, dora = await a.user("alice"), await b.user("bob", node), await b.user("dora")
+    room_id = await a.create(alice, preset="public_chat")
+    network.lose_answers("a.test", "b.test")
+    await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+    network.mend("a.test", "b.test")
+    assert await told(b, bob, "invite", room_id) is not None
+    await enter(b, dora, room_id, "a.test")
+    assert await told(b, bob, "invite", room_id) is not None
+    await b.change(bob, room_id, "leave")
+    assert await told(b, bob, "invite", room_id) is None
+    assert await told(b, bob, "leave", room_id) is not None
+    await b.change(bob, room_id, "join")
+    await network.settle()
+    assert await members(a, alice, room_id) == {alice.user_id, bob.user_id, dora.user_id}
+
+
+@aio
+async def test_who_was_banned_meanwhile_keeps_no_invitation(network: Network) -> None:
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, bob, dora = await a.user("alice"), await b.user("bob"), await b.user("dora")
+    room_id = await a.create(alice, preset="public_chat", invite=[bob.user_id])
+    network.cut("a.test", "b.test")
+    await a.change(alice, room_id, "ban", user_id=bob.user_id)
+    await network.settle()
+    network.mend("a.test", "b.test")
+    await enter(b, dora, room_id, "a.test")
+    await b.refused(bob, "POST", f"/rooms/{quote(room_id)}/join", {})
+    assert (await bob.asks("POST", f"{CLIENT}/rooms/{quote(room_id)}/leave", {})).status == 403
+    assert await told(b, bob, "invite", room_id) is None
+    assert await membership(b, dora, room_id, bob) == "ban"
+    assert (await b.replica("tehran", room_id)).now.membership(bob.user_id) == "ban"
