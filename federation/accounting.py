@@ -35,7 +35,12 @@ def counted(route: Route[Server]) -> Route[Server]:
             finally:
                 traffic.count(server, there, account.place, len(request.body))
         response = result if isinstance(result, Response) else json_response(result)
-        _count(response, lambda size: traffic.count(server, account.place, there, size))
+
+        def note(size: int) -> None:
+            for here, part in account.parts(size).items():
+                traffic.count(server, here, there, part)
+
+        _count(response, note)
         return response
 
     return replace(route, endpoint=answer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import orjson
+
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.runtime.telemetry import Counter
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
 
 DEPLOYMENT: Final = "deployment"
 """Stands for a jurisdiction where bytes belong to no node, or to nodes of several jurisdictions at once: what concerns
-keys of servers and names, say, or a transaction with events of many rooms."""
+keys of servers and names, say, or a transaction with events of many rooms. Of an answer that nodes of several
+jurisdictions have put together, what frames their parts."""
 
 
 def _counter(server: Server) -> Counter:
@@ -36,8 +39,8 @@ class Account:
     """
 
     def __init__(self) -> None:
-        self._places: set[str] = set()
-        self._token: Token[set[str] | None] | None = None
+        self._places: dict[str, int] = {}
+        self._token: Token[dict[str, int] | None] | None = None
 
     def __enter__(self) -> Self:
         self._token = _concerned.set(self._places)
@@ -52,15 +55,24 @@ class Account:
         """The jurisdiction that was concerned, or `DEPLOYMENT` when it was none, or more than one."""
         return next(iter(self._places)) if len(self._places) == 1 else DEPLOYMENT
 
+    def parts(self, size: int) -> dict[str, int]:
+        """How many of the bytes of an answer come from which jurisdiction."""
+        if len(self._places) <= 1:
+            return {self.place: size}
+        known = sum(self._places.values())
+        return {**self._places, DEPLOYMENT: size - known} if known <= size else {DEPLOYMENT: size}
 
-_concerned: ContextVar[set[str] | None] = ContextVar("concerned", default=None)
+
+_concerned: ContextVar[dict[str, int] | None] = ContextVar("concerned", default=None)
 
 
-def concerns(node: Node) -> None:
-    """What is being answered to another server, if anything is, is asked of this node, or brought to it."""
+def concerns(node: Node, told: object = None) -> None:
+    """What is being answered to another server, if anything is, is asked of this node, or brought to it; ``told``: a
+    part of the answer, as JSON, that comes from there."""
     places = _concerned.get()
     if places is not None:
-        places.add(node.jurisdiction)
+        size = 0 if told is None else len(orjson.dumps(told))
+        places[node.jurisdiction] = places.get(node.jurisdiction, 0) + size
 
 
 def table(server: Server) -> list[dict[str, Any]]:

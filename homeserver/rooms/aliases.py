@@ -14,7 +14,7 @@ from homeserver.protocol import identifiers
 from homeserver.protocol.errors import AliasInUse, BadAlias, BadJson, Forbidden, InvalidParam, NotFound, RoomInUse
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import state
 from homeserver.storage import rooms, users
 from homeserver.storage.directory import Kind
@@ -111,6 +111,7 @@ async def resolve(server: Server, alias: str, asking: str | None = None) -> str:
     found = None if home is None else await home.read(rooms.find_alias, alias)
     if home is None or found is None:
         raise NotFound("There is no such room alias")
+    traffic.concerns(home)
     if asking is not None:
         gate.check(server, DataClass.EVENTS, home.jurisdiction, asking)
     return found[0]

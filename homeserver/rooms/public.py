@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.residency import UNKNOWN, DataClass
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import aliases, state, summaries
 from homeserver.storage import published, rooms
 
@@ -61,12 +61,13 @@ async def listing(server: Server, jurisdiction: str, search: Search) -> dict[str
     end = start
     while candidates[end - start :] and len(found) < limit:
         part = candidates[end - start :][: min(AT_ONCE, limit) if search.filters else limit]
-        for entry in await _shown(part):
+        for (node, _), entry in zip(part, await _shown(part), strict=True):
             if len(found) == limit:
                 break
             end += 1
             if entry is not None and _matches(entry, search):
                 found.append(entry)
+                traffic.concerns(node, entry)
     answer: dict[str, Any] = {"chunk": found, "total_room_count_estimate": total}
     if end < total and limit:
         answer["next_batch"] = f"o{end}"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from config.residency import DataClass
+from config.residency import UNKNOWN, DataClass
 from homeserver.protocol.errors import FlowDenied, Forbidden, InvalidParam, NodeUnavailable, NotFound, ServerUnreachable
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of, is_room_id, is_server_name
-from homeserver.residency import gate
+from homeserver.residency import gate, traffic
 from homeserver.rooms import state, summaries
 from homeserver.runtime.lru import Lru
 from homeserver.storage import published as stored
@@ -105,6 +105,7 @@ async def for_server(server: Server, origin: str, room_id: str, suggested_only: 
     summary = None if node is None else await summaries.find(node, room_id)
     if node is None or summary is None:
         raise NotFound("There is no such room here")
+    traffic.concerns(node)
     gate.check(server, DataClass.EVENTS, node.jurisdiction, server.policy.now.jurisdiction_of_server(origin))
     if not await _open_to_server(server, node, summary, origin):
         raise NotFound("There is no such room here")
@@ -117,6 +118,7 @@ async def for_server(server: Server, origin: str, room_id: str, suggested_only: 
         elif known:
             closed.append(child.room_id)
     room = {**described(summary), "children_state": [child.event for child in listed]}
+    traffic.concerns(node, room)
     return {"room": room, "children": children, "inaccessible_children": closed}
 
 
@@ -134,7 +136,9 @@ async def _child_for_server(server: Server, origin: str, child: Child) -> tuple[
         below = await children_of(node, summary.room_nid, False) if is_space(summary.shown) else []
     except NodeUnavailable:
         return None, False
-    return {**described(summary), "children_state": [each.event for each in below]}, True
+    told = {**described(summary), "children_state": [each.event for each in below]}
+    traffic.concerns(node, told)
+    return told, True
 
 
 async def _open_to_server(server: Server, node: Node, summary: Summary, origin: str) -> bool:
@@ -371,3 +375,14 @@ async def summary(server: Server, caller: Caller, room_id: str, via: Sequence[st
         raise NotFound("Room not found")
     answer = {name: value for name, value in shown.items() if name != "children_state"}
     return {**answer, "membership": visit.memberships.get(room_id, "leave")}
+
+
+async def summary_for_anybody(server: Server, room_id: str) -> dict[str, Any]:
+    """What somebody who has not said who they are is told of a room that is here. Raises NotFound, NodeUnavailable."""
+    home = await server.nodes.of_room(room_id)
+    if home is None or not gate.may(server, DataClass.EVENTS, home.jurisdiction, UNKNOWN):
+        raise NotFound("Room not found")
+    known = await summaries.find(home, room_id)
+    if known is None or not may_see({**described(known), "allowed_room_ids": []}, {}):
+        raise NotFound("Room not found")
+    return dict(described(known))
