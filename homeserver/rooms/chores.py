@@ -1,7 +1,7 @@
-"""What accounts ask of rooms by chores: a changed profile is shown in the rooms of its owner, a closed account leaves
-its rooms.
+"""What is asked of rooms by chores: a changed profile is shown in the rooms of its owner, a closed account leaves its
+rooms, guests leave those that take none any more, and what belongs to replacing a room is brought to its end.
 
-Both look at what a room says before they say anything, so that a run that was cut off is taken up where it stopped and
+All look at what a room says before they say anything, so that a run that was cut off is taken up where it stopped and
 nothing is said twice. A chore is deleted once all of its rooms are done; until then it is tried again.
 """
 
@@ -17,10 +17,12 @@ from homeserver.context import Caller
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import membership, state
+from homeserver.rooms import guests, membership, state, upgrade
+from homeserver.rooms.guests import CLOSED
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.send import Draft
-from homeserver.storage import chores, rooms
+from homeserver.rooms.upgrade import UPGRADED
+from homeserver.storage import accounts, chores, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +55,22 @@ async def leave_rooms(server: Server) -> None:
     await _do(server, DEACTIVATED, _leave)
 
 
-JOBS: Final = {CHANGED: ("spread profiles", spread_profiles), DEACTIVATED: ("leave rooms", leave_rooms)}
+async def put_guests_out(server: Server) -> None:
+    """Have guests leave the rooms that take no guests any more. A job. Raises what `spread_profiles` raises."""
+    await _do(server, CLOSED, _put_out)
+
+
+async def finish_upgrades(server: Server) -> None:
+    """Do what is left of replacing rooms. A job. Raises what `spread_profiles` raises."""
+    await _do(server, UPGRADED, _finish)
+
+
+JOBS: Final = {
+    CHANGED: ("spread profiles", spread_profiles),
+    DEACTIVATED: ("leave rooms", leave_rooms),
+    CLOSED: ("put guests out", put_guests_out),
+    UPGRADED: ("finish upgrades", finish_upgrades),
+}
 """The name and the function of the job for each kind of chore."""
 
 
@@ -85,18 +102,18 @@ async def _do_on(server: Server, node: Node, kind: str, work: Callable[[Server, 
     after = 0
     while waiting := await node.read(chores.waiting, kind, AT_ONCE, after):
         after = waiting[-1].chore_nid
-        newest = {chore.user_nid: chore for chore in waiting}
+        newest = {(chore.user_nid, chore.body): chore for chore in waiting}
         done = set()
-        for chore in newest.values():
+        for asked, chore in newest.items():
             try:
                 await work(server, node, chore)
-                done.add(chore.user_nid)
+                done.add(asked)
             except NodeUnavailable as error:
                 fault = error
             except Exception as error:
                 log.exception("chore failed", node=node.name, kind=kind)
                 fault = error
-        await node.write(chores.done, [chore.chore_nid for chore in waiting if chore.user_nid in done])
+        await node.write(chores.done, [chore.chore_nid for chore in waiting if (chore.user_nid, chore.body) in done])
     if fault is not None:
         raise fault
 
@@ -125,13 +142,31 @@ async def _leave(server: Server, node: Node, chore: Chore) -> None:
             continue
         found = await membership.present(server, node, held.room_id)
         if found is None:  # an invitation to a room of others, or a knock there
-            owner = Caller(chore.user_id, identifiers.localpart_of(chore.user_id), node, chore.user_nid, "", 0)
-            await membership.leave(server, owner, held.room_id)
+            await membership.leave(server, _owner(node, chore), held.room_id)
             continue
         room = found[1]
         if room.head.membership(chore.user_id) in ("join", "invite", "knock"):
             draft = Draft(MEMBER, chore.user_id, {"membership": "leave"}, chore.user_id)
             await _say(server, node, held.room_id, draft)
+
+
+async def _put_out(server: Server, node: Node, chore: Chore) -> None:
+    account = await node.read(accounts.find, chore.user_id)
+    if account is None or not account.guest:  # they are a user by now
+        return
+    for held in await node.read(rooms.memberships_of, chore.user_nid):
+        if held.membership != "join" or await guests.takes(node, held.room_id):
+            continue
+        draft = Draft(MEMBER, chore.user_id, {"membership": "leave"}, chore.user_id)
+        await _say(server, node, held.room_id, draft)
+
+
+async def _finish(server: Server, node: Node, chore: Chore) -> None:
+    await upgrade.finish(server, _owner(node, chore), chore.body)
+
+
+def _owner(node: Node, chore: Chore) -> Caller:
+    return Caller(chore.user_id, identifiers.localpart_of(chore.user_id), node, chore.user_nid, "", 0)
 
 
 async def _say(server: Server, node: Node, room_id: str, draft: Draft) -> None:

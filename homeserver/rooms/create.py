@@ -28,11 +28,12 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("rooms.create")
@@ -103,15 +104,21 @@ async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) 
 
 
 async def found(
-    server: Server, caller: Caller, rules: RoomRules, creation: Mapping[str, Any], drafts: Iterable[Draft]
+    server: Server,
+    caller: Caller,
+    rules: RoomRules,
+    creation: Mapping[str, Any],
+    drafts: Iterable[Draft],
+    also: Callable[[Transaction, str], None] | None = None,
 ) -> Room:
     """Make a room on the caller's node, committed whole: its m.room.create with this content, to which the server adds
-    the version and the creator, the caller's join, and then ``drafts``.
+    the version and the creator, the caller's join, and then ``drafts``. ``also``, given the room id, queues what
+    belongs into the same transaction.
 
     Raises InvalidParam for a content that the rules of the version do not allow, InvalidRoomState for such a draft,
     PlaintextRefused, BadJson, NodeUnavailable.
     """
-    return await _furnish(server, caller, await _begun(server, caller, rules, creation), drafts)
+    return await _furnish(server, caller, await _begun(server, caller, rules, creation), drafts, also)
 
 
 async def _begun(server: Server, caller: Caller, rules: RoomRules, creation: Mapping[str, Any]) -> Step:
@@ -190,7 +197,13 @@ def _create_event(server: Server, caller: Caller, rules: RoomRules, creation: Ma
     return event
 
 
-async def _furnish(server: Server, caller: Caller, first: Step, drafts: Iterable[Draft]) -> Room:
+async def _furnish(
+    server: Server,
+    caller: Caller,
+    first: Step,
+    drafts: Iterable[Draft],
+    also: Callable[[Transaction, str], None] | None,
+) -> Room:
     """Build the other first events on top of the create event, and commit them all in one transaction."""
     room = first.room
     steps = [first]
@@ -202,16 +215,23 @@ async def _furnish(server: Server, caller: Caller, first: Step, drafts: Iterable
             raise InvalidRoomState(f"{draft.type}: {error.message}") from None
         room.head = step.after
         steps.append(step)
-    await _establish(server, caller.node, room, steps)
+    await _establish(server, caller.node, room, steps, also)
     return room
 
 
-async def _establish(server: Server, node: Node, room: Room, steps: Sequence[Step]) -> None:
+async def _establish(
+    server: Server, node: Node, room: Room, steps: Sequence[Step], also: Callable[[Transaction, str], None] | None
+) -> None:
     """Give the room a route and a row, and commit its events; take both back when that fails."""
+
+    def with_it(tx: Transaction) -> None:
+        if also is not None:
+            also(tx, room.room_id)
+
     await server.nodes.directory.claim(Kind.ROOM, room.room_id, node.name)
     try:
         room.nid = await node.write(rooms.create, room.room_id, room.rules.version, node.name)
-        await commit(server, node, steps)
+        await commit(server, node, steps, with_it)
     except CommitUnknown:
         raise  # it may be there
     except Exception:

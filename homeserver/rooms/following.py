@@ -48,12 +48,17 @@ async def follow(server: Server, caller: Caller, room_id: str) -> None:
     """Let the caller's tags, push rules and direct chat of the room that this one replaced hold for it too, if it has
     none. Never refuses: who joins is in the room all the same."""
     try:
-        old_id = await _replaced_by(caller.node, room_id)
-        if old_id is not None:
-            await caller.node.advance(_carry_over, server, caller, old_id, room_id)
-            await push_rules.change(server, caller, lambda rules: with_room(rules, old_id, room_id))
+        await carry_over(server, caller, room_id)
     except Refusal as refusal:
         log.info("settings did not follow to a new room", node=caller.node.name, reason=refusal.message)
+
+
+async def carry_over(server: Server, caller: Caller, room_id: str) -> None:
+    """`follow`. Raises NodeUnavailable, and TooLarge for push rules that there is no space for."""
+    old_id = await _replaced_by(caller.node, room_id)
+    if old_id is not None:
+        await caller.node.advance(_carry_over, server, caller, old_id, room_id)
+        await push_rules.change(server, caller, lambda rules: with_room(rules, old_id, room_id))
 
 
 async def _replaced_by(node: Node, room_id: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.rooms import encounters, rows
+from homeserver.rooms import encounters, guests, rows
 from homeserver.rooms.outgoing import feed_event
 from homeserver.rooms.state import RECENT, Rooms, Timed, bytes_of
 from homeserver.storage import outbox, streams
@@ -166,6 +166,7 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
     rows.write_state(tx, steps)
     rows.write_members(tx, steps)
     encounters.of_steps(tx, server, node, steps)
+    guests.of_steps(tx, server, node, steps)
     outbox.put(
         tx,
         following,

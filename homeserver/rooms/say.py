@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import aliases, blocking, membership
+from homeserver.rooms import aliases, blocking, following, membership
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
@@ -69,9 +69,12 @@ async def set_state(
     """
     if kind == "m.room.create":
         raise InvalidParam("A room has its m.room.create event already")
+    enters = False
     if kind == MEMBER:
         await _check_member(server, caller, room_id, state_key, content)
         if (content["membership"], state_key) == ("join", caller.user_id):
+            _, room = await membership.nearest(server, caller.node, room_id)
+            enters = room.head.membership(caller.user_id) != "join"
             content = await membership.vouched_for(server, caller, room_id, content)
         if content["membership"] == "invite" and not server.nodes.is_local(state_key):
             return await membership.invite_elsewhere(server, caller, room_id, state_key, content)
@@ -81,6 +84,8 @@ async def set_state(
     draft = Draft(kind, caller.user_id, content, state_key)
     ordered, event_id = await in_order(server, caller.node, room_id, draft)
     await caught_up(server, ordered, caller.node)
+    if enters:
+        await following.follow(server, caller, room_id)
     return event_id
 
 

@@ -1,19 +1,21 @@
 """Replacing a room by one of another version: the new room is made as the old one is, then the old one points to it.
 
-What can be refused is refused before anything is made. The new room is encrypted, whatever the old one was.
+What can be refused is refused before anything is made. The new room is encrypted, whatever the old one was. What is
+left to be done when it is there is a chore, written with it: it is done even after a crash, or when a node was down.
 
 spec: client-server-api/#room-upgrades
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
 import structlog
 
 from homeserver.protocol import identifiers, room_upgrades
 from homeserver.protocol.encryption_rules import ENCRYPTION
-from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal
+from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound, Refusal, TooLarge
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.residency import gate
 from homeserver.rooms import aliases, create, following, membership, state
@@ -22,7 +24,7 @@ from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
 from homeserver.runtime.turns import Turns
-from homeserver.storage import rooms
+from homeserver.storage import chores, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.protocol.event_view import StateKey
     from homeserver.protocol.versions import RoomRules
     from homeserver.rooms.state import Room
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("rooms.upgrade")
@@ -48,6 +51,8 @@ AS_IT_IS: Final = (
 
 CHILD: Final = "m.space.child"
 REPLACED: Final = "This room has been replaced"
+UPGRADED: Final = "upgraded"
+"""The kind of chore: its resident has replaced the room ``old`` of its body by ``new``; ``aliases`` led to it."""
 
 
 class Upgrading(Turns):
@@ -70,6 +75,9 @@ async def upgrade(server: Server, caller: Caller, room_id: str, rules: RoomRules
         old = await state.get(home, room_id)
         named = list(dict.fromkeys(creators)) if rules.creators_unlimited else []
         await _check(server, caller, home, old, named)
+        left = await _left_over(caller, old, rules)
+        if left is not None:
+            return await _completed(server, caller, left)
         made = await _made_before(caller, home, old, rules)
         return await _replace(server, caller, home, old, rules, named) if made is None else made
 
@@ -114,15 +122,111 @@ async def _replace(
         creation["additional_creators"] = list(creators)
     await state.require(home, old, keys)  # it may have changed while the aliases were read
     drafts = list(_drafts(server, caller, old, rules, creators, moved))
-    new = await create.found(server, caller, rules, creation, drafts)
-    # First this, then the aliases: whoever follows one that was not moved, since a node fell out, is led on.
-    content = {"body": REPLACED, "replacement_room": new.room_id}
-    await in_order(server, caller.node, old.room_id, Draft(TOMBSTONE[0], caller.user_id, content, ""))
-    await _move(server, caller, home, old, new)
-    await _close(server, caller, home, old, moved)
+    made: list[Left] = []
+
+    def ask(tx: Transaction, room_id: str) -> None:
+        left = Left(old.room_id, room_id, moved)
+        made[:] = [left]
+        chores.ask(tx, UPGRADED, caller.user_nid, left.encoded())
+
+    await create.found(server, caller, rules, creation, drafts, ask)
+    return await _completed(server, caller, made[0])
+
+
+# what is left when the new room is there ----------------------------------------------------
+
+
+class Left(NamedTuple):
+    """A room that has been replaced, and of which not all is done that belongs to that."""
+
+    old: str
+    new: str
+    aliases: Sequence[str]
+
+    def encoded(self) -> bytes:
+        """The body of the chore."""
+        return orjson.dumps(self._asdict())
+
+
+async def _left_over(caller: Caller, old: Room, rules: RoomRules) -> Left | None:
+    """What is left of an earlier attempt of the caller to replace the room by one of this version."""
+    for chore in await caller.node.read(chores.of, UPGRADED, caller.user_nid):
+        left = Left(**orjson.loads(chore.body))
+        made = await state.find(caller.node, left.new) if left.old == old.room_id else None
+        if made is not None and made.rules is rules:
+            return left
+    return None
+
+
+async def _completed(server: Server, caller: Caller, left: Left) -> str:
+    """Do what is left, as far as that can be done now; the id of the new room.
+
+    Raises NodeUnavailable when not even the old room says that it was replaced, Forbidden when it cannot.
+    """
+    try:
+        await _say_so(server, caller, left)
+    except Forbidden:
+        await _forget(caller, left)
+        raise
+    except NodeUnavailable:
+        server.wakeups.wake(chores.key(caller.node.name, UPGRADED))
+        raise
+    try:
+        await _complete(server, caller, left)
+    except NodeUnavailable as down:
+        log.info("what belongs to replacing a room is left for later", node=caller.node.name, reason=down.message)
+        server.wakeups.wake(chores.key(caller.node.name, UPGRADED))
+    return left.new
+
+
+async def finish(server: Server, caller: Caller, body: bytes) -> None:
+    """Do what is left to be done for a room that the caller has replaced: the work of the chore. What has been done is
+    not done again. Raises NodeUnavailable."""
+    left = Left(**orjson.loads(body))
+    async with server.nodes.directory.memory(Upgrading).alone(left.old):
+        waiting = await caller.node.read(chores.of, UPGRADED, caller.user_nid)
+        if not any(chore.body == body for chore in waiting):
+            return  # done meanwhile
+        try:
+            await _say_so(server, caller, left)
+            await _complete(server, caller, left)
+        except (Forbidden, NotFound) as refusal:
+            log.info("a room could not be replaced after all", node=caller.node.name, reason=refusal.message)
+
+
+async def _complete(server: Server, caller: Caller, left: Left) -> None:
+    home, old = await _at_home(server, left.old)
+    await _move(server, caller, home, old, await state.get(caller.node, left.new))
+    await _close(server, caller, home, old, left.aliases)
     await caught_up(server, home, caller.node)
-    await following.follow(server, caller, new.room_id)
-    return new.room_id
+    try:
+        await following.carry_over(server, caller, left.new)
+    except TooLarge as refusal:
+        log.info("push rules did not follow to a new room", node=caller.node.name, reason=refusal.message)
+    await _forget(caller, left)
+
+
+async def _at_home(server: Server, room_id: str) -> tuple[Node, Room]:
+    home = await server.nodes.of_room(room_id)
+    if home is None:
+        raise NotFound("There is no such room")
+    return home, await state.get(home, room_id)
+
+
+async def _say_so(server: Server, caller: Caller, left: Left) -> None:
+    """Let the old room point to the new one. First this, then the aliases: whoever follows one that was not moved,
+    since a node fell out, is led on. Raises Forbidden, NodeUnavailable."""
+    home, old = await _at_home(server, left.old)
+    await state.require(home, old, [TOMBSTONE])
+    tombstone = old.head.event(TOMBSTONE)
+    if tombstone is None or tombstone.content.get("replacement_room") != left.new:
+        content = {"body": REPLACED, "replacement_room": left.new}
+        await in_order(server, caller.node, left.old, Draft(TOMBSTONE[0], caller.user_id, content, ""))
+
+
+async def _forget(caller: Caller, left: Left) -> None:
+    waiting = await caller.node.read(chores.of, UPGRADED, caller.user_nid)
+    await caller.node.write(chores.done, [chore.chore_nid for chore in waiting if chore.body == left.encoded()])
 
 
 def _is_banned(room: Room, key: StateKey) -> bool:
@@ -179,19 +283,19 @@ def _drafts(
 
 
 async def _move(server: Server, caller: Caller, home: Node, old: Room, new: Room) -> None:
-    """Let the aliases lead to the new room, and have it in the directory in place of the old one."""
-    try:
-        await aliases.hand_over(server, caller, home, old, caller.node, new)
-        if (await home.read(rooms.by_nid, old.nid)).published:
-            await caller.node.write(rooms.publish, new.nid, True)
-            await home.write(rooms.publish, old.nid, False)
-    except Refusal as refusal:
-        log.warning("the aliases of a replaced room were not moved", node=home.name, reason=refusal.message)
+    """Let the aliases lead to the new room, and have it in the directory in place of the old one.
+
+    Raises NodeUnavailable.
+    """
+    await aliases.hand_over(server, caller, home, old, caller.node, new)
+    if (await home.read(rooms.by_nid, old.nid)).published:
+        await caller.node.write(rooms.publish, new.nid, True)
+        await home.write(rooms.publish, old.nid, False)
 
 
 async def _close(server: Server, caller: Caller, home: Node, old: Room, moved: Sequence[str]) -> None:
     """Take the aliases that moved from the old room's state, and the right to speak and invite from most, as far as the
-    caller may."""
+    caller may. Raises NodeUnavailable."""
     await state.require(home, old, [aliases.CANONICAL, POWER_LEVELS])
     canonical, levels = old.head.event(aliases.CANONICAL), old.head.event(POWER_LEVELS)
     changes: list[tuple[str, dict[str, Any] | None]] = [(POWER_LEVELS[0], room_upgrades.closing(old.rules, levels))]
@@ -203,5 +307,7 @@ async def _close(server: Server, caller: Caller, home: Node, old: Room, moved: S
             continue
         try:
             await in_order(server, caller.node, old.room_id, Draft(kind, caller.user_id, content, ""))
+        except NodeUnavailable:
+            raise
         except Refusal as refusal:
             log.info("a replaced room was not closed wholly", node=home.name, what=kind, reason=refusal.message)

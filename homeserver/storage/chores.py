@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from homeserver.storage.engine import Transaction
 
@@ -26,6 +26,15 @@ class Chore(NamedTuple):
 def ask(tx: Transaction, kind: str, user_nid: int, body: bytes = b"{}") -> None:
     """Queue a chore; whoever asks wakes its job after the commit (``server.wakeups.wake(key(node.name, kind))``)."""
     tx.later("INSERT INTO chores (kind, user_nid, body) VALUES (?, ?, ?)", [(kind, user_nid, body)])
+
+
+def ask_of_guests(tx: Transaction, kind: str, room_nids: Sequence[int]) -> None:
+    """Queue a chore for each resident who is a guest and has joined one of the rooms."""
+    tx.later(
+        "INSERT INTO chores (kind, user_nid, body) SELECT ?, m.user_nid, ? FROM memberships m"
+        " JOIN accounts a ON a.user_nid = m.user_nid WHERE m.room_nid = ? AND m.membership = 'join' AND a.guest = 1",
+        [(kind, b"{}", room_nid) for room_nid in room_nids],
+    )
 
 
 def key(node: str, kind: str) -> tuple[str, str, str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from homeserver.rooms import chores, guests
+from homeserver.storage import chores as stored
 from homeserver.web.routes import Auth, Table
 from tests.conformance import endpoint_modules
 from tests.deployment import PASSWORD, POLICY, SETTINGS, Answer, Deploy, Deployment, User
@@ -170,3 +172,69 @@ async def test_who_is_not_upgraded(deploy: Deploy) -> None:
     assert (await upgrade(deployment, alice)).errcode == "M_FORBIDDEN"
     assert (await upgrade(deployment, guest, password="short")).errcode == "M_WEAK_PASSWORD"
     assert (await guest.asks("GET", CLIENT + "/account/whoami")).json["is_guest"] is True
+
+
+async def guests_in(deployment: Deployment, alice: User, count: int) -> tuple[str, list[User]]:
+    """The path of a room of alice's that takes guests, and guests in it."""
+    made = await alice.asks("POST", CLIENT + "/createRoom", {"preset": "public_chat"})
+    room = f"{CLIENT}/rooms/{made.json['room_id']}"
+    await access(alice, room, "can_join")
+    found = [await guest_of(deployment) for _ in range(count)]
+    for guest in found:
+        assert (await guest.asks("POST", room + "/join", {})).status == 200
+    return room, found
+
+
+async def access(alice: User, room: str, value: str) -> None:
+    answer = await alice.asks("PUT", room + "/state/m.room.guest_access", {"guest_access": value})
+    assert answer.status == 200
+
+
+async def joined(alice: User, room: str) -> set[str]:
+    return set((await alice.asks("GET", room + "/joined_members")).json["joined"])
+
+
+@aio
+async def test_guests_are_put_out_of_a_room_that_closes_to_them(deploy: Deploy) -> None:
+    deployment = await deploy(settings=GUESTS)
+    alice, bob = await deployment.user("alice"), await deployment.user("bob")
+    room, (guest, member) = await guests_in(deployment, alice, 2)
+    other, _ = await guests_in(deployment, alice, 0)
+    for path, user in ((room, bob), (other, guest)):
+        assert (await user.asks("POST", path + "/join", {})).status == 200
+    assert (await upgrade(deployment, member)).status == 200
+    await chores.put_guests_out(deployment.server)
+    everybody = {alice.user_id, bob.user_id, guest.user_id, member.user_id}
+    assert await joined(alice, room) == everybody
+    await access(alice, room, "forbidden")
+    await chores.put_guests_out(deployment.server)
+    assert await joined(alice, room) == everybody - {guest.user_id}
+    assert await joined(alice, other) == {alice.user_id, guest.user_id}
+    gone = (await alice.asks("GET", f"{room}/state/m.room.member/{guest.user_id}", format="event")).json
+    assert (gone["sender"], gone["content"]) == (guest.user_id, {"membership": "leave"})
+    assert [await node.read(stored.waiting, guests.CLOSED, 10) for node in deployment.server.nodes] == [[], []]
+
+
+@aio
+async def test_a_room_that_takes_guests_again_keeps_them(deploy: Deploy) -> None:
+    deployment = await deploy(settings=GUESTS)
+    alice = await deployment.user("alice")
+    room, (guest,) = await guests_in(deployment, alice, 1)
+    await access(alice, room, "forbidden")
+    await access(alice, room, "can_join")
+    await chores.put_guests_out(deployment.server)
+    assert await joined(alice, room) == {alice.user_id, guest.user_id}
+    await access(alice, room, "what?")
+    await chores.put_guests_out(deployment.server)
+    assert await joined(alice, room) == {alice.user_id}
+
+
+@aio
+async def test_the_job_that_puts_guests_out_is_poked(deploy: Deploy) -> None:
+    deployment = await deploy(settings=GUESTS)
+    alice = await deployment.user("alice")
+    room, _ = await guests_in(deployment, alice, 1)
+    key = stored.key("tehran", guests.CLOSED)
+    with deployment.server.wakeups.listen([key]) as listener:
+        await access(alice, room, "forbidden")
+        assert key in set(await listener.wait(1))

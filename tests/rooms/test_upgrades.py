@@ -6,8 +6,15 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.protocol.versions import VERSIONS
+from homeserver.rooms import chores
+from homeserver.rooms import upgrade as upgrades
+from homeserver.rooms.upgrade import UPGRADED
+from homeserver.storage import chores as stored
 from tests.deployment import POLICY, User
 from tests.rooms.play import CLIENT, Cast, Play
 from tests.support import aio
@@ -207,9 +214,10 @@ async def test_the_new_room_is_encrypted_whatever_the_old_one_was(play: Play) ->
         await play.send(alice, new, "secret")
 
 
+@pytest.mark.parametrize("way", ["join", "state"])
 @pytest.mark.parametrize("node", ["tehran", "paris"])
 @aio
-async def test_settings_follow(play: Play, node: str) -> None:
+async def test_settings_follow(play: Play, node: str, way: str) -> None:
     alice, bob = await play.user("alice"), await play.user("bob", node)
     room_id = await play.create(alice, room_version="11", preset="public_chat")
     await play.change(bob, room_id, "join")
@@ -223,7 +231,10 @@ async def test_settings_follow(play: Play, node: str) -> None:
         bob, "PUT", f"/pushrules/global/override/{quote(room_id)}", {"actions": [], "conditions": [condition]}
     )
     new = await upgrade(play, alice, room_id, "12")
-    await play.ask(bob, "POST", f"/join/{quote(new)}", {})
+    if way == "join":
+        await play.ask(bob, "POST", f"/join/{quote(new)}", {})
+    else:
+        await put(play, bob, new, "m.room.member", {"membership": "join"}, bob.user_id)
     tags = await play.ask(bob, "GET", f"{me}/rooms/{quote(new)}/tags")
     assert tags == {"tags": {"m.favourite": {"order": 0.5}}}
     direct = await play.ask(bob, "GET", f"{me}/account_data/m.direct")
@@ -258,3 +269,117 @@ async def test_a_space_keeps_its_rooms(play: Play) -> None:
     found: Any = await play.ask(alice, "GET", f"/rooms/{quote(new)}/state")
     children = [event for event in found if event["type"] == "m.space.child"]
     assert [(event["state_key"], event["content"]) for event in children] == [(child, {"via": ["example.org"]})]
+
+
+# what is left when the new room is there ----------------------------------------------------
+
+
+class Crash(BaseException):
+    """The server is no more."""
+
+
+async def garden(play: Play, node: str) -> tuple[User, User, str]:
+    """A published room of alice's with an alias, and bob, who may replace it and has a tag there."""
+    alice, bob = await play.user("alice"), await play.user("bob", node)
+    room_id = await play.create(
+        alice,
+        room_version="11",
+        preset="public_chat",
+        visibility="public",
+        room_alias_name="garden",
+        power_level_content_override={"users": {alice.user_id: 100, bob.user_id: 100}},
+    )
+    await put(play, alice, room_id, "m.room.canonical_alias", {"alias": "#garden:example.org"})
+    await play.change(bob, room_id, "join")
+    await play.settle()
+    await play.ask(bob, "PUT", f"/user/{quote(bob.user_id)}/rooms/{quote(room_id)}/tags/m.favourite", {"order": 0.5})
+    return alice, bob, room_id
+
+
+async def assert_replaced(play: Play, alice: User, bob: User, old: str, new: str) -> None:
+    """All is done that belongs to replacing the room, and once."""
+    await play.settle()
+    assert (await content(play, alice, old, "m.room.tombstone"))["replacement_room"] == new
+    assert (await play.ask(alice, "GET", f"/directory/room/{quote('#garden:example.org')}"))["room_id"] == new
+    assert await content(play, alice, old, "m.room.canonical_alias") == {}
+    assert (await content(play, alice, old, "m.room.power_levels"))["events_default"] == 50
+    listed = (await play.ask(alice, "GET", "/publicRooms"))["chunk"]
+    assert [entry["room_id"] for entry in listed] == [new]
+    tags = await play.ask(bob, "GET", f"/user/{quote(bob.user_id)}/rooms/{quote(new)}/tags")
+    assert tags == {"tags": {"m.favourite": {"order": 0.5}}}
+    kinds = [event["type"] for event in await play.timeline(alice, old)]
+    assert kinds.count("m.room.tombstone") == 1
+    assert [await node.read(stored.waiting, UPGRADED, 10) for node in play.server.nodes] == [[], []]
+
+
+STEPS = ("_say_so", "_move", "_close", "caught_up")
+
+
+@pytest.mark.parametrize("node", ["tehran", "paris"])
+@pytest.mark.parametrize("step", STEPS)
+@aio
+async def test_what_a_crash_cut_off_is_done_after_a_restart(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, step: str, node: str
+) -> None:
+    play = await cast()
+    alice, bob, old = await garden(play, node)
+
+    async def crashes(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrades, step, crashes)
+        with pytest.raises(Crash):
+            await upgrades.upgrade(play.server, await bob.caller(), old, VERSIONS["12"])
+    await play.end()
+    again = await cast()
+    (chore,) = await again.node(node).read(stored.waiting, UPGRADED, 10)
+    new = orjson.loads(chore.body)["new"]
+    await chores.finish_upgrades(again.server)
+    alice, bob = (replace(user, deployment=again.deployment) for user in (alice, bob))
+    await assert_replaced(again, alice, bob, old, new)
+    await chores.finish_upgrades(again.server)
+    assert await upgrade(again, bob, old, "12") == new
+
+
+@pytest.mark.parametrize("step", STEPS)
+@aio
+async def test_a_step_that_fails_is_tried_again(play: Play, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    alice, bob, old = await garden(play, "paris")
+
+    async def fails(*_: object) -> None:
+        raise NodeUnavailable("tehran")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrades, step, fails)
+        answer = await bob.asks("POST", CLIENT + path(old), {"new_version": "12"})
+        assert answer.status == (503 if step == "_say_so" else 200)
+        with pytest.raises(NodeUnavailable):
+            await chores.finish_upgrades(play.server)
+    (chore,) = await play.node("paris").read(stored.waiting, UPGRADED, 10)
+    new = orjson.loads(chore.body)["new"]
+    if step == "_say_so":
+        assert await upgrade(play, bob, old, "12") == new, "a repeated request goes on with what is there"
+    else:
+        await chores.finish_upgrades(play.server)
+    await assert_replaced(play, alice, bob, old, new)
+
+
+@aio
+async def test_who_may_replace_a_room_no_more_does_not_for_ever_try(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob, old = await garden(play, "paris")
+
+    async def crashes(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrades, "_say_so", crashes)
+        with pytest.raises(Crash):
+            await upgrades.upgrade(play.server, await bob.caller(), old, VERSIONS["12"])
+    await play.change(bob, old, "leave")
+    await play.settle()
+    await chores.finish_upgrades(play.server)
+    assert await play.node("paris").read(stored.waiting, UPGRADED, 10) == []
+    assert (await alice.asks("GET", f"{CLIENT}/rooms/{quote(old)}/state/m.room.tombstone/")).status == 404
