@@ -12,10 +12,12 @@ from federation.policy_servers import recommend
 from federation.profiles import profile
 from federation.public_rooms import public_rooms
 from federation.spaces import hierarchy
+from federation.third_party import exchange_invite
 
 __all__ = [
     "claim_keys",
     "device_list",
+    "exchange_invite",
     "fetch_history",
     "fetch_media",
     "fetch_nearest",

@@ -18,18 +18,16 @@ from federation import resident
 from federation.joining import check_with
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal
-from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
+from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of, is_room_id, is_user_id
-from homeserver.rooms import blocking, membership, proposals, state
+from homeserver.rooms import blocking, membership, proposals, third_party
 from homeserver.rooms.handed_in import place
-from homeserver.rooms.ordering import in_order
 from homeserver.rooms.send import Draft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.context import Server
-    from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
 
 MOST_INVITES: Final = 20
@@ -55,7 +53,7 @@ async def exchange(server: Server, origin: str, room_id: str, asked: Mapping[str
     signed = _signed(content)
     home, room = await resident.room_for(server, origin, room_id)
     resident.check_span(server, home, room, origin)
-    draft = Draft(MEMBER, sender, await _content(home, room, signed), invited)
+    draft = Draft(MEMBER, sender, await third_party.content(home, room, signed), invited)
     event, preview = await proposals.invitation(server, home, room, draft)
     await place(server, home, await server.remote.invite(server, home, event, preview))
 
@@ -66,21 +64,6 @@ def _signed(content: object) -> Mapping[str, Any]:
     if not isinstance(content, dict) or content.get("membership") != "invite" or not isinstance(signed, dict):
         raise InvalidParam("That is no third-party invite")
     return signed
-
-
-async def _content(node: Node, room: Room, signed: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the invitation, with the name that whoever invited gave. Raises Forbidden without an invite."""
-    token = signed.get("token")
-    key = (THIRD_PARTY_INVITE, token) if isinstance(token, str) else None
-    if key is None or key not in room.head.state:
-        raise Forbidden("There is no such third-party invite in the room")
-    await state.require(node, room, [key])
-    invite = room.head.event(key)
-    name = None if invite is None else invite.content.get("display_name")
-    return {
-        "membership": "invite",
-        "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
-    }
 
 
 # for users of ours ------------------------------------------------------------------------------
@@ -98,7 +81,7 @@ async def bound(server: Server, user_id: str, invites: Sequence[object]) -> None
     for invite in invites[:MOST_INVITES]:
         try:
             await _invite(server, home, user_id, invite)
-        except (Refusal, RemoteRefusal) as fault:
+        except Refusal as fault:
             log.info("a third-party invite led to nothing", reason=str(fault))
 
 
@@ -112,21 +95,29 @@ async def _invite(server: Server, home: Node, user_id: str, invite: object) -> N
         raise InvalidParam("the invite is for somebody else")
     await blocking.check(server, user_id)
     found = await membership.present(server, home, room_id)
-    if found is not None:
-        node, room = found
-        spanned = membership.spanned(room.head, room)
-        await membership.check_relation(server, home, spanned, user_id, room.head.servers)
-        await in_order(server, node, room_id, Draft(MEMBER, sender, await _content(node, room, signed), user_id))
-        return
-    if server.nodes.is_local(sender):
+    if not server.nodes.is_local(sender):
+        await exchange_invite(server, home, room_id, sender, user_id, signed)
+    elif found is not None:
+        await third_party.invite(server, home, found, sender, user_id, signed)
+    else:
         raise NotFound("the room is none that this server is in")
-    check_with(server, home, domain_of(sender))
+
+
+async def exchange_invite(
+    server: Server, node: Node, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
+) -> None:
+    """See `context.Remote.exchange_invite`."""
+    check_with(server, node, domain_of(sender))
     content = {
         "type": MEMBER,
         "room_id": room_id,
         "sender": sender,
         "state_key": user_id,
-        "content": {"membership": "invite", "third_party_invite": {"display_name": "", "signed": signed}},
+        "content": {"membership": "invite", "third_party_invite": {"display_name": "", "signed": dict(signed)}},
     }
     target = f"/_matrix/federation/v1/exchange_third_party_invite/{quote(room_id, safe='')}"
-    await ask_for(server, home, DataClass.EVENTS, domain_of(sender), "PUT", target, content, most=MOST_BYTES)
+    try:
+        await ask_for(server, node, DataClass.EVENTS, domain_of(sender), "PUT", target, content, most=MOST_BYTES)
+    except RemoteRefusal as refusal:
+        log.info("a third-party invite was refused", server=domain_of(sender), status=refusal.status)
+        raise Forbidden(f"{domain_of(sender)} does not invite you by that") from None

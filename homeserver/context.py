@@ -221,6 +221,13 @@ class Remote(Protocol):
         """
         ...
 
+    async def exchange_invite(
+        self, server: Server, node: Node, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
+    ) -> None:
+        """Have a user of ``node`` invited by the server of ``sender``, who left an invitation for an address with an
+        identity server; ``signed`` is what that says about whose the address is. Raises Forbidden when it is not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

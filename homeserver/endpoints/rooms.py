@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms import aliases, create, guests, membership
+from homeserver.rooms import aliases, create, guests, membership, third_party
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
@@ -98,6 +100,23 @@ def _reason(request: Request) -> str | None:
     return reading.text(request.json(required=False), "reason")
 
 
+async def _join(server: Server, request: Request, room_id: str, via: Sequence[str] = ()) -> dict[str, Any]:
+    """Join, by an invitation for an address if the request proves that the address is the caller's."""
+    body, caller = request.json(required=False), request.caller
+    reason, signed = reading.text(body, "reason"), reading.mapping(body, "third_party_signed")
+    await guests.check(server, caller, room_id)
+    if signed is not None:
+        for name in ("mxid", "token"):
+            reading.text(signed, name, required=True)
+        reading.mapping(signed, "signatures", required=True)
+        sender = reading.text(signed, "sender", required=True)
+        if not identifiers.is_user_id(sender):
+            raise InvalidParam("'sender' is no user ID")
+        await third_party.accept(server, caller, room_id, sender, signed)
+    await membership.join(server, caller, room_id, reason, via)
+    return {"room_id": room_id}
+
+
 @route(
     "POST",
     "/_matrix/client/v3/join/{roomIdOrAlias}",
@@ -109,10 +128,8 @@ def _reason(request: Request) -> str | None:
 )
 async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id or an alias."""
-    reason, (room_id, via) = _reason(request), await _room_and_ways(server, request)
-    await guests.check(server, request.caller, room_id)
-    await membership.join(server, request.caller, room_id, reason, via)
-    return {"room_id": room_id}
+    room_id, via = await _room_and_ways(server, request)
+    return await _join(server, request, room_id, via)
 
 
 @route(
@@ -126,9 +143,7 @@ async def join_by_alias(server: Server, request: Request) -> dict[str, Any]:
 )
 async def join(server: Server, request: Request) -> dict[str, Any]:
     """Join a room by its id."""
-    await guests.check(server, request.caller, request.args["roomId"])
-    await membership.join(server, request.caller, request.args["roomId"], _reason(request))
-    return {"room_id": request.args["roomId"]}
+    return await _join(server, request, request.args["roomId"])
 
 
 @route(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.identifiers import domain_of, is_room_alias, is_room_id, is_server_name
-from homeserver.rooms import aliases, spaces
+from homeserver.rooms import aliases, public, spaces
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -39,20 +39,52 @@ async def hierarchy(server: Server, request: Request) -> dict[str, Any]:
 @route(
     "GET",
     "/_matrix/client/v1/room_summary/{roomIdOrAlias}",
-    auth=Auth.GUEST,
+    auth=Auth.OPTIONAL,
     limit=Limit.DIRECTORY,
     spec="client-server-api/#get_matrixclientv1room_summaryroomidoralias",
 )
 async def room_summary(server: Server, request: Request) -> dict[str, Any]:
     """What a room is, for who may come in or look into it."""
-    named, caller = request.args["roomIdOrAlias"], request.caller
+    return await _summary(server, request)
+
+
+@route(
+    "GET",
+    "/_matrix/client/unstable/im.nheko.summary/summary/{roomIdOrAlias}",
+    auth=Auth.OPTIONAL,
+    limit=Limit.DIRECTORY,
+    also=["/_matrix/client/unstable/im.nheko.summary/rooms/{roomIdOrAlias}/summary"],
+    spec="client-server-api/#get_matrixclientv1room_summaryroomidoralias",
+)
+async def early_room_summary(server: Server, request: Request) -> dict[str, Any]:
+    """The same, as clients ask for it that are older than its specification."""
+    found = await _summary(server, request)
+    for early, name in _EARLY_NAMES.items():
+        if name in found:
+            found[early] = found[name]
+    return found
+
+
+_EARLY_NAMES: Final = {
+    "im.nheko.summary.room_version": "room_version",
+    "im.nheko.summary.version": "room_version",
+    "im.nheko.summary.encryption": "encryption",
+}
+
+
+async def _summary(server: Server, request: Request) -> dict[str, Any]:
+    named, caller = request.args["roomIdOrAlias"], request.caller_or_none
     via = [name for name in request.query.all("via") if is_server_name(name)][:MOST_SERVERS]
     if is_room_alias(named):
         if domain_of(named) == server.name:
-            found = await aliases.found(server, named, caller.node.jurisdiction)
+            found = await aliases.found(server, named, public.jurisdiction_of(None if caller is None else caller.node))
+        elif caller is None:
+            raise NotFound("Log in to ask other servers for their rooms")
         else:
             found = await server.remote.resolve_alias(server, caller.node, named)
-        return await spaces.summary(server, caller, found.room_id, [*via, *found.servers])
+        named, via = found.room_id, [*via, *found.servers]
     if not is_room_id(named):
         raise InvalidParam("That is neither a room ID nor an alias")
+    if caller is None:
+        return await spaces.summary_for_anybody(server, named)
     return await spaces.summary(server, caller, named, via)

@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 import pytest
 
+from config.load import policy_from_text
 from homeserver.rooms import spaces
 from homeserver.rooms.spaces import may_see, ordered
-from tests.deployment import User
+from tests.deployment import FLOWING, Answer, User
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -167,6 +168,42 @@ async def test_a_room_in_short(network: Network) -> None:
         assert "children_state" not in shown
     assert (await summary(alice, "!other:there.test"))[0] == 404
     assert (await summary(alice, "nonsense"))[0] == 400
+
+
+EARLY = ("summary/{}", "rooms/{}/summary")
+
+
+@pytest.mark.parametrize("form", ["v1/room_summary/{}", *(f"unstable/im.nheko.summary/{each}" for each in EARLY)])
+@aio
+async def test_a_room_in_short_for_anybody(network: Network, form: str) -> None:
+    here, there = await network.found("here.test"), await network.found("there.test")
+    alice, carol = await here.user("alice"), await there.user("carol")
+    room_id = await here.create(alice, preset="public_chat", name="open", room_alias_name="open")
+    readable = {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
+    shown = await here.create(alice, name="shown", initial_state=[readable])
+    closed = await here.create(alice, name="closed")
+    far = await there.create(carol, preset="public_chat", room_alias_name="far")
+
+    async def summary(named: str, **query: str) -> Answer:
+        return await here.deployment.asked("GET", "/_matrix/client/" + form.format(quote(named)), **query)
+
+    for named in (room_id, "#open:here.test"):
+        answer = await summary(named)
+        assert (answer.status, answer.json["room_id"], answer.json["name"]) == (200, room_id, "open")
+        assert "membership" not in answer.json
+        if form.startswith("unstable"):
+            assert answer.json["im.nheko.summary.room_version"] == answer.json["room_version"]
+            assert answer.json["im.nheko.summary.version"] == answer.json["room_version"]
+            assert answer.json["im.nheko.summary.encryption"] == answer.json["encryption"]
+        else:
+            assert not [name for name in answer.json if name.startswith("im.")]
+    assert (await summary(shown)).json["name"] == "shown"
+    assert {(await summary(named)).status for named in (closed, "!none:here.test", "#none:here.test")} == {404}
+    for named, query in ((far, {"via": "there.test"}), ("#far:there.test", {})):
+        assert (await summary(named, **query)).status == 404
+    assert network.exchanges == [], "nobody makes this server ask others without saying who they are"
+    here.server.policy.now = policy_from_text(FLOWING, "residency.toml", "here.test")
+    assert (await summary(room_id)).status == 404, "what may not flow to somebody unknown"
 
 
 # over servers -------------------------------------------------------------------------------

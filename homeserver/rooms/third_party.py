@@ -1,0 +1,84 @@
+"""Invitations by an e-mail address or phone number: whoever an identity server says has it is invited, in the name of
+who left the invitation.
+
+What the identity server signed is proved by the keys in the room's m.room.third_party_invite, as the authorisation
+rules demand; nobody else is believed.
+
+spec: client-server-api/#third-party-invites
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
+from homeserver.protocol.identifiers import domain_of
+from homeserver.rooms import following, membership, state
+from homeserver.rooms.ordering import in_order
+from homeserver.rooms.replicas import caught_up
+from homeserver.rooms.send import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.context import Caller, Server
+    from homeserver.rooms.state import Room
+    from homeserver.storage.nodes import Node
+
+
+async def content(node: Node, room: Room, signed: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the invitation, with the name that whoever invited gave. Raises Forbidden without an invite."""
+    token = signed.get("token")
+    key = (THIRD_PARTY_INVITE, token) if isinstance(token, str) else None
+    if key is None or key not in room.head.state:
+        raise Forbidden("There is no such third-party invite in the room")
+    await state.require(node, room, [key])
+    invite = room.head.event(key)
+    name = None if invite is None else invite.content.get("display_name")
+    return {
+        "membership": "invite",
+        "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
+    }
+
+
+async def invite(
+    server: Server, home: Node, found: tuple[Node, Room], sender: str, user_id: str, signed: Mapping[str, Any]
+) -> None:
+    """Invite a user of ours, whose node is ``home``, to a room in which the local ``sender`` left the invitation.
+
+    Raises Forbidden, FlowDenied, NodeUnavailable.
+    """
+    node, room = found
+    await membership.check_relation(server, home, membership.spanned(room.head, room), user_id, room.head.servers)
+    draft = Draft(MEMBER, sender, await content(node, room, signed), user_id)
+    ordered, _ = await in_order(server, node, room.room_id, draft)
+    await caught_up(server, ordered, home)
+
+
+async def accept(server: Server, caller: Caller, room_id: str, sender: str, signed: Mapping[str, Any]) -> None:
+    """Have the caller invited by what an identity server signed for them, so that they may join; ``sender`` left the
+    invitation. Where only the sender's server can let them in, they are in the room afterwards.
+
+    Raises Forbidden when it is for somebody else, or the room does not know it; FlowDenied, NotFound,
+    ServerUnreachable, NodeUnavailable. spec: client-server-api/#post_matrixclientv3roomsroomidjoin
+    """
+    if signed.get("mxid") != caller.user_id:
+        raise Forbidden("'third_party_signed' is for somebody else")
+    found = await membership.present(server, caller.node, room_id)
+    if found is not None:
+        node, room = found
+        if room.head.membership(caller.user_id) == "join":
+            return
+        if server.nodes.is_local(sender):
+            if room.head.membership(caller.user_id) == "invite":
+                await content(node, room, signed)
+            else:
+                await invite(server, caller.node, found, sender, caller.user_id, signed)
+            return
+    await server.remote.exchange_invite(server, caller.node, room_id, sender, caller.user_id, signed)
+    if found is not None:  # the invitation is on its way here, and may be as long as it likes
+        said = await membership.own_content(caller.node, caller.user_nid, "join")
+        await server.remote.join(server, caller.node, room_id, caller.user_id, said, [domain_of(sender)])
+        await caught_up(server, found[0], caller.node)
+        await following.follow(server, caller, room_id)
