@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from homeserver.protocol import canonical, relations
 from homeserver.protocol.identifiers import domain_of
+from homeserver.storage import user_directory
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
@@ -130,6 +131,7 @@ def insert(tx: Transaction, events: Sequence[NewEvent]) -> None:
             if "\0" not in cites
         ],
     )
+    user_directory.note(tx, events)
     relate(
         tx,
         [
@@ -158,6 +160,7 @@ def _referenced(rest: bytes, which: str) -> list[str]:
 def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:
     """Queue the redaction of events: rows of (client, rest, unsigned, event id). They relate to nothing any more."""
     tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
+    user_directory.forget(tx, [event_id for *_, event_id in changed])
     tx.later(_SHORTEN_THREAD, [(event_id, event_id) for *_, event_id in changed])
     tx.later(
         "DELETE FROM relations WHERE child_nid = (SELECT event_nid FROM events WHERE event_id = ?)",

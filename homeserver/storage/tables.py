@@ -84,6 +84,8 @@ TABLES: dict[str, Table] = {
         _resident("invitations", DataClass.EVENTS),
         _replicated("relations", DataClass.EVENTS, "sender_nid"),
         _replicated("threads", DataClass.EVENTS),
+        _replicated("member_names", DataClass.EVENTS, via="event_nid"),
+        _replicated("openings", DataClass.EVENTS, via="event_nid"),
         _replicated("erased_users", DataClass.EVENTS, "user_nid"),
         _replicated("waiting_redactions", DataClass.EVENTS, via="redaction_nid"),
         _replicated("aliases", DataClass.EVENTS, "creator_nid"),

@@ -1,0 +1,104 @@
+"""Finding users by name: those who share a room with somebody, and those in rooms that are open to everybody.
+
+What members call themselves is noted when their events are written, and forgotten when these are redacted.
+
+spec: client-server-api/#user-directory
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+from homeserver.protocol.client_format import content_of
+from homeserver.protocol.event_view import MEMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.events import NewEvent
+
+OPENINGS: Final = {
+    "m.room.join_rules": ("join_rule", "public"),
+    "m.room.history_visibility": ("history_visibility", "world_readable"),
+}
+"""By type of state events: the key of their content, and its value, that opens a room to everybody."""
+
+LONGEST_NAME: Final = 256
+"""Characters of a name that are looked at."""
+
+
+class Found(NamedTuple):
+    """A member whose name or id fits, with their member event in client format."""
+
+    user_id: str
+    member: bytes
+
+
+def note(tx: Transaction, events: Sequence[NewEvent]) -> None:
+    """Queue what is to be known of new events for finding users."""
+    names, openings = [], []
+    for event in events:
+        if event.type == MEMBER:
+            name = _content(event).get("displayname")
+            if isinstance(name, str) and name and "\0" not in name:
+                names.append((event.event_nid, name[:LONGEST_NAME].lower()))
+        elif event.type in OPENINGS and event.state_key == "":
+            key, value = OPENINGS[event.type]
+            if _content(event).get(key) == value:
+                openings.append((event.event_nid,))
+    tx.later("INSERT INTO member_names (event_nid, name) VALUES (?, ?) ON CONFLICT DO NOTHING", names)
+    tx.later("INSERT INTO openings (event_nid) VALUES (?) ON CONFLICT DO NOTHING", openings)
+
+
+def _content(event: NewEvent) -> dict[str, object]:
+    content: dict[str, object] = orjson.loads(content_of(event.client))
+    return content
+
+
+def forget(tx: Transaction, event_ids: Sequence[str]) -> None:
+    """Queue that events were redacted: they give nobody a name any more. Who has opened a room has opened it still."""
+    tx.later(
+        "DELETE FROM member_names WHERE event_nid = (SELECT event_nid FROM events WHERE event_id = ?)",
+        [(event_id,) for event_id in event_ids],
+    )
+
+
+_FITTING = (
+    " JOIN users u ON u.user_nid = theirs.user_nid JOIN events e ON e.event_nid = theirs.event_nid"
+    " LEFT JOIN member_names n ON n.event_nid = theirs.event_nid"
+    " WHERE theirs.membership = 'join' AND theirs.user_nid <> ?"
+    " AND (n.name LIKE ? ESCAPE '!' OR LOWER(u.user_id) LIKE ? ESCAPE '!')"
+)
+
+
+async def search(tx: Transaction, user_nid: int, term: str, limit: int) -> list[Found]:
+    """Up to ``limit`` members whose name or user id has ``term``, in lower case, anywhere: of rooms that a resident
+    has joined, then of rooms open to everybody. A user who is in several rooms is found once for each.
+    """
+    pattern = f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
+    shared = await tx.all(
+        "SELECT u.user_id, e.client FROM memberships mine JOIN memberships theirs ON theirs.room_nid = mine.room_nid"
+        f"{_FITTING} AND mine.user_nid = ? AND mine.membership = 'join' LIMIT ?",
+        user_nid,
+        pattern,
+        pattern,
+        user_nid,
+        limit,
+    )
+    found = [Found(*row) for row in shared]
+    if len(found) < limit:
+        in_the_open = await tx.all(
+            "SELECT u.user_id, e.client FROM openings o JOIN events opening ON opening.event_nid = o.event_nid"
+            " JOIN current_state s ON s.room_nid = opening.room_nid AND s.type = opening.type AND s.state_key = ''"
+            " AND s.event_nid = o.event_nid JOIN memberships theirs ON theirs.room_nid = s.room_nid"
+            f"{_FITTING} LIMIT ?",
+            user_nid,
+            pattern,
+            pattern,
+            limit - len(found),
+        )
+        found += [Found(*row) for row in in_the_open]
+    return found
