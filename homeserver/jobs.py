@@ -15,6 +15,7 @@ from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
+from homeserver.sync.sliding import connections
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -42,6 +43,7 @@ def add_jobs(server: Server) -> None:
     add("collapse changes of keys", leftovers.collapse, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     add("sweep media", sweep.sweep, HOUR)
+    add("forget connections", connections.drop_unused, HOUR)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     server.jobs.add("give back memory", give_back_memory, every=5 * MINUTE)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 """The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
 
-FEATURES: Final = ("org.matrix.msc4222",)
-"""What is served under a name from before it was specified: the state after the timeline in `/sync`."""
+FEATURES: Final = ("org.matrix.msc4222", "org.matrix.simplified_msc3575")
+"""What is served under a name from before it was specified: the state after the timeline in `/sync`, sliding sync."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")

@@ -14,6 +14,7 @@ from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.rooms import checks, state
 from homeserver.rooms.clear_text import is_clear, without_text
 from homeserver.rooms.state import Rooms
+from homeserver.rooms.state_rows import StateRows
 from homeserver.rooms.steps import relation_of
 from homeserver.storage import events, streams, timeline_gaps, users
 from homeserver.storage.events import NewEvent, Verdict
@@ -175,4 +176,5 @@ def _announce(node: Node, room: Room, last: int, place: Place) -> None:
         held.recent_floor = max(held.recent_floor, held.recent[0].pos - 1)
     else:
         held.recent_floor = max(held.recent_floor, node.position)
+    node.memory(StateRows).clear()  # what came may have redacted what was there
     node.announce(last, [])

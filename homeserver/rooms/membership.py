@@ -35,13 +35,15 @@ from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
 from homeserver.rooms.state import Room, Snapshot
 from homeserver.runtime.turns import Turns
-from homeserver.storage import events, profiles, rooms
+from homeserver.storage import events, profiles, rooms, streams
+from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.storage.nodes import Node
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.rooms import StoredMembership
 
 log = structlog.get_logger("rooms.membership")
@@ -409,7 +411,13 @@ async def forget(server: Server, caller: Caller, room_id: str) -> None:
         raise NotFound("You have not been in that room")
     if found.membership in ("join", "invite", "knock"):
         raise Unknown("Leave the room before you forget it")
-    await caller.node.write(rooms.forget, caller.user_nid, found.room_nid)
+    await caller.node.advance(_forget, caller.node, caller.user_nid, found.room_nid)
+
+
+async def _forget(tx: Transaction, node: Node, user_nid: int, room_nid: int) -> None:
+    await rooms.forget(tx, user_nid, room_nid)
+    pos = await streams.allocate(tx)
+    tx.after_commit(lambda: node.announce(pos, [(Stream.MEMBERSHIP, [user_nid])]))
 
 
 # others -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import encounters, guests, rows
 from homeserver.rooms.outgoing import feed_event
 from homeserver.rooms.state import RECENT, Rooms, Timed, bytes_of
+from homeserver.rooms.state_rows import StateRows
 from homeserver.storage import outbox, streams
 from homeserver.storage.events import Verdict
 from homeserver.storage.streams import Stream
@@ -195,6 +196,8 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
             if step.to_peers and step.verdict is Verdict.ACCEPTED:
                 outgoing.append((step, (*step.room.now.servers, *step.reached)))
             _show(step)
+            if step.redacted is not None and step.redacted.event.state_key is not None:
+                node.memory(StateRows).clear()
             touched.add(step.room)
             people.update(member.resident for member in step.members if member.resident is not None)
     moved = {step.room.nid for submission in batch for step in submission.steps if step.members}

@@ -16,6 +16,7 @@ from homeserver.protocol.events import from_stored
 from homeserver.protocol.identifiers import domain_of
 from homeserver.rooms import encounters
 from homeserver.rooms.state import Rooms, membership_in
+from homeserver.rooms.state_rows import StateRows
 from homeserver.storage import erasures, events, peers, rooms, state, streams, users
 from homeserver.storage.erasures import Erased
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
@@ -210,6 +211,7 @@ async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
         await destination.advance(_append, held.room_nid, rows, await _redacted(source, seed.room, rows))
         after = rows[-1].pos
 
+        destination.memory(StateRows).clear()  # what came may have redacted what was there
 
 async def _redacted(source: Node, room: StoredRoom, rows: Sequence[StoredEvent]) -> list[StoredEvent]:
     """What the redactions among some events have left of their targets."""

@@ -1,7 +1,8 @@
 """Tokens that say where in time a client is: opaque to clients, two integers to us.
 
-``s<position>_<ephemeral>`` comes from `/sync`; ``t<position>`` stands between two events of a timeline. Both name a
-position of the user's own node, and are accepted wherever the other is.
+``s<position>_<ephemeral>`` comes from `/sync`, and with a number and a slash before it from sliding sync;
+``t<position>`` stands between two events of a timeline. Each names a position of the user's own node, and is accepted
+wherever the others are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from homeserver.protocol.errors import InvalidParam
 
-_FORM = re.compile(r"(?:s(\d{1,18})_(\d{1,18})|t(-?\d{1,18}))")
+_FORM = re.compile(r"(?:(?:\d{1,16}/)?s(\d{1,18})_(\d{1,18})|t(-?\d{1,18}))")
 
 
 class Token(NamedTuple):

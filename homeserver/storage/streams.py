@@ -97,6 +97,19 @@ class Changes:
         """May anything of this kind have changed after position ``since``?"""
         return since < self._newest[stream]
 
+    def after(self, stream: Stream, since: int) -> list[tuple[int, int]] | None:
+        """The keys that changed after position ``since``, each with the position of its last change, the newest first;
+        None when that is not remembered as far back.
+        """
+        if since < self._floor[stream]:
+            return None
+        found: list[tuple[int, int]] = []
+        for key, pos in reversed(self._last[stream].items()):
+            if pos <= since:
+                break
+            found.append((key, pos))
+        return found
+
     def last(self, stream: Stream, key: int) -> int | None:
         """The position of the last change of ``key``, when it is remembered."""
         return self._last[stream].get(key)

@@ -57,6 +57,7 @@ TABLES: dict[str, Table] = {
         _resident("private_receipts", DataClass.ACCOUNT),
         _resident("unread_counts", DataClass.ACCOUNT),
         _resident("client_transactions", DataClass.ACCOUNT),
+        _resident("sliding_positions", DataClass.ACCOUNT),
         _resident("chores", DataClass.ACCOUNT),
         _resident("reports", DataClass.ACCOUNT),
         _resident("backup_versions", DataClass.KEY_BACKUP),

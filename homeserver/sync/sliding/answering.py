@@ -1,0 +1,91 @@
+"""Sliding sync: answers a request at once, or as soon as there is something to say.
+
+Everything is read from the user's own node, up to one position, which stands in the ``pos`` of the answer. What has
+been told of each room is kept with the connection before the answer goes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.accounts import ignored
+from homeserver.e2ee import one_time_keys, to_device
+from homeserver.rooms import ephemeral, erasure
+from homeserver.rooms.tokens import Token
+from homeserver.sync.sliding import connections, extensions, marks, room_list, rooms, selection, writing
+from homeserver.sync.sliding.connections import Change
+from homeserver.sync.sliding.request import Pos
+from homeserver.sync.sliding.telling import Telling
+
+if TYPE_CHECKING:
+    from homeserver.context import Caller, Server
+    from homeserver.sync.sliding.connections import Standing
+    from homeserver.sync.sliding.extensions import Beside
+    from homeserver.sync.sliding.request import Wish
+    from homeserver.sync.sliding.room_list import RoomList
+    from homeserver.sync.sliding.rooms import Told
+    from homeserver.sync.sliding.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is to say at a moment."""
+
+    token: Token
+    listed: RoomList
+    selection: Selection
+    told: Told
+    beside: Beside
+
+    @property
+    def worth(self) -> bool:
+        """Whether a waiting client is to be answered with this."""
+        return bool(self.told.entries) or self.beside.worth
+
+
+async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
+    """The encoded answer to a request. Raises UnknownPos, NodeUnavailable."""
+    node = caller.node
+    await node.start()
+    standing = await connections.find(server, caller, wish.conn_id, wish.pos)
+    inbox = wish.extensions.to_device
+    if inbox is not None and inbox.since is not None and inbox.since <= node.position:
+        await to_device.acknowledge(node, caller.device_nid, inbox.since)
+    deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
+    with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
+        while True:
+            look = await _look(server, caller, wish, standing)
+            left = deadline - server.clock.monotonic()
+            if look.worth or wish.pos is None or left <= 0 or server.wakeups.stopping:
+                break
+            await listener.wait(left)
+    counts = await one_time_keys.counts(node, caller.user_nid, caller.device_nid) if wish.extensions.e2ee else None
+    change = Change(look.told.sent, look.beside.account)
+    number = await connections.keep(server, caller, wish.conn_id, wish.pos, standing, change)
+    return writing.encoded(wish, Pos(number, look.token), look.listed, look.selection, look.told, look.beside, counts)
+
+
+async def _look(server: Server, caller: Caller, wish: Wish, standing: Standing) -> Look:
+    node = caller.node
+    ignoring = await ignored.of_user(node, caller.user_nid)
+    gone = await erasure.known(node)
+    direct = await marks.direct(caller)
+    listed = await room_list.of_caller(caller)
+    chosen = await selection.select(caller, listed, wish, standing.rooms)
+    token = Token(node.position, ephemeral.now(node))
+    telling = Telling(
+        server,
+        caller,
+        wish.form,
+        None if wish.pos is None else wish.pos.token.position,
+        token.position,
+        0 if wish.pos is None else min(wish.pos.token.ephemeral, token.ephemeral),
+        ignoring,
+        gone,
+        direct,
+        server.clock.now_ms(),
+    )
+    told = await rooms.tell(telling, standing, chosen, listed)
+    beside = await extensions.tell(telling, standing, chosen, listed, wish, told)
+    return Look(token, listed, chosen, told, beside)

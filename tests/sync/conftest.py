@@ -1,0 +1,5 @@
+"""Fixtures of the tests of synchronisation."""
+
+from tests.rooms.play import cast, play
+
+__all__ = ["cast", "play"]
