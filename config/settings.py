@@ -84,6 +84,7 @@ JSON_TEMPLATE = Text("JSON", accepts=is_json, hint=lambda text: "" if text else 
 HEADER = Text("the name of a header", r"[A-Za-z0-9-]{1,100}")
 COUNTRY = Text('a country code such as "IR"', r"[A-Z]{2}")
 
+ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
 KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
 PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
 
@@ -360,6 +361,37 @@ class Federation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyServer:
+    """Whether rooms may have this server as their policy server, which signs what it recommends for them.
+
+    A room is protected that names the server and its public key in `m.room.policy` while a user of the server is in it.
+    """
+
+    enabled: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Whether it is one. Its public key is then told at `/.well-known/matrix/policy_server`.",
+        ),
+    ] = False
+    signing_key: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_POLICY_SERVER_KEY"),
+            "The key that it recommends with, in the form of the server's signing key, which it must not be. Without "
+            "it one follows from the deployment secret.",
+            Secret(file=Path("policy_server.key")),
+        ),
+    ] = None
+    rooms: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(ROOM_ID), "Rooms that it protects; all that name it when none is listed.", ("!abc:example.org",)
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
     """A bucket that holds `burst` requests and gains `per_second` of them each second."""
 
@@ -624,6 +656,7 @@ class Settings:
     verification: Annotated[Verification, Setting(TableOf(Verification), "")] = field(default_factory=Verification)
     sessions: Annotated[Sessions, Setting(TableOf(Sessions), "")] = field(default_factory=Sessions)
     federation: Annotated[Federation, Setting(TableOf(Federation), "")] = field(default_factory=Federation)
+    policy_server: Annotated[PolicyServer, Setting(TableOf(PolicyServer), "")] = field(default_factory=PolicyServer)
     rate_limits: Annotated[RateLimits, Setting(TableOf(RateLimits), "")] = field(default_factory=RateLimits)
     passwords: Annotated[Passwords, Setting(TableOf(Passwords), "")] = field(default_factory=Passwords)
     media: Annotated[Media, Setting(TableOf(Media), "")] = field(default_factory=Media)

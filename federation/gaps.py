@@ -22,7 +22,7 @@ from federation.pdu_checks import check_pdus, passed
 from homeserver.protocol.errors import FlowDenied, ServerUnreachable
 from homeserver.protocol.event_view import CREATE
 from homeserver.protocol.identifiers import domain_of
-from homeserver.rooms import outliers, state
+from homeserver.rooms import outliers, recommendations, state
 from homeserver.rooms.branches import Lacking, TooMuch
 from homeserver.rooms.receive import submit_foreign
 from homeserver.storage import graph
@@ -141,6 +141,14 @@ async def place(server: Server, node: Node, origin: str, room_id: str, event: Ev
         spend.searching = False
 
 
+async def recommended(server: Server, node: Node, event: Event, spend: Budget) -> Event:
+    """`recommendations.sought`, for no longer than the events of a batch may wait for policy servers altogether."""
+    before = server.clock.monotonic()
+    event = await recommendations.sought(server, node, event, spend.recommending)
+    spend.recommending -= server.clock.monotonic() - before
+    return event
+
+
 async def _servers(server: Server, node: Node, origin: str, room_id: str, event: Event) -> list[str]:
     """Whom to ask: who sent the event, whose it is, others in the room."""
     room = await state.get(node, room_id)
@@ -187,7 +195,7 @@ class _Filling:
         found = await self._between(event)
         for each in in_order(found.values()):
             try:
-                await self.place(each, walk=False)
+                await self.place(await recommended(self.server, self.node, each, self.spend), walk=False)
             except Unplaceable as reason:
                 log.info("an event of a gap was left out", event_id=each.event_id, reason=str(reason))
 

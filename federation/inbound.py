@@ -22,7 +22,7 @@ from homeserver.protocol import identifiers, server_acl, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
 from homeserver.residency import gate, traffic
-from homeserver.rooms import recommendations, state
+from homeserver.rooms import state
 from homeserver.runtime.lru import Lru
 from homeserver.storage import received, rooms
 from homeserver.storage.events import Verdict
@@ -314,7 +314,7 @@ async def _place(
     server: Server, home: Node, origin: str, event: Event, spend: gaps.Budget, results: _Results
 ) -> Taken | None:
     try:
-        event = await _recommended(server, home, event, spend)
+        event = await gaps.recommended(server, home, event, spend)
         taken = await gaps.place(server, home, origin, event.room_id, event, spend)
     except gaps.Unplaceable as reason:
         refused(server, "pdu", "unplaceable")
@@ -326,16 +326,6 @@ async def _place(
     is_rejected = taken is not None and taken.verdict is Verdict.REJECTED
     results.note(event.event_id, "The rules of the room do not allow that event" if is_rejected else None)
     return taken
-
-
-async def _recommended(server: Server, home: Node, event: Event, spend: gaps.Budget) -> Event:
-    """`recommendations.sought`, unless a policy server has let the events before this one wait for too long."""
-    if spend.recommending <= 0:
-        return event
-    before = server.clock.monotonic()
-    event = await recommendations.sought(server, home, event)
-    spend.recommending -= server.clock.monotonic() - before
-    return event
 
 
 # of rooms that we are not in ----------------------------------------------------------------------

@@ -93,8 +93,9 @@ async def take(
 ) -> tuple[Node, Room, Event, StoredEvent]:
     """Put a member event of another server's user into a room for them.
 
-    Returns the room on its home node, the event as it is passed on, and its row. Raises InvalidParam, Forbidden,
-    NotFound, FlowDenied, UnableToAuthoriseJoin, UnableToGrantJoin, NodeUnavailable.
+    Returns the room on its home node, the event as it is passed on, and its row. A policy server of the room that is
+    slow is waited for a few seconds, by this event alone. Raises InvalidParam, Forbidden, NotFound, FlowDenied,
+    UnableToAuthoriseJoin, UnableToGrantJoin, ServerUnreachable, LimitExceeded, NodeUnavailable.
     spec: server-server-api/#put_matrixfederationv2send_joinroomideventid
     """
     home, room = await room_for(server, origin, room_id)

@@ -110,7 +110,13 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
         server = Server(
             settings=settings,
             policy=CurrentPolicy(policy),
-            identity=Identity(settings.server_name, key, _derived(secret, "identity"), tuple(further_keys)),
+            identity=Identity(
+                settings.server_name,
+                key,
+                _derived(secret, "identity"),
+                tuple(further_keys),
+                policy_key(settings, secret),
+            ),
             nodes=Nodes(nodes, directory.Directory(routes, _derived(secret, "directory")), settings.server_name),
             clock=clock,
             wakeups=Wakeups(clock),
@@ -213,6 +219,28 @@ def signing_keys(settings: Settings) -> list[SigningKey]:
     return keys
 
 
+def policy_key(settings: Settings, secret: bytes) -> SigningKey | None:
+    """The key with which the deployment recommends events as a policy server; None when it is none. It follows from the
+    deployment secret unless the settings name another.
+
+    Raises StartError, and Faults when its file cannot be read.
+    """
+    table = settings.policy_server
+    if not table.enabled:
+        return None
+    if table.signing_key is None:
+        return SigningKey("policy_server", _derived(secret, "policy server"))
+    try:
+        keys = read_keys(read_secret(table.signing_key))
+    except ValueError as error:
+        raise StartError(f"the key of the policy server is none: {error}") from None
+    if len(keys) != 1:
+        raise StartError(f"the file of the policy server's key holds {len(keys)}: it signs with one")
+    if keys[0].verify_key.raw in [key.verify_key.raw for key in signing_keys(settings)]:
+        raise StartError("the key of the policy server is a signing key of this server: it needs one of its own")
+    return keys[0]
+
+
 def trusted(settings: Settings) -> Trust:
     """The authorities whose certificates of other servers are believed. Raises StartError."""
     federation = settings.federation
@@ -229,6 +257,7 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     """What is wrong with the files of secrets that the configuration names."""
     registration = settings.registration
     named = [settings.signing_key, settings.deployment_secret, registration.shared_secret, registration.tokens]
+    named.append(settings.policy_server.signing_key)
     named.append(None if settings.email is None else settings.email.password)
     named.append(None if settings.sms is None else settings.sms.secret)
     found: list[Problem] = []

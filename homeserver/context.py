@@ -59,12 +59,13 @@ class CurrentPolicy:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The deployment's name and keys: it signs with ``key`` and publishes ``further_keys`` as its own too; ``secret``
-    keys every hash that must not be guessed."""
+    keys every hash that must not be guessed. ``policy_key``: what it signs with as a policy server, if it is one."""
 
     server_name: str
     key: SigningKey
     secret: bytes
     further_keys: tuple[SigningKey, ...] = ()
+    policy_key: SigningKey | None = None
 
     @property
     def keys(self) -> tuple[SigningKey, ...]:

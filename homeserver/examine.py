@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def problems(settings: Settings, policy: Policy) -> list[str]:
     """Everything that is wrong, one sentence each."""
     found = [str(problem) for problem in app.unreadable_secrets(settings, policy)]
-    for usable in (app.signing_keys, app.trusted):
+    for usable in (app.signing_keys, app.trusted, lambda settings: app.policy_key(settings, b"")):
         try:
             usable(settings)
         except app.StartError as error:

@@ -22,6 +22,7 @@ from federation import port
 from homeserver.accounts import registration, sessions
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
+from homeserver.app import policy_key
 from homeserver.context import Caller, CurrentPolicy, Identity, Server
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.certificates import Trust
@@ -230,7 +231,9 @@ async def start(
     server = Server(
         settings=read,
         policy=CurrentPolicy(rules),
-        identity=Identity(read.server_name, SigningKey("test", b"k" * 32), b"s" * 32),
+        identity=Identity(
+            read.server_name, SigningKey("test", b"k" * 32), b"s" * 32, policy_key=policy_key(read, b"s" * 32)
+        ),
         nodes=Nodes(nodes, Directory(routes, b"d" * 32), read.server_name),
         clock=clock,
         wakeups=Wakeups(clock),

@@ -161,7 +161,12 @@ class Network:
         digest = sha256(name.encode()).digest()
         server = replace(
             made.server,
-            identity=Identity(name, SigningKey("k" + digest.hex()[:6], digest), b"s" * 32),
+            identity=Identity(
+                name,
+                SigningKey("k" + digest.hex()[:6], digest),
+                b"s" * 32,
+                policy_key=app.policy_key(made.server.settings, digest),
+            ),
             outbound=Wire(self, name, made.server.telemetry),
         )
         site, observed = app.site_of(server), Observed()

@@ -75,6 +75,20 @@ async def well_known_support(server: Server, request: Request) -> dict[str, Any]
     return found
 
 
+@route(
+    "GET",
+    "/.well-known/matrix/policy_server",
+    auth=Auth.NONE,
+    spec="client-server-api/#getwell-knownmatrixpolicy_server",
+)
+async def well_known_policy_server(server: Server, request: Request) -> dict[str, Any]:
+    """What a room says of this server that wants it as its policy server. Raises NotFound when it is none."""
+    key = server.identity.policy_key
+    if key is None:
+        raise NotFound("This server is no policy server")
+    return {"public_keys": {"ed25519": key.verify_key.base64}}
+
+
 def _contact(contact: str, role: str) -> dict[str, str]:
     if contact.startswith("mailto:"):
         return {"role": role, "email_address": contact.removeprefix("mailto:")}

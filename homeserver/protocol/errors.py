@@ -146,6 +146,12 @@ class Forbidden(Refusal):
     errcode, status = "M_FORBIDDEN", 403
 
 
+class NotRecommended(Forbidden):
+    """A policy server does not recommend an event. spec: server-server-api/#post_matrixpolicyv1sign"""
+
+    status = 400
+
+
 class Unauthenticated(Refusal):
     """A user-interactive authentication that has not been completed: 401 whose body is not an error unless a
     stage failed.

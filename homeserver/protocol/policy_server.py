@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from homeserver.protocol.errors import BadJson, InvalidSignature
 from homeserver.protocol.identifiers import is_server_name
-from homeserver.protocol.signing import VerifyKey, verify_bytes
+from homeserver.protocol.signing import VerifyKey, event_signed_bytes, verify_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from homeserver.protocol.event_view import EventCore, StateKey
+    from homeserver.protocol.events import Event
+    from homeserver.protocol.signing import SigningKey
 
 POLICY: Final[StateKey] = ("m.room.policy", "")
 KEY_ID: Final = "ed25519:policy_server"
@@ -62,3 +64,11 @@ def recommends(policy: PolicyServer, signed: bytes, signatures: Mapping[str, Map
     except InvalidSignature:
         return False
     return True
+
+
+def signature(event: Event, key: SigningKey) -> str:
+    """The signature by which a policy server recommends an event, in unpadded Base64; it stands under `KEY_ID`.
+
+    spec: server-server-api/#post_matrixpolicyv1sign
+    """
+    return key.sign(event_signed_bytes(event.rules, event.pdu()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
-from homeserver.rooms import checks, state
+from homeserver.rooms import checks, recommendations, state
 from homeserver.rooms.clear_text import is_clear, without_text
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.state_rows import StateRows
@@ -51,19 +51,33 @@ class _Kept:
 
 
 async def store(server: Server, node: Node, room: Room, past: Sequence[Past], place: Place) -> int:
-    """Write events, the newest first; returns how many found a place that had none. Raises NodeUnavailable."""
+    """Write events, the newest first; returns how many found a place that had none. Raises NodeUnavailable.
+
+    Those are left out, with all that came before them, of which the room's policy server could not be asked.
+    """
     await state.require(node, room, [CREATE, POWER_LEVELS])
-    kept = [_kept(server, each) for each in past]
+    kept = await _judged(server, node, past)
+    if not kept:
+        return 0
     _redact_each_other(room, kept)
     return await node.advance(_store, node, room, kept, place)
 
 
-def _kept(server: Server, past: Past) -> _Kept:
-    if past.rejected:
-        return _Kept(without_text(server, past.event), Verdict.REJECTED)
-    if is_clear(server, past.event):
-        return _Kept(without_text(server, past.event), Verdict.SOFT_FAILED)
-    return _Kept(past.event, Verdict.ACCEPTED)
+async def _judged(server: Server, node: Node, past: Sequence[Past]) -> list[_Kept]:
+    asked = [each.event for each in past if not each.rejected and not is_clear(server, each.event)]
+    said = await recommendations.of_history(server, node, asked)
+    kept = []
+    for each in past:
+        if each.rejected:
+            kept.append(_Kept(without_text(server, each.event), Verdict.REJECTED))
+        elif is_clear(server, each.event):
+            kept.append(_Kept(without_text(server, each.event), Verdict.SOFT_FAILED))
+        elif each.event.event_id not in said:
+            break
+        else:
+            event = said[each.event.event_id]
+            kept.append(_Kept(event or each.event, Verdict.SOFT_FAILED if event is None else Verdict.ACCEPTED))
+    return kept
 
 
 def _redact_each_other(room: Room, kept: Sequence[_Kept]) -> None:

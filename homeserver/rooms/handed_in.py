@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.protocol.errors import Forbidden, InvalidParam
+from homeserver.protocol.errors import Forbidden, InvalidParam, NotRecommended
 from homeserver.rooms import recommendations, state
 from homeserver.rooms.branches import Lacking, TooMuch
 from homeserver.rooms.receive import take_in
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 async def place(server: Server, node: Node, event: Event) -> StoredEvent:
     """Place a checked event in its room, whose home is ``node``, and wait for the commit.
 
-    It goes to the other nodes and to the other servers. Raises Forbidden when the rules of the room do not allow it,
+    It goes to the other nodes and to the other servers. Raises Forbidden when the rules of the room, or its policy
+    server, do not allow it, FlowDenied, LimitExceeded and ServerUnreachable when that one gives no answer in time,
     InvalidParam when it follows on events that are not here, NotFound without the room, NodeUnavailable.
     """
-    event = await recommendations.sought(server, node, event)
+    try:
+        event = await recommendations.asked_about(server, node, event, recommendations.SEEKING)
+    except NotRecommended as reason:
+        raise Forbidden(reason.message) from None
     try:
         await take_in(server, node, event.room_id, event, resident=True)
     except (Lacking, TooMuch):

@@ -439,6 +439,6 @@ def _readable(
     where the policy server of the room does not recommend it."""
     kept = without_text(server, event)
     weakens = event.type == ENCRYPTION[0] and clear_text.weakens(server, event, before.event(ENCRYPTION))
-    if verdict is None and (kept is not event or weakens or recommendations.missing(event, head) is not None):
+    if verdict is None and (kept is not event or weakens or recommendations.missing(server, event, head) is not None):
         verdict = Verdict.SOFT_FAILED
     return kept, verdict

@@ -6,6 +6,7 @@ that happens is said in rooms/ordering.py.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import GroupStep, Step, relation_of, replaced
 from homeserver.rooms.stripped import stripped_keys, stripped_state
+from homeserver.runtime.deadlines import within
 from homeserver.storage import events as stored
 from homeserver.storage.outbox import NewParcel
 
@@ -67,21 +69,33 @@ class _Surroundings:
 async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
     """Build a draft at the room's tip and submit it; the future is that of `persist.submit`.
 
-    Raises Forbidden when the room's rules do not allow it, PlaintextRefused, NotFound without the room, BadJson and
-    TooLarge for what is no event, InvalidParam, NodeUnavailable.
+    Raises Forbidden when the room's rules, or its policy server, do not allow it, PlaintextRefused, NotFound without
+    the room, BadJson and TooLarge for what is no event, InvalidParam, NodeUnavailable; and ServerUnreachable or
+    LimitExceeded where the policy server gives no answer.
     """
     _refuse_nul(draft)
-    placed = await _place(server, node, room_id, draft, asks=False)
-    while placed is None:  # a policy server has to be asked
-        async with node.memory(recommendations.Asking).alone(room_id):
-            placed = await _place(server, node, room_id, draft, asks=True)
+    placed = await _place(server, node, room_id, draft, None)
+    return placed or await _place_in_turn(server, node, room_id, draft)
+
+
+async def _place_in_turn(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
+    """`place` where a policy server has to be asked; that and waiting for one's turn take no longer than patience."""
+    patience = recommendations.Patience(server)
+    async with AsyncExitStack() as turn:
+        try:
+            async with within(server.clock, patience.seconds):
+                await turn.enter_async_context(node.memory(recommendations.Asking).alone(room_id))
+        except TimeoutError:
+            raise patience.over() from None
+        placed = await _place(server, node, room_id, draft, patience)
+    assert placed is not None
     return placed
 
 
 async def _place(
-    server: Server, node: Node, room_id: str, draft: Draft, *, asks: bool
+    server: Server, node: Node, room_id: str, draft: Draft, patience: recommendations.Patience | None
 ) -> tuple[Event, asyncio.Future[None]] | None:
-    """`place`; None for an event about which a policy server would have to be asked, unless it ``asks``."""
+    """`place`; None for an event about which another server would have to be asked, unless there is ``patience``."""
     while True:
         room = await state.get(node, room_id)
         around = await _look_around(server, node, room, draft)
@@ -91,11 +105,11 @@ async def _place(
             and not references.lacking(node, room, _cited(room, draft))
         ):
             step = _build(server, node, room, draft, around)
-            head, policy = room.head, recommendations.missing(step.event, room.head)
-            if policy is not None and not asks:
-                return None
+            head, policy = room.head, recommendations.missing(server, step.event, room.head)
             if policy is not None:
-                _take_recommended(step, await server.remote.recommend(server, node, step.event, policy))
+                if patience is None and policy.name != server.name:
+                    return None
+                _take_recommended(step, await recommendations.given(server, node, step.event, policy, patience))
             if room.head is head and node.memory(Rooms).get(room_id) is room:  # else: another server was faster
                 return step.event, submit(server, node, [step])
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from federation import gaps
+from config.load import policy_from_text
+from federation import gaps, policy_servers
 from homeserver.protocol import policy_server, signing
 from homeserver.protocol.policy_server import KEY_ID
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.versions import VERSIONS
+from homeserver.rooms import gaps as rooms_gaps
+from homeserver.rooms import recommendations
 from homeserver.runtime.exchange import Answer
 from homeserver.storage.events import Verdict
+from tests.deployment import FLOWING, User
 from tests.federation.forging import Scene, scene, third
 from tests.federation.liars import Liar
-from tests.federation.meetings import members
+from tests.federation.meetings import enter, members
+from tests.federation.test_backfill import read_back
 from tests.network import Network
-from tests.rooms.play import CLIENT, ciphertext
+from tests.rooms.play import CLIENT, Play, ciphertext, text_of
 from tests.support import aio
 
 KEY = SigningKey("policy_server", b"p" * 32)
@@ -29,6 +35,12 @@ SIGN = "/_matrix/policy/v1/sign"
 async def guarded(network: Network) -> tuple[Scene, Liar]:
     """A scene whose room names third.test, where Carol is, as its policy server; it signs all but what says "spam"."""
     made = await scene(network)
+    return made, await protect(made)
+
+
+async def protect(made: Scene) -> Liar:
+    """Have Carol come, and name her server."""
+    network = made.network
     await third(made)
     liar = Liar(network, "third.test")
 
@@ -44,7 +56,7 @@ async def guarded(network: Network) -> tuple[Scene, Liar]:
     await made.here.ask(made.alice, "PUT", path, content)
     assert not liar.asked, "about its own naming it is not asked"
     await network.settle()
-    return made, liar
+    return liar
 
 
 def spam() -> dict[str, Any]:
@@ -150,6 +162,17 @@ async def test_what_others_send_without_it(network: Network) -> None:
 
 
 @aio
+async def test_it_is_not_asked_where_no_flow_leads(network: Network) -> None:
+    made, liar = await guarded(network)
+    current = made.here.server.policy
+    current.now = policy_from_text(FLOWING, "residency.toml", "here.test")
+    path = f"{CLIENT}/rooms/{quote(made.room_id)}/send/m.room.encrypted/t"
+    answer = await made.alice.asks("PUT", path, ciphertext("hello"))
+    assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
+    assert not liar.asked
+
+
+@aio
 async def test_it_counts_only_while_it_is_in_the_room(network: Network) -> None:
     made, liar = await guarded(network)
     carol = next(user for _, user in (await made.room()).now.state if user.startswith("@carol"))
@@ -188,7 +211,7 @@ async def test_one_that_is_slow_is_not_waited_for_again_and_again(
 
     async def slowly(source: str, place: Any, method: str, target: str, *rest: Any) -> Answer:
         if target == SIGN:
-            await network.clock.advance(gaps.RECOMMENDING / 2)
+            await network.clock.advance(gaps.RECOMMENDING * 0.4)
         return await carry(source, place, method, target, *rest)
 
     monkeypatch.setattr(network, "carry", slowly)
@@ -196,4 +219,249 @@ async def test_one_that_is_slow_is_not_waited_for_again_and_again(
     assert await made.tell(sent) == {event.event_id: {} for event in sent}
     verdicts = [await made.verdict(event) for event in sent]
     assert (verdicts.count(Verdict.ACCEPTED), verdicts.count(Verdict.SOFT_FAILED)) == (2, 3)
-    assert len(liar.asked) == 2
+    assert len(liar.asked) == 2, "the third was broken off"
+
+
+# who waits, and for how long ----------------------------------------------------------------------
+
+
+class Slow:
+    """Makes the policy server answer only when the test says so; ``asked`` is how many wait."""
+
+    def __init__(self, network: Network, patch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self._network = network
+        self._carry = network.carry
+        self._free = asyncio.Event()
+        patch.setattr(network, "carry", self._slowly)
+
+    def answer(self) -> None:
+        """Let it answer from now on."""
+        self._free.set()
+
+    async def _slowly(self, source: str, place: Any, method: str, target: str, *rest: Any) -> Answer:
+        if target == SIGN:
+            self.asked += 1
+            try:
+                await self._free.wait()
+            finally:
+                self.asked -= 1
+        return await self._carry(source, place, method, target, *rest)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Let others run until something is so."""
+    while not done():  # noqa: ASYNC110 - what is waited for does not say so
+        await asyncio.sleep(0)
+
+
+async def settled(network: Network, seconds: float, *tasks: asyncio.Task[Any]) -> None:
+    """Let so much time pass; by then nothing that tasks wait for may take longer."""
+    ends = network.clock.monotonic() + seconds
+    while not all(task.done() for task in tasks) and network.clock.monotonic() < ends:
+        await network.clock.advance(1)
+        await asyncio.wait(tasks, timeout=0.02)
+    _, left = await asyncio.wait(tasks, timeout=20)
+    assert not left
+
+
+def sends(made: Scene, txn: str) -> asyncio.Task[Any]:
+    path = f"{CLIENT}/rooms/{quote(made.room_id)}/send/m.room.encrypted/{txn}"
+    return asyncio.ensure_future(made.alice.asks("PUT", path, ciphertext(txn)))
+
+
+@aio
+async def test_one_that_does_not_answer_is_given_up(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = await guarded(network)
+    slow = Slow(network, monkeypatch)
+    sending = sends(made, "hello")
+    await until(lambda: slow.asked == 1)
+    await settled(network, policy_servers.SECONDS, sending)
+    answer = sending.result()
+    assert (answer.status, answer.json["error"]) == (
+        502,
+        "third.test, the policy server of this room, did not answer in time",
+    )
+    slow.answer()
+    await made.here.send(made.alice, made.room_id, "hello again")
+    assert await made.here.texts(made.alice, made.room_id) == ["hello again"]
+
+
+@aio
+async def test_those_who_wait_for_their_turn_wait_for_so_long(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = await guarded(network)
+    other = await made.here.create(made.alice)
+    slow = Slow(network, monkeypatch)
+    turns = made.here.node("tehran").memory(recommendations.Asking)
+    sending = [sends(made, f"message {number}") for number in range(6)]
+    await until(lambda: turns._locks.get(made.room_id, (None, 0))[1] == 6)
+    await made.here.send(made.alice, other, "a room without one waits for nothing")
+    began = network.clock.monotonic()
+    await settled(network, recommendations.SENDING, *sending)
+    assert network.clock.monotonic() - began >= 2 * policy_servers.SECONDS
+    assert [each.result().status for each in sending] == [502] * 6
+    assert slow.asked == 0
+    assert not turns._locks
+
+
+@aio
+async def test_a_room_that_never_rests_is_given_up(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, liar = await guarded(network)
+    carry, rounds = network.carry, 0
+
+    async def restless(source: str, place: Any, method: str, target: str, *rest: Any) -> Answer:
+        nonlocal rounds
+        if target == SIGN and rounds < 10:
+            rounds += 1
+            await network.clock.advance(policy_servers.SECONDS - 1)
+            other = await made.message(f"{rounds}")
+            text = KEY.sign(signing.event_signed_bytes(other.rules, other.pdu()))
+            await made.tell([other.with_signature("third.test", KEY_ID, text)])
+        return await carry(source, place, method, target, *rest)
+
+    monkeypatch.setattr(network, "carry", restless)
+    began = network.clock.monotonic()
+    answer = await sends(made, "hello")
+    assert network.clock.monotonic() - began == recommendations.SENDING
+    assert (answer.status, answer.errcode) == (502, "M_UNKNOWN")
+    assert answer.json["error"] == "The policy server of this room did not answer in time; nothing was sent"
+    assert len(liar.asked) == rounds - 1 == 3
+    assert await made.here.texts(made.alice, made.room_id) == ["1", "2", "3"]
+
+
+@aio
+async def test_of_one_so_much_is_asked_at_once(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = await guarded(network)
+    monkeypatch.setattr(policy_servers, "MOST_AT_ONCE", 1)
+    slow = Slow(network, monkeypatch)
+    sending = sends(made, "hello")
+    await until(lambda: slow.asked == 1)
+    dave = await made.there.user("dave")
+    path = f"/rooms/{quote(made.room_id)}/invite"
+    refused = await made.here.refused(made.alice, "POST", path, {"user_id": dave.user_id})
+    assert (refused.status, refused.errcode) == (429, "M_LIMIT_EXCEEDED")
+    slow.answer()
+    assert (await sending).status == 200
+    await made.here.change(made.alice, made.room_id, "invite", user_id=dave.user_id)
+
+
+@aio
+async def test_who_joins_through_us_waits_for_so_long_and_nobody_else(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = await guarded(network)
+    fourth = await network.found("fourth.test")
+    dave, erin = await fourth.user("dave"), await fourth.user("erin")
+    other = await made.here.create(made.alice, preset="public_chat")
+    slow = Slow(network, monkeypatch)
+    joining = asyncio.ensure_future(dave.asks("POST", f"{CLIENT}/join/{quote(made.room_id)}", {}, via="here.test"))
+    await until(lambda: slow.asked == 1)
+    await enter(fourth, erin, other, "here.test")
+    event = await made.message("signed")
+    text = KEY.sign(signing.event_signed_bytes(event.rules, event.pdu()))
+    event = event.with_signature("third.test", KEY_ID, text)
+    assert await made.tell([event]) == {event.event_id: {}}, "its room waits for nothing either"
+    assert not joining.done()
+    await settled(network, recommendations.SEEKING, joining)
+    assert joining.result().status == 502
+    assert dave.user_id not in await members(made.here, made.alice, made.room_id)
+    slow.answer()
+    await enter(fourth, dave, made.room_id, "here.test")
+    assert dave.user_id in await members(made.here, made.alice, made.room_id)
+
+
+# what is fetched ----------------------------------------------------------------------------------
+
+
+@aio
+async def test_it_is_asked_about_what_fills_a_gap(network: Network) -> None:
+    made, liar = await guarded(network)
+    fine = await made.message("fine")
+    bad = await made.forged(made.bob, "m.room.encrypted", spam(), after=[fine])
+    last = await made.message("last", after=[bad])
+    Liar(network, "there.test").tells(fine, bad, made=made)
+    assert await made.tell([last]) == {last.event_id: {}}
+    assert [await made.verdict(each) for each in (fine, bad, last)] == [
+        Verdict.ACCEPTED,
+        Verdict.SOFT_FAILED,
+        Verdict.ACCEPTED,
+    ]
+    assert await made.here.texts(made.alice, made.room_id) == ["fine", "last"]
+    row = await made.held(fine)
+    assert row is not None
+    assert KEY_ID.encode() in row.rest, "who asks for it gets it with the recommendation"
+    assert len(liar.asked) == 3
+
+
+@aio
+async def test_a_gap_is_filled_though_it_does_not_answer(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = await guarded(network)
+    chain = [await made.message("0")]
+    for number in range(1, 5):
+        chain.append(await made.message(f"{number}", after=chain[-1:]))
+    Liar(network, "there.test").tells(*chain[:-1], made=made)
+    slow = Slow(network, monkeypatch)
+    telling = asyncio.ensure_future(made.tell(chain[-1:]))
+    await until(lambda: slow.asked == 1)
+    await settled(network, gaps.RECOMMENDING, telling)
+    assert telling.result() == {chain[-1].event_id: {}}
+    assert {await made.verdict(each) for each in chain} == {Verdict.SOFT_FAILED}
+
+
+async def history(network: Network) -> tuple[Scene, Liar, Play, User]:
+    """A room in which it was spoken before it had a policy server, and Dave of fourth.test, who came after that."""
+    made = await scene(network)
+    path = f"/rooms/{quote(made.room_id)}/send/m.room.encrypted"
+    for number in range(3):
+        await made.here.send(made.alice, made.room_id, f"old {number}")
+        await made.here.ask(made.alice, "PUT", f"{path}/spam{number}", spam())
+    liar = await protect(made)
+    await made.here.send(made.alice, made.room_id, "new")
+    fourth = await network.found("fourth.test")
+    dave = await fourth.user("dave")
+    await enter(fourth, dave, made.room_id, "here.test")
+    await network.settle()
+    return made, liar, fourth, dave
+
+
+@aio
+async def test_it_is_asked_about_history(network: Network) -> None:
+    made, liar, fourth, dave = await history(network)
+    liar.asked.clear()
+    assert await fourth.texts(dave, made.room_id) == []
+    texts = [
+        text_of(event) for event in await read_back(fourth, dave, made.room_id) if "ciphertext" in event["content"]
+    ]
+    assert texts == ["new", "old 2", "old 1", "old 0"]
+    asked = len(liar.asked)
+    assert asked > 6, "about each event of the time before it was named, once"
+    assert await read_back(fourth, dave, made.room_id)
+    assert len(liar.asked) == asked
+
+
+@aio
+async def test_history_waits_for_one_that_is_away(network: Network) -> None:
+    made, _, fourth, dave = await history(network)
+    network.cut("fourth.test", "third.test")
+
+    async def texts() -> list[str]:
+        found = await read_back(fourth, dave, made.room_id)
+        return [text_of(event) for event in found if event["type"] == "m.room.encrypted"]
+
+    assert await texts() == ["new"], "what it has recommended is shown"
+    network.mend("fourth.test", "third.test")
+    await network.clock.advance(rooms_gaps.AGAIN_AFTER)
+    assert await texts() == ["new", "old 2", "old 1", "old 0"]
+
+
+@aio
+async def test_history_of_a_room_that_gave_it_up_is_read(network: Network) -> None:
+    made, liar, fourth, dave = await history(network)
+    await made.here.ask(made.alice, "PUT", f"/rooms/{quote(made.room_id)}/state/m.room.policy/", {})
+    await network.settle()
+    liar.asked.clear()
+    found = await read_back(fourth, dave, made.room_id)
+    assert len([event for event in found if event["type"] == "m.room.encrypted"]) == 7
+    assert not liar.asked
