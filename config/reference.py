@@ -25,7 +25,7 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, Email, Federation, OldKey, Settings, Sms
+from config.settings import DAY, Email, Federation, IdentityProvider, OldKey, Settings, Sms
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +35,11 @@ EXAMPLE_SETTINGS = Settings(
     public_base_url="https://matrix.example.org",
     email=Email(server="mail.example.org", sender="noreply@example.org"),
     sms=Sms(url="https://sms.example.org/v1/messages"),
+    identity_providers=(
+        IdentityProvider(
+            id="university", name="Example University", issuer="https://id.example.org", client_id="domicile"
+        ),
+    ),
     federation=Federation(
         old_keys=(
             OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1576767829750),

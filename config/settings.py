@@ -88,6 +88,19 @@ ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
 KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
 PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
 
+PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
+
+ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
+PROVIDER_ID = Text('an id such as "university"', r"[A-Za-z0-9._~-]{1,64}")
+BRAND = Text('a brand such as "github"', r"[a-z0-9._-]{1,64}")
+ISSUER = Text(
+    'the address of an issuer such as "https://id.example.org"',
+    r"https://.+",
+    accepts=is_web_address,
+    hint=lambda text: "" if text.startswith("https://") else 'it begins with "https://"',
+)
+CLAIM = Text('the name of a claim such as "preferred_username" or "address.country"', r"[\x21-\x7e]{1,200}")
+SCOPE = Text('a scope such as "profile"', r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")
 Resource = Literal["client", "federation", "console", "metrics"]
 RESOURCES: tuple[Resource, ...] = ("client", "federation", "console", "metrics")
 
@@ -371,6 +384,61 @@ class PolicyServer:
         bool,
         Setting(
             Flag(),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """Signing in through a browser, by the OAuth 2.0 API: pages of the server ask for the password, not the client."""
+
+    enabled: Annotated[
+        bool, Setting(Flag(), "Whether clients may. Without it they are told to use the legacy API.")
+    ] = True
+    browser_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a browser stays signed in to the server's own pages.")
+    ] = HOUR
+    device_code_lifetime: Annotated[
+        Duration, Setting(Span(), "How long a code holds that a device without a browser shows.")
+    ] = 15 * MINUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityProvider:
+    """A provider of identities (OpenID Connect) through which people sign in.
+
+    At the provider, register the redirect URI `/_domicile/sso/callback` of this server.
+
+    It learns who signs in here, and when. Where the data of new users rests is said by `jurisdiction` or
+    `jurisdiction_claim`, else by the pin rules of residency.toml.
+    """
+
+    id: Annotated[str, Setting(PROVIDER_ID, "What tells it from the others. It must never change.", "university")]
+    name: Annotated[str, Setting(Text("a name"), "What people read.", "Example University")]
+    issuer: Annotated[str, Setting(ISSUER, "Its issuer, as it says it itself.", "https://id.example.org")]
+    client_id: Annotated[str, Setting(Text("the id of a client"), "What it calls this server.", "domicile")]
+    client_secret: Annotated[
+        Secret | None,
+        Setting(
+            SecretFile("DOMICILE_IDENTITY_PROVIDER_SECRET"),
+            "The secret that goes with it, if there is one.",
+            Secret(file=Path("university.secret")),
+        ),
+    ] = None
+    scopes: Annotated[tuple[str, ...], Setting(ListOf(SCOPE), "What is asked of it besides `openid`.")] = ("profile",)
+    localpart_claim: Annotated[
+        str, Setting(CLAIM, "What a new user's name is made from; if it cannot be or is taken, they are asked.")
+    ] = "preferred_username"
+    display_name_claim: Annotated[str, Setting(CLAIM, "What a new user's display name is.")] = "name"
+    registers: Annotated[
+        bool, Setting(Flag(), "Whether those get an account who have none, whatever the mode of registration.")
+    ] = True
+    jurisdiction: Annotated[str | None, Setting(PLACE, "Where the data of new users rests.", "FR")] = None
+    jurisdiction_claim: Annotated[
+        str | None,
+        Setting(
+            CLAIM, "A claim that names the jurisdiction by its code; who has none gets no account.", "address.country"
+        ),
+    ] = None
+    brand: Annotated[str | None, Setting(BRAND, "By which clients may know what picture to show.", "github")] = None
+
+
             "Whether it is one. Its public key is then told at `/.well-known/matrix/policy_server`.",
         ),
     ] = False
@@ -718,3 +786,14 @@ def _listener_faults(settings: Settings) -> Iterator[Fault]:
                 f"{listener.address} port {listener.port} is taken by listeners[{taken[place]}]",
             )
         taken.setdefault(place, index)
+    oauth: Annotated[OAuth, Setting(TableOf(OAuth), "")] = field(default_factory=OAuth)
+    identity_providers: Annotated[tuple[IdentityProvider, ...], Setting(TablesOf(IdentityProvider), "")] = ()
+    yield from _provider_faults(settings)
+def _provider_faults(settings: Settings) -> Iterator[Fault]:
+    known: set[str] = set()
+    for index, provider in enumerate(settings.identity_providers):
+        if provider.id in known:
+            yield Fault(("identity_providers", index, "id"), f"there are two providers {provider.id}")
+        known.add(provider.id)
+
+

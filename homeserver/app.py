@@ -262,6 +262,8 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     named.append(None if settings.sms is None else settings.sms.secret)
     found: list[Problem] = []
     for secret in (*named, *(place.password for place in policy.nodes.values())):
+    named.append(None if settings.turn is None else settings.turn.secret)
+    named += [provider.client_secret for provider in settings.identity_providers]
         if secret is not None:
             try:
                 read_secret(secret)

@@ -30,7 +30,8 @@ from homeserver.storage.one_time_keys import Wanted
 class Caller:
     """The authenticated user behind a request. ``node`` is where all that they own rests.
 
-    ``user_nid`` and ``device_nid`` are row ids on that node and mean nothing elsewhere.
+    ``user_nid`` and ``device_nid`` are row ids on that node and mean nothing elsewhere. ``oauth``: a client signed the
+    device in by the OAuth 2.0 API.
     """
 
     user_id: str
@@ -42,6 +43,7 @@ class Caller:
     admin: bool = False
     guest: bool = False
     suspended: bool = False
+    oauth: bool = False
 
     def must_be(self, user_id: str) -> None:
         """Refuse to act on somebody else. Raises Forbidden."""

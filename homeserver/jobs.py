@@ -47,6 +47,7 @@ def add_jobs(server: Server) -> None:
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     server.jobs.add("give back memory", give_back_memory, every=5 * MINUTE)
+    add("forget clients", clients.forget_idle, HOUR)
 
 
 async def _attempt(server: Server, work: Work) -> None:

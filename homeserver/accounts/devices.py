@@ -12,7 +12,7 @@ import orjson
 
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import NotFound
-from homeserver.storage import chores
+from homeserver.storage import browser_sessions, chores, oauth_grants
 from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
 
@@ -113,6 +113,9 @@ async def tell(tx: Transaction, server: Server, node: Node, user_nid: int, gone:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
         for watcher in watchers:
             server.wakeups.wake((node.name, watcher))
+    if device_ids is None:
+        browser_sessions.drop_of(tx, user_nid)
+        oauth_grants.drop_of(tx, user_nid)
         server.wakeups.wake(chores.key(node.name, KEYS_CHANGED))
 
     tx.after_commit(announce)

@@ -32,13 +32,14 @@ from homeserver.protocol.errors import (
 )
 
 if TYPE_CHECKING:
-    from homeserver.context import Server
+    from homeserver.context import Caller, Server
 
 PASSWORD: Final = "m.login.password"  # noqa: S105  # the name of a stage
 DUMMY: Final = "m.login.dummy"
 REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 MSISDN_IDENTITY: Final = "m.login.msisdn"
+OAUTH: Final = "m.oauth"
 STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDENTITY}
 """The stage in which the ownership of an identifier is proved, by its medium."""
 
@@ -53,13 +54,15 @@ MOST_SESSIONS = 10_000
 class Operation:
     """What is to be authorised. ``user_id`` is the caller; None where nobody has logged in.
 
-    ``purpose``: for what an identifier may have been verified that is a stage here.
+    ``purpose``: for what an identifier may have been verified that is a stage here. ``params``: what stages tell
+    clients.
     """
 
     method: str
     path: str
     user_id: str | None = None
     purpose: Purpose | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -110,12 +113,18 @@ class Sessions:
 
 
 async def require(
-    server: Server, operation: Operation, flows: Sequence[Flow], body: Mapping[str, Any]
+    server: Server,
+    operation: Operation,
+    flows: Sequence[Flow],
+    body: Mapping[str, Any],
+    *,
+    confirmed: Callable[[], bool] | None = None,
 ) -> Mapping[str, str]:
     """Let pass whoever has completed one of the flows with the ``auth`` of this body.
 
     Returns what each stage established: the user id for m.login.password, the token for m.login.registration_token,
     the session of the verification for m.login.email.identity and m.login.msisdn (see `validation.proved`).
+    ``confirmed`` says, of whoever comes back without a stage, whether they have completed m.oauth in a browser.
     Raises Unauthenticated, which is the answer that asks for more; BadJson and MissingParam for a malformed ``auth``;
     LimitExceeded.
     """
@@ -138,10 +147,25 @@ async def require(
         raise BadJson("auth.type must be a string")
     if stage is not None and stage not in session.completed:
         await _attempt(server, session_id, session, flows, stage, auth)
-    if not any(set(flow) <= session.completed.keys() for flow in flows):
+    elif confirmed is not None and not _is_complete(session, flows) and confirmed():
+        session.completed[OAUTH] = ""
+    if not _is_complete(session, flows):
         raise Unauthenticated(_challenge(session_id, session, flows))
     under_way.end(session_id)
     return session.completed
+
+
+def _is_complete(session: _Session, flows: Sequence[Flow]) -> bool:
+    return any(set(flow) <= session.completed.keys() for flow in flows)
+
+
+def check_legacy(caller: Caller) -> None:
+    """Raise Forbidden for what an OAuth client leaves to the pages of account management.
+
+    spec: client-server-api/#oauth-20-api
+    """
+    if caller.oauth:
+        raise Forbidden("Clients that sign in by OAuth 2.0 leave this to the account management page")
 
 
 def _session(
@@ -181,7 +205,7 @@ def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
 def _challenge(session_id: str, session: _Session, flows: Sequence[Flow]) -> dict[str, Any]:
     challenge: dict[str, Any] = {
         "flows": [{"stages": list(flow)} for flow in flows],
-        "params": {},
+        "params": dict(session.operation.params),
         "session": session_id,
     }
     if session.completed:

@@ -1,4 +1,5 @@
-"""Tokens by which a client that is logged in lets another one log in: each for one login, for a short time.
+"""Tokens by which a client that is logged in, or a browser that is signed in, lets another client log in: each for one
+login, for a short time.
 
 They are kept in memory, bounded in number; one that came from a device that has gone since is void.
 
@@ -26,7 +27,7 @@ MOST = 10_000
 
 
 class _Given(NamedTuple):
-    """For whom a token is, from which of their devices, and when it ends (monotonic seconds)."""
+    """For whom a token is, from which of their devices, unless its id is empty; when it ends (monotonic seconds)."""
 
     giver: Caller
     ends: float
@@ -40,7 +41,10 @@ class _Tokens:
 
 
 def make(server: Server, caller: Caller) -> tuple[str, int]:
-    """A token for one login as the caller, and for how many milliseconds it holds."""
+    """A token for one login as the caller, and for how many milliseconds it holds.
+
+    A caller without a device is somebody who is signed in in a browser.
+    """
     given, now = server.nodes.directory.memory(_Tokens).given, server.clock.monotonic()
     while given and (len(given) >= MOST or next(iter(given.values())).ends <= now):
         given.popitem(last=False)
@@ -66,8 +70,8 @@ async def log_in(server: Server, token: str, wish: DeviceWish) -> Login:
 
 async def _log_in(tx: Transaction, server: Server, giver: Caller, wish: DeviceWish) -> Login:
     account = await stored.find(tx, giver.user_id)
-    device = await stored_devices.find(tx, giver.user_nid, giver.device_id)
-    if account is None or account.deactivated_ts is not None or device is None:
+    gone = giver.device_id and await stored_devices.find(tx, giver.user_nid, giver.device_id) is None
+    if account is None or account.deactivated_ts is not None or gone:
         raise Forbidden("Invalid login token")
     if account.locked:
         raise UserLocked("This account has been locked", soft_logout=True)

@@ -29,6 +29,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
 from homeserver.storage import accounts as stored
+from homeserver.storage import browser_sessions, upstream_identities
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 class NewAccount:
     """The account that is wanted. Without ``password`` nobody can log in to it; without ``device`` nobody is logged in.
 
-    ``attributes`` decide where it rests. ``threepids`` are verified phone numbers and addresses.
+    ``attributes`` decide where it rests. ``threepids`` are verified phone numbers and addresses. ``identity``: by which
+    provider, and as which subject there, its owner signs in; the caller has claimed its route.
     """
 
     localpart: str
@@ -55,6 +57,7 @@ class NewAccount:
     guest: bool = False
     threepids: tuple[Threepid, ...] = ()
     device: DeviceWish | None = None
+    identity: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,8 @@ async def _create(
     if user_nid is None:
         raise UserInUse("That username is taken")
     await contacts.add_within(tx, user_nid, wanted.threepids)
+    if wanted.identity is not None and not await upstream_identities.put(tx, *wanted.identity, user_nid):
+        raise UserInUse("You have an account already")
     if wanted.device is None:
         return None
     return await sessions.open_session(tx, server, whose, user_nid, wanted.device)
@@ -235,6 +240,8 @@ async def change_password(
     server: Server, node: Node, whose: str, password: str, *, log_out: bool, but: str | None = None
 ) -> None:
     """Give an account another password; with ``log_out`` every device goes, except the device ``but``.
+
+    Browsers that are signed in to our pages are so no more.
 
     Raises WeakPassword, InvalidParam. spec: client-server-api/#post_matrixclientv3accountpassword
     """
@@ -263,5 +270,6 @@ async def _change_password(
     if account is None or account.deactivated_ts is not None:
         raise InvalidParam(f"There is no account {localpart_of(whose)}")
     await stored.set_password(tx, account.user_nid, password_hash)
+    browser_sessions.drop_of(tx, account.user_nid)
     if log_out:
         await devices.remove_within(tx, server, node, whose, account.user_nid, None, but=but)

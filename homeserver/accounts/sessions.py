@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from config.settings import HOUR
 from homeserver.accounts import failures, passwords, recipients, tokens
 from homeserver.context import Caller
 from homeserver.protocol.errors import Forbidden, InvalidParam, UnknownToken, UserLocked
@@ -22,11 +23,13 @@ from homeserver.protocol.identifiers import is_device_id, is_user_id, localpart_
 from homeserver.runtime.lru import Lru
 from homeserver.storage import accounts as stored_accounts
 from homeserver.storage import devices as stored_devices
+from homeserver.storage import oauth_grants as stored_grants
 from homeserver.storage import tokens as stored_tokens
 from homeserver.storage.directory import Kind
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
+    from config.kinds import Duration
     from homeserver.context import Server
     from homeserver.storage.accounts import Account
     from homeserver.storage.engine import Transaction
@@ -147,6 +150,7 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
             admin=session.admin,
             guest=session.guest,
             suspended=session.suspended,
+            oauth=session.oauth,
         ),
         session.expires_ts,
         session.locked,
@@ -209,11 +213,12 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """New tokens for an old refresh token."""
+    """New tokens for an old refresh token. ``scope`` is that of an OAuth session."""
 
     access_token: str
     refresh_token: str
     expires_in_ms: int | None
+    scope: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The answer of a refresh. spec: client-server-api/#post_matrixclientv3refresh"""
@@ -277,7 +282,17 @@ async def log_in(server: Server, user: str, password: str, wish: DeviceWish) -> 
     return await node.write(open_session, server, account.user_id, account.user_nid, wish)
 
 
-async def open_session(tx: Transaction, server: Server, whose: str, user_nid: int, wish: DeviceWish) -> Login:
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    """By which client, and for which scope, a device is signed in by OAuth."""
+
+    client_id: str
+    scope: str
+
+
+async def open_session(
+    tx: Transaction, server: Server, whose: str, user_nid: int, wish: DeviceWish, oauth: OAuthClient | None = None
+) -> Login:
     """Give a device, new or known, an access token; what tokens it had are void.
 
     Raises Forbidden when the device id is that of a cross-signing key, or there are too many devices.
@@ -291,22 +306,35 @@ async def open_session(tx: Transaction, server: Server, whose: str, user_nid: in
     device_nid, is_new = await stored_devices.ensure(tx, user_nid, device_id, wish.display_name, now)
     if not is_new:
         stored_tokens.drop_device(tx, device_nid)
+        stored_grants.drop_session(tx, device_nid)
     elif await stored_devices.count(tx, user_nid) > server.settings.limits.devices:
         raise Forbidden("This account has too many devices; log out from one of them first")
     owner = owner_hash(server, localpart_of(whose))
     access, access_digest = tokens.make(tokens.ACCESS, owner)
-    lifetime = server.settings.sessions.access_token_lifetime if wish.refresh else None
+    lifetime = _access_lifetime(server, oauth=oauth is not None) if wish.refresh else None
     expires = None if lifetime is None else now + lifetime.ms
     stored_tokens.put_access(tx, access_digest, user_nid, device_nid, expires)
-    refresh = _put_refresh(tx, server, owner, user_nid, device_nid)[0] if wish.refresh else None
+    lineage = None
+    if oauth is not None:
+        lineage = tokens.begin_lineage()
+        stored_grants.put_session(tx, device_nid, user_nid, oauth.client_id, oauth.scope, lineage.digest, 0)
+    refresh = _put_refresh(tx, server, owner, user_nid, device_nid, lineage)[0] if wish.refresh else None
     tx.after_commit(lambda: forget(server, server.nodes[tx.node], whose))
     return Login(whose, device_id, access, refresh, None if lifetime is None else lifetime.ms)
 
 
-def _put_refresh(tx: Transaction, server: Server, owner: bytes, user_nid: int, device_nid: int) -> tuple[str, bytes]:
+def _access_lifetime(server: Server, *, oauth: bool) -> Duration | None:
+    """How long an access token lives whose client can refresh it; by OAuth it always has an end."""
+    lifetime = server.settings.sessions.access_token_lifetime
+    return HOUR if lifetime is None and oauth else lifetime
+
+
+def _put_refresh(
+    tx: Transaction, server: Server, owner: bytes, user_nid: int, device_nid: int, lineage: tokens.Lineage | None
+) -> tuple[str, bytes]:
     lifetime = server.settings.sessions.refresh_token_lifetime
     expires = None if lifetime is None else server.clock.now_ms() + lifetime.ms
-    token, token_digest = tokens.make(tokens.REFRESH, owner)
+    token, token_digest = tokens.make(tokens.REFRESH, owner, lineage)
     stored_tokens.put_refresh(tx, token_digest, user_nid, device_nid, expires)
     return token, token_digest
 
@@ -325,22 +353,25 @@ def _check_no_signing_key(device_id: str, keys: list[bytes]) -> None:
 # -- refreshing
 
 
-async def refresh(server: Server, token: str) -> Refreshed:
+async def refresh(server: Server, token: str, client_id: str | None = None) -> Refreshed:
     """New tokens for a refresh token, which stays valid until one of the new ones is used.
 
-    Raises UnknownToken (``soft_logout`` when it expired), UserLocked.
+    With ``client_id`` it must be of a session that this client began by OAuth. Raises UnknownToken (``soft_logout``
+    when it expired), UserLocked.
 
     spec: client-server-api/#refreshing-access-tokens
     """
     read = tokens.read(tokens.REFRESH, token)
     node = await _node_of(server, read)
-    return await node.write(_refresh, server, read)
+    return await node.write(_refresh, server, read, tokens.lineage_of(token), client_id)
 
 
-async def _refresh(tx: Transaction, server: Server, read: tokens.Read) -> Refreshed:
+async def _refresh(
+    tx: Transaction, server: Server, read: tokens.Read, lineage: tokens.Lineage, client_id: str | None
+) -> Refreshed:
     now = server.clock.now_ms()
     found = await stored_tokens.find_refresh(tx, read.digest)
-    if found is None:
+    if found is None or (client_id is not None and found.client_id != client_id):
         raise UnknownToken("Unrecognised refresh token")
     if found.expires_ts is not None and found.expires_ts <= now:
         raise UnknownToken("The refresh token has expired", soft_logout=True)
@@ -350,11 +381,14 @@ async def _refresh(tx: Transaction, server: Server, read: tokens.Read) -> Refres
         stored_tokens.revoke_used(tx, used)
     stored_tokens.take_back(tx, read.digest)
     stored_tokens.drop_expired(tx, found.device_nid, now - KEPT_EXPIRED_MS)
-    lifetime = server.settings.sessions.access_token_lifetime
+    lifetime = _access_lifetime(server, oauth=found.client_id is not None)
     expires = None if lifetime is None else now + lifetime.ms
     access, access_digest = tokens.make(tokens.ACCESS, read.owner)
     stored_tokens.put_access(tx, access_digest, found.user_nid, found.device_nid, expires, read.digest)
-    next_token, next_digest = _put_refresh(tx, server, read.owner, found.user_nid, found.device_nid)
+    following = None if found.client_id is None else lineage.next()
+    if following is not None:
+        stored_grants.count_refresh(tx, found.device_nid, following.generation)
+    next_token, next_digest = _put_refresh(tx, server, read.owner, found.user_nid, found.device_nid, following)
     stored_tokens.set_bought(tx, read.digest, next_digest)
     tx.after_commit(lambda: server.nodes[tx.node].memory(Remembered).forget(read.owner))
-    return Refreshed(access, next_token, None if lifetime is None else lifetime.ms)
+    return Refreshed(access, next_token, None if lifetime is None else lifetime.ms, found.scope)

@@ -1,8 +1,11 @@
-"""The form of access and refresh tokens.
+"""The form of access and refresh tokens, of authorization codes, and of what a browser holds that is signed in.
 
-``dom_`` (``domr_`` for refresh tokens), the directory's keyed hash of the owner's localpart, ``_`` and 256 random
-bits, in URL-safe base64. The hash says on which node to look without asking all of them, wherever the owner has moved
-to; it says nothing to anybody else. Only a digest of a token is stored.
+``dom_`` (or another kind: ``domr_`` for refresh tokens), the directory's keyed hash of the owner's localpart, ``_`` and
+256 random bits, in URL-safe base64. The hash says on which node to look without asking all of them, wherever the owner
+has moved to; it says nothing to anybody else. Only a digest of a token is stored.
+
+Of the refresh tokens of an OAuth session, 96 of the bits are the same, and 32 count them: so one that was exchanged
+long ago can be told from one that never was ours, though nothing is kept of it.
 """
 
 from __future__ import annotations
@@ -17,8 +20,13 @@ from homeserver.protocol.errors import UnknownToken
 
 ACCESS: Final = "dom"
 REFRESH: Final = "domr"
+CODE: Final = "domc"
+BROWSER: Final = "doms"
 
-_FORM: Final = re.compile(r"(domr?)_([A-Za-z0-9_-]{22})_[A-Za-z0-9_-]{43}")
+_FORM: Final = re.compile(r"(dom[rcs]?)_([A-Za-z0-9_-]{22})_([A-Za-z0-9_-]{43})")
+_SECRET: Final = 12
+_COUNT: Final = 4
+LAST_GENERATION: Final = 2 ** (8 * _COUNT) - 1
 
 
 class Read(NamedTuple):
@@ -28,10 +36,44 @@ class Read(NamedTuple):
     digest: bytes
 
 
-def make(kind: str, owner: bytes) -> tuple[str, bytes]:
+class Lineage(NamedTuple):
+    """What the refresh tokens of one OAuth session share, and which of them one is."""
+
+    secret: bytes
+    generation: int
+
+    @property
+    def digest(self) -> bytes:
+        """What is stored of the secret."""
+        return sha256(self.secret).digest()
+
+    def next(self) -> Lineage:
+        """That of the token that comes after."""
+        return self._replace(generation=min(self.generation + 1, LAST_GENERATION))
+
+
+def begin_lineage() -> Lineage:
+    """The lineage of a session's first refresh token."""
+    return Lineage(secrets.token_bytes(_SECRET), 0)
+
+
+def make(kind: str, owner: bytes, lineage: Lineage | None = None) -> tuple[str, bytes]:
     """A new token for the owner of this directory hash (16 bytes), and its digest."""
-    token = f"{kind}_{urlsafe_b64encode(owner).decode()[:22]}_{secrets.token_urlsafe(32)}"
+    bits = secrets.token_bytes(32)
+    if lineage is not None:
+        bits = lineage.secret + lineage.generation.to_bytes(_COUNT, "big") + bits[_SECRET + _COUNT :]
+    token = f"{kind}_{_text(owner)}_{_text(bits)}"
     return token, digest(token)
+
+
+def lineage_of(token: str) -> Lineage:
+    """The lineage of a refresh token that was taken apart; of one that has none, something that is nobody's."""
+    bits = urlsafe_b64decode(token[-43:] + "=")
+    return Lineage(bits[:_SECRET], int.from_bytes(bits[_SECRET : _SECRET + _COUNT], "big"))
+
+
+def _text(bits: bytes) -> str:
+    return urlsafe_b64encode(bits).decode().rstrip("=")
 
 
 def digest(token: str) -> bytes:

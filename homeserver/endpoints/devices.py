@@ -84,6 +84,7 @@ async def delete_many(server: Server, request: Request) -> dict[str, Any]:
 
 async def _delete(server: Server, request: Request, device_ids: list[str]) -> None:
     caller = request.caller
+    interactive.check_legacy(caller)
     operation = Operation(request.method, request.path, caller.user_id)
     await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
     await devices.remove(server, caller.node, caller.user_id, caller.user_nid, device_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from homeserver.endpoints.oauth import ACCOUNT, issuer
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.versions import STABILITY
 from homeserver.web.limits import Limit
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 """The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
 
-FEATURES: Final = ("org.matrix.msc4222", "org.matrix.simplified_msc3575")
-"""What is served under a name from before it was specified: the state after the timeline in `/sync`, sliding sync."""
+FEATURES: Final = ("org.matrix.msc4108", "org.matrix.msc4222", "org.matrix.simplified_msc3575")
+"""What is served that is not specified yet, or under a name from before it was: signing in by a QR code, the state after
+the timeline in `/sync`, sliding sync."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")
@@ -47,7 +49,11 @@ async def versions(server: Server, request: Request) -> dict[str, Any]:
 )
 async def well_known_client(server: Server, request: Request) -> dict[str, Any]:
     """Where clients find the client-server API."""
-    return {"m.homeserver": {"base_url": server.settings.base_url}}
+    base = server.settings.base_url
+    found: dict[str, Any] = {"m.homeserver": {"base_url": base}}
+    if server.settings.oauth.enabled:  # COMPAT(Element, 1.11): looks for them here
+        found["org.matrix.msc2965.authentication"] = {"issuer": issuer(server), "account": base + ACCOUNT}
+    return found
 
 
 @route(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 from homeserver.accounts import interactive
 from homeserver.accounts.interactive import Operation
+from homeserver.accounts.oauth import resets
 from homeserver.e2ee import cross_signing, device_keys, device_lists, one_time_keys, uploads
 from homeserver.endpoints import reading
+from homeserver.endpoints.oauth import ACCOUNT
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam
 from homeserver.rooms import tokens
@@ -140,10 +143,27 @@ async def upload_signing_keys(server: Server, request: Request) -> dict[str, Any
     try:
         await cross_signing.upload(server, caller, keys, confirmed=False)
     except cross_signing.AuthenticationNeeded:
-        operation = Operation(request.method, request.path, caller.user_id)
-        await interactive.require(server, operation, interactive.BY_PASSWORD, body)
+        await _confirm_reset(server, request)
         await cross_signing.upload(server, caller, keys, confirmed=True)
     return {}
+
+
+async def _confirm_reset(server: Server, request: Request) -> None:
+    """By password, or by a page of ours where the client signed in by one.
+
+    spec: client-server-api/#oauth-authentication
+    """
+    caller, body = request.caller, request.json()
+    if not caller.oauth:
+        operation = Operation(request.method, request.path, caller.user_id)
+        await interactive.require(server, operation, interactive.BY_PASSWORD, body)
+        return
+    query = urlencode({"action": "org.matrix.cross_signing_reset", "device_id": caller.device_id})
+    url = {"url": f"{server.settings.base_url}{ACCOUNT}?{query}"}
+    stages = (interactive.OAUTH, "org.matrix.cross_signing_reset")  # COMPAT(matrix-js-sdk, 2025): its name before
+    operation = Operation(request.method, request.path, caller.user_id, params=dict.fromkeys(stages, url))
+    flows = [(stage,) for stage in stages]
+    await interactive.require(server, operation, flows, body, confirmed=lambda: resets.use(server, caller))
 
 
 @route(

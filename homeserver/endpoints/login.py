@@ -26,8 +26,18 @@ if TYPE_CHECKING:
     also=("r0",),
 )
 async def login_flows(server: Server, request: Request) -> dict[str, Any]:
-    """The ways to log in."""
-    return {"flows": [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]}
+    """The ways to log in. Where there are providers, clients that know of OAuth are to offer the pages only."""
+    flows: list[dict[str, Any]] = [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]
+    providers = server.settings.identity_providers
+    if providers:
+        shown = [
+            {"id": provider.id, "name": provider.name} | ({"brand": provider.brand} if provider.brand else {})
+            for provider in providers
+        ]
+        aware = {"oauth_aware_preferred": True, "org.matrix.msc3824.delegated_oidc_compatibility": True}
+        preferred = aware if server.settings.oauth.enabled else {}
+        flows.append({"type": "m.login.sso", "identity_providers": shown, **preferred})
+    return {"flows": flows}
 
 
 @route(
@@ -67,6 +77,7 @@ async def _by_password(server: Server, body: dict[str, Any], wish: DeviceWish) -
 )
 async def get_token(server: Server, request: Request) -> dict[str, Any]:
     """A token for one login as the caller, who confirms each with the password."""
+    interactive.check_legacy(request.caller)
     operation = Operation(request.method, request.path, request.caller.user_id)
     await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
     token, expires_in_ms = login_tokens.make(server, request.caller)

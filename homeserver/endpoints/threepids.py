@@ -67,6 +67,7 @@ async def _add(server: Server, request: Request, credentials: Mapping[str, Any])
     caller = request.caller
     client_secret = reading.text(credentials, "client_secret", required=True)
     sid = reading.text(credentials, "sid", required=True)
+    interactive.check_legacy(caller)
     operation = Operation(request.method, request.path, caller.user_id)
     await interactive.require(server, operation, BY_PASSWORD, request.json())
     await contacts.add(server, caller, sid, client_secret)

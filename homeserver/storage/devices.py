@@ -76,6 +76,7 @@ async def rename(tx: Transaction, device: Device, user_nid: int, display_name: s
 _OWNED = (
     "access_tokens",
     "refresh_tokens",
+    "oauth_sessions",
     "sliding_positions",
     "to_device",
     "one_time_keys",

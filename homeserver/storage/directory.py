@@ -1,5 +1,5 @@
-"""The deployment's directory: keyed hash of a localpart, room, alias, medium or third-party
-identifier -> the node it rests on.
+"""The deployment's directory: keyed hash of a localpart, room, alias, medium, third-party
+identifier or identity at a provider -> the node it rests on.
 
 It holds nothing else about a person, and without the key (a file beside the configuration) nobody can try names
 against it.
@@ -34,6 +34,7 @@ class Kind(StrEnum):
     ALIAS = "alias"
     MEDIA = "media"
     THREEPID = "threepid"
+    UPSTREAM = "upstream"
 
 
 @asks_once

@@ -27,16 +27,19 @@ class Session(NamedTuple):
     guest: bool
     locked: bool
     suspended: bool
+    oauth: bool
 
 
 class Refresh(NamedTuple):
-    """What a refresh token stands for."""
+    """What a refresh token stands for. ``client_id`` and ``scope`` are those of an OAuth session."""
 
     user_id: str
     user_nid: int
     device_id: str
     device_nid: int
     expires_ts: int | None
+    client_id: str | None
+    scope: str | None
     locked: bool
 
 
@@ -45,8 +48,10 @@ async def find_access(tx: Transaction, token_hash: bytes) -> Session | None:
     """The session of an access token, expired ones included."""
     row = await tx.one(
         "SELECT u.user_id, t.user_nid, d.device_id, t.device_nid, t.expires_ts, t.refresh_hash,"
-        " a.admin, a.guest, a.locked, a.suspended FROM access_tokens t JOIN devices d USING (device_nid)"
-        " JOIN accounts a ON a.user_nid = t.user_nid JOIN users u ON u.user_nid = t.user_nid WHERE t.token_hash = ?",
+        " a.admin, a.guest, a.locked, a.suspended, o.client_id IS NOT NULL"
+        " FROM access_tokens t JOIN devices d USING (device_nid)"
+        " JOIN accounts a ON a.user_nid = t.user_nid JOIN users u ON u.user_nid = t.user_nid"
+        " LEFT JOIN oauth_sessions o ON o.device_nid = t.device_nid WHERE t.token_hash = ?",
         token_hash,
     )
     return None if row is None else Session(*row[:6], *map(bool, row[6:]))
@@ -55,12 +60,13 @@ async def find_access(tx: Transaction, token_hash: bytes) -> Session | None:
 async def find_refresh(tx: Transaction, token_hash: bytes) -> Refresh | None:
     """What a refresh token stands for, expired ones included."""
     row = await tx.one(
-        "SELECT u.user_id, t.user_nid, d.device_id, t.device_nid, t.expires_ts, a.locked"
+        "SELECT u.user_id, t.user_nid, d.device_id, t.device_nid, t.expires_ts, o.client_id, o.scope, a.locked"
         " FROM refresh_tokens t JOIN devices d USING (device_nid)"
-        " JOIN accounts a ON a.user_nid = t.user_nid JOIN users u ON u.user_nid = t.user_nid WHERE t.token_hash = ?",
+        " JOIN accounts a ON a.user_nid = t.user_nid JOIN users u ON u.user_nid = t.user_nid"
+        " LEFT JOIN oauth_sessions o ON o.device_nid = t.device_nid WHERE t.token_hash = ?",
         token_hash,
     )
-    return None if row is None else Refresh(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
+    return None if row is None else Refresh(row[0], row[1], row[2], row[3], row[4], row[5], row[6], bool(row[7]))
 
 
 def put_access(

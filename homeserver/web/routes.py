@@ -12,7 +12,7 @@ from enum import Enum
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from homeserver.protocol.errors import MethodNotAllowed, Unrecognized
+from homeserver.protocol.errors import MethodNotAllowed, Refusal, Unrecognized
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Request, Response, percent_decoded
 
@@ -76,6 +76,7 @@ class Route(Generic[S]):
     ``stream``: the endpoint reads the body itself, from ``request.incoming``.
     ``long_poll``: the endpoint only waits, so that it is cancelled when the client goes away.
     ``unless_suspended``: nothing for a user whose account is suspended.
+    ``refuse`` makes the answer to a refusal, where it is not the specification's: a page, for people.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Route(Generic[S]):
     resource: Resource
     also: tuple[str, ...] = ()
     unless_suspended: bool = False
+    refuse: Callable[[S, Request, Refusal], Response] | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -113,6 +115,7 @@ def route(
     resource: Resource | None = None,
     also: Iterable[str] = (),
     unless_suspended: bool = False,
+    refuse: Callable[[Any, Request, Refusal], Response] | None = None,
 ) -> Callable[[F], F]:
     """Declare ``async def endpoint(server, request) -> Response | dict``; the function itself stays as it is.
 
@@ -120,6 +123,7 @@ def route(
     other forms of it: a path, or a word such as ``r0`` that stands in the place of the version. ``limit`` is
     REQUEST unless given (FEDERATION for signed requests); ``body`` is at most 64 KiB where nobody authenticates,
     and what the settings say elsewhere. ``unless_suspended`` refuses a suspended user: for what others would notice.
+    ``refuse``: see `Route`.
     """
     if limit is None:
         limit = Limit.FEDERATION if auth is Auth.SIGNED else Limit.REQUEST
@@ -141,6 +145,7 @@ def route(
             resource or resource_of(path),
             forms,
             unless_suspended,
+            refuse,
         )
         _declared[endpoint] = (*_declared.get(endpoint, ()), made)
         return endpoint

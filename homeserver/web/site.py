@@ -114,7 +114,7 @@ class Site(Generic[S]):
             result = await route.endpoint(self.server, request)
             response = result if isinstance(result, Response) else json_response(result)
         except Refusal as refusal:
-            response = refused(refusal)
+            response = self._refused(request, route, refusal)
             if refusal.status == 500:
                 self.observer.failed(request.method, route.path, refusal)
         except DisconnectedError:
@@ -124,7 +124,7 @@ class Site(Generic[S]):
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 self.observer.answered(request.method, route.path, GONE, self.seconds() - started)
                 raise
-            response = refused(InternalError("Internal server error"))
+            response = self._refused(request, route, InternalError("Internal server error"))
             self.observer.failed(request.method, route.path, error)
         self.observer.answered(request.method, route.path, response.status, self.seconds() - started)
         return response
@@ -161,6 +161,9 @@ class Site(Generic[S]):
             raise UserSuspended("You cannot do this while your account is suspended")
 
     def _charge(self, request: Request, route: Route[Any]) -> None:
+    def _refused(self, request: Request, route: Route[S], refusal: Refusal) -> Response:
+        return refused(refusal) if route.refuse is None else route.refuse(self.server, request, refusal)
+
         limits = self._limits
         if limits is None or route.limit is Limit.NONE:
             return

@@ -39,7 +39,7 @@ async def test_an_answer_has_the_headers_that_browsers_and_clients_need() -> Non
             "cache-control": "no-store",
             "access-control-allow-origin": "*",
             "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
-            "access-control-allow-headers": "X-Requested-With, Content-Type, Authorization",
+            "access-control-allow-headers": "X-Requested-With, Content-Type, Authorization, If-Match, If-None-Match",
             "date": "Tue, 14 Nov 2023 22:13:20 GMT",
             "content-length": str(len(answer.body)),
         }

@@ -1,0 +1,67 @@
+"""Which language a page is in, and what its texts are in it.
+
+The texts of the templates are English; a catalogue beside them (gettext's form, read by Babel) has those of each other
+language. A text that a catalogue lacks stays English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from babel import Locale, negotiate_locale
+from babel.messages.pofile import read_po
+
+SOURCE: Final = "en"
+LANGUAGES: Final = (SOURCE, "fa", "fr", "ru")
+_MOST: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language that pages are in. ``direction`` is ``ltr`` or ``rtl``."""
+
+    code: str
+    direction: str
+    texts: dict[str, str]
+
+    def text(self, english: str) -> str:
+        """A text of a page in this language."""
+        return self.texts.get(english, english)
+
+
+@cache
+def language(code: str) -> Language:
+    """One of `LANGUAGES`."""
+    texts = {}
+    if code != SOURCE:
+        with (files(__package__) / "locales" / f"{code}.po").open("rb") as file:
+            catalogue = read_po(file, locale=code)
+        texts = {str(entry.id): str(entry.string) for entry in catalogue if entry.id and entry.string}
+    return Language(code, Locale(code).text_direction, texts)
+
+
+def choose(accepted: str | None, otherwise: Iterable[str] = ()) -> Language:
+    """The language for a reader: the first that their browser accepts (RFC 9110, 12.5.4), else one of ``otherwise``."""
+    for wanted in (_wanted(accepted or ""), list(otherwise)):
+        found = negotiate_locale([code.replace("-", "_") for code in wanted], LANGUAGES)
+        if found is not None:
+            return language(found)
+    return language(SOURCE)
+
+
+def _wanted(accepted: str) -> list[str]:
+    ranked = []
+    for place, entry in enumerate(accepted[:1000].split(",")[:_MOST]):
+        code, _, parameter = entry.strip().partition(";")
+        name, _, value = parameter.strip().partition("=")
+        try:
+            weight = float(value) if name.strip() == "q" else 1.0
+        except ValueError:
+            continue
+        if code.replace("-", "").isascii() and code.replace("-", "").isalnum() and 0 < weight <= 1:
+            ranked.append((-weight, place, code))
+    return [code for _, _, code in sorted(ranked)]
