@@ -347,6 +347,14 @@ class Federation:
     longest_backoff: Annotated[
         Duration, Setting(Span(), "The longest pause before a server that does not answer is tried again.")
     ] = HOUR
+    keep_undelivered: Annotated[
+        Duration,
+        Setting(
+            Span(),
+            "How long messages to devices wait for a server that cannot be reached. Of older events it gets the newest "
+            "of each room when it is back, and asks for the others.",
+        ),
+    ] = Duration(30 * DAY.ms)
     key_validity: Annotated[
         Duration, Setting(Span(), "How long other servers may keep our signing key before they ask again.")
     ] = DAY

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from federation import server_keys, x_matrix
-from federation.sender import heard_from
+from federation.reach import heard_from
 from homeserver.protocol.errors import BadJson, Unauthorized
 from homeserver.protocol.signing import decode_base64
 

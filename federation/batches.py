@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 AHEAD: Final = 1000
 """Items of the database that are looked up together."""
 
+STRETCH: Final = 20_000
+"""Positions among which they are looked for: what is behind these is not looked at each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -60,6 +63,7 @@ async def _load(node: Node, line: Line) -> None:
     row = await node.read(peers.find, line.server)
     unwritten = node.memory(Lines).written.get(line.server)
     line.floor = max(line.floor, node.position)
+    line.gone = row.gone_upto
     line.cursor = row.sent_pos if unwritten is None else max(row.sent_pos, unwritten.sent_pos)
 
 
@@ -70,12 +74,17 @@ async def _from_database(node: Node, line: Line) -> Batch | None:
     while line.ahead and line.ahead[0].pos <= cursor:
         line.ahead.popleft()
     if not line.ahead:
-        upto = node.position
-        found = await node.read(peers.waiting, line.server, cursor, upto, AHEAD)
+        if cursor < line.gone:
+            upto = line.gone
+            found = await node.read(peers.newest, line.server, cursor, upto)
+        else:
+            upto = min(node.position, cursor + STRETCH)
+            found = await node.read(peers.waiting, line.server, cursor, upto, AHEAD)
         if line.cursor != cursor:
             return None
         if not found:
-            line.cursor, line.bound = max(cursor, upto), None
+            line.cursor = max(cursor, upto)
+            line.bound = None if line.bound is None or line.bound <= upto else line.bound
             return None
         line.ahead.extend(found)
     chosen = _portion_ahead(line)

@@ -25,7 +25,9 @@ async def resolve_alias(server: Server, node: Node, alias: str) -> FoundRoom:
     target = f"/_matrix/federation/v1/query/directory?room_alias={quote(alias, safe='')}"
     owner = identifiers.domain_of(alias)
     try:
-        answer = await ask_for(server, node, DataClass.EVENTS, owner, "GET", target, most=MOST_BYTES, inward=True)
+        answer = await ask_for(
+            server, node, DataClass.EVENTS, owner, "GET", target, most=MOST_BYTES, inward=True, if_reachable=True
+        )
     except RemoteRefusal as refusal:
         if refusal.status == 404:
             raise NotFound("There is no such room alias") from None

@@ -66,7 +66,7 @@ async def take(server: Server, origin: str, edus: Sequence[Any]) -> None:
         except _Malformed as fault:
             _drop(server, kind, fault.reason)
         except NodeUnavailable as fault:
-            if kind == DIRECT:
+            if kind in _LASTING:
                 unavailable = fault
             else:
                 _drop(server, kind, "unavailable")
@@ -266,11 +266,13 @@ async def _signing_keys(server: Server, origin: str, content: Mapping[str, Any])
 
 
 async def _on_nodes(server: Server, user_id: str, kind: str, apply: Callable[[Node], Awaitable[None]]) -> None:
-    """Do something about a user's keys on each node to which they may flow. Who is down finds a gap when it is back.
+    """Do something about a user's keys on each node to which they may flow. That a node is down is noted for it.
 
     Elsewhere the copy that there may be is not what it was any more: it is shown to nobody, rather than encrypted for.
+    Raises NodeUnavailable, once all nodes had their turn, when what one missed could not be noted.
     """
     there = server.policy.now.jurisdiction_of_server(identifiers.domain_of(user_id))
+    unavailable: NodeUnavailable | None = None
     for node in server.nodes:
         try:
             if gate.may(server, DataClass.KEYS, there, node.jurisdiction):
@@ -279,11 +281,15 @@ async def _on_nodes(server: Server, user_id: str, kind: str, apply: Callable[[No
             else:
                 _withhold(server, kind, 1)
                 await remote_lists.mark_stale(server, node, user_id)
-        except NodeUnavailable:
-            continue
+        except NodeUnavailable as fault:
+            unavailable = fault
+    if unavailable is not None:
+        raise unavailable
 
 
 DIRECT: Final = "m.direct_to_device"
+_LASTING: Final = frozenset((DIRECT, "m.device_list_update", "m.signing_key_update"))
+"""What comes again when it could be neither taken nor noted."""
 _READERS: Final[Mapping[str, Callable[[Server, str, Mapping[str, Any]], Awaitable[None]]]] = {
     "m.typing": _typing,
     "m.receipt": _receipts,

@@ -8,7 +8,7 @@ spec: server-server-api/#joining-rooms
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import structlog
@@ -35,7 +35,7 @@ from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.rooms import references
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.protocol.events import Event
@@ -49,6 +49,8 @@ TEMPLATE_SECONDS: Final = 15.0
 """How long each server may think about a template, while a user waits."""
 
 log = structlog.get_logger("federation")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,19 @@ def fill(server: Server, template: Template, room_id: str, user_id: str, content
 
 
 # several servers ----------------------------------------------------------------------------
+
+
+async def by_any(server: Server, via: Sequence[str], attempt: Callable[[str], Awaitable[T]]) -> T:
+    """What ``attempt`` returns for the first server of ``via`` for which it raises none of BadAnswer, RemoteRefusal,
+    ServerUnreachable and FlowDenied. Raises the most telling refusal when there is no such server.
+    """
+    failures = Failures()
+    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
+        try:
+            return await attempt(destination)
+        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
+            failures.add(destination, fault)
+    raise failures.refusal()
 
 
 class Failures:

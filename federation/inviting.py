@@ -1,11 +1,12 @@
-"""Having an invitation signed by the server of the invited, before it is committed and shown to anybody.
+"""Having an invitation signed by the server of the invited, before it is committed and shown to anybody. A server that
+is too old for the route of today is asked by the one before it.
 
 spec: server-server-api/#inviting-to-a-room
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -36,21 +37,15 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 256 * 1024
 SECONDS: Final = 20.0
 """How long another server may think about an invitation, while a user waits."""
+OLD_VERSIONS: Final = frozenset(("1", "2"))
+"""Rooms of which a server may be that knows the older route only."""
 
 
 async def invite(server: Server, node: Node, event: Event, preview: Sequence[bytes]) -> Event:
     """See `context.Remote.invite`."""
     destination = domain_of(event.state_key or "")
-    target = f"/_matrix/federation/v2/invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
-    content = b'{"event":%s,"invite_room_state":[%s],"room_version":%s}' % (
-        event.pdu_bytes(),
-        b",".join(preview),
-        orjson.dumps(event.rules.version),
-    )
     try:
-        answer = await ask_for(
-            server, node, DataClass.EVENTS, destination, "PUT", target, content, most=MOST_BYTES, seconds=SECONDS
-        )
+        answer = await _ask(server, node, destination, event, preview)
     except RemoteRefusal as refusal:
         raise _told(destination, refusal) from None
     try:
@@ -61,6 +56,54 @@ async def invite(server: Server, node: Node, event: Event, preview: Sequence[byt
     except BadAnswer:
         raise ServerUnreachable(f"{destination} gave an answer that cannot be used") from None
     return signed
+
+
+async def _ask(server: Server, node: Node, destination: str, event: Event, preview: Sequence[bytes]) -> dict[str, Any]:
+    """Ask by the route of today and, where a server may be too old for that, by the one before it.
+
+    Raises FlowDenied, ServerUnreachable, RemoteRefusal.
+    """
+    shown = b",".join(preview)
+    whole = b'{"event":%s,"invite_room_state":[%s],"room_version":%s}' % (
+        event.pdu_bytes(),
+        shown,
+        orjson.dumps(event.rules.version),
+    )
+    try:
+        return await _put(server, node, destination, "v2", event, whole)
+    except RemoteRefusal as refusal:
+        if event.rules.version not in OLD_VERSIONS or not _is_too_old(refusal):
+            raise
+        unknown = refusal
+    older = b'%s,"unsigned":{"invite_room_state":[%s]}}' % (event.pdu_bytes()[:-1], shown)  # still in canonical order
+    try:
+        return await _put(server, node, destination, "v1", event, older)
+    except RemoteRefusal as refusal:
+        raise (unknown if _is_too_old(refusal) else refusal) from None
+
+
+async def _put(server: Server, node: Node, destination: str, version: str, event: Event, body: bytes) -> dict[str, Any]:
+    path = f"invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
+    return await ask_for(
+        server,
+        node,
+        DataClass.EVENTS,
+        destination,
+        "PUT",
+        f"/_matrix/federation/{version}/{path}",
+        body,
+        most=MOST_BYTES,
+        seconds=SECONDS,
+        paired=version == "v1",
+    )
+
+
+def _is_too_old(refusal: RemoteRefusal) -> bool:
+    """Whether a refusal may be that of a server which does not know the route, and not one of the invitation.
+
+    spec: server-server-api/#put_matrixfederationv2inviteroomideventid
+    """
+    return refusal.status in (400, 404, 405) and refusal.errcode in ("", "M_UNRECOGNIZED", "M_UNKNOWN")
 
 
 async def _check_signature(server: Server, event: Event, signer: str) -> None:

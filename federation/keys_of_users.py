@@ -56,7 +56,15 @@ async def device_list(server: Server, node: Node, user_id: str) -> tuple[int, Us
     target = f"/_matrix/federation/v1/user/devices/{quote(user_id, safe='')}"
     try:
         answer = await ask_for(
-            server, node, DataClass.KEYS, destination, "GET", target, most=MOST_LIST_BYTES, inward=True
+            server,
+            node,
+            DataClass.KEYS,
+            destination,
+            "GET",
+            target,
+            most=MOST_LIST_BYTES,
+            inward=True,
+            if_reachable=True,
         )
     except RemoteRefusal:
         raise ServerUnreachable(f"{destination} does not tell the devices of its user") from None
@@ -121,6 +129,7 @@ async def _ask(
             most=MOST_BYTES,
             seconds=seconds,
             inward=True,
+            if_reachable=True,
         )
     except RemoteRefusal:
         raise ServerUnreachable(f"{destination} does not tell the keys of its users") from None

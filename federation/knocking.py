@@ -10,12 +10,11 @@ from urllib.parse import quote
 
 from config.residency import DataClass
 from federation import previews
-from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
+from federation.handshake import ask_template, by_any, fill
 from federation.joining import check_with
-from federation.remote import RemoteRefusal, ask_for
+from federation.remote import ask_for
 from homeserver.context import Asked
 from homeserver.protocol import client_format
-from homeserver.protocol.errors import FlowDenied, ServerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,14 +29,12 @@ async def knock(
     server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
 ) -> Asked:
     """See `context.Remote.knock`."""
-    failures = Failures()
-    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
-        try:
-            check_with(server, node, destination)
-            return await _through(server, node, destination, room_id, user_id, content)
-        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
-            failures.add(destination, fault)
-    raise failures.refusal()
+
+    async def attempt(destination: str) -> Asked:
+        check_with(server, node, destination)
+        return await _through(server, node, destination, room_id, user_id, content)
+
+    return await by_any(server, via, attempt)
 
 
 async def _through(

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from config.residency import DataClass
-from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
-from federation.remote import RemoteRefusal, ask_for
+from federation.handshake import ask_template, by_any, fill
+from federation.remote import ask_for
 from homeserver.context import Asked
-from homeserver.protocol.errors import FlowDenied, ServerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,13 +27,11 @@ async def leave(
     server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
 ) -> Asked:
     """See `context.Remote.leave`."""
-    failures = Failures()
-    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
-        try:
-            return Asked(await through(server, node, destination, room_id, user_id, content), b"[]")
-        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
-            failures.add(destination, fault)
-    raise failures.refusal()
+
+    async def attempt(destination: str) -> Asked:
+        return Asked(await through(server, node, destination, room_id, user_id, content), b"[]")
+
+    return await by_any(server, via, attempt)
 
 
 async def through(

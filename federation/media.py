@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin
 import structlog
 
 from config.residency import DataClass
-from federation import x_matrix
+from federation import reach, x_matrix
 from federation.discovery import find
 from federation.multipart import Multipart, NotMultipart, boundary_in
 from federation.remote import check_flow
@@ -62,6 +62,7 @@ async def fetch_media(
 ) -> MediaHead:
     """See `context.Remote.fetch_media`. spec: server-server-api/#get_matrixfederationv1mediadownloadmediaid"""
     check_flow(server, node, DataClass.MEDIA, server_name, inward=True)
+    reach.check(server, server_name)
     there = server.policy.now.jurisdiction_of_server(server_name)
 
     async def counted(piece: bytes) -> None:

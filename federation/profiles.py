@@ -60,7 +60,9 @@ async def _ask(server: Server, node: Node, user_id: str, now: float) -> _Known:
     owner = domain_of(user_id)
     target = f"/_matrix/federation/v1/query/profile?user_id={quote(user_id, safe='')}"
     try:
-        answer = await ask_for(server, node, DataClass.PROFILE, owner, "GET", target, most=MOST_BYTES, inward=True)
+        answer = await ask_for(
+            server, node, DataClass.PROFILE, owner, "GET", target, most=MOST_BYTES, inward=True, if_reachable=True
+        )
     except RemoteRefusal as refusal:
         if refusal.status == 404:
             return _Known(now + NO_KEPT, NotFound("There is no such user"), 1000)

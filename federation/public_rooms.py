@@ -49,7 +49,16 @@ async def public_rooms(
     method = "GET" if question is None else "POST"
     try:
         answer = await ask_for(
-            server, node, DataClass.EVENTS, destination, method, path, question, most=MOST_BYTES, inward=True
+            server,
+            node,
+            DataClass.EVENTS,
+            destination,
+            method,
+            path,
+            question,
+            most=MOST_BYTES,
+            inward=True,
+            if_reachable=True,
         )
     except RemoteRefusal as refusal:
         if refusal.status == 400:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from federation import x_matrix
+from federation import reach, x_matrix
 from federation.discovery import find
 from homeserver.protocol import canonical
-from homeserver.protocol.errors import BadJson, NotJson, ServerUnreachable
+from homeserver.protocol.errors import NotJson, ServerUnreachable
 from homeserver.residency import gate, traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from config.residency import DataClass
     from homeserver.context import Server
+    from homeserver.runtime.exchange import Answer
     from homeserver.storage.nodes import Node
 
 _SHOWN: Final = 200
@@ -54,15 +55,22 @@ async def ask_for(
     most: int,
     seconds: float | None = None,
     inward: bool = False,
+    if_reachable: bool = False,
+    paired: bool = False,
 ) -> dict[str, Any]:
     """`ask` on behalf of a user of ``node``: the policy is asked first, and failures are said as clients may read them.
 
     ``data_class`` is what the question, or its answer, carries; ``inward``: only the answer does, so that the flow is
-    one from the other server to the node. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
+    one from the other server to the node. ``if_reachable``: a server that could not be reached a short while ago is not
+    waited for again. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
     """
     check_flow(server, node, data_class, destination, inward=inward)
+    if if_reachable:
+        reach.check(server, destination)
     try:
-        return await ask(server, destination, method, target, content, most=most, seconds=seconds, node=node)
+        return await ask(
+            server, destination, method, target, content, most=most, seconds=seconds, node=node, paired=paired
+        )
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
         raise ServerUnreachable(f"{destination} could not be reached") from None
@@ -91,14 +99,49 @@ async def ask(
     most: int,
     seconds: float | None = None,
     node: Node | None = None,
+    paired: bool = False,
 ) -> dict[str, Any]:
     """The JSON object that a server answers with, in at most ``most`` bytes and ``seconds`` (else as the settings say).
 
     ``target`` is path and query, encoded; ``content`` may be canonical JSON already. ``node`` is where that comes from,
-    and where the answer goes: its bytes are counted. Raises Unreachable, and RemoteRefusal for a status other than 200.
+    and where the answer goes: its bytes are counted. ``paired``: the route is one of the old ones that answer with an
+    array of a status and the object. Raises Unreachable, and RemoteRefusal for a status other than 200.
 
     spec: server-server-api/#api-standards
     """
+    began = server.clock.monotonic()
+    try:
+        answer = await _exchange(server, destination, method, target, content, most, seconds, node)
+    except Unreachable as unreachable:
+        reach.failed(server, destination, began, unreachable.fault)
+        raise
+    except asyncio.CancelledError:
+        reach.failed(server, destination, began, Fault.TIMEOUT)  # whoever asked waits no longer
+        raise
+    reach.answered(server, destination, answer.status)
+    status, found = answer.status, _parsed(answer.body)
+    if paired and status == 200 and isinstance(found, list) and len(found) == 2 and type(found[0]) is int:
+        status, found = found
+    if status != 200:
+        said = [found.get(name) if isinstance(found, dict) else None for name in ("errcode", "error")]
+        errcode, words = (text[:_SHOWN] if isinstance(text, str) else "" for text in said)
+        raise RemoteRefusal(status, errcode, words)
+    if not isinstance(found, dict):
+        raise Unreachable(Fault.BROKEN, "the answer is no JSON object")
+    return found
+
+
+async def _exchange(
+    server: Server,
+    destination: str,
+    method: str,
+    target: str,
+    content: Mapping[str, Any] | bytes | None,
+    most: int,
+    seconds: float | None,
+    node: Node | None,
+) -> Answer:
+    """Find a server, ask it, and count the bytes. Raises Unreachable."""
     longest = server.settings.federation.request_timeout.seconds
     seconds = longest if seconds is None else min(seconds, longest)
     try:
@@ -121,17 +164,15 @@ async def ask(
         raise
     _count(server, node, destination, len(body or b""), outward=True)
     _count(server, node, destination, len(answer.body), outward=False)
+    return answer
+
+
+def _parsed(body: bytes) -> Any:
+    """What a body says, which may be an event of an old room; None for what is no JSON."""
     try:
-        found = canonical.parse_object(answer.body, strict=False)  # it may hold events of old rooms
-    except (NotJson, BadJson):
-        found = None
-    if answer.status != 200:
-        said = [found.get(name) if found else None for name in ("errcode", "error")]
-        errcode, words = (text[:_SHOWN] if isinstance(text, str) else "" for text in said)
-        raise RemoteRefusal(answer.status, errcode, words)
-    if found is None:
-        raise Unreachable(Fault.BROKEN, "the answer is no JSON object")
-    return found
+        return canonical.parse(body, strict=False)
+    except NotJson:
+        return None
 
 
 def _count(server: Server, node: Node | None, other: str, size: int, *, outward: bool) -> None:

@@ -19,9 +19,10 @@ from urllib.parse import quote
 import structlog
 
 from config.residency import DataClass
-from federation import remote
+from federation import reach, remote
 from federation.batches import next_batch
 from federation.transactions import class_of, transaction
+from homeserver.e2ee import introductions
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency import authors
 from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
@@ -47,9 +48,6 @@ LEAST_SPREAD: Final = 0.75
 
 MOST_FAILURES: Final = 60
 """Failures in a row are counted up to here."""
-
-SOON: Final = 1.0
-"""Seconds after an attempt before a server that was heard from is tried again."""
 
 NODE_RETRY: Final = 1.0
 """Seconds until a node whose database is down is asked again."""
@@ -78,19 +76,6 @@ _FAULTY: Final = frozenset((400, 413))
 async def send(server: Server, node: Node) -> None:
     """Send what waits on a node for other servers, until cancelled."""
     await _Sender(server, node).run()
-
-
-def heard_from(server: Server, origin: str) -> None:
-    """A server has made a request that it signed: if it could not be reached before, it is tried again."""
-    for node in server.nodes:
-        lines = node.memory(Lines)
-        line = lines.held.get(origin)
-        if line is None or line.timer is None or lines.start is None:
-            continue
-        if server.clock.monotonic() - line.tried >= SOON:
-            line.timer.cancel()
-            line.timer = None
-            lines.start(line)
 
 
 class _Sender:
@@ -146,8 +131,9 @@ class _Sender:
             line = self.lines.held[row.server] = Line(row.server, None, self.node.position)
             line.failures = row.failures
             if row.failures:
-                due = max(row.retry_ts - now, 0) / 1000
-                self.pause(line, due + random.uniform(0, SPREAD))  # noqa: S311 - see `fail`
+                wait = max(row.retry_ts - now, 0) / 1000 + random.uniform(0, SPREAD)  # noqa: S311 - see `fail`
+                self.pause(line, wait)
+                reach.remember(self.server, row.server, row.failures, wait)
         self.lines.scanned = True
         for line in list(self.lines.held.values()):
             self.start(line)
@@ -255,7 +241,17 @@ class _Sender:
         self.look_at(line, answer)
         line.most = None
         self.done(line, batch)
+        await self.make_up(line.server)
         return True
+
+    async def make_up(self, name: str) -> None:
+        """Tell a server that is back after too long of the keys that have changed. Raises NodeUnavailable."""
+        if self.lines.owed is None:
+            self.lines.owed = await self.node.read(peers.owed)
+        if name in self.lines.owed:
+            while await self.node.advance(introductions.make_up, self.server, self.node, name):
+                pass
+            self.lines.owed = None
 
     async def allowed(self, server: str, batch: Batch) -> tuple[list[Item], list[Fleeting]]:
         """What of a batch may leave, from this node and from that of who wrote it. Raises NodeUnavailable."""

@@ -45,7 +45,9 @@ async def hierarchy(server: Server, node: Node, destination: str, room_id: str, 
         return known[1]
     target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}?suggested_only={str(suggested_only).lower()}"
     try:
-        answer = await ask_for(server, node, DataClass.EVENTS, destination, "GET", target, most=MOST_BYTES, inward=True)
+        answer = await ask_for(
+            server, node, DataClass.EVENTS, destination, "GET", target, most=MOST_BYTES, inward=True, if_reachable=True
+        )
     except RemoteRefusal as refusal:
         if refusal.status in (403, 404):
             raise NotFound(f"{destination} shows no such room") from None

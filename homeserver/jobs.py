@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from federation import inbound, leftovers, sender
-from homeserver.e2ee import introductions, publication
+from homeserver.e2ee import introductions, publication, remote_lists
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
@@ -40,8 +40,9 @@ def add_jobs(server: Server) -> None:
     add(replicas.HISTORY_JOB, replicas.copy_histories, MINUTE)
     add("forget transactions", housekeeping.forget_transactions, HOUR)
     add("forget received transactions", inbound.forget_old, HOUR)
-    add("collapse changes of keys", leftovers.collapse, HOUR)
+    add("tidy up for other servers", leftovers.tidy, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
+    add("refresh lists of devices", remote_lists.refresh_stale, 10 * MINUTE)
     add("sweep media", sweep.sweep, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
     for name, work in chores.JOBS.values():

@@ -17,6 +17,7 @@ from random import Random
 
 import pytest
 
+from federation.reach import Absences
 from homeserver import app
 from homeserver.context import Identity
 from homeserver.protocol.signing import SigningKey
@@ -189,9 +190,12 @@ class Network:
         self._cut.add(frozenset((one, other)))
 
     def mend(self, one: str, other: str) -> None:
-        """Undo `cut` and `lose_answers`."""
+        """Undo `cut` and `lose_answers`. Users need not wait until their server tries the other again."""
         self._cut.discard(frozenset((one, other)))
         self._losing -= {(one, other), (other, one)}
+        for name, away in ((one, other), (other, one)):
+            if name in self.plays:
+                self.plays[name].server.nodes.directory.memory(Absences).held.pop(away)
 
     def lose_answers(self, source: str, destination: str) -> None:
         """Let requests from one server to another arrive, and their answers not, until `mend`."""

@@ -47,7 +47,7 @@ async def query(
     spec: client-server-api/#post_matrixclientv3keysquery
     """
     missing = Failures(server)
-    found, signatures = await shown_keys.of_users(caller.node, wanted, caller.user_nid)
+    found, signatures = await shown_keys.of_users(server, caller.node, wanted, caller.user_nid)
     if len(found) < len(wanted):
         rest = [user_id for user_id in wanted if user_id not in found]
         elsewhere = await _elsewhere(server, caller.node, rest, seconds, missing)
@@ -92,7 +92,7 @@ def _signed(key: bytes, signer: str, signatures: Sequence[Signature]) -> Any:
 
 async def find(server: Server, caller: Caller, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
     """The keys of those users who are known; what could not be asked for is noted in ``missing``."""
-    await shown_keys.catch_up(caller.node)
+    await shown_keys.catch_up(server, caller.node)
     found = await caller.node.read(stored.of_users, user_ids)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if rest:

@@ -1,4 +1,5 @@
-"""Tells servers that come to share a room with a resident by the resident's join what devices there are.
+"""Tells servers what devices a resident has: those that come to share a room by the resident's join, and those that are
+back after so long that nothing waited for them any more.
 
 Each is told the list as it stands, as the update at which it changed last: to who has that list already it is nothing
 new, and whoever has an older one finds out that something was missed.
@@ -11,42 +12,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import orjson
-import structlog
 
 from config.residency import DataClass
 from homeserver.e2ee import to_servers
-from homeserver.protocol.errors import NodeUnavailable
+from homeserver.e2ee.chore_loop import keep_doing
 from homeserver.rooms.encounters import MET
 from homeserver.storage import chores, peers, streams
 from homeserver.storage import device_keys as stored
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from homeserver.context import Server
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
-
-log = structlog.get_logger("e2ee.introductions")
+    from homeserver.storage.peers import NewEdu
 
 AT_ONCE: Final = 50
-RETRY_AFTER: Final = 1.0
-"""Seconds until a node that is down is tried again."""
 
 
 async def follow(server: Server, node: Node) -> None:
     """Introduce a node's residents to the servers that they meet; for ever."""
-    while True:
-        with server.wakeups.listen([chores.key(node.name, MET)]) as listener:
-            try:
-                while await introduce_waiting(server, node):
-                    pass
-            except NodeUnavailable:
-                await server.clock.sleep(RETRY_AFTER)
-                continue
-            except Exception:
-                log.exception("introducing residents failed", node=node.name)
-                await server.clock.sleep(RETRY_AFTER)
-                continue
-            await listener.wait()
+    await keep_doing(server, node, MET, introduce_waiting)
 
 
 async def introduce_waiting(server: Server, node: Node) -> bool:
@@ -61,19 +48,45 @@ async def _introduce(tx: Transaction, server: Server, node: Node, user_nid: int,
     asked = await chores.of(tx, MET, user_nid)  # all: one that is left out would count as known
     room_nids = {int(orjson.loads(chore.body)["room_nid"]) for chore in asked}
     abroad = to_servers.allowed(server, node, DataClass.KEYS, await peers.met(tx, user_nid, room_nids))
-    found = await stored.list_of(tx, user_id) if abroad else None
-    if found is not None:
-        stream_id, keys = found
-        edus = [
-            edu
-            for device_id in sorted(keys.devices)
-            for edu in to_servers.device_list_updates(abroad, user_id, keys, [device_id], stream_id, None)
-        ]
-        if keys.signing.keys() & {stored.MASTER, stored.SELF_SIGNING}:
-            edus += to_servers.signing_key_update(abroad, user_id, keys)
-        if edus:
-            first = await streams.allocate(tx, len(edus))
-            last = first + len(edus) - 1
-            tx.after_commit(lambda: node.announce(last, []))
-            to_servers.write(tx, node, first, edus)
+    if abroad:
+        await _send(tx, node, await _known(tx, abroad, user_id))
     await chores.done(tx, [chore.chore_nid for chore in asked])
+
+
+async def make_up(tx: Transaction, server: Server, node: Node, name: str) -> bool:
+    """Tell a server that is back of the residents whose keys changed while it was given up, some at a time.
+
+    Only inside `Node.advance`. False when nobody is left.
+    """
+    changed = await peers.changed_meanwhile(tx, name, AT_ONCE)
+    abroad = to_servers.allowed(server, node, DataClass.KEYS, [name])
+    if abroad:
+        await _send(tx, node, [edu for _, user_id in changed for edu in await _known(tx, abroad, user_id)])
+    more = len(changed) == AT_ONCE
+    peers.owe(tx, name, changed[-1][0] if more else None)
+    return more
+
+
+async def _known(tx: Transaction, abroad: Collection[str], user_id: str) -> list[NewEdu]:
+    """The list of a resident as it stands, for some servers."""
+    found = await stored.list_of(tx, user_id)
+    if found is None:
+        return []
+    stream_id, keys = found
+    edus = [
+        edu
+        for device_id in sorted(keys.devices)
+        for edu in to_servers.device_list_updates(abroad, user_id, keys, [device_id], stream_id, None)
+    ]
+    if keys.signing.keys() & {stored.MASTER, stored.SELF_SIGNING}:
+        edus += to_servers.signing_key_update(abroad, user_id, keys)
+    return edus
+
+
+async def _send(tx: Transaction, node: Node, edus: Sequence[NewEdu]) -> None:
+    """Queue EDUs and have them sent after the commit."""
+    if edus:
+        first = await streams.allocate(tx, len(edus))
+        last = first + len(edus) - 1
+        tx.after_commit(lambda: node.announce(last, []))
+        to_servers.write(tx, node, first, edus)

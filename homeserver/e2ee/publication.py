@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-import structlog
 
 from config.residency import DataClass
 from homeserver.accounts.devices import KEYS_CHANGED
 from homeserver.e2ee import to_servers
+from homeserver.e2ee.chore_loop import keep_doing
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
@@ -36,14 +36,10 @@ if TYPE_CHECKING:
     from homeserver.storage.outbox import Parcel
     from homeserver.storage.peers import NewEdu
 
-log = structlog.get_logger("e2ee.publication")
-
 KEYS = "keys"
 """The kind of parcel that holds a user's public keys."""
 
 CHORES_AT_ONCE = 50
-RETRY_AFTER = 1.0
-"""Seconds until a node that is down is tried again."""
 
 
 class Changed(NamedTuple):
@@ -216,19 +212,7 @@ async def follow(server: Server, node: Node) -> None:
     """Tell other nodes of the changes that a device's going or renaming made to keys of this node's residents; for
     ever.
     """
-    while True:
-        with server.wakeups.listen([chores.key(node.name, KEYS_CHANGED)]) as listener:
-            try:
-                while await publish_waiting(server, node):
-                    pass
-            except NodeUnavailable:
-                await server.clock.sleep(RETRY_AFTER)
-                continue
-            except Exception:
-                log.exception("telling of changed keys failed", node=node.name)
-                await server.clock.sleep(RETRY_AFTER)
-                continue
-            await listener.wait()
+    await keep_doing(server, node, KEYS_CHANGED, publish_waiting)
 
 
 async def told(server: Server, node: Node) -> None:

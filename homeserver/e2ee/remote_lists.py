@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from homeserver.e2ee import remote_keys
+from homeserver.e2ee import remote_keys, shown_keys
 from homeserver.e2ee.asking import Asking, Question
 from homeserver.e2ee.publication import wake
 from homeserver.e2ee.shown_keys import Remembered
@@ -25,7 +25,7 @@ from homeserver.storage import streams, users
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.e2ee.failures import Failures
@@ -39,6 +39,8 @@ ATTEMPTS = 3
 """How often a list is asked for when it changes while it is asked for."""
 PAUSE = 2.0
 """Seconds between these, so that a flood of news is not answered by one of questions."""
+LISTS_AT_ONCE = 200
+"""Stale lists that the job looks at together."""
 MOST_PREVIOUS = 100
 LARGEST_ID = 2**53
 
@@ -59,7 +61,9 @@ async def of_users(
     waiting = [user_id for user_id in user_ids if user_id in under_way]
     found: dict[str, UserKeys] = {}
     if waiting:
+        began = server.clock.monotonic()
         await asyncio.wait({under_way[user_id] for user_id in waiting}, timeout=seconds)
+        seconds = max(seconds - (server.clock.monotonic() - began), 0.0)
         found = await own.read(stored.of_users, waiting)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if not rest:
@@ -95,7 +99,7 @@ async def _ask(
                 found = await server.remote.query_keys(server, own, destination, user_ids, seconds)
         kept = {sharing[user_id]: (user_id, found[user_id]) for user_id in found if user_id in sharing}
         if kept:
-            await own.write(_keep, own, as_of, None, kept, question)
+            await own.advance(_keep, server, own, as_of, None, kept, question)
     finally:
         memory.questions.discard(question)
     return found
@@ -103,6 +107,7 @@ async def _ask(
 
 async def _keep(
     tx: Transaction,
+    server: Server,
     node: Node,
     as_of: int,
     stream_id: int | None,
@@ -111,12 +116,25 @@ async def _keep(
 ) -> None:
     """Keep what was answered, but for users of whom there has been news since the question.
 
-    News comes by transactions of this node too: what overtakes us in here finds our rows.
+    News comes by transactions of this node too: what overtakes us in here finds our rows. Where news was missed, who
+    shares a room with the user is told of what is other than it was.
     """
+    before = await stored.untold(tx, list(lists))
     for user_nid, (user_id, keys) in lists.items():
         if user_id not in question.overtaken:
             stored.replace_remote(tx, user_nid, as_of, stream_id, keys)
+            if user_nid in before and not _is_same(before[user_nid], keys):
+                await _announce(tx, server, node, user_nid)
     tx.after_commit(node.memory(Remembered).forget_copies)
+
+
+def _is_same(before: UserKeys, now: UserKeys) -> bool:
+    """Whether two lists of keys say the same to others."""
+    devices = [{device_id: device.keys for device_id, device in keys.devices.items()} for keys in (before, now)]
+    signing = [
+        {usage: key for usage, key in keys.signing.items() if usage != stored.USER_SIGNING} for keys in (before, now)
+    ]
+    return devices[0] == devices[1] and signing[0] == signing[1]
 
 
 # told ---------------------------------------------------------------------------------------
@@ -158,14 +176,32 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
 
 
+async def _heed(server: Server, node: Node, user_id: str, take: Callable[[Transaction], Awaitable[bool]]) -> None:
+    """Take in news of a user's keys, and ask for them if that is what it comes to.
+
+    A node that is down, or fails, believes no copy until it has asked for them anew. Raises NodeUnavailable when even
+    that could not be noted: the news has to come again.
+    """
+    node.memory(Asking).overtake(user_id)
+    try:
+        to_be_asked = await node.advance(take)
+    except NodeUnavailable:
+        await shown_keys.miss(server, node)
+        return
+    except Exception:
+        await shown_keys.miss(server, node)
+        raise
+    if to_be_asked:
+        begin_refresh(server, node, user_id)
+
+
 async def apply_update(server: Server, node: Node, update: Update) -> None:
     """Bring the node's copy of a list up to date, or find that something was missed: then it is asked for anew.
 
-    Residents who share a room with the user are told that their keys changed. Raises NodeUnavailable.
+    Residents who share a room with the user are told that their keys changed. Raises NodeUnavailable when the node is
+    down and that could not be noted either.
     """
-    node.memory(Asking).overtake(update.user_id)
-    if await node.advance(_apply, server, node, update):
-        begin_refresh(server, node, update.user_id)
+    await _heed(server, node, update.user_id, lambda tx: _apply(tx, server, node, update))
 
 
 async def _apply(tx: Transaction, server: Server, node: Node, update: Update) -> bool:
@@ -187,12 +223,10 @@ async def _apply(tx: Transaction, server: Server, node: Node, update: Update) ->
 async def apply_signing_keys(server: Server, node: Node, user_id: str, master: object, self_signing: object) -> None:
     """An ``m.signing_key_update``: a user's cross-signing keys are these now, as far as they are given and in order.
 
-    Raises NodeUnavailable. spec: server-server-api/#definition-msigning_key_update
+    Raises as `apply_update` does. spec: server-server-api/#definition-msigning_key_update
     """
-    node.memory(Asking).overtake(user_id)
     keys = remote_keys.signing(user_id, master, self_signing)
-    if await node.advance(_apply_signing_keys, server, node, user_id, keys):
-        begin_refresh(server, node, user_id)
+    await _heed(server, node, user_id, lambda tx: _apply_signing_keys(tx, server, node, user_id, keys))
 
 
 async def _apply_signing_keys(
@@ -211,10 +245,8 @@ async def _apply_signing_keys(
 
 
 async def mark_stale(server: Server, node: Node, user_id: str) -> None:
-    """Something about a user's devices was missed: their list is asked for anew. Raises NodeUnavailable."""
-    node.memory(Asking).overtake(user_id)
-    if await node.advance(_mark_stale, server, node, user_id):
-        begin_refresh(server, node, user_id)
+    """Something about a user's devices was missed: their list is asked for anew. Raises as `apply_update` does."""
+    await _heed(server, node, user_id, lambda tx: _mark_stale(tx, server, node, user_id))
 
 
 async def _mark_stale(tx: Transaction, server: Server, node: Node, user_id: str) -> bool:
@@ -277,7 +309,7 @@ async def _refresh(server: Server, node: Node, user_id: str) -> bool:
                 return known
             await server.clock.sleep(PAUSE)
     except (FlowDenied, ServerUnreachable, NodeUnavailable) as refusal:
-        log.info("a device list stays stale", server=domain_of(user_id), reason=refusal.message)
+        log.debug("a device list stays stale", server=domain_of(user_id), reason=refusal.message)
     except Exception:
         log.exception("asking for a device list failed", server=domain_of(user_id))
     return False
@@ -289,5 +321,36 @@ async def _ask_list(server: Server, node: Node, user_id: str, question: Question
     if user_id not in sharing:
         return False
     stream_id, keys = await server.remote.device_list(server, node, user_id)
-    await node.write(_keep, node, as_of, stream_id, {sharing[user_id]: (user_id, keys)}, question)
+    kept = {sharing[user_id]: (user_id, keys)}
+    await node.advance(_keep, server, node, as_of, stream_id, kept, question)
+    return True
+
+
+async def refresh_stale(server: Server) -> None:
+    """Ask for all lists that are stale, also from before a crash, on all nodes that are up. A job."""
+    for node in server.nodes:
+        try:
+            await shown_keys.catch_up(server, node)
+            await _refresh_stale(server, node)
+        except NodeUnavailable:
+            continue
+
+
+async def _refresh_stale(server: Server, node: Node) -> None:
+    after, silent = 0, set[str]()
+    while waiting := await node.read(stored.stale_lists, after, LISTS_AT_ONCE):
+        after = waiting[-1][0]
+        by_server: dict[str, list[str]] = {}
+        for _, user_id in waiting:
+            if domain_of(user_id) not in silent:
+                by_server.setdefault(domain_of(user_id), []).append(user_id)
+        answers = await asyncio.gather(*(_refresh_of(server, node, part) for part in by_server.values()))
+        silent.update(name for name, answered in zip(by_server, answers, strict=True) if not answered)
+
+
+async def _refresh_of(server: Server, node: Node, user_ids: Sequence[str]) -> bool:
+    """Ask a server for the lists of its users; False when it gives one of them not, and is asked for no more."""
+    for user_id in user_ids:
+        if not await refresh(server, node, user_id):
+            return False
     return True

@@ -8,19 +8,23 @@ spec: client-server-api/#post_matrixclientv3keysquery
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.lru import Lru
 from homeserver.storage import device_keys as stored
+from homeserver.storage import missed_lists
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from homeserver.context import Server
     from homeserver.storage.device_keys import DeviceKeys, Signature, UserKeys
     from homeserver.storage.nodes import Node
 
@@ -54,7 +58,9 @@ class Shown:
 class Remembered(Mirror):
     """What users of a node are shown (``node.memory(Remembered)``), by user id; and what they have signed, by row id.
 
-    ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
+    ``generation`` counts what was forgotten, so that nothing read before that is remembered after it. ``missed`` counts
+    what other servers said and the node could not take; ``caught_up``: as of which of that no copy is behind.
+    ``noted``: that something was missed is written down.
     """
 
     def __init__(self) -> None:
@@ -62,7 +68,10 @@ class Remembered(Mirror):
         self.copies: Lru[str, Shown] = Lru(KEPT, weigh=lambda shown: shown.weight)
         self.signed: Lru[int, tuple[int, Signatures]] = Lru(READERS, weigh=lambda known: 1 + len(known[1]))
         self.generation = 0
-        self.lapses = 0
+        self.missed = 0
+        self.caught_up = -1
+        self.noted = False
+        self.catching_up = asyncio.Lock()
 
     def forget_copies(self) -> None:
         """Some have changed; to be called after the commit."""
@@ -76,17 +85,43 @@ class Remembered(Mirror):
         self.signed.clear()
 
 
-async def catch_up(node: Node) -> None:
+async def miss(server: Server, node: Node) -> None:
+    """A node could not take what another server said of its users' keys: its copies are not believed until they have
+    been asked for anew, should this process end before that too. Raises NodeUnavailable when it could not be noted.
+    """
+    memory = node.memory(Remembered)
+    memory.missed += 1
+    if not memory.noted:
+        await server.nodes.directory.engine.write(missed_lists.note, node.name, server.clock.now_ms())
+        memory.noted = True
+
+
+async def catch_up(server: Server, node: Node) -> None:
     """Before copies are read: while the node was out of reach, what other servers said was taken without it."""
-    memory, lapses = node.memory(Remembered), node.lapses
-    if memory.lapses != lapses:
-        await node.write(stored.mark_all_stale)
+    memory = node.memory(Remembered)
+    if memory.caught_up == memory.missed:
+        return
+    async with memory.catching_up:
+        missed, memory.noted = memory.missed, False
+        mark = await _mark_of(server, node)
+        if missed or mark is not None:
+            await node.write(stored.mark_all_stale)
+            if mark:
+                await server.nodes.directory.engine.write(missed_lists.forget, node.name, mark)
         memory.forget_copies()
-        memory.lapses = lapses
+        memory.caught_up = missed
+
+
+async def _mark_of(server: Server, node: Node) -> int | None:
+    """What is noted of the node; 0 while that cannot be read."""
+    try:
+        return await server.nodes.directory.engine.read(missed_lists.mark_of, node.name)
+    except NodeUnavailable:
+        return 0
 
 
 async def of_users(
-    node: Node, user_ids: Collection[str], reader_nid: int
+    server: Server, node: Node, user_ids: Collection[str], reader_nid: int
 ) -> tuple[dict[str, Shown], Mapping[str, Sequence[Signature]]]:
     """The keys of those users who reside here or of whom there is a copy; and the signatures that a resident made under
     the keys of users, wherever they are at home. Often no trip.
@@ -94,7 +129,7 @@ async def of_users(
     ``signing`` has everybody's user-signing key that rests here, and who is shown it is up to the caller.
     """
     await node.start()
-    await catch_up(node)
+    await catch_up(server, node)
     memory = node.memory(Remembered)
     found = _known(node, memory, user_ids)
     missing = [user_id for user_id in user_ids if user_id not in found]

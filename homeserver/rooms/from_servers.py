@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from config.residency import DataClass
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency import gate, traffic
-from homeserver.rooms import presence, receipts, state, typing_notices
-from homeserver.rooms.presence import Presences, Shown
+from homeserver.rooms import presence, presence_elsewhere, receipts, state, typing_notices
+from homeserver.rooms.presence import Shown
 from homeserver.rooms.state import Rooms
 from homeserver.storage import receipts as stored
 from homeserver.storage import rooms, streams, users
@@ -127,7 +127,7 @@ async def take_presence(server: Server, origin: str, shown: Shown) -> int:
             residents = await node.read(rooms.sharing_with, shown.user_id)
         except NodeUnavailable:
             continue
-        if residents:
-            node.memory(Presences).show(node, Shown(shown.user_id, shown.state, shown.status, shown.active_ms))
+        copy = Shown(shown.user_id, shown.state, shown.status, shown.active_ms)
+        if residents and presence_elsewhere.show(server, node, copy):
             presence.wake(server, node, residents)
     return denied

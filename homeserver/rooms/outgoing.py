@@ -73,7 +73,7 @@ class Line:
     it with a position above ``floor``. ``ahead``: what of the database has been found to be for it and is not sent.
     ``failures``: attempts in a row that failed, the last at ``tried`` (monotonic); the attempt was to send what goes up
     to ``bound``, and said that it was made at ``since`` (milliseconds since 1970). ``most``: what is sent at once.
-    ``due``: its task is about to be started.
+    ``due``: its task is about to be started. ``gone``: see `peers.PeerRow.gone_upto`.
     """
 
     server: str
@@ -88,6 +88,7 @@ class Line:
     since: int = 0
     most: int | None = None
     due: bool = False
+    gone: int = 0
     task: asyncio.Task[None] | None = None
     timer: Timer | None = None
 
@@ -104,11 +105,17 @@ class Line:
         self.ahead.clear()
         self.floor = max(self.floor, floor)
 
+    def doubt(self) -> None:
+        """The database may say something else than when it was asked."""
+        self.cursor = None
+        self.rely_on_database(0)
+
 
 class Lines(Mirror):
     """The lines of one node (``node.memory(Lines)``).
 
     ``scanned``: a server without a line has nothing waiting. ``doubted`` is set when that is to be found out.
+    ``owed``: those that are to be told, when they are back, whose keys have changed (`peers.owed`); None: to be asked.
     ``written``: how far servers are, where the database is not told yet. ``start`` is called for a line that has
     something to do; None while nobody sends.
     """
@@ -117,15 +124,15 @@ class Lines(Mirror):
         self.held: dict[str, Line] = {}
         self.scanned = False
         self.doubted = asyncio.Event()
+        self.owed: set[str] | None = None
         self.written: dict[str, PeerRow] = {}
         self.start: Callable[[Line], None] | None = None
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
-        self.scanned = False
+        self.scanned, self.owed = False, None
         for line in self.held.values():
-            line.cursor = None
-            line.rely_on_database(0)
+            line.doubt()
         self.doubted.set()
 
     def of(self, server: str, upto: int) -> Line:

@@ -49,6 +49,9 @@ IDLE: Final = 5 * 60.0
 GONE: Final = 45.0
 """Seconds without a request, or one that waits, after which a device counts as gone."""
 
+TOLD_AGAIN: Final = 25 * 60.0
+"""Seconds after which other servers are told once more of who is not offline: they may believe it for half an hour."""
+
 SAVED_EVERY: Final = 60.0
 """Seconds between two writes for a user."""
 
@@ -94,7 +97,8 @@ class Shown:
 @dataclass(eq=False, slots=True)
 class Followed:
     """A resident who is not offline. ``devices``: the state that each device asked for and when it was last seen;
-    ``active``: their last activity (both in seconds of the monotonic clock).
+    ``active``: their last activity; ``told``: when other servers were told last, None while there are none (all in
+    seconds of the monotonic clock). ``again``: these are to be told once more.
     """
 
     user_nid: int
@@ -105,6 +109,8 @@ class Followed:
     unsaved: bool = False
     loaded: bool = False
     changed: bool = False
+    told: float | None = None
+    again: bool = False
     timer: Timer | None = None
     task: asyncio.Task[None] | None = None
 
@@ -260,7 +266,7 @@ def _settle(server: Server, node: Node, followed: Followed) -> None:
         followed.shown.state = state
         followed.changed = True
         followed.unsaved = followed.unsaved or state == OFFLINE
-    if followed.task is None and (followed.changed or _must_save(followed, now)):
+    if followed.task is None and (followed.changed or followed.again or _must_save(followed, now)):
         followed.task = asyncio.get_running_loop().create_task(_tell(server, node, followed))
     if followed.timer is None and (due := _due(followed, state, now)) is not None:
         followed.timer = server.clock.call_later(max(due - now, 0.1), _look_again, server, node, followed)
@@ -273,6 +279,8 @@ def _due(followed: Followed, state: str, now: float) -> float | None:
     dues = [seen_at + GONE for _, seen_at in followed.devices.values()]
     if state == ONLINE:
         dues.append(followed.active + IDLE)
+    if state != OFFLINE and followed.told is not None:
+        dues.append(followed.told + TOLD_AGAIN)
     if followed.unsaved and followed.task is None:
         dues.append(now if followed.saved is None else followed.saved + SAVED_EVERY)
     return min(dues, default=None)
@@ -293,6 +301,8 @@ def _look_again(server: Server, node: Node, followed: Followed) -> None:
             followed.devices[device_nid] = (state, now)
         elif seen_at + GONE <= now:
             del followed.devices[device_nid]
+    is_shown = followed.shown.state != OFFLINE
+    followed.again = is_shown and followed.told is not None and followed.told + TOLD_AGAIN <= now
     _settle(server, node, followed)
 
 
@@ -302,12 +312,15 @@ def _look_again(server: Server, node: Node, followed: Followed) -> None:
 async def _tell(server: Server, node: Node, followed: Followed) -> None:
     """Tell those who share a room, here and elsewhere; keep what is to be kept."""
     try:
-        while followed.changed or _must_save(followed, server.clock.monotonic()):
+        while followed.changed or followed.again or _must_save(followed, server.clock.monotonic()):
             if not followed.loaded:
                 await _load(node, followed)
             if followed.changed:
-                followed.changed = False
+                followed.changed = followed.again = False
                 await _spread(server, node, followed)
+            if followed.again:
+                followed.again = False
+                await _tell_servers(server, node, followed)
             if _must_save(followed, server.clock.monotonic()):
                 await _save(server, node, followed)
     except NodeUnavailable:
@@ -322,7 +335,8 @@ async def _tell(server: Server, node: Node, followed: Followed) -> None:
 
 def _put_off(server: Server, followed: Followed) -> None:
     """What could not be told is not; what is to be kept is tried again later."""
-    followed.changed = False
+    followed.changed = followed.again = False
+    followed.told = None
     followed.saved = server.clock.monotonic()
 
 
@@ -345,7 +359,7 @@ async def _save(server: Server, node: Node, followed: Followed) -> None:
 async def _spread(server: Server, node: Node, followed: Followed) -> None:
     node.memory(Presences).show(node, followed.shown)
     wake(server, node, [followed.user_nid, *await node.read(rooms.sharing, followed.user_nid)])
-    await _tell_servers(server, node, followed.shown)
+    await _tell_servers(server, node, followed)
     for name in await node.read(rooms.nodes_sharing, followed.user_nid):
         other = server.nodes[name]
         if other is node or not gate.may(server, DataClass.PRESENCE, node.jurisdiction, other.jurisdiction):
@@ -357,14 +371,16 @@ async def _spread(server: Server, node: Node, followed: Followed) -> None:
             continue  # nobody there can look at it either
 
 
-async def _tell_servers(server: Server, node: Node, shown: Shown) -> None:
-    """Tell the other servers in a resident's rooms, if they can be reached now.
+async def _tell_servers(server: Server, node: Node, followed: Followed) -> None:
+    """Tell the other servers in a resident's rooms, if they can be reached now; again and again while not offline.
 
     spec: server-server-api/#presence
     """
     if not server.settings.federation.enabled:
         return
+    shown = followed.shown
     servers = await node.read(peers.sharing, shown.user_id, outgoing.MOST_TOLD)
+    followed.told = server.clock.monotonic() if servers else None
     if servers:
         told = {"user_id": shown.user_id, "last_active_ago": 0, **shown.content(server.clock.now_ms())}
         edu = Fleeting(DataClass.PRESENCE, "m.presence", canonical.encode({"push": [told]}))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AT_ONCE = 500
 """Users that are looked up in one statement."""
 
+UNTOLD = 2
+"""What ``stale`` says of a copy that may have missed a change of which nobody was told."""
+
 MASTER = "master"
 SELF_SIGNING = "self_signing"
 USER_SIGNING = "user_signing"
@@ -371,8 +374,48 @@ def mark_stale(tx: Transaction, user_nid: int) -> None:
 
 
 async def mark_all_stale(tx: Transaction) -> None:
-    """No copy of a remote user's keys is to be used any more: any of them may have missed a change."""
-    await tx.run("UPDATE remote_device_lists SET stale = 1 WHERE stale = 0")
+    """No copy of a remote user's keys is to be used any more: any of them may have missed a change, of which then
+    nobody was told either."""
+    await tx.run("UPDATE remote_device_lists SET stale = 2 WHERE stale = 0")  # UNTOLD
+
+
+async def stale_lists(tx: Transaction, after: int, limit: int) -> list[tuple[int, str]]:
+    """Users of other servers who share a room with a resident and whose keys are to be asked for anew, behind the row
+    id ``after``: row id and user id."""
+    rows = await tx.all(
+        "SELECT l.user_nid, u.user_id FROM remote_device_lists l JOIN users u ON u.user_nid = l.user_nid"
+        " WHERE l.user_nid > ? AND l.stale > 0 AND EXISTS (SELECT 1 FROM memberships theirs"
+        " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
+        " JOIN residents r ON r.user_nid = mine.user_nid"
+        " WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join') ORDER BY l.user_nid LIMIT ?",
+        after,
+        limit,
+    )
+    return [(int(row[0]), str(row[1])) for row in rows]
+
+
+async def untold(tx: Transaction, user_nids: Sequence[int]) -> dict[int, UserKeys]:
+    """The copies of which a change may have been missed without anybody being told, as they were before that."""
+    marks = ",".join("?" * len(user_nids))
+    if not marks:
+        return {}
+    rows = await tx.all(
+        f"SELECT user_nid FROM remote_device_lists WHERE user_nid IN ({marks}) AND stale = {UNTOLD}", *user_nids
+    )
+    found = {int(row[0]): UserKeys() for row in rows}
+    if not found:
+        return {}
+    for user_nid, device_id, keys in await tx.all(
+        f"SELECT user_nid, device_id, keys FROM device_keys WHERE user_nid IN ({marks})", *user_nids
+    ):
+        if user_nid in found:
+            found[user_nid].devices[device_id] = DeviceKeys(keys, None)
+    for user_nid, usage, key in await tx.all(
+        f"SELECT user_nid, usage, key FROM cross_signing_keys WHERE user_nid IN ({marks})", *user_nids
+    ):
+        if user_nid in found:
+            found[user_nid].signing[usage] = key
+    return found
 
 
 def advance_remote(tx: Transaction, user_nid: int, stream_id: int, device_id: str, keys: bytes | None) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from homeserver.storage.engine import Transaction
 
-FAR = 2**62
-"""Beyond every position."""
+DIRECT = "m.direct_to_device"
+"""The kind of EDU that holds messages to devices."""
 
 
 class NewEdu(NamedTuple):
@@ -33,12 +33,16 @@ class NewEdu(NamedTuple):
 
 class PeerRow(NamedTuple):
     """How far a server has been sent what is for it, and when it is tried again after so many failures in a row
-    (milliseconds since 1970)."""
+    (milliseconds since 1970).
+
+    What it was away too long for (`give_up`) stands up to ``gone_upto``.
+    """
 
     server: str
     sent_pos: int
     failures: int
     retry_ts: int
+    gone_upto: int = 0
 
 
 class Waiting(NamedTuple):
@@ -188,6 +192,20 @@ async def waiting(tx: Transaction, server: str, after: int, upto: int, limit: in
     return [Waiting(*row) for row in rows]
 
 
+async def newest(tx: Transaction, server: str, after: int, upto: int) -> list[Waiting]:
+    """Of the events that are for a server with ``after < position <= upto`` the last in each stretch, in order."""
+    rows = await tx.all(
+        "SELECT e.pos, e.event_nid FROM peer_rooms p JOIN events e ON e.room_nid = p.room_nid AND e.to_peers = 1"
+        " AND e.pos = (SELECT MAX(l.pos) FROM events l WHERE l.room_nid = p.room_nid AND l.to_peers = 1"
+        " AND l.verdict = 0 AND l.pos > p.since_pos AND (p.until_pos IS NULL OR l.pos <= p.until_pos)"
+        " AND l.pos > ? AND l.pos <= ?) WHERE p.server = ? ORDER BY e.pos",
+        after,
+        upto,
+        server,
+    )
+    return [Waiting(*row) for row in rows]
+
+
 async def events_at(tx: Transaction, event_nids: Collection[int]) -> list[OutgoingEvent]:
     """Events by row id, in the order of their positions."""
     if not event_nids:
@@ -244,7 +262,7 @@ async def unsent(tx: Transaction) -> list[PeerRow]:
 
 async def find(tx: Transaction, server: str) -> PeerRow:
     """How far a server is; at the beginning if nothing was ever sent to it."""
-    row = await tx.one("SELECT server, sent_pos, failures, retry_ts FROM peers WHERE server = ?", server)
+    row = await tx.one("SELECT server, sent_pos, failures, retry_ts, gone_upto FROM peers WHERE server = ?", server)
     return PeerRow(server, 0, 0, 0) if row is None else PeerRow(*row)
 
 
@@ -275,8 +293,72 @@ async def put(tx: Transaction, rows: Sequence[PeerRow]) -> None:
         "INSERT INTO peers (server, sent_pos, failures, retry_ts) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (server) DO UPDATE SET failures = excluded.failures, retry_ts = excluded.retry_ts, sent_pos ="
         " CASE WHEN excluded.sent_pos > peers.sent_pos THEN excluded.sent_pos ELSE peers.sent_pos END",
-        rows,
+        [(row.server, row.sent_pos, row.failures, row.retry_ts) for row in rows],
     )
     had = [(row.server, row.sent_pos) for row in rows]
     tx.later("DELETE FROM peer_edus WHERE server = ? AND pos <= ?", had)
     tx.later("DELETE FROM peer_rooms WHERE server = ? AND until_pos <= ?", had)
+
+
+# who is away for too long -------------------------------------------------------------------
+
+
+async def mark(tx: Transaction, ts: int, pos: int, before: int) -> int:
+    """Note the node's position at a moment; returns the one that it had at the moment ``before`` (0: not known).
+
+    Moments in milliseconds since 1970. What was noted before that is forgotten.
+    """
+    tx.later("INSERT INTO peer_marks (ts, pos) VALUES (?, ?) ON CONFLICT DO NOTHING", [(ts, pos)])
+    row = await tx.one("SELECT ts, pos FROM peer_marks WHERE ts <= ? ORDER BY ts DESC LIMIT 1", before)
+    if row is None:
+        return 0
+    tx.later("DELETE FROM peer_marks WHERE ts < ?", [(row[0],)])
+    return int(row[1])
+
+
+async def give_up(tx: Transaction, server: str, upto: int) -> int | None:
+    """Give up what waits for a server up to a position, but for the newest event of each room (`newest`), and remember
+    whether it is to be told whose keys have changed. Returns how many messages to devices are lost with that; None for
+    a server that has all of it, or of which it was given up before.
+    """
+    row = await tx.one("SELECT sent_pos, gone_upto, gone_since FROM peers WHERE server = ?", server)
+    if row is None or row[0] >= upto or row[1] >= upto:
+        return None
+    lost = await tx.run("DELETE FROM peer_edus WHERE server = ? AND pos <= ? AND kind = ?", server, upto, DIRECT)
+    first = await tx.one(  # an EDU stands behind the change, or, when the server was met later, far behind it
+        "SELECT MIN(c.pos) FROM peer_edus q JOIN device_list_changes c ON c.user_nid = q.user_nid"
+        " WHERE q.server = ? AND q.pos <= ?",
+        server,
+        upto,
+    )
+    marks = [row[2]] + ([first[0] - 1] if first is not None and first[0] is not None else [])
+    since = min((mark for mark in marks if mark is not None), default=None)
+    await tx.run("DELETE FROM peer_edus WHERE server = ? AND pos <= ?", server, upto)
+    await tx.run("UPDATE peers SET gone_since = ?, gone_upto = ? WHERE server = ?", since, upto, server)
+    return lost
+
+
+async def owed(tx: Transaction) -> set[str]:
+    """The servers that were given up and have not been told whose keys have changed meanwhile."""
+    return {str(row[0]) for row in await tx.all("SELECT server FROM peers WHERE gone_since IS NOT NULL")}
+
+
+async def changed_meanwhile(tx: Transaction, server: str, limit: int) -> list[tuple[int, str]]:
+    """The residents of whose changed keys a server is to be told since it was given up, and who share a room with it:
+    when they changed (position), and user id."""
+    rows = await tx.all(
+        "SELECT c.pos, u.user_id FROM peers k"
+        " JOIN device_list_changes c ON c.pos > k.gone_since AND c.pos <= k.gone_upto"
+        " JOIN residents r ON r.user_nid = c.user_nid JOIN users u ON u.user_nid = c.user_nid WHERE k.server = ?"
+        " AND EXISTS (SELECT 1 FROM memberships m JOIN peer_rooms p ON p.room_nid = m.room_nid"
+        " WHERE m.user_nid = c.user_nid AND m.membership = 'join' AND p.server = k.server AND p.until_pos IS NULL)"
+        " ORDER BY c.pos LIMIT ?",
+        server,
+        limit,
+    )
+    return [(int(row[0]), str(row[1])) for row in rows]
+
+
+def owe(tx: Transaction, server: str, since: int | None) -> None:
+    """Queue that a server is to be told of keys that changed after a position; None: of no more."""
+    tx.later("UPDATE peers SET gone_since = ? WHERE server = ?", [(since, server)])

@@ -105,6 +105,7 @@ TABLES: dict[str, Table] = {
         _replicated("peer_rooms", DataClass.EVENTS),
         _resident("peer_edus", DataClass.MAILBOX),
         _plumbing("peers"),
+        _plumbing("peer_marks"),
         _plumbing("received_to_device"),
         _plumbing("migrations"),
     )

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from federation.sender import FIRST_PAUSE, SAVED_AFTER, SOON
+from federation.reach import SOON
+from federation.sender import FIRST_PAUSE, SAVED_AFTER
 from federation.transactions import MOST_PDUS
 from homeserver.rooms.outgoing import MOST_WAITING, Lines
 from homeserver.storage import peers

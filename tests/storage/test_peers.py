@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from homeserver.storage import events, migrate, peers, rooms, users
+from homeserver.storage import device_keys, events, migrate, peers, rooms, users
 from homeserver.storage.engine import Engine, Transaction
 from homeserver.storage.events import NewEvent, Verdict
-from homeserver.storage.peers import FAR, NewEdu, PeerRow
+from homeserver.storage.peers import NewEdu, PeerRow
 from tests.support import Databases, aio
 
 MIGRATIONS = migrate.load(files("homeserver.storage") / "schema" / "node")
+FAR = 2**62
+"""Beyond every position."""
 US, ROOM, SERVER = "@us:here.test", "!r:here.test", "there.test"
 
 
@@ -90,3 +92,64 @@ async def test_a_cursor_never_goes_back_and_what_is_behind_it_is_forgotten(engin
     assert [row.sent_pos for row in await engine.read(peers.unsent)] == [101]
     await engine.write(peers.put, [PeerRow(SERVER, 102, 0, 0)])
     assert await engine.read(peers.unsent) == []
+
+
+@aio
+async def test_of_what_is_given_up_the_newest_of_each_stretch_is_left(engines: Databases) -> None:
+    engine = await furnished(engines)
+
+    async def move(tx: Transaction) -> None:
+        peers.enter(tx, [(SERVER, 1, 0)])
+        peers.leave(tx, [(SERVER, 1, 30)])
+        peers.enter(tx, [(SERVER, 1, 50)])
+        peers.enter(tx, [("other.test", 1, 0)])
+
+    await engine.write(move)
+
+    async def left(server: str, after: int, upto: int) -> list[int]:
+        return [each.pos for each in await engine.read(peers.newest, server, after, upto)]
+
+    assert await left(SERVER, 0, 85) == [30, 80]
+    assert await left(SERVER, 30, 85) == [80]
+    assert await left(SERVER, 0, 45) == [30]
+    assert await left(SERVER, 80, 85) == []
+    assert await left("other.test", 0, 50) == [40]
+
+
+@aio
+async def test_what_is_given_up_is_so_once(engines: Databases) -> None:
+    engine = await furnished(engines)
+
+    async def queue(tx: Transaction) -> None:
+        device_keys.note_change(tx, 1, 90)
+        edus = [NewEdu(SERVER, US, "keys", kind, b"{}") for kind in (peers.DIRECT, "m.x", peers.DIRECT)]
+        peers.put_edus(tx, 101, [*edus, NewEdu("other.test", US, "keys", peers.DIRECT, b"{}")])
+
+    await engine.write(queue)
+    assert await engine.write(peers.give_up, SERVER, 102) is None, "it was never tried"
+    await engine.write(peers.put, [PeerRow(SERVER, 40, 44, 0)])
+    assert await engine.write(peers.give_up, SERVER, 40) is None, "it has that"
+    assert await engine.write(peers.give_up, SERVER, 102) == 1
+    assert await engine.write(peers.give_up, SERVER, 102) is None
+    assert await engine.read(peers.find, SERVER) == PeerRow(SERVER, 40, 44, 0, 102)
+    assert await engine.write(peers.give_up, SERVER, 103) == 1
+    assert [each.pos for each in await engine.read(peers.edus_at, "other.test", 0, FAR)] == [104]
+    await engine.write(peers.put, [PeerRow(SERVER, 110, 0, 0)])
+    assert await engine.read(peers.find, SERVER) == PeerRow(SERVER, 110, 0, 0, 103)
+    assert await engine.read(peers.owed) == {SERVER}
+    assert await engine.read(peers.changed_meanwhile, SERVER, 10) == [], "they share no room"
+
+
+@aio
+async def test_what_is_older_than_a_moment_is_known_to_the_hour(engines: Databases) -> None:
+    engine = await furnished(engines)
+    marks = [await engine.write(peers.mark, ts, ts // 10, ts - 300) for ts in range(1000, 2000, 100)]
+    assert marks == [0, 0, 0, 100, 110, 120, 130, 140, 150, 160]
+
+    async def count(tx: Transaction) -> int:
+        row = await tx.one("SELECT COUNT(*) FROM peer_marks")
+        assert row is not None
+        return int(row[0])
+
+    assert await engine.read(count) == 4
+    assert await engine.write(peers.mark, 9000, 900, 8700) == 190
