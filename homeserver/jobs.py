@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from federation import inbound, leftovers, sender
+from homeserver.accounts.oauth import clients
 from homeserver.e2ee import introductions, publication, remote_lists
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep

@@ -87,7 +87,10 @@ async def remove_within(
     *,
     but: str | None = None,
 ) -> bool:
-    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays. True when public keys went with it."""
+    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays. True when public keys went with it.
+
+    With all devices go the browsers that the user is signed in to, and what they have allowed clients.
+    """
     every = await stored_devices.of_user(tx, user_nid)
     wanted = None if device_ids is None else set(device_ids)
     gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
