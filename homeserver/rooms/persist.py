@@ -16,7 +16,7 @@ import structlog
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import encounters, guests, rows
 from homeserver.rooms.outgoing import feed_event
-from homeserver.rooms.state import RECENT, Rooms, Timed, bytes_of
+from homeserver.rooms.state import RECENT, Rooms, Timed, arrivals, bytes_of
 from homeserver.rooms.state_rows import StateRows
 from homeserver.storage import outbox, streams
 from homeserver.storage.events import Verdict
@@ -213,6 +213,8 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
         feed_event(node, step.pos or 0, step.event, servers)
     for user_nid in people.union(*(room.residents.values() for room in touched)):
         server.wakeups.wake((node.name, user_nid))
+    for room in touched:
+        server.wakeups.wake(arrivals(node, room))
     if shipped:
         server.wakeups.wake(("outbox", node.name))
     under_way = node.memory(Persister).under_way

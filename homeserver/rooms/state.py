@@ -214,6 +214,11 @@ async def find(node: Node, room_id: str) -> Room | None:
     return await asyncio.shield(loading)
 
 
+def arrivals(node: Node, room: Room) -> tuple[str, str, int]:
+    """The key that is woken when an event joins the timeline of a room on a node (see wakeups.py)."""
+    return ("room", node.name, room.nid)
+
+
 async def _load_once(node: Node, memory: Rooms, room_id: str) -> Room | None:
     mine = asyncio.current_task()
     try:
