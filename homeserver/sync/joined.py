@@ -375,7 +375,8 @@ def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
     if draft.asked.chosen.federation_format:
         return _as_sent(draft.room, loaded.rows[event.event_nid])
     related = loaded.related.get(event.event_id)
-    membership = history.membership_at(draft.seen, event.pos)
+    seen = draft.seen
+    membership = history.JOINED if seen is None else seen.membership_at(event.pos)  # no call where many are told
     if event.sender != caller.user_id:
         return history.show(event, now, membership=membership, relations=related)
     if event.echo is None:
