@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from config.residency import DataClass
 from homeserver.protocol import access, server_acl
 from homeserver.protocol.errors import FlowDenied, Forbidden, NodeUnavailable, NotFound
-from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import from_stored, pdu_bytes
 from homeserver.residency import authors, gate, traffic
 from homeserver.rooms import erasure, history, state
@@ -187,7 +186,7 @@ async def check_authors(server: Server, origin: str, room_id: str) -> None:
     home = await server.nodes.of_room(room_id)
     room = None if home is None else await state.find(home, room_id)
     if room is not None:
-        _check_places(server, (await _withheld(server, room, origin)).values(), origin)
+        await authors.check(server, server.policy.now.jurisdiction_of_server(origin), room.now.state)
 
 
 def _check_places(server: Server, places: Iterable[str], origin: str) -> None:
@@ -196,21 +195,15 @@ def _check_places(server: Server, places: Iterable[str], origin: str) -> None:
         gate.check(server, DataClass.EVENTS, here, there)
 
 
-async def _withheld(server: Server, room: Room, origin: str) -> Mapping[str, str]:
-    """Those of our users who ever were in a room and whose events may not flow to a server, and their jurisdictions."""
-    there = server.policy.now.jurisdiction_of_server(origin)
-    if not authors.some_closed(server, there):
-        return {}
-    return await authors.withheld(server, there, [key for kind, key in room.now.state if kind == MEMBER])
-
-
 async def _reading(server: Server, node: Node, room: Room, origin: str) -> Reading:
     in_room = origin in room.now.servers
     gone = await erasure.of_room(node, room)
     visibilities, stays = await node.read(_look, room.nid, None if in_room and not gone else origin)
     if in_room and not gone and any(value not in ("shared", "world_readable") for _, value in visibilities):
         visibilities, stays = await node.read(_look, room.nid, origin)
-    return Reading(node, room, origin, in_room, visibilities, stays, gone, await _withheld(server, room, origin))
+    there = server.policy.now.jurisdiction_of_server(origin)
+    withheld = await authors.among(server, there, room.now.state)
+    return Reading(node, room, origin, in_room, visibilities, stays, gone, withheld)
 
 
 async def _look(

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from homeserver.protocol import auth_rules, events
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, MEMBER
+from homeserver.protocol.identifiers import domain_of
 from homeserver.protocol.rejection import Rejected
+from homeserver.residency import authors
 from homeserver.rooms import references, send, state
 from homeserver.rooms.stripped import stripped_keys
 
@@ -30,8 +32,11 @@ MOST_PREV_EVENTS = 20
 
 async def invitation(server: Server, node: Node, room: Room, draft: Draft) -> tuple[Event, list[bytes]]:
     """A draft as an event at the tip of the room that is not submitted, and what the invited may see of the room, as
-    canonical JSON of events in federation format. Raises what `send.place` raises.
+    canonical JSON of events in federation format. Raises what `send.place` raises, and FlowDenied where the events of
+    somebody who has been in the room may not flow to the invited.
     """
+    there = server.policy.now.jurisdiction_of_server(domain_of(draft.state_key or ""))
+    await authors.check(server, there, room.head.state)
     while True:
         shown = await preview(node, room, draft.sender)
         try:

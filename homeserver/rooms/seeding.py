@@ -213,6 +213,7 @@ async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
 
         destination.memory(StateRows).clear()  # what came may have redacted what was there
 
+
 async def _redacted(source: Node, room: StoredRoom, rows: Sequence[StoredEvent]) -> list[StoredEvent]:
     """What the redactions among some events have left of their targets."""
     rules = versions.rules_of(room.version)

@@ -807,11 +807,12 @@ async def test_what_an_author_s_node_may_not_send_is_not_given_either(network: N
     last = await border.here.send(border.alice, border.room_id, "osprey")
     await network.settle()
     network.exchanges.clear()
+    carols = [await border.there.user(f"carol{number}") for number in range(2)]
     room = quoted(border.room_id)
     between = {"earliest_events": [], "latest_events": [last], "limit": 50}
 
     async def tries() -> list[str]:
-        asked = [
+        asked: list[Awaitable[object]] = [
             asks(border.there, HERE, "GET", f"/backfill{room}", v=last, limit=100),
             asks(border.there, HERE, "POST", f"/get_missing_events{room}", between),
             asks(border.there, HERE, "GET", f"/state{room}", event_id=last),
@@ -821,13 +822,13 @@ async def test_what_an_author_s_node_may_not_send_is_not_given_either(network: N
                 border.there, HERE, "GET", f"/make_join{quoted(border.room_id, border.bob.user_id)}", ver=list(VERSIONS)
             ),
         ]
-        return [await outcome(each) for each in asked]
+        return [await outcome(each) for each in asked] + [await invited(border.alice, border.room_id, carols.pop())]
 
     change_policy(border, from_france("events"))
-    assert await tries() == ["200", "200", DENIED, DENIED, DENIED, DENIED]
+    assert await tries() == ["200", "200", DENIED, DENIED, DENIED, DENIED, DENIED]
     assert sealed("heron") in border.left(border.here)
     assert sealed("kestrel") not in border.left(border.here)
     assert dora.user_id.encode() not in network.bytes_out(HERE)
     change_policy(border, from_france())
-    assert await tries() == ["200"] * 6
+    assert await tries() == ["200"] * 7
     assert sealed("kestrel") in border.left(border.here)
