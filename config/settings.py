@@ -89,8 +89,6 @@ KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z
 PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
 
 PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
-
-ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
 PROVIDER_ID = Text('an id such as "university"', r"[A-Za-z0-9._~-]{1,64}")
 BRAND = Text('a brand such as "github"', r"[a-z0-9._-]{1,64}")
 ISSUER = Text(
@@ -382,17 +380,6 @@ class Federation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyServer:
-    """Whether rooms may have this server as their policy server, which signs what it recommends for them.
-
-    A room is protected that names the server and its public key in `m.room.policy` while a user of the server is in it.
-    """
-
-    enabled: Annotated[
-        bool,
-        Setting(
-            Flag(),
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
     """Signing in through a browser, by the OAuth 2.0 API: pages of the server ask for the password, not the client."""
 
@@ -447,6 +434,17 @@ class IdentityProvider:
     brand: Annotated[str | None, Setting(BRAND, "By which clients may know what picture to show.", "github")] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyServer:
+    """Whether rooms may have this server as their policy server, which signs what it recommends for them.
+
+    A room is protected that names the server and its public key in `m.room.policy` while a user of the server is in it.
+    """
+
+    enabled: Annotated[
+        bool,
+        Setting(
+            Flag(),
             "Whether it is one. Its public key is then told at `/.well-known/matrix/policy_server`.",
         ),
     ] = False
@@ -731,6 +729,8 @@ class Settings:
     sms: Annotated[Sms | None, Setting(TableOf(Sms), "")] = None
     verification: Annotated[Verification, Setting(TableOf(Verification), "")] = field(default_factory=Verification)
     sessions: Annotated[Sessions, Setting(TableOf(Sessions), "")] = field(default_factory=Sessions)
+    oauth: Annotated[OAuth, Setting(TableOf(OAuth), "")] = field(default_factory=OAuth)
+    identity_providers: Annotated[tuple[IdentityProvider, ...], Setting(TablesOf(IdentityProvider), "")] = ()
     federation: Annotated[Federation, Setting(TableOf(Federation), "")] = field(default_factory=Federation)
     policy_server: Annotated[PolicyServer, Setting(TableOf(PolicyServer), "")] = field(default_factory=PolicyServer)
     rate_limits: Annotated[RateLimits, Setting(TableOf(RateLimits), "")] = field(default_factory=RateLimits)
@@ -752,6 +752,7 @@ class Settings:
 def faults(settings: Settings) -> Iterator[Fault]:
     """Mistakes that only show between several keys."""
     yield from _listener_faults(settings)
+    yield from _provider_faults(settings)
     yield from _federation_faults(settings)
     for medium, table in (("email", settings.email), ("msisdn", settings.sms)):
         if medium in settings.registration.verify and table is None:
@@ -794,14 +795,11 @@ def _listener_faults(settings: Settings) -> Iterator[Fault]:
                 f"{listener.address} port {listener.port} is taken by listeners[{taken[place]}]",
             )
         taken.setdefault(place, index)
-    oauth: Annotated[OAuth, Setting(TableOf(OAuth), "")] = field(default_factory=OAuth)
-    identity_providers: Annotated[tuple[IdentityProvider, ...], Setting(TablesOf(IdentityProvider), "")] = ()
-    yield from _provider_faults(settings)
+
+
 def _provider_faults(settings: Settings) -> Iterator[Fault]:
     known: set[str] = set()
     for index, provider in enumerate(settings.identity_providers):
         if provider.id in known:
             yield Fault(("identity_providers", index, "id"), f"there are two providers {provider.id}")
         known.add(provider.id)
-
-

@@ -260,10 +260,9 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     named.append(settings.policy_server.signing_key)
     named.append(None if settings.email is None else settings.email.password)
     named.append(None if settings.sms is None else settings.sms.secret)
+    named += [provider.client_secret for provider in settings.identity_providers]
     found: list[Problem] = []
     for secret in (*named, *(place.password for place in policy.nodes.values())):
-    named.append(None if settings.turn is None else settings.turn.secret)
-    named += [provider.client_secret for provider in settings.identity_providers]
         if secret is not None:
             try:
                 read_secret(secret)

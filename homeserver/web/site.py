@@ -160,10 +160,10 @@ class Site(Generic[S]):
         if caller.suspended and route.unless_suspended:
             raise UserSuspended("You cannot do this while your account is suspended")
 
-    def _charge(self, request: Request, route: Route[Any]) -> None:
     def _refused(self, request: Request, route: Route[S], refusal: Refusal) -> Response:
         return refused(refusal) if route.refuse is None else route.refuse(self.server, request, refusal)
 
+    def _charge(self, request: Request, route: Route[Any]) -> None:
         limits = self._limits
         if limits is None or route.limit is Limit.NONE:
             return
