@@ -43,6 +43,7 @@ _WORDS = {
     DataClass.PROFILE: "profiles",
     DataClass.RECEIPTS: "read receipts and typing notices",
     DataClass.PRESENCE: "presence",
+    DataClass.NOTIFICATIONS: "notifications",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.kinds import Kind, SecretFile
+from config.kinds import Kind, Secret, SecretFile
 from config.residency import (
     DataClass,
     Default,
@@ -25,7 +25,7 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, Email, Federation, IdentityProvider, OldKey, Settings, Sms
+from config.settings import DAY, Email, Federation, IdentityProvider, OldKey, Settings, Sms, Turn
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +35,7 @@ EXAMPLE_SETTINGS = Settings(
     public_base_url="https://matrix.example.org",
     email=Email(server="mail.example.org", sender="noreply@example.org"),
     sms=Sms(url="https://sms.example.org/v1/messages"),
+    turn=Turn(uris=("turn:turn.example.org:3478?transport=udp",), secret=Secret(file=Path("turn.secret"))),
     identity_providers=(
         IdentityProvider(
             id="university", name="Example University", issuer="https://id.example.org", client_id="domicile"

@@ -43,6 +43,7 @@ class DataClass(StrEnum):
     PROFILE = "profile"
     RECEIPTS = "receipts"
     PRESENCE = "presence"
+    NOTIFICATIONS = "notifications"
 
     @property
     def leaves(self) -> Leaves:

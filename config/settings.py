@@ -82,6 +82,10 @@ GATEWAY = Text(
 )
 JSON_TEMPLATE = Text("JSON", accepts=is_json, hint=lambda text: "" if text else "leave it out for none")
 HEADER = Text("the name of a header", r"[A-Za-z0-9-]{1,100}")
+TURN_URI = Text(
+    'the address of a TURN server such as "turn:turn.example.org:3478?transport=udp"',
+    r"turns?:[A-Za-z0-9.\[\]:_-]{1,255}(?:\?transport=(?:udp|tcp))?",
+)
 COUNTRY = Text('a country code such as "IR"', r"[A-Z]{2}")
 
 ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
@@ -286,6 +290,71 @@ class Verification:
             "Hosts of web clients to which the page of a link may send people back. A client that names another is "
             "not followed.",
             ("app.example.org",),
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """Telling devices, by push gateways, and people, by e-mail, that something has come. Never what it says.
+
+    A gateway, or the domain of an e-mail address, stands where residency.toml says that a server of its name does; the
+    class `notifications` must be let flow there.
+    """
+
+    details: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Whether a gateway is told who sent which kind of event in which room, where a client does not ask for less"
+            " (`event_id_only`) and the policy lets `events` flow there. Content is never told.",
+        ),
+    ] = True
+    request_timeout: Annotated[Duration, Setting(Span(), "How long a gateway may take to answer.")] = 20 * SECOND
+    longest_backoff: Annotated[
+        Duration, Setting(Span(), "The longest pause before a gateway that takes no notifications is tried again.")
+    ] = 30 * MINUTE
+    give_up_after: Annotated[
+        Duration, Setting(Span(), "What a gateway has not taken for so long is dropped, and so is what is older.")
+    ] = DAY
+    letter_after: Annotated[
+        Duration, Setting(Span(), "How long something is unread until a letter says so to who asked for letters.")
+    ] = 10 * MINUTE
+    letter_every: Annotated[Duration, Setting(Span(), "The least time between two such letters.")] = 12 * HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The TURN server that relays calls between clients that cannot reach each other. It sees their addresses, and that
+    they speak: choose it as you choose your nodes.
+    """
+
+    uris: Annotated[
+        tuple[str, ...],
+        Setting(ListOf(TURN_URI, least=1), "Where it is reached.", ("turn:turn.example.org:3478?transport=udp",)),
+    ]
+    secret: Annotated[
+        Secret,
+        Setting(
+            SecretFile("DOMICILE_TURN_SECRET"),
+            "The secret that it shares with this server (coturn: `static-auth-secret`), from which clients get "
+            "passwords that hold for a while.",
+            Secret(file=Path("turn.secret")),
+        ),
+    ]
+    lifetime: Annotated[Duration, Setting(Span(), "How long such a password holds.")] = HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rtc:
+    """Calls of many (MatrixRTC): the services through which clients reach a media server."""
+
+    livekit: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(WEB_ADDRESS),
+            "Addresses of services that give out tokens for a LiveKit server, the preferred one first.",
+            ("https://livekit.example.org",),
         ),
     ] = ()
 
@@ -728,6 +797,9 @@ class Settings:
     email: Annotated[Email | None, Setting(TableOf(Email), "")] = None
     sms: Annotated[Sms | None, Setting(TableOf(Sms), "")] = None
     verification: Annotated[Verification, Setting(TableOf(Verification), "")] = field(default_factory=Verification)
+    push: Annotated[Push, Setting(TableOf(Push), "")] = field(default_factory=Push)
+    turn: Annotated[Turn | None, Setting(TableOf(Turn), "")] = None
+    rtc: Annotated[Rtc, Setting(TableOf(Rtc), "")] = field(default_factory=Rtc)
     sessions: Annotated[Sessions, Setting(TableOf(Sessions), "")] = field(default_factory=Sessions)
     oauth: Annotated[OAuth, Setting(TableOf(OAuth), "")] = field(default_factory=OAuth)
     identity_providers: Annotated[tuple[IdentityProvider, ...], Setting(TablesOf(IdentityProvider), "")] = ()

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from config.kinds import quoted
 from config.residency import FLOWING, DataClass
 
-ROOM_CLASSES = tuple(data_class for data_class in FLOWING if data_class is not DataClass.PRESENCE)
+ROOM_CLASSES = tuple(
+    data_class for data_class in FLOWING if data_class not in (DataClass.PRESENCE, DataClass.NOTIFICATIONS)
+)
 
 
 def initial_files(

@@ -83,7 +83,7 @@ async def _accept(
     if home is None:
         raise NotFound("There is no such user here")
     await _check_room(server, home, origin, room_id, invited)
-    await blocking.check(server, invited)
+    await blocking.check(server, invited, event.sender)
     _charge(server, invited)
     await _check_signed(server, rules, origin, event)
     try:

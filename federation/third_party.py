@@ -93,7 +93,7 @@ async def _invite(server: Server, home: Node, user_id: str, invite: object) -> N
         raise InvalidParam("the invite names no room")
     if not is_user_id(sender) or not isinstance(signed, dict) or signed.get("mxid") != user_id:
         raise InvalidParam("the invite is for somebody else")
-    await blocking.check(server, user_id)
+    await blocking.check(server, user_id, sender)
     found = await membership.present(server, home, room_id)
     if not server.nodes.is_local(sender):
         await exchange_invite(server, home, room_id, sender, user_id, signed)

@@ -261,6 +261,7 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     named.append(None if settings.email is None else settings.email.password)
     named.append(None if settings.sms is None else settings.sms.secret)
     named += [provider.client_secret for provider in settings.identity_providers]
+    named.append(None if settings.turn is None else settings.turn.secret)
     found: list[Problem] = []
     for secret in (*named, *(place.password for place in policy.nodes.values())):
         if secret is not None:

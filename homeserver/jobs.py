@@ -11,6 +11,7 @@ from homeserver.e2ee import introductions, publication, remote_lists
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.push import watching
 from homeserver.rooms import chores, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
@@ -66,14 +67,15 @@ async def give_back_memory() -> None:
 
 
 def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
-    """What runs as long as the server: shipping between each pair of nodes, sending to other servers, and doing the
-    chores that are asked."""
+    """What runs as long as the server: shipping between each pair of nodes, telling those who have pushers, sending to
+    other servers, and doing the chores that are asked."""
     for source in server.nodes:
         for destination in server.nodes:
             if source is not destination:
                 yield replicas.ship(server, source, destination, PARCELS)
         yield publication.follow(server, source)
         yield introductions.follow(server, source)
+        yield watching.push(server, source)
         if server.settings.federation.enabled:
             yield sender.send(server, source)
     yield chores.poke(server)

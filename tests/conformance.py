@@ -86,9 +86,13 @@ def render(operations: list[Operation]) -> str:
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
+CALLED: Mapping[Key, str] = {("POST", "/_matrix/push/v1/notify"): "homeserver.push.gateways:notify"}
+"""Operations that others serve and a homeserver calls, by the function that does."""
+
+
 def routes() -> dict[Key, str]:
-    """Every route that a module of the endpoint packages declares, as ``module:function``."""
-    return served(table().routes)
+    """Every route that a module of the endpoint packages declares, as ``module:function``, and what is `CALLED`."""
+    return {**CALLED, **served(table().routes)}
 
 
 def table() -> Table[Any]:

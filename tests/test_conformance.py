@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from homeserver.web.messages import Request
 from homeserver.web.routes import Auth, declared, route
 from tests.conformance import (
+    CALLED,
     ROOT,
     SHARED,
     UNJUDGED,
@@ -39,15 +41,24 @@ from tests.witnesses import read as read_notes
 SPECIFICATION = ROOT.parent / "shared" / "spec" / "endpoints.tsv"
 LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
 ROUTES = {LOGIN.key: "homeserver.endpoints.login:log_in"}
+ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
+"""What is accepted for a coming version of the specification, and served already."""
 THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
 
 ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
 """What is accepted for a coming version of the specification, and served already."""
 
 
+
 def test_the_ledger_says_what_the_routes_say() -> None:
     declared_routes = routes()
     assert [fault for operation in read() for fault in faults(operation, declared_routes)] == []
+
+
+@pytest.mark.parametrize("called", sorted(CALLED.values()))
+def test_what_is_called_is_called_by_something(called: str) -> None:
+    module, _, name = called.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_stable_routes_are_operations_of_the_specification() -> None:

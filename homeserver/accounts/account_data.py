@@ -48,6 +48,17 @@ async def put(server: Server, caller: Caller, kind: str, content: dict[str, Any]
     await caller.node.advance(_put, server, caller, room_id, kind, _encoded(server, content))
 
 
+async def delete(server: Server, caller: Caller, kind: str, room_id: str | None = None) -> None:
+    """Delete an entry, of the account or of a room, if it is there; clients see it become empty (MSC3391).
+
+    Raises ServerControlled, InvalidParam, NotFound for a room that the caller has never been in.
+    """
+    if kind in SERVERS:
+        raise ServerControlled(f"Cannot delete {kind} through this API")
+    _check_room_id(room_id)
+    await caller.node.advance(_delete, server, caller, room_id, kind)
+
+
 async def find(caller: Caller, kind: str, room_id: str | None = None) -> bytes:
     """The content of an entry, as JSON. Raises NotFound, InvalidParam.
 
@@ -127,6 +138,12 @@ async def _room(tx: Transaction, user_nid: int, room_id: str | None) -> int:
 async def _put(tx: Transaction, server: Server, caller: Caller, room_id: str | None, kind: str, content: bytes) -> None:
     room_nid = await _room(tx, caller.user_nid, room_id)
     await write(tx, server, caller.node, caller.user_nid, room_nid, kind, content)
+
+
+async def _delete(tx: Transaction, server: Server, caller: Caller, room_id: str | None, kind: str) -> None:
+    room_nid = await _room(tx, caller.user_nid, room_id)
+    if await stored.find(tx, caller.user_nid, room_nid, kind) is not None:
+        await write(tx, server, caller.node, caller.user_nid, room_nid, kind, stored.DELETED)
 
 
 async def _find(tx: Transaction, user_nid: int, room_id: str | None, kind: str) -> bytes | None:

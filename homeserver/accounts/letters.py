@@ -83,6 +83,17 @@ async def send_refusal(server: Server, to: Identifier, purpose: Purpose) -> None
     await _send(server, to, f"About your account at {server.name}", text + "\n" * (to.medium == EMAIL))
 
 
+async def send_digest(server: Server, to: Identifier, unread: int, rooms: int) -> None:
+    """Tell somebody that they have not read something, and how much. Raises MediumNotSupported, NotDelivered."""
+    what = f"{unread} unread message{'s' * (unread != 1)} in {rooms} room{'s' * (rooms != 1)}"
+    text = (
+        f"You have {what} at {server.name}.\n\nNobody but you and those who wrote them can read them: open your"
+        " client to do so.\n\nYou get this because a client of yours asked for it; its settings for notifications"
+        " end it.\n"
+    )
+    await _send(server, to, f"{what} at {server.name}", text)
+
+
 async def _send(server: Server, to: Identifier, subject: str, text: str) -> None:
     try:
         if to.medium == EMAIL:

@@ -69,6 +69,27 @@ async def find_in_room(server: Server, request: Request) -> Response:
     return Response(200, await account_data.find(request.caller, args["type"], args["roomId"]))
 
 
+@route("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{userId}/account_data/{type}", auth=Auth.USER)
+async def delete(server: Server, request: Request) -> dict[str, Any]:
+    """Delete an entry of the account; not specified yet."""
+    request.caller.must_be(request.args["userId"])
+    await account_data.delete(server, request.caller, request.args["type"])
+    return {}
+
+
+@route(
+    "DELETE",
+    "/_matrix/client/unstable/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}",
+    auth=Auth.USER,
+)
+async def delete_in_room(server: Server, request: Request) -> dict[str, Any]:
+    """Delete an entry of a room; not specified yet."""
+    args = request.args
+    request.caller.must_be(args["userId"])
+    await account_data.delete(server, request.caller, args["type"], args["roomId"])
+    return {}
+
+
 @route(
     "GET",
     "/_matrix/client/v3/user/{userId}/rooms/{roomId}/tags",

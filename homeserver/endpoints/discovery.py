@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from homeserver.accounts import calls
 from homeserver.endpoints.oauth import ACCOUNT, issuer
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.versions import STABILITY
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
 VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 """The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
 
-FEATURES: Final = ("org.matrix.msc4108", "org.matrix.msc4222", "org.matrix.simplified_msc3575")
-"""What is served that is not specified yet, or under a name from before it was: signing in by a QR code, the state after
-the timeline in `/sync`, sliding sync."""
+FEATURES: Final = (
+    "org.matrix.msc3391",
+    "org.matrix.msc4108",
+    "org.matrix.msc4143",
+    "org.matrix.msc4155",
+    "org.matrix.msc4222",
+    "org.matrix.simplified_msc3575",
+)
+"""What is served that is not specified yet, or under a name from before it was: deleting account data, signing in by a
+QR code, services for calls of many, choosing who may invite, the state after the timeline in `/sync`, sliding sync."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")
@@ -48,11 +56,13 @@ async def versions(server: Server, request: Request) -> dict[str, Any]:
     spec="client-server-api/#getwell-knownmatrixclient",
 )
 async def well_known_client(server: Server, request: Request) -> dict[str, Any]:
-    """Where clients find the client-server API."""
+    """Where clients find the client-server API, and what they need for calls of many."""
     base = server.settings.base_url
     found: dict[str, Any] = {"m.homeserver": {"base_url": base}}
     if server.settings.oauth.enabled:  # COMPAT(Element, 1.11): looks for them here
         found["org.matrix.msc2965.authentication"] = {"issuer": issuer(server), "account": base + ACCOUNT}
+    if services := calls.transports(server):
+        found["org.matrix.msc4143.rtc_foci"] = services  # COMPAT(Element Call, 0.9): looks for them here
     return found
 
 

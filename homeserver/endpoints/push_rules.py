@@ -1,4 +1,4 @@
-"""Push rules and pushers. spec: client-server-api/#push-rules"""
+"""Push rules, pushers, and what a user was notified of. spec: client-server-api/#push-notifications"""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from homeserver.accounts import push_rules
 from homeserver.endpoints import reading
 from homeserver.protocol.push_rules import check_kind, read_actions, read_rule
-from homeserver.push import pushers
+from homeserver.push import notified, pushers
+from homeserver.rooms import history, tokens
+from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -163,5 +165,30 @@ async def all_pushers(server: Server, request: Request) -> dict[str, Any]:
 )
 async def set_pusher(server: Server, request: Request) -> dict[str, Any]:
     """Set or delete a pusher."""
-    await pushers.put(request.caller, request.json())
+    await pushers.put(server, request.caller, request.json())
     return {}
+
+
+MOST_NOTIFICATIONS = 100
+"""Notifications in one page."""
+
+
+@route(
+    "GET",
+    "/_matrix/client/v3/notifications",
+    auth=Auth.USER,
+    spec="client-server-api/#get_matrixclientv3notifications",
+    also=("r0",),
+)
+async def notifications(server: Server, request: Request) -> Response:
+    """A page of what the caller was, or would have been, notified of, the newest first."""
+    query, caller = request.query, request.caller
+    limit = min(query.integer("limit", 20, low=1), MOST_NOTIFICATIONS)
+    only = query.choice("only", ("", "highlight"), "")
+    start = query.get("from")
+    upto = caller.node.position if start is None else tokens.parse(start).position
+    page = await notified.page(server, caller, upto, limit, only == "highlight")
+    parts = [b'{"notifications":', history.array(page.shown)]
+    if page.following is not None:
+        parts.append(b',"next_token":"%s"' % tokens.between(page.following).encode())
+    return spliced(*parts, b"}")

@@ -9,7 +9,7 @@ spec: client-server-api/#receiving-notifications
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -20,6 +20,7 @@ from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.push_evaluation import Evaluator, Narrowed, Subject
 from homeserver.push.threads import of_events as threads_of
 from homeserver.rooms import state
+from homeserver.rooms.onlookers import Onlookers
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
@@ -40,14 +41,38 @@ WORTH_KEEPING = 100
 """Judging more events than this is remembered in the database."""
 
 
+CALLS: Final = frozenset(("m.call.invite", "m.rtc.notification", "org.matrix.msc4075.rtc.notification"))
+"""The types of events that call somebody. Who answers sends events of their own, by which the call is not missed."""
+
+
 class Count(NamedTuple):
     """Unread notifications of a room, and how many of them highlight; ``threads``: the same by thread, where there are
-    any, the main timeline's under `MAIN`.
+    any, the main timeline's under `MAIN`. ``calls``: how many of them are calls.
     """
 
     notifications: int
     highlights: int
     threads: Mapping[str, tuple[int, int]]
+    calls: int = 0
+
+
+class Read(NamedTuple):
+    """How far a resident has read a room: up to the place ``whole`` in whatever thread, in some ``threads`` farther."""
+
+    whole: int
+    threads: Mapping[str, int]
+
+    def covers(self, thread: str, pos: int) -> bool:
+        """Whether an event of a thread has been read."""
+        return pos <= max(self.whole, self.threads.get(thread, self.whole))
+
+
+class Notable(NamedTuple):
+    """An event of which the rules of a resident notify them."""
+
+    event: Timed
+    thread: str
+    outcome: Outcome
 
 
 @dataclass(slots=True)
@@ -55,17 +80,26 @@ class _Kept:
     """A count on its way: `UnreadStart` as it is now. ``again``: by outdated thread, the place it is read up to."""
 
     newest: int
+    read_to: int
     read: Mapping[str, int]
     counted_to: int
     counts: dict[str, tuple[int, int]]
+    calls: dict[str, int]
     again: Mapping[str, int]
     judged: int = 0
 
+    def encoded(self) -> bytes:
+        """The counts as they are kept in the database."""
+        calls = self.calls
+        return orjson.dumps({thread: (*found, calls.get(thread, 0)) for thread, found in self.counts.items()})
+
 
 def _kept(start: UnreadStart) -> _Kept:
-    counts = {thread: (found[0], found[1]) for thread, found in orjson.loads(start.counts).items()}
+    stored = orjson.loads(start.counts)
+    counts = {thread: (found[0], found[1]) for thread, found in stored.items()}
+    calls = {thread: found[2] for thread, found in stored.items() if found[2:] > [0]}
     again = {thread: start.read.get(thread, start.read_to) for thread in start.again}
-    return _Kept(start.newest, start.read, start.counted_to, counts, again)
+    return _Kept(start.newest, start.read_to, start.read, start.counted_to, counts, calls, again)
 
 
 class Counts(Mirror):
@@ -84,10 +118,11 @@ class Counts(Mirror):
 
 
 def forget(node: Node, user_nid: int, room_nid: int) -> None:
-    """The user has read on: the next count starts anew from what they have read."""
+    """The user has read on: the next count starts anew from what they have read, and who tells them is told."""
     memory = node.memory(Counts)
     memory.kept.pop((user_nid, room_nid))
     memory.reading.pop((user_nid, room_nid), None)
+    node.memory(Onlookers).read_on(user_nid, room_nid)
 
 
 async def _start(node: Node, user_nid: int, room_nids: Sequence[int]) -> dict[int, _Kept]:
@@ -133,32 +168,58 @@ async def count(node: Node, room: Room, user_nid: int, user_id: str, upto: int) 
             fresh = await _after(node, room, after, upto)
             threads = await threads_of(node, room, fresh)
             if kept.counted_to == after:  # nobody else went on meanwhile
-                judge.go_on(kept.counts, kept.read, fresh, threads)
+                judge.go_on(kept.counts, kept.calls, kept.read, fresh, threads)
                 kept.counted_to = fresh[-1].pos if len(fresh) == CHUNK else upto
                 kept.judged += len(fresh)
     if kept.judged > WORTH_KEEPING:
         kept.judged = 0
-        counts = orjson.dumps(kept.counts)
-        await node.write(receipts.keep_count, user_nid, room.nid, kept.newest, kept.counted_to, counts)
-    each = kept.counts.values()
-    return Count(sum(found[0] for found in each), sum(found[1] for found in each), kept.counts)
+        await node.write(receipts.keep_count, user_nid, room.nid, kept.newest, kept.counted_to, kept.encoded())
+    each, calls = kept.counts.values(), sum(kept.calls.values())
+    return Count(sum(found[0] for found in each), sum(found[1] for found in each), kept.counts, calls)
+
+
+async def _kept_of(node: Node, user_nid: int, room_nid: int) -> _Kept:
+    kept = node.memory(Counts).kept.get((user_nid, room_nid))
+    return (await _start(node, user_nid, [room_nid]))[room_nid] if kept is None else kept
+
+
+async def read_of(node: Node, user_nid: int, room_nid: int) -> Read:
+    """How far a resident has read a room. Usually no trip."""
+    kept = await _kept_of(node, user_nid, room_nid)
+    return Read(kept.read_to, kept.read)
+
+
+async def notable(node: Node, room: Room, user_nid: int, user_id: str, events: Sequence[Timed]) -> list[Notable]:
+    """Those events of a room's timeline of which a resident is to be notified, read or not. Usually no trip."""
+    judge = await _judge_of(node, room, user_nid, user_id)
+    threads = await threads_of(node, room, events)
+    found = []
+    for event in events:
+        if event.sender != user_id and event.sender not in judge.ignored:
+            outcome = judge.outcome(event)
+            if outcome.notify:
+                found.append(Notable(event, threads.get(event.event_id, MAIN), outcome))
+    return found
 
 
 async def _count_again(node: Node, room: Room, kept: _Kept, judge: _Judge) -> None:
     """Count those threads anew in which the user has read on since the count was kept."""
     again, upto = kept.again, kept.counted_to
     counts: dict[str, tuple[int, int]] = {}
+    calls: dict[str, int] = {}
     after = min(again.values())
     while after < upto:
         events = await _after(node, room, after, upto)
         threads = await threads_of(node, room, events)
-        judge.go_on(counts, {**kept.read, **again}, events, threads, only=again)
+        judge.go_on(counts, calls, {**kept.read, **again}, events, threads, only=again)
         after = events[-1].pos if len(events) == CHUNK else upto
     if kept.again is again:  # else somebody else has done it
         kept.again = {}
         for thread in again:
             kept.counts.pop(thread, None)
+            kept.calls.pop(thread, None)
         kept.counts.update(counts)
+        kept.calls.update(calls)
 
 
 async def _after(node: Node, room: Room, after: int, upto: int) -> Sequence[Timed]:
@@ -180,6 +241,7 @@ class _Judge:
     def go_on(
         self,
         counts: dict[str, tuple[int, int]],
+        calls: dict[str, int],
         read: Mapping[str, int],
         events: Sequence[Timed],
         threads: Mapping[str, str],
@@ -192,18 +254,22 @@ class _Judge:
         for event in events:
             if event.sender == self.user_id:
                 counts.clear()
+                calls.clear()
                 continue
             thread = threads.get(event.event_id, MAIN)
             if event.sender in self.ignored or event.pos <= read.get(thread, event.pos - 1):
                 continue
             if only is not None and thread not in only:
                 continue
-            outcome = self._outcome(event)
+            outcome = self.outcome(event)
             if outcome.notify or outcome.highlight:
                 before = counts.get(thread, (0, 0))
                 counts[thread] = (before[0] + outcome.notify, before[1] + outcome.highlight)
+                if event.type in CALLS:
+                    calls[thread] = calls.get(thread, 0) + 1
 
-    def _outcome(self, event: Timed) -> Outcome:
+    def outcome(self, event: Timed) -> Outcome:
+        """What their rules say of an event of somebody else."""
         narrowed = self.node.memory(Counts).narrowed
         found = narrowed.get((event.event_nid, self.evaluator))
         if found is None:

@@ -95,7 +95,7 @@ async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) 
     nodes, peers = {caller.node.name}, set[str]()
     for user_id in invited:
         await membership.check_relation(server, caller.node, nodes, user_id, peers)
-        await blocking.check(server, user_id)
+        await blocking.check(server, user_id, caller.user_id)
         home = await server.nodes.of_user(user_id)
         if home is None:
             peers.add(identifiers.domain_of(user_id))

@@ -11,7 +11,9 @@ from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import build, from_stored
 from homeserver.rooms import references
-from homeserver.rooms.state import Rooms, membership_in
+from homeserver.rooms.onlookers import Arrival, Onlookers
+from homeserver.rooms.state import Rooms, membership_in, timed
+from homeserver.rooms.steps import MemberChange
 from homeserver.storage import events, rooms, streams, users
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
 from homeserver.storage.rooms import StoredRoom
@@ -139,6 +141,8 @@ async def _take(
         node.memory(Rooms).drop(room.room_id)
         node.announce(pos, [(Stream.MEMBERSHIP, people), (Stream.TIMELINE, [room_nid])])
         for user_nid in people:
+            change = MemberChange(member, membership, None, user_nid, stripped)
+            node.memory(Onlookers).add(Arrival(None, room.room_id, timed(event._replace(pos=pos)), [change]))
             server.wakeups.wake((node.name, user_nid))
 
     tx.after_commit(announce)

@@ -438,7 +438,7 @@ async def invite(
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
-    await blocking.check(server, user_id)
+    await blocking.check(server, user_id, caller.user_id)
     readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
     readers |= {server.policy.now.jurisdiction_of_server(name) for name in room.head.servers}
     profile = await _profile_of(server, user_id, "invite", readers)

@@ -15,6 +15,7 @@ import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import encounters, guests, rows
+from homeserver.rooms.onlookers import Arrival, Onlookers
 from homeserver.rooms.outgoing import feed_event
 from homeserver.rooms.state import RECENT, Rooms, Timed, arrivals, bytes_of
 from homeserver.rooms.state_rows import StateRows
@@ -187,7 +188,7 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
 
 
 def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, shipped: bool) -> None:
-    memory = node.memory(Rooms)
+    memory, onlookers = node.memory(Rooms), node.memory(Onlookers)
     touched: set[Room] = set()
     people: set[int] = set()
     outgoing: list[tuple[Step, Iterable[str]]] = []
@@ -198,6 +199,8 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
             _show(step)
             if step.redacted is not None and step.redacted.event.state_key is not None:
                 node.memory(StateRows).clear()
+            if onlookers.wanted and step.timeline and step.verdict is Verdict.ACCEPTED:
+                onlookers.add(Arrival(step.room, step.room.room_id, step.room.recent[-1], step.members))
             touched.add(step.room)
             people.update(member.resident for member in step.members if member.resident is not None)
     moved = {step.room.nid for submission in batch for step in submission.steps if step.members}

@@ -96,4 +96,4 @@ async def _check_member(server: Server, caller: Caller, room_id: str, user_id: s
     if became in ("join", "invite", "knock"):
         await membership.check_entry(server, caller, room_id, user_id)
     if became == "invite":
-        await blocking.check(server, user_id)
+        await blocking.check(server, user_id, caller.user_id)

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.storage.engine import Transaction
 
 GLOBAL = 0
 """The room_nid of what concerns no room."""
+
+
+DELETED = b"{ }"
+"""What an entry that has been deleted holds, so that clients are told: an empty object, as nobody else writes it."""
 
 
 class Entry(NamedTuple):
@@ -33,16 +39,29 @@ async def put(tx: Transaction, user_nid: int, room_nid: int, kind: str, content:
 
 @asks_once
 async def find(tx: Transaction, user_nid: int, room_nid: int, kind: str) -> bytes | None:
-    """The content of an entry."""
+    """The content of an entry; None when there is none, or it has been deleted."""
     row = await tx.one(
         "SELECT content FROM account_data WHERE user_nid = ? AND room_nid = ? AND type = ?", user_nid, room_nid, kind
     )
-    return None if row is None else row[0]
+    return None if row is None or row[0] == DELETED else row[0]
+
+
+@asks_once
+async def of_types(tx: Transaction, user_nid: int, kinds: Sequence[str]) -> list[bytes]:
+    """The contents of those entries of an account that are there."""
+    marks = ",".join("?" * len(kinds))
+    rows = await tx.all(
+        f"SELECT content FROM account_data WHERE user_nid = ? AND room_nid = ? AND type IN ({marks}) ORDER BY type",
+        user_nid,
+        GLOBAL,
+        *kinds,
+    )
+    return [row[0] for row in rows if row[0] != DELETED]
 
 
 @asks_once
 async def since(tx: Transaction, user_nid: int, after: int, upto: int) -> list[Entry]:
-    """The entries that were set behind ``after``, up to and with ``upto``."""
+    """The entries that were set, or deleted, behind ``after``, up to and with ``upto``."""
     rows = await tx.all(
         "SELECT room_nid, type, content, pos FROM account_data"
         " WHERE user_nid = ? AND pos > ? AND pos <= ? ORDER BY pos",
@@ -50,7 +69,8 @@ async def since(tx: Transaction, user_nid: int, after: int, upto: int) -> list[E
         after,
         upto,
     )
-    return [Entry(*row) for row in rows]
+    found = [Entry(*row) for row in rows]
+    return found if after else [entry for entry in found if entry.content != DELETED]  # who knows nothing lacks nothing
 
 
 async def room_of(tx: Transaction, user_nid: int, room_id: str) -> int | None:

@@ -315,18 +315,12 @@ def _of_room(part: EventFilter, room_id: str, entries: Sequence[bytes]) -> Seque
 async def _invitations(asked: Asked, strangers: Sequence[StoredMembership], answer: Answer) -> None:
     """Rooms to which the user is invited, or at which they knock, with their stripped state."""
     caller = asked.caller
-    if any(each.membership == "invite" for each in strangers) and await caller.node.read(
-        blocking.blocks, caller.user_nid
-    ):
-        strangers = [each for each in strangers if each.membership != "invite"]
-    if asked.ignored and strangers:
-        sent = await caller.node.read(stored_events.by_nids, [each.event_nid for each in strangers])
-        senders = {row.event_nid: row.sender for row in sent}
-        strangers = [
-            each
-            for each in strangers
-            if each.membership != "invite" or senders.get(each.event_nid) not in asked.ignored
-        ]
+    invited = [each.event_nid for each in strangers if each.membership == "invite"]
+    said = await caller.node.read(blocking.permissions, caller.user_nid) if invited else []
+    if invited and (asked.ignored or said):
+        sent = await caller.node.read(stored_events.by_nids, invited)
+        hidden = {row.event_nid for row in sent if row.sender in asked.ignored or blocking.hides(said, row.sender)}
+        strangers = [each for each in strangers if each.event_nid not in hidden]
     if not strangers:
         return
     previews = await caller.node.read(rooms.invitations, caller.user_nid, [each.room_nid for each in strangers])

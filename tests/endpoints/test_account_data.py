@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
+from homeserver.storage import account_data as stored
 from homeserver.storage.engine import Transaction
 from homeserver.storage.streams import Stream
 from tests.deployment import Deployment, User
@@ -45,6 +47,40 @@ async def test_setting_and_reading(deployment: Deployment, base: str) -> None:
         assert node.position == before + 1
         assert node.changes.last(Stream.ACCOUNT_DATA, caller.user_nid) == node.position
         assert (await alice.asks("GET", path)).json == content
+
+
+@pytest.mark.parametrize("base", [USER, ROOM])
+@aio
+async def test_what_is_deleted_is_gone_and_clients_see_it_become_empty(deployment: Deployment, base: str) -> None:
+    alice = await deployment.user("alice")
+    await enter(alice)
+    path = f"{base}/account_data/org.example.config"
+    gone = path.replace("/v3/", "/unstable/org.matrix.msc3391/")
+    caller = await alice.caller()
+    await alice.asks("PUT", path, {"a": 1})
+    before = caller.node.position
+    with deployment.server.wakeups.listen([(caller.node.name, caller.user_nid)]) as ear:
+        assert (await alice.asks("DELETE", gone)).json == {}
+        assert await ear.wait(1.0)
+    assert (await alice.asks("GET", path)).errcode == "M_NOT_FOUND"
+    entries = await caller.node.read(stored.since, caller.user_nid, before, caller.node.position)
+    assert [(entry.type, orjson.loads(entry.content)) for entry in entries] == [("org.example.config", {})]
+    assert await caller.node.read(stored.since, caller.user_nid, 0, caller.node.position) == []
+    position = caller.node.position
+    assert (await alice.asks("DELETE", gone)).json == {}
+    assert caller.node.position == position
+    await alice.asks("PUT", path, {"a": 2})
+    assert (await alice.asks("GET", path)).json == {"a": 2}
+
+
+@aio
+async def test_what_cannot_be_deleted(deployment: Deployment) -> None:
+    alice, bob = await deployment.user("alice"), await deployment.user("bob")
+    base = USER.replace("/v3/", "/unstable/org.matrix.msc3391/")
+    assert (await alice.asks("DELETE", f"{base}/account_data/m.push_rules")).status == 405
+    assert (await alice.asks("DELETE", f"{base}/rooms/{ROOM_ID}/account_data/x")).errcode == "M_NOT_FOUND"
+    assert (await alice.asks("DELETE", f"{base}/rooms/x/account_data/x")).errcode == "M_INVALID_PARAM"
+    assert (await bob.asks("DELETE", f"{base}/account_data/x")).errcode == "M_FORBIDDEN"
 
 
 @aio

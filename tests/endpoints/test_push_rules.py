@@ -9,8 +9,9 @@ import pytest
 from homeserver.accounts import push_rules
 from homeserver.protocol.push_evaluation import PREDEFINED_EVALUATOR, Evaluator
 from homeserver.storage.streams import Stream
-from tests.deployment import Deployment, User
-from tests.support import aio
+from tests.deployment import Deploy, Deployment, User
+from tests.network import OPEN
+from tests.support import aio, finish
 
 RULES = "/_matrix/client/v3/pushrules"
 GLOBAL = f"{RULES}/global"
@@ -152,8 +153,19 @@ PUSHER: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def open_deployment(deploy: Deploy) -> Deployment:
+    """A deployment from which notifications may go anywhere."""
+
+    async def one() -> Deployment:
+        return await deploy(policy=OPEN)
+
+    return finish(one())
+
+
 @aio
-async def test_pushers(deployment: Deployment) -> None:
+async def test_pushers(open_deployment: Deployment) -> None:
+    deployment = open_deployment
     alice, bob = await deployment.user("alice"), await deployment.user("bob")
     assert (await alice.asks("GET", PUSHERS)).json == {"pushers": []}
     assert (await alice.asks("POST", f"{PUSHERS}/set", PUSHER)).json == {}
@@ -174,6 +186,7 @@ async def test_pushers(deployment: Deployment) -> None:
     ("change", "errcode"),
     [
         ({"kind": "email"}, "M_INVALID_PARAM"),
+        ({"kind": "sms"}, "M_INVALID_PARAM"),
         ({"app_id": "x" * 65}, "M_INVALID_PARAM"),
         ({"pushkey": "é" * 257}, "M_INVALID_PARAM"),
         ({"pushkey": ""}, "M_INVALID_PARAM"),
@@ -184,14 +197,17 @@ async def test_pushers(deployment: Deployment) -> None:
         ({"data": {"url": "http://push.example.org/_matrix/push/v1/notify"}}, "M_INVALID_PARAM"),
         ({"data": {"url": "https://push.example.org/elsewhere"}}, "M_INVALID_PARAM"),
         ({"data": {"url": "https://[/_matrix/push/v1/notify"}}, "M_INVALID_PARAM"),
+        ({"data": {"url": "https://who:secret@push.example.org/_matrix/push/v1/notify"}}, "M_INVALID_PARAM"),
+        ({"data": {"url": "https://push.example.org/_matrix/push/v1/notify/../../x"}}, "M_INVALID_PARAM"),
+        ({"data": {"url": 7}}, "M_BAD_JSON"),
         ({"data": {**PUSHER["data"], "format": "full"}}, "M_INVALID_PARAM"),
         ({"data": {**PUSHER["data"], "x": "y" * 20_000}}, "M_TOO_LARGE"),
         ({"append": "no"}, "M_BAD_JSON"),
     ],
 )
 @aio
-async def test_pushers_that_are_refused(deployment: Deployment, change: dict[str, Any], errcode: str) -> None:
-    alice = await deployment.user("alice")
+async def test_pushers_that_are_refused(open_deployment: Deployment, change: dict[str, Any], errcode: str) -> None:
+    alice = await open_deployment.user("alice")
     assert (await alice.asks("POST", f"{PUSHERS}/set", {**PUSHER, **change})).errcode == errcode
     assert (await alice.asks("GET", PUSHERS)).json == {"pushers": []}
 
