@@ -20,6 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from tests.protocol.vectors import read
 
 JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 DOCUMENT = "urn:matrix:operations"
 INTERNALS = re.compile(rb"Traceback|object at 0x|NoneType|<class |[a-z]Error\(|\\n  File ")
 """What shows that an answer speaks of the program instead of the request."""
@@ -30,6 +31,26 @@ NULLABLE = dict.fromkeys(("getDevice", "getDevices"), ("display_name", "last_see
 
 ACCEPTED = ("M_UNKNOWN_POS",)
 """Error codes that are accepted for a coming version of the specification."""
+
+OAUTH_ERRORS = frozenset(
+    [
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "unsupported_token_type",
+        "invalid_redirect_uri",
+        "invalid_client_metadata",
+        "authorization_pending",
+        "slow_down",
+        "access_denied",
+        "expired_token",
+        "temporarily_unavailable",
+    ]
+)
+"""The errors of RFC 6749, 7009, 7591 and 8628. spec: client-server-api/#oauth-20-api"""
 
 # The examples of the room versions have no such property, and who signs an event must not add one to it.
 NOT_REQUIRED = {
@@ -158,6 +179,10 @@ def error_faults(status: int, body: bytes) -> Iterator[str]:
         yield from schema_faults("/schemas/api_client_server_definitions_auth_response", value)
         if "errcode" not in value:
             return
+    if "error_description" in value:
+        if value.get("error") not in OAUTH_ERRORS or not isinstance(value["error_description"], str):
+            yield f"{value!r} is no error of OAuth 2.0"
+        return
     if value.get("errcode") not in {*document()["errcodes"], *ACCEPTED}:
         yield f"{value.get('errcode')!r} is no error code of the specification"
     if not isinstance(value.get("error"), str) or not value["error"]:
@@ -169,6 +194,10 @@ def error_faults(status: int, body: bytes) -> Iterator[str]:
 def answer_faults(operation: Operation | None, status: int, content_type: str, body: bytes) -> list[str]:
     """What is wrong with an answer: an error of ours, internals that show, another form than the specification's."""
     faults = []
+    if content_type == HTML:
+        if status >= 500 or not body.startswith(b"<!doctype html>") or INTERNALS.search(body):
+            faults.append(f"{status} is no page for a person: {body[:300]!r}")
+        return faults
     if content_type == JSON and INTERNALS.search(body):
         faults.append(f"the answer tells how the server works inside: {body[:300]!r}")
     if status >= 400:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
@@ -126,9 +127,19 @@ class Browser:
             page = await self.ask("GET", page.location)
         raise AssertionError("the browser is sent round in circles")
 
-    async def send(self, page: Page, number: int = 0, *, follow: bool = True, **filled: str) -> Page:
+    async def send(
+        self,
+        page: Page,
+        entered: Mapping[str, str] | None = None,
+        /,
+        *,
+        number: int = 0,
+        follow: bool = True,
+        **more: str,
+    ) -> Page:
         """Fill in a form of a page and send it."""
         method, action, fields = page.forms[number]
+        filled = {**(entered or {}), **more}
         assert action.startswith(BASE + "/")
         if method == "get":
             return await self.get(f"{action}?{urlencode({**fields, **filled})}")
