@@ -154,6 +154,9 @@ async def test_a_proof_that_is_none_lets_nobody_in(network: Network, server: str
         broken = {key: value for key, value in whole.items() if key != name}
         assert (await bob.asks("POST", path, {"third_party_signed": broken}, via="a.test")).status == 400
     assert (await bob.asks("POST", path, {"third_party_signed": {**whole, "sender": "eve"}})).status == 400
+    await a.change(alice, room_id, "invite", user_id=bob.user_id)
+    for signed in (proof(alice, eve), proof(alice, bob, token="other")):
+        assert (await bob.asks("POST", path, {"third_party_signed": signed})).status == 403, "though he is invited"
     assert await members(a, alice, room_id) == {alice.user_id}
 
 
