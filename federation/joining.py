@@ -16,14 +16,13 @@ import structlog
 
 from config.residency import DataClass
 from federation import arrivals, gaps, leaving
-from federation.handshake import MOST_SERVERS, BadAnswer, Failures, ask_template, fill
+from federation.handshake import BadAnswer, ask_template, by_any, fill
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers
 from homeserver.protocol.encryption_rules import is_encrypted
 from homeserver.protocol.errors import (
     BadJson,
     CommitUnknown,
-    FlowDenied,
     Forbidden,
     NotFound,
     PlaintextRefused,
@@ -57,27 +56,23 @@ async def join(
     server: Server, node: Node, room_id: str, user_id: str, content: Mapping[str, Any], via: Sequence[str]
 ) -> None:
     """See `context.Remote.join`."""
-    failures = Failures()
-    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
-        try:
-            check_with(server, node, destination)
-            arrival = await _handshake(server, node, destination, room_id, user_id, content)
-        except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:
-            failures.add(destination, fault)
-            continue
-        try:
-            await _check_room(server, node, arrival)
-            if await membership.present(server, node, room_id) is None:
-                await adopt(server, node, arrival)
-            else:
-                await _come_in(server, destination, arrival.join)
-        except CommitUnknown:
-            raise  # the room may be here
-        except Refusal:
-            await _go_back(server, node, destination, room_id, user_id)
-            raise
-        return
-    raise failures.refusal()
+
+    async def attempt(destination: str) -> tuple[str, Arrival]:
+        check_with(server, node, destination)
+        return destination, await _handshake(server, node, destination, room_id, user_id, content)
+
+    destination, arrival = await by_any(server, via, attempt)
+    try:
+        await _check_room(server, node, arrival)
+        if await membership.present(server, node, room_id) is None:
+            await adopt(server, node, arrival)
+        else:
+            await _come_in(server, destination, arrival.join)
+    except CommitUnknown:
+        raise  # the room may be here
+    except Refusal:
+        await _go_back(server, node, destination, room_id, user_id)
+        raise
 
 
 def check_with(server: Server, node: Node, other: str) -> None:
