@@ -457,6 +457,31 @@ async def test_history_waits_for_one_that_is_away(network: Network) -> None:
 
 
 @aio
+async def test_nothing_is_shown_from_before_what_it_was_not_asked_about(network: Network) -> None:
+    made, _ = await guarded(network)
+    path = f"/rooms/{quote(made.room_id)}/state/m.room.policy/"
+    naming = await made.here.ask(made.alice, "GET", path)
+    await made.here.send(made.alice, made.room_id, "first")
+    await made.here.ask(made.alice, "PUT", path, {})
+    await made.here.send(made.alice, made.room_id, "second")
+    await made.here.ask(made.alice, "PUT", path, naming)
+    await made.here.send(made.alice, made.room_id, "third")
+    fourth = await network.found("fourth.test")
+    dave = await fourth.user("dave")
+    await enter(fourth, dave, made.room_id, "here.test")
+    network.cut("fourth.test", "third.test")
+
+    async def texts() -> list[str]:
+        found = await read_back(fourth, dave, made.room_id)
+        return [text_of(event) for event in found if event["type"] == "m.room.encrypted"]
+
+    assert await texts() == ["third"]
+    network.mend("fourth.test", "third.test")
+    await network.clock.advance(rooms_gaps.AGAIN_AFTER)
+    assert await texts() == ["third", "second", "first"]
+
+
+@aio
 async def test_history_of_a_room_that_gave_it_up_is_read(network: Network) -> None:
     made, liar, fourth, dave = await history(network)
     await made.here.ask(made.alice, "PUT", f"/rooms/{quote(made.room_id)}/state/m.room.policy/", {})
