@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import config.residency
 import config.settings
+from config import application_services
+from config.application_services import ApplicationService, ApplicationServices
 from config.kinds import Reading, Secret, Spot, line_of
 from config.policy import Policy
 from config.positions import locate
@@ -110,6 +112,40 @@ def read_tokens(secret: Secret) -> tuple[str, ...]:
     """
     lines = [line.partition("#")[0] for line in read_secret(secret).splitlines()]
     return tuple(dict.fromkeys(token for line in lines for token in line.split()))
+
+
+def load_application_services(settings: Settings, policy: Policy) -> ApplicationServices:
+    """The application services that the settings name, each on its node and in its jurisdiction.
+
+    Raises:
+        Faults: a registration, or what the settings say of it, cannot be used; the mistakes of all are in it.
+    """
+    problems: list[Problem] = []
+    found: list[tuple[str, ApplicationService]] = []
+    for index, place in enumerate(settings.application_services):
+        key: KeyPath = ("application_services", index)
+        node = place.node or (next(iter(policy.nodes)) if len(policy.nodes) == 1 else "")
+        if node not in policy.nodes:
+            known = ", ".join(policy.nodes)
+            message = f"{policy.file} has no such node" if node else "is missing; wanted the node of its users"
+            problems.append(Problem("domicile.toml", 0, dotted((*key, "node")), f"{message}: there are {known}"))
+            continue
+        jurisdiction = place.jurisdiction or policy.jurisdiction_of_node(node)
+        if not policy.knows(jurisdiction):
+            message = f"{policy.file} declares no such jurisdiction; where it does not matter, say unknown"
+            problems.append(Problem("domicile.toml", 0, dotted((*key, "jurisdiction")), message))
+            continue
+        file = os.fspath(place.registration)
+        text, more = _text_of(place.registration)
+        service = None
+        if not more:
+            service, more = application_services.read(
+                text, file, server_name=settings.server_name, node=node, jurisdiction=jurisdiction
+            )
+        problems += more
+        found += [] if service is None else [(file, service)]
+    problems += application_services.clashes(found)
+    return _unless(problems, ApplicationServices(service for _, service in found))
 
 
 def shown_beside(path: StrPath, other: Path) -> Path:

@@ -25,7 +25,7 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, Email, Federation, IdentityProvider, OldKey, Settings, Sms, Turn
+from config.settings import DAY, ApplicationServicePlace, Email, Federation, IdentityProvider, OldKey, Settings, Sms, Turn
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +41,7 @@ EXAMPLE_SETTINGS = Settings(
             id="university", name="Example University", issuer="https://id.example.org", client_id="domicile"
         ),
     ),
+    application_services=(ApplicationServicePlace(registration=Path("bridges/telegram.yaml"), node="paris"),),
     federation=Federation(
         old_keys=(
             OldKey(id="ed25519:a_1", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", expired_ts=1576767829750),

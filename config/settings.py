@@ -89,6 +89,8 @@ TURN_URI = Text(
 COUNTRY = Text('a country code such as "IR"', r"[A-Z]{2}")
 
 ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
+PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
+
 KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
 PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
 
@@ -751,6 +753,25 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationServicePlace:
+    """An application service (a bridge, or a bot): it acts for its users, and is sent what happens in their rooms.
+
+    Its users rest on one node. What it is sent goes to the jurisdiction where it runs, if the residency policy lets it.
+    """
+
+    registration: Annotated[
+        Path,
+        Setting(FilePath(), "The registration file (YAML) that the service made.", Path("bridges/telegram.yaml")),
+    ]
+    node: Annotated[
+        str | None, Setting(PLACE, "Where its users rest; may be left out where there is one node only.", "paris")
+    ] = None
+    jurisdiction: Annotated[
+        str | None, Setting(PLACE, "Where the service runs, if not in the jurisdiction of that node.", "FR")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The deployment as a whole."""
 
@@ -813,6 +834,9 @@ class Settings:
     rooms: Annotated[Rooms, Setting(TableOf(Rooms), "")] = field(default_factory=Rooms)
     encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
     storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)
+    application_services: Annotated[
+        tuple[ApplicationServicePlace, ...], Setting(TablesOf(ApplicationServicePlace), "")
+    ] = ()
     log: Annotated[Log, Setting(TableOf(Log), "")] = field(default_factory=Log)
 
     @property

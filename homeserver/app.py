@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
 
-from config.load import load_policy, read_secret
+from config.load import load_application_services, load_policy, read_secret
 from config.problems import Faults, Problem
 from federation import authentication, port
 from federation import endpoints as federation_endpoints
@@ -124,6 +124,7 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
             telemetry=telemetry,
             outbound=Outbound(SystemNames(), trust, clock, telemetry, settings.federation.allow_addresses),
             remote=port,
+            services=load_application_services(settings, policy),
         )
         stack.push_async_callback(server.outbound.close)
         show(server)
@@ -405,7 +406,9 @@ def site_of(server: Server) -> Site[Server]:
     return Site(
         server,
         routes_of(server),
-        authenticate=lambda token: sessions.authenticate(server, token),
+        authenticate=partial(sessions.authenticate, server),
+        identify=partial(sessions.identify, server) if server.services else None,
+        unlimited=(lambda request: sessions.is_unlimited(server, request.token())) if server.services else None,
         verify=partial(authentication.verify, server),
         observer=Metrics(server.telemetry),
         seconds=server.clock.monotonic,

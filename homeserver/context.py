@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from config.application_services import ApplicationService, ApplicationServices
 from config.policy import Policy
 from config.settings import Settings
-from homeserver.protocol.errors import Forbidden
+from homeserver.protocol.errors import Forbidden, MissingParam
 from homeserver.protocol.events import Event
 from homeserver.protocol.policy_server import PolicyServer
 from homeserver.protocol.signing import SigningKey
@@ -44,6 +45,18 @@ class Caller:
     guest: bool = False
     suspended: bool = False
     oauth: bool = False
+    service: ApplicationService | None = None
+    """The application service that acts as the user. Without a device, ``device_id`` is empty and ``device_nid`` 0."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether rate limits hold for them."""
+        return self.service is None or self.service.limits(self.user_id)
+
+    def must_have_device(self) -> None:
+        """Refuse what only a device can do. Raises MissingParam for an application service that named none."""
+        if not self.device_nid:
+            raise MissingParam("This needs a device: name one of the user as device_id in the query")
 
     def must_be(self, user_id: str) -> None:
         """Refuse to act on somebody else. Raises Forbidden."""
@@ -246,6 +259,7 @@ class Server:
     telemetry: Telemetry
     outbound: Outbound
     remote: Remote
+    services: ApplicationServices = field(default_factory=ApplicationServices)
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from config.load import load_application_services
 from config.problems import Faults
 from homeserver import app
 from homeserver.storage import directory, migrate
@@ -30,6 +31,10 @@ async def problems(settings: Settings, policy: Policy) -> list[str]:
             found.append(str(error))
         except Faults:
             pass  # one of the unreadable secrets
+    try:
+        load_application_services(settings, policy)
+    except Faults as faults:
+        found += [str(problem) for problem in faults.problems]
     found += filter(None, [app.lost_secret(settings)])
     found += app.unusable_certificates(settings)
     found += _folders(settings, policy)

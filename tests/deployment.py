@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from config.load import policy_from_text, settings_from_text
+from config.load import load_application_services, policy_from_text, settings_from_text
 from config.placement import Attributes
 from federation import port
 from homeserver.accounts import registration, sessions
@@ -241,12 +242,15 @@ async def start(
         telemetry=telemetry,
         outbound=Outbound(SystemNames(), Trust(), clock, telemetry),
         remote=port,
+        services=load_application_services(read, rules),
     )
     observed = Observed()
     site = Site(
         server,
         Table.of(*(module for module in endpoint_modules() if module.__name__.startswith("homeserver."))),
         authenticate=lambda token: sessions.authenticate(server, token),
+        identify=partial(sessions.identify, server) if server.services else None,
+        unlimited=lambda request: sessions.is_unlimited(server, request.token()),
         observer=observed,
         seconds=clock.monotonic,
         limits=Limits(_buckets(server), clock.monotonic) if read.rate_limits.enabled else None,

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 async def public_rooms(server: Server, request: Request) -> dict[str, Any]:
     """The directory."""
     query = request.query
-    types: list[str | None] | None = [] if query.get("third_party_instance_id") else None  # there is no bridge
-    search = public.Search(None, types, query.integer("limit", None, low=0) or None, query.get("since"))
+    network = query.get("third_party_instance_id")
+    limit = query.integer("limit", None, low=0) or None
+    search = public.Search(limit=limit, since=query.get("since"), networks=[network] if network else None)
     return await public.listing(server, server.policy.now.jurisdiction_of_server(request.origin), search)
 
 
@@ -43,10 +44,10 @@ async def search_public_rooms(server: Server, request: Request) -> dict[str, Any
     limit = _field(body, "limit", int)
     if limit is not None and (isinstance(limit, bool) or limit < 0):
         raise BadJson("'limit' must be a number of rooms")
-    if _field(body, "third_party_instance_id", str):
-        types = []
+    network = _field(body, "third_party_instance_id", str)
     term = _field(chosen, "generic_search_term", str)
-    search = public.Search(term, types, limit or None, _field(body, "since", str))
+    networks = [network] if network else None
+    search = public.Search(term, types, limit or None, _field(body, "since", str), networks)
     return await public.listing(server, server.policy.now.jurisdiction_of_server(request.origin), search)
 
 

@@ -64,6 +64,25 @@ async def rename(server: Server, caller: Caller, device_id: str, display_name: s
     await caller.node.advance(_rename, server, caller, device_id, display_name)
 
 
+async def ensure(server: Server, caller: Caller, device_id: str, display_name: str | None) -> bool:
+    """Make a device for a user of the application service that calls, without a session, or name the one there is; True
+    when it was made. Raises InvalidParam, Forbidden for an id that is that of a cross-signing key, and for too many.
+
+    spec: application-service-api/#creating-devices
+    """
+    sessions.DeviceWish(device_id, display_name).check()
+    made = await caller.node.write(_make, server, caller, device_id, display_name)
+    if not made and display_name is not None:
+        await rename(server, caller, device_id, display_name)
+    return made
+
+
+async def _make(tx: Transaction, server: Server, caller: Caller, device_id: str, display_name: str | None) -> bool:
+    _, made = await sessions.ensure_device(tx, server, caller.user_nid, device_id, display_name)
+    tx.after_commit(lambda: sessions.forget(server, caller.node, caller.user_id))
+    return made
+
+
 async def _rename(tx: Transaction, server: Server, caller: Caller, device_id: str, display_name: str | None) -> None:
     device = await stored_devices.find(tx, caller.user_nid, device_id)
     if device is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from config.residency import UNKNOWN, DataClass
+from homeserver.application_services import queries
 from homeserver.protocol.errors import (
     BadJson,
     GuestAccessForbidden,
@@ -68,6 +69,8 @@ async def fields(server: Server, user_id: str, asking: Node | None) -> dict[str,
 async def of_local(server: Server, user_id: str, jurisdiction: str) -> dict[str, Any]:
     """The profile of a local user, for somebody in ``jurisdiction``. Raises NotFound, FlowDenied, NodeUnavailable."""
     node = await server.nodes.of_user(user_id)
+    if node is None and server.services and await queries.user(server, user_id):
+        node = await server.nodes.of_user(user_id)
     if node is None:
         raise NotFound("There is no such user")
     traffic.concerns(node)

@@ -17,6 +17,7 @@ from config.placement import Attributes, MustChoose, Pinned, place
 from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions
 from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN, STAGE_OF
 from homeserver.accounts.sessions import DeviceWish
+from homeserver.application_services import exclusive
 from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
@@ -35,6 +36,7 @@ from homeserver.storage.directory import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from config.application_services import ApplicationService
     from homeserver.accounts.sessions import Login
     from homeserver.context import Caller, Server
     from homeserver.storage.accounts import Threepid
@@ -47,7 +49,8 @@ class NewAccount:
     """The account that is wanted. Without ``password`` nobody can log in to it; without ``device`` nobody is logged in.
 
     ``attributes`` decide where it rests. ``threepids`` are verified phone numbers and addresses. ``identity``: by which
-    provider, and as which subject there, its owner signs in; the caller has claimed its route.
+    provider, and as which subject there, its owner signs in; the caller has claimed its route. ``service``: the
+    application service that makes it.
     """
 
     localpart: str
@@ -58,6 +61,7 @@ class NewAccount:
     threepids: tuple[Threepid, ...] = ()
     device: DeviceWish | None = None
     identity: tuple[str, str] | None = None
+    service: ApplicationService | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,15 @@ def flows(server: Server) -> Sequence[Sequence[str]]:
     return (least, *((*token, STAGE_OF[medium], *must) for medium in offered))
 
 
-async def check_available(server: Server, username: str) -> str:
-    """The localpart for a username that could be registered now. Raises InvalidUsername, UserInUse.
+async def check_available(server: Server, username: str, service: ApplicationService | None = None) -> str:
+    """The localpart for a username that could be registered now, by an application service or by somebody else. Raises
+    InvalidUsername, UserInUse, Exclusive.
 
     spec: client-server-api/#get_matrixclientv3registeravailable
     """
     localpart = new_localpart(username, server.name)
     whose = user_id(localpart, server.name)
+    exclusive.check_user(server, whose, service)
     node = await server.nodes.of_user(whose)
     if node is not None and await node.read(stored.find, whose) is not None:
         raise UserInUse("That username is taken")
@@ -186,7 +192,7 @@ def placed(server: Server, attributes: Attributes) -> Node:
 async def register(server: Server, wanted: NewAccount) -> Registered:
     """Make an account. A registration token among the attributes is used up by one.
 
-    Raises InvalidUsername, UserInUse, ThreepidInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place,
+    Raises InvalidUsername, UserInUse, Exclusive, ThreepidInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place,
     too many devices), Unauthorized (the token does not hold any more), NodeUnavailable.
     """
     localpart = new_localpart(wanted.localpart, server.name)
@@ -195,7 +201,7 @@ async def register(server: Server, wanted: NewAccount) -> Registered:
     if wanted.password is not None:
         passwords.check_strength(server, wanted.password)
     node = placed(server, wanted.attributes)
-    await check_available(server, localpart)
+    await check_available(server, localpart, wanted.service)
     password_hash = None if wanted.password is None else await passwords.hashed(server, wanted.password)
     token = wanted.attributes.token
     if token is not None and not await registration_tokens.use(server, token):

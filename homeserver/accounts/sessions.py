@@ -11,14 +11,15 @@ from __future__ import annotations
 import secrets
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 
 from config.settings import HOUR
 from homeserver.accounts import failures, passwords, recipients, tokens
+from homeserver.application_services import masquerade
 from homeserver.context import Caller
-from homeserver.protocol.errors import Forbidden, InvalidParam, UnknownToken, UserLocked
+from homeserver.protocol.errors import Exclusive, Forbidden, InvalidParam, MissingToken, UnknownToken, UserLocked
 from homeserver.protocol.identifiers import is_device_id, is_user_id, localpart_of, user_id
 from homeserver.runtime.lru import Lru
 from homeserver.storage import accounts as stored_accounts
@@ -29,6 +30,7 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
+    from config.application_services import ApplicationService
     from config.kinds import Duration
     from homeserver.context import Server
     from homeserver.storage.accounts import Account
@@ -103,6 +105,7 @@ def owner_hash(server: Server, localpart: str) -> bytes:
 def forget(server: Server, node: Node, whose: str) -> None:
     """Drop a user's sessions and devices from memory; to be called after the commit that changed them."""
     node.memory(Remembered).forget(owner_hash(server, localpart_of(whose)))
+    node.memory(masquerade.Masks).forget(whose)
     recipients.forget(node, whose)
 
 
@@ -124,6 +127,57 @@ async def authenticate(server: Server, token: str, *, even_locked: bool = False)
     if known.locked and not even_locked:
         raise UserLocked("This account has been locked", soft_logout=True)
     return known.caller
+
+
+class Parameters(Protocol):
+    """The parameters of a request's address."""
+
+    def get(self, name: str) -> str | None:
+        """The first value of one."""
+
+
+class Asking(Protocol):
+    """A request, as far as it says as whom an application service acts."""
+
+    @property
+    def query(self) -> Parameters:
+        """Its parameters."""
+
+
+async def identify(server: Server, token: str, request: Asking) -> Caller:
+    """Who calls: the owner of an access token, or the user as whom the application service acts whose token it is.
+
+    Raises what `authenticate` and `masquerade.caller` raise.
+
+    spec: application-service-api/#identity-assertion
+    """
+    service = server.services.of_token(token) if server.services else None
+    if service is None:
+        return await authenticate(server, token)
+    named = request.query.get
+    device_id = named("device_id") or named("org.matrix.msc3202.device_id")
+    return await masquerade.caller(server, service, named("user_id") or None, device_id or None)
+
+
+def is_unlimited(server: Server, token: str | None) -> bool:
+    """Whether no rate limit holds for what an application service does before it says as whom."""
+    if token is None or not server.services:
+        return False
+    service = server.services.of_token(token)
+    return service is not None and not service.rate_limited
+
+
+def service_of(server: Server, token: str | None) -> ApplicationService:
+    """The application service that registers a user, or logs one in. Raises MissingToken, UnknownToken.
+
+    spec: application-service-api/#server-admin-style-permissions
+    """
+    if token is None:
+        raise MissingToken("The token of an application service is needed")
+    service = server.services.of_token(token)
+    if service is None:
+        raise UnknownToken("That is not the token of an application service")
+    return service
 
 
 async def _node_of(server: Server, token: tokens.Read) -> Node:
@@ -282,6 +336,22 @@ async def log_in(server: Server, user: str, password: str, wish: DeviceWish) -> 
     return await node.write(open_session, server, account.user_id, account.user_nid, wish)
 
 
+async def log_in_for_service(server: Server, service: ApplicationService, user: str, wish: DeviceWish) -> Login:
+    """Open a session for a user of an application service. ``user`` is a localpart or a full user id.
+
+    Raises Exclusive for a user who is not the service's, Forbidden for one who was not registered, InvalidParam,
+    UserLocked, FlowDenied when what rests with the user may not go to where the service runs.
+
+    spec: application-service-api/#server-admin-style-permissions
+    """
+    wish.check()
+    whose = full_user_id(server, user)
+    if not service.has_user(whose):
+        raise Exclusive("That user ID is not in the namespace of this application service")
+    acting = await masquerade.caller(server, service, whose)
+    return await acting.node.write(open_session, server, whose, acting.user_nid, wish)
+
+
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
     """By which client, and for which scope, a device is signed in by OAuth."""
@@ -300,15 +370,13 @@ async def open_session(
     spec: client-server-api/#relationship-between-access-tokens-and-devices
     """
     device_id = wish.device_id or new_device_id()
-    if wish.device_id is not None:
-        _check_no_signing_key(device_id, await stored_accounts.signing_keys(tx, user_nid))
     now = server.clock.now_ms()
-    device_nid, is_new = await stored_devices.ensure(tx, user_nid, device_id, wish.display_name, now)
+    device_nid, is_new = await ensure_device(
+        tx, server, user_nid, device_id, wish.display_name, chosen=wish.device_id is not None
+    )
     if not is_new:
         stored_tokens.drop_device(tx, device_nid)
         stored_grants.drop_session(tx, device_nid)
-    elif await stored_devices.count(tx, user_nid) > server.settings.limits.devices:
-        raise Forbidden("This account has too many devices; log out from one of them first")
     owner = owner_hash(server, localpart_of(whose))
     access, access_digest = tokens.make(tokens.ACCESS, owner)
     lifetime = _access_lifetime(server, oauth=oauth is not None) if wish.refresh else None
@@ -321,6 +389,22 @@ async def open_session(
     refresh = _put_refresh(tx, server, owner, user_nid, device_nid, lineage)[0] if wish.refresh else None
     tx.after_commit(lambda: forget(server, server.nodes[tx.node], whose))
     return Login(whose, device_id, access, refresh, None if lifetime is None else lifetime.ms)
+
+
+async def ensure_device(
+    tx: Transaction, server: Server, user_nid: int, device_id: str, display_name: str | None, *, chosen: bool = True
+) -> tuple[int, bool]:
+    """The row id of a device, and whether it is new; ``display_name`` is for a new one only. ``chosen``: the client
+    chose the id.
+
+    Raises Forbidden when the device id is that of a cross-signing key, or there are too many devices.
+    """
+    if chosen:
+        _check_no_signing_key(device_id, await stored_accounts.signing_keys(tx, user_nid))
+    found = await stored_devices.ensure(tx, user_nid, device_id, display_name, server.clock.now_ms())
+    if found[1] and await stored_devices.count(tx, user_nid) > server.settings.limits.devices:
+        raise Forbidden("This account has too many devices; log out from one of them first")
+    return found
 
 
 def _access_lifetime(server: Server, *, oauth: bool) -> Duration | None:

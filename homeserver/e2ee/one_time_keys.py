@@ -24,7 +24,7 @@ from homeserver.storage.one_time_keys import Wanted as Wanted
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.storage.engine import Transaction
@@ -36,6 +36,9 @@ SIGNED_CURVE25519 = "signed_curve25519"
 
 MAX_CLAIMS = 10_000
 """Devices of which one request may claim keys."""
+
+MOST_SPENT = 10_000
+"""Users whose keys were given out that are remembered."""
 
 PATIENCE = 10.0
 """Seconds that other servers get to give keys, unless the client says otherwise."""
@@ -80,6 +83,26 @@ async def counts(node: Node, user_nid: int, device_nid: int) -> Counts:
     if generation == memory.generation:
         memory.held[device_nid] = (position, found)
     return found
+
+
+class Spent:
+    """Whose keys were given out lately, for application services that want to be told (``node.memory(Spent)``)."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, None] = {}
+
+    def note(self, user_ids: Iterable[str]) -> None:
+        """Keys of these users were given out."""
+        self._users.update(dict.fromkeys(user_ids))
+        while len(self._users) > MOST_SPENT:
+            del self._users[next(iter(self._users))]
+
+    def take(self, wanted: Callable[[str], bool]) -> set[str]:
+        """Those of the users whom somebody wants to know about; they are told of once."""
+        found = {user_id for user_id in self._users if wanted(user_id)}
+        for user_id in found:
+            del self._users[user_id]
+        return found
 
 
 def remember(node: Node, device_nid: int, known: Counts) -> None:
@@ -182,8 +205,16 @@ async def _claim_from(
 
 async def _claim(tx: Transaction, node: Node, wanted: Sequence[Wanted]) -> list[Claimed]:
     claimed = await stored.claim(tx, wanted)
-    tx.after_commit(lambda: node.memory(Remembered).forget({key.device_nid for key in claimed}))
+    tx.after_commit(lambda: _spent(node, claimed))
     return claimed
+
+
+def _spent(node: Node, claimed: Collection[Claimed]) -> None:
+    """Keys have been given out."""
+    node.memory(Remembered).forget({key.device_nid for key in claimed})
+    if node.followers:
+        node.memory(Spent).note({key.user_id for key in claimed})
+        node.stir()
 
 
 def _by_user(claimed: Iterable[Claimed]) -> dict[str, Mapping[str, Mapping[str, Any]]]:

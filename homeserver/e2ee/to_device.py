@@ -22,6 +22,7 @@ from homeserver.e2ee.publication import wake
 from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate, traffic
+from homeserver.rooms import application_services
 from homeserver.runtime.lru import Lru
 from homeserver.storage import client_transactions, outbox, received, streams
 from homeserver.storage import to_device as stored
@@ -138,9 +139,9 @@ async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: E
 
 async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Events) -> None:
     if await stored.receive_once(tx, key, server.clock.now_ms()):
-        letters = await _letters(tx, node, events)
+        letters, owners = await _letters(tx, node, events)
         if letters:
-            _deliver(tx, server, node, letters, await streams.allocate(tx, len(letters)))
+            _deliver(tx, server, node, letters, owners, await streams.allocate(tx, len(letters)))
 
 
 def _events(sender: str, event_type: str, messages: Messages) -> Events:
@@ -175,21 +176,22 @@ async def _send(
     parcels: Sequence[NewParcel],
     edus: Sequence[NewEdu],
 ) -> None:
-    letters = await _letters(tx, node, events)
+    letters, owners = await _letters(tx, node, events)
     client_transactions.claim(tx, key, echo, server.clock.now_ms())
     if not letters and not parcels and not edus:
         return
     first = streams.take(tx, node.position, len(letters) + len(parcels) + len(edus))
-    _deliver(tx, server, node, letters, first, len(parcels) + len(edus))
+    _deliver(tx, server, node, letters, owners, first, len(parcels) + len(edus))
     to_servers.write(tx, node, first + len(letters) + len(parcels), edus)
     if parcels:
         outbox.put(tx, first + len(letters), parcels)
         tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
 
 
-async def _letters(tx: Transaction, node: Node, events: Events) -> list[Letter]:
-    """What goes into which mailbox."""
+async def _letters(tx: Transaction, node: Node, events: Events) -> tuple[list[Letter], dict[int, str]]:
+    """What goes into which mailbox; and the owners' user ids by row id."""
     found: list[Letter] = []
+    owners: dict[int, str] = {}
     for user_id, devices in (await recipients.of_users(tx, node, events)).items():
         wanted = events[user_id]
         everywhere = wanted.get(EVERY_DEVICE)
@@ -198,13 +200,25 @@ async def _letters(tx: Transaction, node: Node, events: Events) -> list[Letter]:
         for device_id, event in wanted.items():
             recipient = devices.get(device_id)
             if recipient is not None:
+                owners[recipient.user_nid] = user_id
                 found.append((recipient.user_nid, recipient.device_nid, event))
-    return found
+    return found, owners
 
 
-def _deliver(tx: Transaction, server: Server, node: Node, letters: Sequence[Letter], first: int, more: int = 0) -> None:
+def _deliver(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    letters: Sequence[Letter],
+    owners: Mapping[int, str],
+    first: int,
+    more: int = 0,
+) -> None:
     """Put letters into mailboxes at the positions from ``first`` on; ``more`` positions were taken besides."""
     stored.deliver(tx, first, letters)
+    if server.services.on(node.name):
+        addressed = [(owners[user_nid], device_nid) for user_nid, device_nid, _ in letters]
+        application_services.mark_letters(tx, server, node, first, addressed)
     last = first + len(letters) + more - 1
 
     def announce() -> None:
@@ -269,9 +283,9 @@ async def _receive_from_server(
     tx: Transaction, server: Server, node: Node, key: tuple[str, str], events: Events
 ) -> None:
     if await received.take_message(tx, *key, server.clock.now_ms()):
-        letters = await _letters(tx, node, events)
+        letters, owners = await _letters(tx, node, events)
         if letters:
-            _deliver(tx, server, node, letters, await streams.allocate(tx, len(letters)))
+            _deliver(tx, server, node, letters, owners, await streams.allocate(tx, len(letters)))
 
 
 # receiving ----------------------------------------------------------------------------------

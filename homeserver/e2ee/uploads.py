@@ -44,6 +44,7 @@ async def upload(
     Raises BadJson, MissingParam, InvalidParam (not the device's own keys; a one-time key that exists with another
     content; too many of them), InvalidSignature, TooLarge.
     """
+    caller.must_have_device()
     if device_keys is not None:
         strict = not server.settings.conformance_mode
         key_format.check_device_keys(device_keys, caller.user_id, caller.device_id, strict=strict)

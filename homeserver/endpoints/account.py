@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 async def whoami(server: Server, request: Request) -> dict[str, Any]:
     """Whose access token this is."""
     caller = request.caller
-    return {"user_id": caller.user_id, "device_id": caller.device_id, "is_guest": caller.guest}
+    device = {"device_id": caller.device_id} if caller.device_id else {}  # an application service may have none
+    return {"user_id": caller.user_id, **device, "is_guest": caller.guest}
 
 
 @route(

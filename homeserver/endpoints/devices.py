@@ -8,11 +8,12 @@ from homeserver.accounts import devices, interactive
 from homeserver.accounts.interactive import BY_PASSWORD, Operation
 from homeserver.e2ee import publication
 from homeserver.endpoints import reading
+from homeserver.web.messages import json_response
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
     from homeserver.context import Server
-    from homeserver.web.messages import Request
+    from homeserver.web.messages import Request, Response
 
 
 @route(
@@ -46,9 +47,12 @@ async def one_device(server: Server, request: Request) -> dict[str, Any]:
     spec="client-server-api/#put_matrixclientv3devicesdeviceid",
     also=("r0",),
 )
-async def rename(server: Server, request: Request) -> dict[str, Any]:
-    """Change a device's name; without one nothing changes."""
+async def rename(server: Server, request: Request) -> Response | dict[str, Any]:
+    """Change a device's name; without one nothing changes. For an application service the device is made."""
     display_name = reading.text(request.json(), "display_name")
+    if request.caller.service is not None:
+        made = await devices.ensure(server, request.caller, request.args["deviceId"], display_name)
+        return json_response({}, status=201 if made else 200)
     if display_name is None:
         await devices.find(request.caller, request.args["deviceId"])
     else:
@@ -85,7 +89,8 @@ async def delete_many(server: Server, request: Request) -> dict[str, Any]:
 async def _delete(server: Server, request: Request, device_ids: list[str]) -> None:
     caller = request.caller
     interactive.check_legacy(caller)
-    operation = Operation(request.method, request.path, caller.user_id)
-    await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
+    if caller.service is None:
+        operation = Operation(request.method, request.path, caller.user_id)
+        await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
     await devices.remove(server, caller.node, caller.user_id, caller.user_nid, device_ids)
     await publication.told(server, caller.node)

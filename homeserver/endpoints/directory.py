@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from homeserver.application_services import third_party
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingToken, NotFound
 from homeserver.rooms import aliases, public
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
+
+MOST_NETWORKS = 100
+"""Networks of which the directories are shown together."""
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -133,14 +137,18 @@ async def search_public_rooms(server: Server, request: Request) -> dict[str, Any
         types = reading.array(chosen, "room_types")
         if any(kind is not None and not isinstance(kind, str) for kind in types):
             raise BadJson("'room_types' must be an array of strings and null")
-    network = reading.text(body, "third_party_instance_id")
-    if reading.boolean(body, "include_all_networks") and network is not None:
+    network, everywhere = reading.text(body, "third_party_instance_id"), reading.boolean(body, "include_all_networks")
+    if everywhere and network is not None:
         raise InvalidParam("'third_party_instance_id' names a network, 'include_all_networks' asks for all")
+    networks = [network] if network else None
+    if everywhere and server.services:
+        networks = ["", *sorted(await third_party.networks(server))[:MOST_NETWORKS]]
     search = public.Search(
         reading.text(chosen, "generic_search_term"),
-        [] if network is not None else types,  # there is no bridge to any network
+        types,
         reading.integer(body, "limit", low=0),
         reading.text(body, "since"),
+        networks,
     )
     return await _listing(server, request, search)
 

@@ -8,7 +8,7 @@ import orjson
 
 from homeserver.endpoints import reading
 from homeserver.protocol.client_format import content_of
-from homeserver.protocol.errors import Forbidden, UserSuspended
+from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
 from homeserver.rooms import guests, history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from homeserver.web.messages import Request
 
 STATE = "/_matrix/client/v3/rooms/{roomId}/state"
+LAST_MOMENT = 2**53 - 1
 MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
 
@@ -34,9 +35,21 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
     args = request.args
-    event_id = await say.send(server, request.caller, args["roomId"], args["eventType"], args["txnId"], request.json())
+    event_id = await say.send(
+        server, request.caller, args["roomId"], args["eventType"], args["txnId"], request.json(), _moment(request)
+    )
     presence.active(server, request.caller)
     return {"event_id": event_id}
+
+
+def _moment(request: Request) -> int | None:
+    """When an application service says that it happened. spec: application-service-api/#timestamp-massaging"""
+    if request.caller.service is None:
+        return None
+    ts = request.query.integer("ts", None, low=0)
+    if ts is not None and ts > LAST_MOMENT:
+        raise InvalidParam(f"'ts' is at most {LAST_MOMENT}")
+    return ts
 
 
 @route(
@@ -79,7 +92,13 @@ async def set_state(server: Server, request: Request) -> dict[str, Any]:
     if args["eventType"] == "m.room.member":
         await guests.check(server, request.caller, args["roomId"])
     event_id = await say.set_state(
-        server, request.caller, args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
+        server,
+        request.caller,
+        args["roomId"],
+        args["eventType"],
+        args.get("stateKey", ""),
+        request.json(),
+        _moment(request),
     )
     return {"event_id": event_id}
 

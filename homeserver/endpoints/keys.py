@@ -141,7 +141,7 @@ async def upload_signing_keys(server: Server, request: Request) -> dict[str, Any
         usage: key for name, usage in cross_signing.FIELDS.items() if (key := reading.mapping(body, name)) is not None
     }
     try:
-        await cross_signing.upload(server, caller, keys, confirmed=False)
+        await cross_signing.upload(server, caller, keys, confirmed=caller.service is not None)
     except cross_signing.AuthenticationNeeded:
         await _confirm_reset(server, request)
         await cross_signing.upload(server, caller, keys, confirmed=True)

@@ -13,6 +13,9 @@ from homeserver.protocol.errors import MissingToken, Unknown
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
+SERVICE = "m.login.application_service"
+"""The type of the logins and registrations of application services."""
+
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.web.messages import Request
@@ -37,6 +40,8 @@ async def login_flows(server: Server, request: Request) -> dict[str, Any]:
         aware = {"oauth_aware_preferred": True, "org.matrix.msc3824.delegated_oidc_compatibility": True}
         preferred = aware if server.settings.oauth.enabled else {}
         flows.append({"type": "m.login.sso", "identity_providers": shown, **preferred})
+    if server.services:
+        flows.append({"type": SERVICE})
     return {"flows": flows}
 
 
@@ -57,6 +62,9 @@ async def log_in(server: Server, request: Request) -> dict[str, Any]:
         login = await login_tokens.log_in(server, reading.text(body, "token", required=True), wish)
     elif kind == "m.login.password":
         login = await _by_password(server, body, wish)
+    elif kind == SERVICE:
+        service = sessions.service_of(server, request.token())
+        login = await sessions.log_in_for_service(server, service, await interactive.named_user(server, body), wish)
     else:
         raise Unknown("This server does not know that type of login")
     return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}

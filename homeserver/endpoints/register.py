@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes
-from homeserver.accounts import contacts, interactive, registration, registration_tokens, shared_secret, validation
+from homeserver.accounts import (
+    contacts,
+    interactive,
+    registration,
+    registration_tokens,
+    sessions,
+    shared_secret,
+    validation,
+)
 from homeserver.accounts.interactive import STAGE_OF, Operation
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.registration import NewAccount, Registered
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.endpoints import reading
-from homeserver.endpoints.login import device_wish
+from homeserver.endpoints.login import SERVICE, device_wish
 from homeserver.protocol.threepids import MSISDN
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -34,8 +42,10 @@ async def register(server: Server, request: Request) -> dict[str, Any]:
     if request.query.choice("kind", ("user", "guest"), "user") == "guest":
         name = reading.text(request.json(required=False), "initial_device_display_name")
         return _shown(await registration.register_guest(server, name))
-    flows = registration.flows(server)
     body = request.json()
+    if body.get("type") == SERVICE:
+        return await _for_service(server, request, body)
+    flows = registration.flows(server)
     username = reading.text(body, "username")
     password = reading.text(body, "password")
     choice = reading.text(body, "org.domicile.node")
@@ -67,6 +77,25 @@ async def register(server: Server, request: Request) -> dict[str, Any]:
     )
     for sid in sids:
         validation.use(server, sid)
+    return _shown(registered)
+
+
+async def _for_service(server: Server, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+    """Make an account for an application service, which has no password and rests where the service's users do.
+
+    spec: application-service-api/#server-admin-style-permissions
+    """
+    service = sessions.service_of(server, request.token())
+    registered = await registration.register(
+        server,
+        NewAccount(
+            localpart=reading.text(body, "username", required=True),
+            password=None,
+            attributes=Attributes(node=service.node, may_ask=False),
+            device=None if reading.boolean(body, "inhibit_login") else device_wish(body),
+            service=service,
+        ),
+    )
     return _shown(registered)
 
 

@@ -294,6 +294,51 @@ class Exclusive(Refusal):
     errcode, status = "M_EXCLUSIVE", 400
 
 
+class UnknownDevice(Refusal):
+    """The device that an application service wants to act as. spec: application-service-api/#identity-assertion"""
+
+    errcode, status = "M_UNKNOWN_DEVICE", 400
+
+
+class ServiceLoginUnsupported(Refusal):
+    """Users cannot be logged in here. spec: application-service-api/#server-admin-style-permissions"""
+
+    errcode, status = "M_APPSERVICE_LOGIN_UNSUPPORTED", 400
+
+
+class UrlNotSet(Refusal):
+    """An application service has no address. spec: application-service-api/#pinging-1"""
+
+    errcode, status = "M_URL_NOT_SET", 400
+
+
+class BadStatus(Refusal):
+    """An application service answered with an error: the fields ``status`` and ``body`` are what it said."""
+
+    errcode, status = "M_BAD_STATUS", 502
+
+
+class ConnectionFailed(Refusal):
+    """An application service could not be reached."""
+
+    errcode, status = "M_CONNECTION_FAILED", 502
+
+
+class ConnectionTimeout(Refusal):
+    """An application service did not answer in time."""
+
+    errcode, status = "M_CONNECTION_TIMEOUT", 504
+
+
+class QueryTimeout(Unknown):
+    """An application service was asked whether something exists, and did not say.
+
+    spec: application-service-api/#querying
+    """
+
+    status = 408
+
+
 class NotYetUploaded(Refusal):
     errcode, status = "M_NOT_YET_UPLOADED", 504
 

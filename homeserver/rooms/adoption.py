@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import MEMBER, StateKey
-from homeserver.rooms import encounters
+from homeserver.rooms import application_services, encounters
 from homeserver.rooms.state import Rooms, entry_of
 from homeserver.rooms.steps import replaced
 from homeserver.storage import events, outbox, peers, rooms, state, streams, timeline_gaps, users
@@ -200,7 +200,9 @@ async def _open(
     rooms.set_home(tx, room_nid, node.name)
     rooms.advance(tx, room_nid, [join.event_id], after.nid)
     outbox.put(tx, pos + 1, [parcel._replace(room_nid=room_nid, event_nid=nid) for parcel in parcels])
-    residents = await users.residents_among(tx, _joined(server, arrival))
+    present = _joined(server, arrival)
+    application_services.mark_event(tx, server, node, arrival.room_id, pos, nid, [join.sender], present)
+    residents = await users.residents_among(tx, present)
     if servers:
         encounters.ask(tx, server, node, room_nid, residents)
     last = pos + len(parcels)

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from config.residency import DataClass
+from homeserver.application_services import exclusive, queries
 from homeserver.context import FoundRoom
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import AliasInUse, BadAlias, BadJson, Forbidden, InvalidParam, NotFound, RoomInUse
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate, traffic
-from homeserver.rooms import state
+from homeserver.rooms import application_services, state
 from homeserver.storage import rooms, users
 from homeserver.storage.directory import Kind
 
@@ -80,41 +81,55 @@ async def _taken(server: Server, node: Node, alias: str) -> bool:
     return False
 
 
-async def point(node: Node, alias: str, room_id: str, creator: str) -> None:
+async def point(server: Server, node: Node, alias: str, room_id: str, creator: str) -> None:
     """Let a reserved alias lead to a room of ``node``. Raises RoomInUse when somebody else was faster."""
     room = await state.get(node, room_id)
     if not await node.write(rooms.add_alias, alias, room.nid, creator):
         raise RoomInUse("That room alias is taken")
+    application_services.named(server, alias, room_id)
 
 
 async def create(server: Server, caller: Caller, alias: str, room_id: str) -> None:
-    """Give a room another alias. Raises AliasInUse, Forbidden for who is not in the room, InvalidParam, NotFound."""
+    """Give a room another alias. Raises AliasInUse, Forbidden for who is not in the room, InvalidParam, NotFound,
+    Exclusive.
+
+    An application service may name any room, by an alias of its namespace.
+    """
     localpart, domain = identifiers.parse_room_alias(alias)
     if domain != server.name:
         raise InvalidParam("Aliases of other servers cannot be made here")
+    exclusive.check_alias(server, alias, caller.service)
     home = await server.nodes.of_room(room_id)
     if home is None:
         raise NotFound("There is no such room")
     room = await state.get(home, room_id)
-    if room.now.membership(caller.user_id) != "join":
+    if room.now.membership(caller.user_id) != "join" and caller.service is None:
         raise Forbidden("You are not in that room")
     try:
         async with reserved(server, home, local_alias(server, localpart)):
-            await point(home, alias, room_id, caller.user_id)
+            await point(server, home, alias, room_id, caller.user_id)
     except RoomInUse as taken:
         raise AliasInUse(taken.message) from None
 
 
 async def resolve(server: Server, alias: str, asking: str | None = None) -> str:
-    """The room id of a local alias. ``asking``: the jurisdiction of who asks. Raises NotFound, FlowDenied."""
-    home = await server.nodes.of_alias(alias)
-    found = None if home is None else await home.read(rooms.find_alias, alias)
+    """The room id of a local alias. ``asking``: the jurisdiction of who asks. An application service whose alias it is
+    may make it now. Raises NotFound, FlowDenied, QueryTimeout."""
+    home, found = await _find(server, alias)
+    if found is None and server.services and await queries.alias(server, alias):
+        home, found = await _find(server, alias)
     if home is None or found is None:
         raise NotFound("There is no such room alias")
     traffic.concerns(home)
     if asking is not None:
         gate.check(server, DataClass.EVENTS, home.jurisdiction, asking)
     return found[0]
+
+
+async def _find(server: Server, alias: str) -> tuple[Node | None, tuple[str, str] | None]:
+    """The node that holds an alias; its room, and who made it."""
+    home = await server.nodes.of_alias(alias)
+    return home, None if home is None else await home.read(rooms.find_alias, alias)
 
 
 async def found(server: Server, alias: str, asking: str) -> FoundRoom:
@@ -129,16 +144,20 @@ async def found(server: Server, alias: str, asking: str) -> FoundRoom:
 
 
 async def delete(server: Server, caller: Caller, alias: str) -> None:
-    """Remove an alias: its creator may, an administrator, and who may change the room's canonical alias."""
+    """Remove an alias: its creator may, an administrator, who may change the room's canonical alias, and the
+    application service whose alias it is. Raises Forbidden, NotFound, Exclusive."""
     home = await server.nodes.of_alias(alias)
     found = None if home is None else await home.read(rooms.find_alias, alias)
     if home is None or found is None:
         raise NotFound("There is no such room alias")
     room_id, creator = found
-    if caller.user_id != creator and not caller.admin and not await _governs(home, room_id, caller.user_id):
+    exclusive.check_alias(server, alias, caller.service)
+    entitled = caller.user_id == creator or caller.admin or caller.service is not None
+    if not entitled and not await _governs(home, room_id, caller.user_id):
         raise Forbidden("You may not remove this alias")
     await home.write(rooms.drop_alias, alias)
     await server.nodes.directory.release(Kind.ALIAS, alias)
+    application_services.named(server, alias, None)
 
 
 async def _governs(home: Node, room_id: str, user_id: str) -> bool:
@@ -206,7 +225,10 @@ async def hand_over(server: Server, caller: Caller, old: Node, room: Room, node:
     """Point all local aliases of a room, whose home is ``old``, to another one of ``node``: each leads somewhere at
     every moment. Raises NodeUnavailable."""
     if old is node:
+        held = await node.read(rooms.aliases, room.nid) if server.services else []
         await node.write(rooms.hand_over_aliases, room.nid, heir.nid)
+        for alias in held:
+            application_services.named(server, alias, heir.room_id)
         return
     for alias in await old.read(rooms.aliases, room.nid):
         found = await old.read(rooms.find_alias, alias)
@@ -216,6 +238,7 @@ async def hand_over(server: Server, caller: Caller, old: Node, room: Room, node:
         await node.write(rooms.add_alias, alias, heir.nid, creator)
         await server.nodes.directory.reroute(Kind.ALIAS, alias, node.name)
         await old.write(rooms.drop_alias, alias)
+        application_services.named(server, alias, heir.room_id)
 
 
 def divided(content: Mapping[str, Any], moved: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:

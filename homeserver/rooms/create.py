@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from immutables import Map
 
+from homeserver.application_services import exclusive
 from homeserver.protocol import auth_rules, events, identifiers
 from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
 from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, InvalidRoomState, Refusal
@@ -76,9 +77,10 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
         room = await found(server, caller, wish.rules, _creation(wish), _drafts(server, caller, wish, None))
     else:
         alias = aliases.local_alias(server, wish.alias)
+        exclusive.check_alias(server, alias, caller.service)
         async with aliases.reserved(server, caller.node, alias):
             room = await found(server, caller, wish.rules, _creation(wish), _drafts(server, caller, wish, alias))
-            await aliases.point(caller.node, alias, room.room_id, caller.user_id)
+            await aliases.point(server, caller.node, alias, room.room_id, caller.user_id)
     if wish.visibility == "public":
         await caller.node.write(rooms.publish, room.nid, True)
     content = {"is_direct": True} if wish.is_direct else {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from config.residency import DataClass
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency import gate, traffic
-from homeserver.rooms import presence, presence_elsewhere, receipts, state, typing_notices
+from homeserver.rooms import application_services, presence, presence_elsewhere, receipts, state, typing_notices
 from homeserver.rooms.presence import Shown
 from homeserver.rooms.state import Rooms
 from homeserver.storage import receipts as stored
@@ -68,6 +68,7 @@ async def _take_receipts(tx: Transaction, server: Server, node: Node, room: Room
     first = await streams.allocate(tx, len(ahead))
     for pos, receipt in enumerate(ahead, first):
         stored.put(tx, room.nid, receipt, pos, private=False)
+    application_services.mark_receipts(tx, server, node, room, range(first, first + len(ahead)), [])
 
     def announce() -> None:
         node.announce(first + len(ahead) - 1, [(Stream.RECEIPTS, [room.nid])])

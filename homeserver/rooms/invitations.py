@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import build, from_stored
-from homeserver.rooms import references
+from homeserver.rooms import application_services, references
 from homeserver.rooms.onlookers import Arrival, Onlookers
 from homeserver.rooms.state import Rooms, membership_in, timed
 from homeserver.rooms.steps import MemberChange
@@ -133,6 +133,8 @@ async def _take(
     rooms.set_membership(tx, [(member, room_nid, membership, nid, pos)])
     if stripped is not None:
         rooms.invite(tx, member, room_nid, stripped)
+    if known is None:
+        application_services.mark_event(tx, server, node, room.room_id, pos, nid, [event.sender, member])
     mark(tx)
     resident = await users.resident(tx, member)
     people = [] if resident is None else [resident]

@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from config.residency import DataClass
+from homeserver.application_services import queries
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import (
     Forbidden,
@@ -69,9 +70,14 @@ async def check_relation(
     names = set(peers)
     if server.nodes.is_local(user_id):
         home = await server.nodes.of_user(user_id)
+        if home is None and server.services and await queries.user(server, user_id):
+            home = await server.nodes.of_user(user_id)
         if home is None:
             raise NotFound("There is no such user")
         jurisdictions.add(home.jurisdiction)
+        # What is said in the room goes to where the service runs whose user comes in.
+        served = server.services.on(home.name)
+        jurisdictions.update(service.jurisdiction for service in served if service.has_user(user_id))
     else:
         names.add(identifiers.domain_of(user_id))
     gate.check_room(server, jurisdictions | {server.policy.now.jurisdiction_of_server(name) for name in names})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.rooms import encounters, guests, rows
+from homeserver.rooms import application_services, encounters, guests, rows
 from homeserver.rooms.onlookers import Arrival, Onlookers
 from homeserver.rooms.outgoing import feed_event
 from homeserver.rooms.state import RECENT, Rooms, Timed, arrivals, bytes_of
@@ -168,6 +168,7 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
     rows.write_state(tx, steps)
     rows.write_members(tx, steps)
     encounters.of_steps(tx, server, node, steps)
+    application_services.mark_steps(tx, server, node, steps)
     guests.of_steps(tx, server, node, steps)
     outbox.put(
         tx,

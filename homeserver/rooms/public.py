@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from config.residency import UNKNOWN, DataClass
+from homeserver.application_services.third_party import instance_id
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.residency import gate, traffic
 from homeserver.rooms import aliases, state, summaries
-from homeserver.storage import published, rooms
+from homeserver.storage import application_services, published, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from config.application_services import ApplicationService
     from homeserver.context import Caller, Server
     from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
@@ -28,18 +30,24 @@ if TYPE_CHECKING:
 SEARCHED = 500
 """Rooms that one request looks at to find some."""
 AT_ONCE = 100
+MOST_NETWORK_ID = 255
 DEEPEST = 100_000
 """The last room to which one can page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for: ``term`` in name, topic or alias; ``types`` of rooms (None: untyped), or all."""
+    """What is looked for: ``term`` in name, topic or alias; ``types`` of rooms (None: untyped), or all.
+
+    ``networks``: in the directories of these networks of application services, "" meaning the server's own; None: in
+    that alone.
+    """
 
     term: str | None = None
     types: Sequence[str | None] | None = None
     limit: int | None = None
     since: str | None = None
+    networks: Sequence[str] | None = None
 
     @property
     def filters(self) -> bool:
@@ -56,7 +64,7 @@ async def listing(server: Server, jurisdiction: str, search: Search) -> dict[str
     start, most = _offset(search.since), server.settings.limits.page_size
     limit = most if search.limit is None else min(search.limit, most)
     looked_at = SEARCHED if search.filters else limit
-    candidates, total = await _ranked(server, jurisdiction, start, looked_at)
+    candidates, total = await _ranked(server, jurisdiction, start, looked_at, search.networks)
     found: list[dict[str, Any]] = []
     end = start
     while candidates[end - start :] and len(found) < limit:
@@ -84,7 +92,9 @@ def _offset(since: str | None) -> int:
     return min(int(since[1:]), DEEPEST)
 
 
-async def _ranked(server: Server, target: str, start: int, count: int) -> tuple[list[tuple[Node, Ranked]], int]:
+async def _ranked(
+    server: Server, target: str, start: int, count: int, networks: Sequence[str] | None
+) -> tuple[list[tuple[Node, Ranked]], int]:
     """The rooms of a stretch of the directory, and how many it has in all."""
     parts: list[list[tuple[Node, Ranked]]] = []
     total = 0
@@ -92,7 +102,7 @@ async def _ranked(server: Server, target: str, start: int, count: int) -> tuple[
         if not gate.may(server, DataClass.EVENTS, node.jurisdiction, target):
             continue
         try:
-            rows, there = await node.read(published.ranked, node.name, start + count)
+            rows, there = await node.read(published.ranked, node.name, start + count, networks)
         except NodeUnavailable:
             continue
         parts.append([(node, row) for row in rows])
@@ -141,6 +151,27 @@ async def set_visibility(server: Server, caller: Caller, room_id: str, public: b
     if not allowed and not caller.admin:
         raise Forbidden("You may not change whether this room is in the directory")
     await home.write(rooms.publish, room.nid, public)
+
+
+async def set_visibility_in_network(
+    server: Server, service: ApplicationService, network_id: str, room_id: str, public: bool
+) -> None:
+    """Put a room into the directory of a network of an application service, or take it out. The service has a user in
+    the room, or the room in its namespace. Raises Forbidden, InvalidParam, NotFound.
+
+    spec: application-service-api/#published-room-directories
+    """
+    if len(network_id) > MOST_NETWORK_ID:
+        raise InvalidParam("That is not the ID of a network")
+    home, room = await _held(server, room_id)
+    if public:
+        if server.settings.rooms.publish == "nobody":
+            raise Forbidden("On this server you may not put rooms into the directory")
+        members = (user_id for (_, user_id), entry in room.now.state.items() if entry.membership == "join")
+        named = any(map(service.has_alias, await home.read(rooms.aliases, room.nid)))
+        if not (named or service.has_room(room_id) or any(map(service.has_user, members))):
+            raise Forbidden("This application service is not in that room")
+    await home.write(application_services.publish, instance_id(service, network_id), room.nid, public)
 
 
 def check_publisher(server: Server, caller: Caller) -> None:

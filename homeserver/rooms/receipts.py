@@ -18,7 +18,7 @@ from homeserver.accounts.account_data import FULLY_READ
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.residency import gate
-from homeserver.rooms import outgoing, state
+from homeserver.rooms import application_services, outgoing, state
 from homeserver.rooms.replicas import ParcelKind, caught_up
 from homeserver.rooms.steps import relation_of
 from homeserver.storage import account_data, events, outbox, streams, users
@@ -159,6 +159,14 @@ async def _mark(
             content = orjson.dumps({"event_id": each.receipt.event_id})
             await account_data.put(tx, user_nid, room.nid, FULLY_READ, content, first + offset)
     outbox.put(tx, first + len(fresh), parcels)
+    application_services.mark_receipts(
+        tx,
+        server,
+        node,
+        room,
+        [first + at for at, each in enumerate(fresh) if each.kind == READ],
+        [(first + at, caller.user_id, user_nid) for at, each in enumerate(fresh) if each.kind == READ_PRIVATE],
+    )
     kinds = {each.kind for each in fresh}
 
     def announce() -> None:
@@ -260,6 +268,7 @@ async def _take(tx: Transaction, server: Server, node: Node, room: Room, receipt
     pos = await streams.allocate(tx)
     users.intern(tx, [receipt.user_id])
     stored.put(tx, room.nid, receipt._replace(event_pos=place or 0), pos, private=False)
+    application_services.mark_receipts(tx, server, node, room, [pos], [])
     mark(tx)
 
     def announce() -> None:

@@ -61,7 +61,13 @@ async def _once(server: Server, caller: Caller, room_id: str, what: str, txn_id:
 
 
 async def set_state(
-    server: Server, caller: Caller, room_id: str, kind: str, state_key: str, content: dict[str, Any]
+    server: Server,
+    caller: Caller,
+    room_id: str,
+    kind: str,
+    state_key: str,
+    content: dict[str, Any],
+    ts: int | None = None,
 ) -> str:
     """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in.
 
@@ -81,7 +87,7 @@ async def set_state(
     elif kind == "m.room.canonical_alias":
         node, room = await membership.nearest(server, caller.node, room_id)
         await aliases.check_canonical(server, node, room, content)
-    draft = Draft(kind, caller.user_id, content, state_key)
+    draft = Draft(kind, caller.user_id, content, state_key, origin_server_ts=ts)
     ordered, event_id = await in_order(server, caller.node, room_id, draft)
     await caught_up(server, ordered, caller.node)
     if enters:

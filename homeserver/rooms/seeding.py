@@ -14,7 +14,7 @@ from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.identifiers import domain_of
-from homeserver.rooms import encounters
+from homeserver.rooms import application_services, encounters
 from homeserver.rooms.state import Rooms, membership_in
 from homeserver.rooms.state_rows import StateRows
 from homeserver.storage import erasures, events, peers, rooms, state, streams, users
@@ -111,6 +111,8 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
         rooms.set_home(tx, room_nid, seed.room.home)
     if newest and len(newest) == len(seed.newest) == AT_ONCE:
         rooms.set_history_before(tx, room_nid, seed.newest[0].pos)
+    about = [last.sender, last.state_key or ""]
+    application_services.mark_event(tx, server, node, room_id, pos, nids[last.event_id], about, _joined(seed))
     mark(tx)
     residents = await users.residents_among(tx, _members(seed))
     if servers:

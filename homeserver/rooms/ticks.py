@@ -30,4 +30,5 @@ def tick(node: Node) -> int:
     """Count one more change; returns its number."""
     ticks = node.memory(Ticks)
     ticks.count += 1
+    node.stir()
     return ticks.count

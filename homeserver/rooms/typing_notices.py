@@ -172,6 +172,14 @@ def event_of(node: Node, room_id: str, seen: int) -> bytes | None:
     return typists.event()
 
 
+def since(node: Node, seen: int) -> list[tuple[str, list[str]]]:
+    """The rooms in which who is typing has changed after the tick ``seen``, each with who does now."""
+    typing = node.memory(Typing)
+    if typing.last_tick <= seen:
+        return []
+    return [(each.room.room_id, sorted(each.until)) for each in typing.rooms.values() if each.tick > seen]
+
+
 def changed(node: Node, seen: int) -> bool:
     """Whether anything was told after the tick ``seen``."""
     return node.memory(Typing).last_tick > seen

@@ -187,10 +187,11 @@ class _Reading:
 
 @implementer(IHandshakeListener)
 class Connection(Protocol):
-    """A connection, from the attempt to make it on. ``lost`` is called once when it is no more."""
+    """A connection, from the attempt to make it on. ``lost`` is called once when it is no more; ``plain``: no TLS."""
 
-    def __init__(self, lost: Callable[[Connection], object]) -> None:
+    def __init__(self, lost: Callable[[Connection], object], *, plain: bool = False) -> None:
         self._lost = lost
+        self._plain = plain
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[Answer] | None = None
         self._reading: _Reading | None = None
@@ -245,6 +246,11 @@ class Connection(Protocol):
         if self.transport is not None and not self._aborted:
             self._aborted = True
             cast(Any, self.transport).abortConnection()
+
+    def connectionMade(self) -> None:  # noqa: N802
+        """Called by Twisted."""
+        if self._plain:
+            self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:  # noqa: N802
         """Called by Twisted: the other side is who it should be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -71,6 +71,10 @@ class Lru(Generic[K, V]):
             return None
         self.weight -= entry[1]
         return entry[0]
+
+    def values(self) -> Iterator[V]:
+        """All values, without using them."""
+        return (value for value, _ in self._held.values())
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,4 +1,5 @@
-"""The one place that opens connections of its own accord: requests over HTTPS to servers that others have named.
+"""The one place that opens connections of its own accord: requests over HTTPS to servers that others have named, and
+to what the operator has named.
 
 The address that is connected to is the one that was judged (addresses.py): a name is looked up once for each
 connection, and its second look-up cannot give another answer. Redirects are followed only by `get`, through the same
@@ -35,11 +36,14 @@ IDLE: Final = 30.0
 MOST_IDLE: Final = 200
 MOST_TARGETS: Final = 4
 MOST_ADDRESSES: Final = 4
+HTTP: Final = 80
 HTTPS: Final = 443
 
 _REPEATABLE: Final = frozenset(("GET", "PUT"))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _HOST: Final = re.compile(r"[0-9a-z](?:[0-9a-z.-]{0,252}[0-9a-z])?")
+_OWN_HOST: Final = re.compile(r"[0-9a-z_](?:[0-9a-z._-]{0,252}[0-9a-z])?")
+"""Names of machines and containers have underscores too."""
 _TARGET: Final = re.compile(r"/[\x21-\x7e]{0,8000}")
 
 
@@ -54,11 +58,17 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Place:
     """A server to be asked: the ``targets`` to try in this order, the name that its certificate must be for, and what
-    the header ``Host`` says."""
+    the header ``Host`` says.
+
+    ``own``: nobody but the operator has named it, so that it may be anywhere, on this machine too. ``plain``: it speaks
+    no TLS.
+    """
 
     targets: tuple[Target, ...]
     certificate: str
     host: str
+    own: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +288,7 @@ class Outbound:
                 continue
             for address in addresses[:MOST_ADDRESSES]:
                 try:
-                    return await self._attempt(address, target.port, place.certificate)
+                    return await self._attempt(address, target.port, place)
                 except Unreachable as fault:
                     unreachable = fault
                     self._connections.inc(fault.fault)
@@ -288,15 +298,17 @@ class Outbound:
         literal = address_of(host)
         return [literal] if literal is not None else await self.names.addresses(host)
 
-    async def _attempt(self, address: Address, port: int, certificate: str) -> Connection:
-        if is_denied(address, self._allowed):
+    async def _attempt(self, address: Address, port: int, place: Place) -> Connection:
+        if not place.own and is_denied(address, self._allowed):
             raise Unreachable(Fault.DENIED, "its address is not one of the public internet")
-        try:
-            expected = self._trust.expecting(certificate)
-        except ValueError:
-            raise Unreachable(Fault.CERTIFICATE, "no certificate can be for a name like that") from None
-        connection = Connection(self._lost)
-        secured: Any = wrapClientTLS(cast(Any, expected), self._endpoint(address, port))
+        connection = Connection(self._lost, plain=place.plain)
+        secured: Any = self._endpoint(address, port)
+        if not place.plain:
+            try:
+                expected = self._trust.expecting(place.certificate)
+            except ValueError:
+                raise Unreachable(Fault.CERTIFICATE, "no certificate can be for a name like that") from None
+            secured = wrapClientTLS(cast(Any, expected), secured)
         try:
             async with asyncio.timeout(CONNECT):
                 await secured.connect(_Only(connection)).asFuture(asyncio.get_running_loop())
@@ -349,6 +361,25 @@ def place_of(url: str) -> tuple[Place, str]:
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == HTTPS else f"{shown}:{port}"
     return Place((Target(host, port),), host, authority), target
+
+
+def own_place(url: str) -> tuple[Place, str]:
+    """Place and path (without a slash at its end) of a web address that the operator chose, of http or https. Raises
+    Unreachable."""
+    broken = Unreachable(Fault.BROKEN, "that is no address of http or https")
+    try:
+        parts = urlsplit(url)
+        host, plain = (parts.hostname or "").lower(), parts.scheme == "http"
+        port = parts.port or (HTTP if plain else HTTPS)
+    except ValueError:
+        raise broken from None
+    path = parts.path.rstrip("/")
+    is_host = _OWN_HOST.fullmatch(host) or address_of(host) is not None
+    if parts.scheme not in ("http", "https") or not is_host or (path and not _TARGET.fullmatch(path)):
+        raise broken
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if port == (HTTP if plain else HTTPS) else f"{shown}:{port}"
+    return Place((Target(host, port),), host, authority, own=True, plain=plain), path
 
 
 def _written(method: str, place: Place, target: str, headers: Mapping[str, str], body: bytes) -> bytes:

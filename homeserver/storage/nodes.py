@@ -49,6 +49,8 @@ class Node:
         self._memories: dict[type[Any], Any] = {}
         self._started = False
         self.lapses = 0 if engine.health().up else 1
+        self.followers: list[Callable[[], object]] = []
+        """Called whenever something was announced, or something fleeting changed, for whoever tells others of it."""
         engine.watch(self._doubt)
 
     def __repr__(self) -> str:
@@ -116,6 +118,12 @@ class Node:
         for stream, keys in changes:
             self.changes.note(stream, keys, pos)
         self.position = max(self.position, pos)
+        self.stir()
+
+    def stir(self) -> None:
+        """Call those who follow the node."""
+        for follower in self.followers:
+            follower()
 
     def memory(self, kind: type[T]) -> T:
         """What a service keeps in memory about this node: one instance of ``kind``, made at first use."""

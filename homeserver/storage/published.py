@@ -20,16 +20,33 @@ class Ranked(NamedTuple):
     room_nid: int
 
 
-async def ranked(tx: Transaction, home: str, most: int) -> tuple[list[Ranked], int]:
-    """The first of the published rooms whose home is this node, most members first; and how many there are."""
+_PUBLISHED = "SELECT p.room_nid FROM rooms p WHERE p.published = 1"
+_OF_NETWORK = "SELECT w.room_nid FROM network_rooms w WHERE w.network = ?"
+
+
+async def ranked(
+    tx: Transaction, home: str, most: int, networks: Collection[str] | None = None
+) -> tuple[list[Ranked], int]:
+    """The first of the published rooms whose home is this node, most members first; and how many there are.
+
+    ``networks``: those in the directories of networks of application services instead; "" among them means the
+    directory of the server.
+    """
+    named = [name for name in networks or () if name]
+    sources = [_OF_NETWORK] * len(named)
+    if networks is None or "" in networks:
+        sources.append(_PUBLISHED)
+    if not sources:
+        return [], 0
+    chosen = f"FROM rooms r WHERE r.room_nid IN ({' UNION '.join(sources)}) AND r.home = ?"
     rows = await tx.all(
         "SELECT COALESCE((SELECT SUM(n.members) FROM room_nodes n WHERE n.room_nid = r.room_nid), 0) AS members,"
-        " r.room_id, r.room_nid FROM rooms r WHERE r.published = 1 AND r.home = ? ORDER BY members DESC, r.room_id"
-        " LIMIT ?",
+        f" r.room_id, r.room_nid {chosen} ORDER BY members DESC, r.room_id LIMIT ?",
+        *named,
         home,
         most,
     )
-    row = await tx.one("SELECT COUNT(*) FROM rooms WHERE published = 1 AND home = ?", home)
+    row = await tx.one(f"SELECT COUNT(*) {chosen}", *named, home)
     assert row is not None
     return [Ranked(int(members), room_id, room_nid) for members, room_id, room_nid in rows], int(row[0])
 

@@ -107,6 +107,9 @@ TABLES: dict[str, Table] = {
         _plumbing("peers"),
         _plumbing("peer_marks"),
         _plumbing("received_to_device"),
+        _resident("application_services", DataClass.MAILBOX),
+        _plumbing("service_items"),
+        _replicated("network_rooms", DataClass.EVENTS),
         _plumbing("migrations"),
     )
 }

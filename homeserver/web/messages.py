@@ -75,6 +75,10 @@ class Query:
         """All values of a parameter that may be repeated."""
         return list(self._values.get(name, ()))
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """All parameters with their values."""
+        return [(name, value) for name, values in self._values.items() for value in values]
+
     def require(self, name: str) -> str:
         """The first value of the parameter. Raises MissingParam."""
         values = self._values.get(name)

@@ -52,6 +52,9 @@ class Site(Generic[S]):
     ``authenticate(token)`` gives the caller or raises UnknownToken; ``verify(request)`` gives the name of the
     server that signed a request, whose body has been read, or raises a refusal. ``seconds`` is a monotonic clock.
     Raises ValueError when a route needs a check that is not given.
+
+    ``identify(token, request)`` may be given beside ``authenticate``, for a caller who also depends on the request; and
+    ``unlimited(request)``, which says of a request without caller that no rate limit holds for it.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Site(Generic[S]):
         observer: Observer,
         seconds: Callable[[], float],
         verify: Callable[[Request], Awaitable[str]] | None = None,
+        identify: Callable[[str, Request], Awaitable[Caller]] | None = None,
+        unlimited: Callable[[Request], bool] | None = None,
         limits: Limits | None = None,
         max_body: int = 4 * 1024 * 1024,
         max_federation_body: int = 16 * 1024 * 1024,
@@ -74,6 +79,8 @@ class Site(Generic[S]):
         self.observer = observer
         self.seconds = seconds
         self._authenticate = authenticate
+        self._identify = identify
+        self._unlimited = unlimited
         self._verify = verify
         self._limits = limits
         self._max_body = max_body
@@ -101,7 +108,9 @@ class Site(Generic[S]):
             if route.auth is not Auth.NONE and route.auth is not Auth.SIGNED:
                 token = request.token()
                 if token is not None:
-                    request.caller = await self._authenticate(token)
+                    identify = self._identify
+                    asked = self._authenticate(token) if identify is None else identify(token, request)
+                    request.caller = await asked
                 elif route.auth is not Auth.OPTIONAL:
                     raise MissingToken("An access token is needed")
                 self._admit(request, route)  # before a large body is waited for
@@ -170,6 +179,7 @@ class Site(Generic[S]):
         if route.auth is Auth.SIGNED:
             limits.charge(route.limit, request.origin)
         elif (caller := request.caller_or_none) is not None:
-            limits.charge(route.limit, caller.user_id)
-        else:
+            if caller.limited:
+                limits.charge(route.limit, caller.user_id)
+        elif self._unlimited is None or not self._unlimited(request):
             limits.charge(route.limit, limits.tag(request.address))

@@ -24,7 +24,10 @@ PLANNED = {
 }
 """What is promised and not built yet, and what it waits for."""
 
-BY_NAME = {"rate_limits.*": "homeserver/app.py: buckets() reads each field by its name"}
+BY_NAME = {
+    "rate_limits.*": "homeserver/app.py: buckets() reads each field by its name",
+    "application_services.*": "config/load.py: load_application_services() reads each",
+}
 """Sections that are read as a whole."""
 
 Key = tuple[str, str]
