@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from config.residency import DataClass
-from federation import asking_rooms
+from federation import asking_rooms, reach
 from federation.pdu_checks import check_pdus, passed
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.context import Past
@@ -77,7 +77,8 @@ async def fetch_nearest(
 
 
 async def servers_of(server: Server, node: Node, room: Room) -> list[str]:
-    """Servers in the room, those first that are likely to have its history: whose users made it, or govern it."""
+    """Servers in the room, those first that are likely to have its history: whose users made it, or govern it; and last
+    those that could not be reached a short while ago."""
     await state.require(node, room, [CREATE, POWER_LEVELS])
     creation, levels = room.head.event(CREATE), room.head.event(POWER_LEVELS)
     people = [] if creation is None else [creation.sender]
@@ -86,7 +87,8 @@ async def servers_of(server: Server, node: Node, room: Room) -> list[str]:
         people += sorted(users, key=lambda user_id: -users[user_id] if isinstance(users[user_id], int) else 0)
     names = [domain_of(user_id) for user_id in people]
     names += sorted(room.now.servers, key=lambda name: (-room.now.servers[name], name))
-    return [name for name in dict.fromkeys(names) if name in room.now.servers][:MOST_SERVERS]
+    found = [name for name in dict.fromkeys(names) if name in room.now.servers]
+    return sorted(found, key=lambda name: reach.is_away(server, name))[:MOST_SERVERS]
 
 
 class _Source:

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
-from federation import reach
+from federation import backfill, reach
 from federation.reach import Absences
+from homeserver.rooms import state
 from homeserver.rooms.outgoing import Lines
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
 from homeserver.runtime.outbound import Place
@@ -247,3 +248,17 @@ async def test_failures_that_are_found_out_together_are_one(network: Network) ->
     held = absence(here, THERE)
     assert held is not None
     assert (held.failures, held.until) == (1, 6.0)
+
+
+@aio
+async def test_history_is_asked_for_where_it_can_be_had(network: Network) -> None:
+    here, there = await network.found(HERE), await network.found(THERE)
+    alice, bob = await here.user("alice"), await there.user("bob")
+    room_id = await here.create(alice, preset="public_chat")
+    for guest in (bob, await there.user("bill"), await (await network.found("third.test")).user("cleo")):
+        await guests.member(network, here, room_id, guest, "join")
+    node = here.node("tehran")
+    room = await state.get(node, room_id)
+    assert await backfill.servers_of(here.server, node, room) == [THERE, "third.test"]
+    reach.failed(here.server, THERE, network.clock.monotonic(), Fault.CONNECTION)
+    assert await backfill.servers_of(here.server, node, room) == ["third.test", THERE]
