@@ -20,6 +20,7 @@ from homeserver.protocol import client_format
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.redaction import redact_content
 from homeserver.rooms.replicas import ParcelKind
+from homeserver.runtime.lru import Lru
 from homeserver.storage import erasures, streams, users
 from homeserver.storage.erasures import Erased
 
@@ -43,10 +44,26 @@ async def known(node: Node) -> Mapping[str, int]:
     return memory.known
 
 
+class _Forgotten:
+    """Who of whom a node knows was in which room, by its row id (``node.memory(_Forgotten)``), with the position of the
+    state and the knowledge that say so."""
+
+    def __init__(self) -> None:
+        self.of_room: Lru[int, tuple[int, Mapping[str, int], Mapping[str, int]]] = Lru(10_000)
+
+
 async def of_room(node: Node, room: Room) -> Mapping[str, int]:
     """Those erased users of whom a node knows who ever had a membership in a room, and since when. No trip but the
-    first time."""
-    return {user_id: since for user_id, since in (await known(node)).items() if (MEMBER, user_id) in room.now.state}
+    first time, and a look at everybody only when the state of the room has changed."""
+    erased = await known(node)
+    if not erased:
+        return {}
+    memory = node.memory(_Forgotten).of_room
+    held = memory.get(room.nid)
+    if held is None or held[0] != room.state_pos or held[1] is not erased:
+        found = {user_id: since for user_id, since in erased.items() if (MEMBER, user_id) in room.now.state}
+        held = memory[room.nid] = (room.state_pos, erased, found)
+    return held[2]
 
 
 def hides(erased: Mapping[str, int], seen: Sight, event: Timed) -> bool:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.context import Caller, Server
-    from homeserver.storage.nodes import Node
     from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
 
 log = structlog.get_logger("rooms.membership")
