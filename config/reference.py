@@ -25,7 +25,17 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import DAY, ApplicationServicePlace, Email, Federation, IdentityProvider, OldKey, Settings, Sms, Turn
+from config.settings import (
+    DAY,
+    ApplicationServicePlace,
+    Email,
+    Federation,
+    IdentityProvider,
+    OldKey,
+    Settings,
+    Sms,
+    Turn,
+)
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -88,13 +88,8 @@ TURN_URI = Text(
 )
 COUNTRY = Text('a country code such as "IR"', r"[A-Z]{2}")
 
-ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
 PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
 
-KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
-PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
-
-PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
 PROVIDER_ID = Text('an id such as "university"', r"[A-Za-z0-9._~-]{1,64}")
 BRAND = Text('a brand such as "github"', r"[a-z0-9._-]{1,64}")
 ISSUER = Text(
@@ -105,6 +100,10 @@ ISSUER = Text(
 )
 CLAIM = Text('the name of a claim such as "preferred_username" or "address.country"', r"[\x21-\x7e]{1,200}")
 SCOPE = Text('a scope such as "profile"', r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")
+ROOM_ID = Text('a room id such as "!abc:example.org"', r"![^\x00]{1,254}")
+KEY_ID = Text('the id of a signing key such as "ed25519:a_1"', r"ed25519:[A-Za-z0-9_]{1,64}")
+PUBLIC_KEY = Text("a public key in unpadded base64", r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
+
 Resource = Literal["client", "federation", "console", "metrics"]
 RESOURCES: tuple[Resource, ...] = ("client", "federation", "console", "metrics")
 
@@ -385,72 +384,6 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OldKey:
-    """A signing key that is no longer used. What it signed before stays valid."""
-
-    id: Annotated[str, Setting(KEY_ID, "The key's id.")]
-    key: Annotated[str, Setting(PUBLIC_KEY, "The public key.")]
-    expired_ts: Annotated[int, Setting(Integer(0), "When it was used last, in milliseconds since 1970.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Federation:
-    """Traffic with other Matrix servers. Which data may flow to whom is said in residency.toml."""
-
-    enabled: Annotated[bool, Setting(Flag(), "Whether there is any.")] = True
-    ca_file: Annotated[
-        Path | None, Setting(FilePath(), "PEM file of one more certificate authority to trust.", Path("ca.pem"))
-    ] = None
-    verify_certificates: Annotated[
-        bool, Setting(Flag(), "Whether the certificates of other servers are verified. false is for tests only.")
-    ] = True
-    allow_addresses: Annotated[
-        tuple[Network, ...],
-        Setting(
-            ListOf(Range()),
-            "Ranges exempt from the deny-list of private and loopback addresses, which holds for every outgoing "
-            "connection of the server.",
-        ),
-    ] = ()
-    request_timeout: Annotated[Duration, Setting(Span(), "How long another server may take to answer.")] = MINUTE
-    longest_backoff: Annotated[
-        Duration, Setting(Span(), "The longest pause before a server that does not answer is tried again.")
-    ] = HOUR
-    keep_undelivered: Annotated[
-        Duration,
-        Setting(
-            Span(),
-            "How long messages to devices wait for a server that cannot be reached. Of older events it gets the newest "
-            "of each room when it is back, and asks for the others.",
-        ),
-    ] = Duration(30 * DAY.ms)
-    key_validity: Annotated[
-        Duration, Setting(Span(), "How long other servers may keep our signing key before they ask again.")
-    ] = DAY
-    old_keys: Annotated[
-        tuple[OldKey, ...],
-        Setting(TablesOf(OldKey), "Signing keys of former times, so that what they signed can still be verified."),
-    ] = ()
-    notaries: Annotated[
-        tuple[str, ...],
-        Setting(
-            ListOf(SERVER_NAME),
-            "Servers that are asked, and believed, about the keys of a server that does not answer itself.",
-            ("notary.example.org",),
-        ),
-    ] = ()
-    delegate_to: Annotated[
-        str | None,
-        Setting(
-            SERVER_NAME,
-            "Where other servers reach this one, if not under its name: told at `/.well-known/matrix/server`, which "
-            "they ask for at the server name's port 443.",
-            "matrix.example.org:8448",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
     """Signing in through a browser, by the OAuth 2.0 API: pages of the server ask for the password, not the client."""
 
@@ -503,6 +436,72 @@ class IdentityProvider:
         ),
     ] = None
     brand: Annotated[str | None, Setting(BRAND, "By which clients may know what picture to show.", "github")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldKey:
+    """A signing key that is no longer used. What it signed before stays valid."""
+
+    id: Annotated[str, Setting(KEY_ID, "The key's id.")]
+    key: Annotated[str, Setting(PUBLIC_KEY, "The public key.")]
+    expired_ts: Annotated[int, Setting(Integer(0), "When it was used last, in milliseconds since 1970.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """Traffic with other Matrix servers. Which data may flow to whom is said in residency.toml."""
+
+    enabled: Annotated[bool, Setting(Flag(), "Whether there is any.")] = True
+    ca_file: Annotated[
+        Path | None, Setting(FilePath(), "PEM file of one more certificate authority to trust.", Path("ca.pem"))
+    ] = None
+    verify_certificates: Annotated[
+        bool, Setting(Flag(), "Whether the certificates of other servers are verified. false is for tests only.")
+    ] = True
+    allow_addresses: Annotated[
+        tuple[Network, ...],
+        Setting(
+            ListOf(Range()),
+            "Ranges exempt from the deny-list of private and loopback addresses, which holds for every outgoing "
+            "connection of the server.",
+        ),
+    ] = ()
+    request_timeout: Annotated[Duration, Setting(Span(), "How long another server may take to answer.")] = MINUTE
+    longest_backoff: Annotated[
+        Duration, Setting(Span(), "The longest pause before a server that does not answer is tried again.")
+    ] = HOUR
+    keep_undelivered: Annotated[
+        Duration,
+        Setting(
+            Span(),
+            "How long messages to devices wait for a server that cannot be reached. Of older events it gets the newest "
+            "of each room when it is back, and asks for the others.",
+        ),
+    ] = 30 * DAY
+    key_validity: Annotated[
+        Duration, Setting(Span(), "How long other servers may keep our signing key before they ask again.")
+    ] = DAY
+    old_keys: Annotated[
+        tuple[OldKey, ...],
+        Setting(TablesOf(OldKey), "Signing keys of former times, so that what they signed can still be verified."),
+    ] = ()
+    notaries: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(SERVER_NAME),
+            "Servers that are asked, and believed, about the keys of a server that does not answer itself.",
+            ("notary.example.org",),
+        ),
+    ] = ()
+    delegate_to: Annotated[
+        str | None,
+        Setting(
+            SERVER_NAME,
+            "Where other servers reach this one, if not under its name: told at `/.well-known/matrix/server`, which "
+            "they ask for at the server name's port 443.",
+            "matrix.example.org:8448",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -577,6 +576,9 @@ class RateLimits:
     invite: Annotated[RateLimit, _bucket("Invitations, by user.")] = RateLimit(per_second=0.5, burst=30)
     invite_from_server: Annotated[RateLimit, _bucket("Invitations of another server, by server.")] = RateLimit(
         per_second=1, burst=50
+    )
+    invite_from_user: Annotated[RateLimit, _bucket("Invitations of one user of another server, by who invites.")] = (
+        RateLimit(per_second=0.2, burst=20)
     )
     invited: Annotated[RateLimit, _bucket("Invitations of other servers, by who is invited.")] = RateLimit(
         per_second=0.02, burst=20
@@ -661,6 +663,14 @@ class Limits:
     max_federation_body: Annotated[
         int, Setting(Size(low=4 * MiB), "The biggest JSON body of another server's request.")
     ] = 16 * MiB
+    unrecognised_bodies: Annotated[
+        int,
+        Setting(
+            Size(low=64 * MiB),
+            "Bytes of request bodies that are held, all in all, before it is known who sends them. One address may hold"
+            " a quarter.",
+        ),
+    ] = 256 * MiB
     max_headers: Annotated[int, Setting(Size(low=4 * KiB), "The most bytes of a request line and its headers.")] = (
         32 * KiB
     )
@@ -848,8 +858,8 @@ class Settings:
 def faults(settings: Settings) -> Iterator[Fault]:
     """Mistakes that only show between several keys."""
     yield from _listener_faults(settings)
-    yield from _provider_faults(settings)
     yield from _federation_faults(settings)
+    yield from _provider_faults(settings)
     for medium, table in (("email", settings.email), ("msisdn", settings.sms)):
         if medium in settings.registration.verify and table is None:
             yield Fault(
@@ -860,6 +870,14 @@ def faults(settings: Settings) -> Iterator[Fault]:
             ("passwords", "memory_cost"),
             f"wanted at least {8 * settings.passwords.parallelism}: 8 KiB for each lane of parallelism",
         )
+
+
+def _provider_faults(settings: Settings) -> Iterator[Fault]:
+    known: set[str] = set()
+    for index, provider in enumerate(settings.identity_providers):
+        if provider.id in known:
+            yield Fault(("identity_providers", index, "id"), f"there are two providers {provider.id}")
+        known.add(provider.id)
 
 
 def _federation_faults(settings: Settings) -> Iterator[Fault]:
@@ -891,11 +909,3 @@ def _listener_faults(settings: Settings) -> Iterator[Fault]:
                 f"{listener.address} port {listener.port} is taken by listeners[{taken[place]}]",
             )
         taken.setdefault(place, index)
-
-
-def _provider_faults(settings: Settings) -> Iterator[Fault]:
-    known: set[str] = set()
-    for index, provider in enumerate(settings.identity_providers):
-        if provider.id in known:
-            yield Fault(("identity_providers", index, "id"), f"there are two providers {provider.id}")
-        known.add(provider.id)

@@ -113,6 +113,9 @@ async def remove_within(
     every = await stored_devices.of_user(tx, user_nid)
     wanted = None if device_ids is None else set(device_ids)
     gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
+    if device_ids is None:
+        browser_sessions.drop_of(tx, user_nid)
+        oauth_grants.drop_of(tx, user_nid)
     had_keys = await stored_devices.delete(tx, user_nid, gone)
     if had_keys:
         await tell(tx, server, node, user_nid, [device.device_id for device in gone])
@@ -135,9 +138,6 @@ async def tell(tx: Transaction, server: Server, node: Node, user_nid: int, gone:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
         for watcher in watchers:
             server.wakeups.wake((node.name, watcher))
-    if device_ids is None:
-        browser_sessions.drop_of(tx, user_nid)
-        oauth_grants.drop_of(tx, user_nid)
         server.wakeups.wake(chores.key(node.name, KEYS_CHANGED))
 
     tx.after_commit(announce)

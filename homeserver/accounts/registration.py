@@ -192,8 +192,8 @@ def placed(server: Server, attributes: Attributes) -> Node:
 async def register(server: Server, wanted: NewAccount) -> Registered:
     """Make an account. A registration token among the attributes is used up by one.
 
-    Raises InvalidUsername, UserInUse, Exclusive, ThreepidInUse, WeakPassword, InvalidParam, Forbidden (the policy has no place,
-    too many devices), Unauthorized (the token does not hold any more), NodeUnavailable.
+    Raises InvalidUsername, UserInUse, Exclusive, ThreepidInUse, WeakPassword, InvalidParam, Forbidden (the policy has
+    no place, too many devices), Unauthorized (the token does not hold any more), NodeUnavailable.
     """
     localpart = new_localpart(wanted.localpart, server.name)
     if wanted.device is not None:
