@@ -8,17 +8,20 @@ spec: server-server-api/#put_matrixfederationv2send_joinroomideventid
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from federation.handshake import BadAnswer
 from federation.pdu_checks import Dropped, Fault, check_pdus, passed
+from federation.slices import Malformed
 from homeserver.protocol import auth_rules, versions
 from homeserver.protocol.errors import UnsupportedRoomVersion
 from homeserver.protocol.event_view import CREATE
 from homeserver.protocol.rejection import Rejected
+from homeserver.rooms import references
 from homeserver.rooms.adoption import Arrival
+from homeserver.runtime.breath import unhurried
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -28,47 +31,88 @@ if TYPE_CHECKING:
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
 
+LISTS: Final = frozenset(("state", "auth_chain"))
+"""The properties of an answer that may be long."""
 AT_ONCE: Final = 500
-"""Events whose parsed JSON is looked at together."""
-BREATH: Final = 100
-"""Events after which anything else may run."""
+"""Events whose parsed JSON is looked at together: their servers are asked for keys at the same time."""
 
 
-async def check(server: Server, rules: RoomRules, join: Event, answer: Mapping[str, Any]) -> Arrival:
-    """The room that an answer to our join describes. Raises BadAnswer, NodeUnavailable (of the key ring)."""
-    if answer.get("members_omitted"):
+@dataclass(slots=True)
+class Described:
+    """What an answer to a join says, of which signatures and hashes have been checked, and nothing else.
+
+    ``state`` and ``auth_chain`` are None where it has no such list; ``join`` is what came back as our join.
+    """
+
+    state: dict[str, Event] | None = None
+    auth_chain: dict[str, Event] | None = None
+    members_omitted: bool = False
+    join: object = None
+
+
+async def read(server: Server, rules: RoomRules, room_id: str, parts: AsyncIterator[tuple[str, Any]]) -> Described:
+    """Take an answer as it comes (see `parts.ask_for`), and check each event of it.
+
+    Raises BadAnswer, ServerUnreachable, NodeUnavailable (of the key ring).
+    """
+    described = Described()
+    waiting: dict[str, list[Any]] = {}
+    try:
+        async for name, value in parts:
+            if name in LISTS and isinstance(value, list):
+                pdus = waiting.setdefault(name, [])
+                pdus += value
+                while len(pdus) >= AT_ONCE:
+                    await _take(server, rules, room_id, described, name, pdus[:AT_ONCE])
+                    del pdus[:AT_ONCE]
+            elif name == "event":
+                described.join = value
+            elif name == "members_omitted":
+                described.members_omitted = bool(value)
+    except Malformed as fault:
+        raise BadAnswer(f"it is no answer: {fault}") from None
+    for name, pdus in waiting.items():
+        await _take(server, rules, room_id, described, name, pdus)
+    return described
+
+
+async def _take(
+    server: Server, rules: RoomRules, room_id: str, described: Described, name: str, pdus: Sequence[Any]
+) -> None:
+    """Keep those of some events that are what their servers signed."""
+    results = await check_pdus(server, rules, room_id, pdus)
+    if any(isinstance(each, Dropped) and each.fault is Fault.WRONG_ROOM for each in results):
+        raise BadAnswer("there are events of another room")
+    held = described.state if name == "state" else described.auth_chain
+    held = {} if held is None else held
+    held.update((event.event_id, event) for event in passed(results))
+    if name == "state":
+        described.state = held
+    else:
+        described.auth_chain = held
+
+
+async def check(server: Server, rules: RoomRules, join: Event, answer: Described) -> Arrival:
+    """The room that an answer to our join describes. Raises BadAnswer."""
+    if answer.members_omitted:
         raise BadAnswer("members were left out, for which nobody asked")
-    state, chain = answer.get("state"), answer.get("auth_chain")
-    if not isinstance(state, list) or not isinstance(chain, list):
+    described, chain = answer.state, answer.auth_chain
+    if described is None or chain is None:
         raise BadAnswer("there is no state, or no auth chain")
-    described = await _events(server, rules, join.room_id, state)
-    known = {**await _events(server, rules, join.room_id, chain), **described}
+    known = {**chain, **described}
     create = _create(rules, described)
     accepted = {event.event_id: event async for event in _authorised(rules, create, known)}
     if create.event_id not in accepted:
         raise BadAnswer("the m.room.create event is not allowed")
     _count(server, len(known) - len(accepted))
     current: dict[StateKey, Event] = {}
-    for event in described.values():
+    async for event in unhurried(described.values()):
         if event.state_key is None or current.setdefault((event.type, event.state_key), event) is not event:
             raise BadAnswer("the state is none")
     current = {key: event for key, event in current.items() if event.event_id in accepted}
     _check_join(rules, join, current, accepted)
     others = [event for event_id, event in accepted.items() if event_id not in described]
     return Arrival(join.room_id, rules, current, others, join)
-
-
-async def _events(server: Server, rules: RoomRules, room_id: str, pdus: list[Any]) -> dict[str, Event]:
-    """The events of a list, which is emptied meanwhile, that are what their servers signed."""
-    found: dict[str, Event] = {}
-    while pdus:
-        part = pdus[-AT_ONCE:]
-        del pdus[-AT_ONCE:]
-        results = await check_pdus(server, rules, room_id, part)
-        if any(isinstance(each, Dropped) and each.fault is Fault.WRONG_ROOM for each in results):
-            raise BadAnswer("there are events of another room")
-        found.update((event.event_id, event) for event in passed(results))
-    return found
 
 
 def _create(rules: RoomRules, described: Mapping[str, Event]) -> Event:
@@ -91,7 +135,10 @@ class _Order:
         self._known = known
         self._citing: dict[str, list[str]] = {}
         self._lacks: dict[str, int] = {}
-        for event in known.values():
+
+    async def look(self) -> None:
+        """Find out who cites whom."""
+        async for event in unhurried(self._known.values()):
             cited = set(event.auth_events)
             self._lacks[event.event_id] = len(cited)
             for event_id in cited:
@@ -111,9 +158,9 @@ class _Order:
 async def _authorised(rules: RoomRules, create: Event, known: Mapping[str, Event]) -> AsyncIterator[Event]:
     """Those of the events that are allowed by the events they cite, which are so themselves."""
     accepted: dict[str, Event] = {}
-    for number, event in enumerate(_Order(known)):
-        if number % BREATH == BREATH - 1:
-            await asyncio.sleep(0)
+    order = _Order(known)
+    await order.look()
+    async for event in unhurried(order):
         if _allowed(rules, create, event, [accepted.get(event_id) for event_id in event.auth_events]):
             accepted[event.event_id] = event
             yield event
@@ -122,6 +169,10 @@ async def _authorised(rules: RoomRules, create: Event, known: Mapping[str, Event
 def _allowed(rules: RoomRules, create: Event, event: Event, cited: Sequence[Event | None]) -> bool:
     found = [each for each in cited if each is not None]
     if len(found) < len(cited) or (event.type == CREATE[0] and event is not create):
+        return False
+    if not rules.event_id_is_hash and not references.is_true(
+        event, {each.event_id: each.reference_hash for each in found}
+    ):
         return False
     state = {(each.type, each.state_key or ""): each for each in found}
     state.setdefault(CREATE, create)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def verify(server: Server, request: Request) -> str:
-    """The server that signed a request, whose body has been read.
+    """The server that signed a request. The body is read when that server is known to have the key, and not before.
 
     Raises Unauthorized, NotJson and BadJson for a body that is none, NodeUnavailable.
     """
@@ -32,15 +32,15 @@ async def verify(server: Server, request: Request) -> str:
         raise Unauthorized("The request is meant for another server")
     if claim.origin == server.name:
         raise Unauthorized("The request claims to come from this server itself")
-    content = request.json(exact=True) if request.body else None
+    keys = await server_keys.verify_keys(server, claim.origin, [claim.key_id], server.clock.now_ms(), request.address)
+    if claim.key_id not in keys:
+        raise Unauthorized(f"There is no such key of {claim.origin} that is valid now, or it could not be asked for")
+    content = request.json(exact=True) if await request.read() else None
     try:
         message = x_matrix.signed(request.method, request.target, claim.origin, claim.destination, content)
         signature = decode_base64(claim.signature)
     except BadJson as error:
         raise Unauthorized(f"The request cannot have been signed: {error.message}") from None
-    keys = await server_keys.verify_keys(server, claim.origin, [claim.key_id], server.clock.now_ms())
-    if claim.key_id not in keys:
-        raise Unauthorized(f"There is no such key of {claim.origin} that is valid now, or it could not be asked for")
     if not keys[claim.key_id].verifies(message, signature):
         raise Unauthorized("The signature is not of this request")
     heard_from(server, claim.origin)

@@ -21,7 +21,7 @@ from homeserver.protocol import auth_chain, identifiers
 from homeserver.protocol.errors import FlowDenied, ServerUnreachable
 from homeserver.protocol.event_view import CREATE, HISTORY_VISIBILITY, POWER_LEVELS
 from homeserver.protocol.identifiers import domain_of
-from homeserver.rooms import outliers, state
+from homeserver.rooms import outliers, references, state
 from homeserver.storage import graph, timeline_gaps
 from homeserver.storage.events import Verdict
 
@@ -42,13 +42,15 @@ MOST_CHAINS: Final = 3
 """Auth chains that are asked for."""
 
 
-async def fetch_history(server: Server, node: Node, room_id: str, before: Collection[str]) -> list[Past]:
+async def fetch_history(
+    server: Server, node: Node, room_id: str, before: Collection[str], hashes: Mapping[str, Collection[str]]
+) -> list[Past]:
     """See `context.Remote.fetch_history`."""
     room = await state.get(node, room_id)
     for destination in await servers_of(server, node, room):
         source = _Source(server, node, room, destination)
         try:
-            found = await source.history(before)
+            found = await source.history(before, hashes)
         except (FlowDenied, ServerUnreachable):
             continue
         if found:
@@ -100,7 +102,7 @@ class _Source:
         self._room = room
         self._destination = destination
 
-    async def history(self, before: Collection[str]) -> list[Past]:
+    async def history(self, before: Collection[str], hashes: Mapping[str, Collection[str]]) -> list[Past]:
         """Events and what precedes them, the newest first. Raises FlowDenied, ServerUnreachable."""
         pdus = await asking_rooms.backfill(
             self._server,
@@ -114,7 +116,8 @@ class _Source:
         placed = await self._node.read(
             timeline_gaps.placed, self._room.nid, [event.event_id for event in events]
         )  # what is before these belongs into another gap
-        found = newest_first([event for event in events if event.event_id not in placed], before)
+        found = newest_first([event for event in events if event.event_id not in placed], before, hashes)
+        _count(self._server, len(events) - len(placed) - len(found))
         judged = await self._judged({event.event_id: event for event in found})
         past = [Past(event, judged[event.event_id]) for event in found if event.event_id in judged]
         await self._learn_visibility(past)
@@ -158,8 +161,9 @@ class _Source:
         rows = await self._node.read(graph.of_room, self._room.nid, {creation, *cited, *found})
         known = {row.event_id: state.parse(self._room, row) for row in rows}
         rejected = {row.event_id for row in rows if row.verdict == Verdict.REJECTED}
-        judged = auth_chain.judge(self._room.rules, found, known, rejected)
-        verdicts = {event_id: event_id in judged.rejected for event_id in judged.ordered}
+        untrue = _untrue(found, known)
+        judged = auth_chain.judge(self._room.rules, found, known, rejected | untrue)
+        verdicts = {event_id: event_id in judged.rejected or event_id in untrue for event_id in judged.ordered}
         return {event_id: event_id in rejected for event_id in found.keys() & known.keys()} | verdicts
 
     async def _fetch_cited(self, found: Mapping[str, Event]) -> None:
@@ -217,14 +221,27 @@ class _Source:
             return
 
 
-def newest_first(events: Sequence[Event], before: Collection[str]) -> list[Event]:
-    """Those of the events to which a chain leads from ``before``, each ahead of all that it follows on."""
+def newest_first(
+    events: Sequence[Event], before: Collection[str], hashes: Mapping[str, Collection[str]]
+) -> list[Event]:
+    """Those of the events to which a chain leads from ``before``, each ahead of all that it follows on.
+
+    Where event ids are no hashes, a chain leads to an event only if it has the hash that is named beside its id: one of
+    ``hashes``, or that of the event that follows on it. Else a server could give another event under an id of history.
+
+    spec: rooms/v1/#event-format
+    """
     given = {event.event_id: event for event in reversed(events)}
-    reached = {event_id for event_id in before if event_id in given}
+    leads = {event_id: _leads(event, given) for event_id, event in given.items()}
+    reached = {
+        event_id
+        for event_id in before
+        if event_id in given and (event_id not in hashes or given[event_id].reference_hash in hashes[event_id])
+    }
     pending = list(reached)
     followers = dict.fromkeys(given, 0)
     while pending:
-        for each in set(given[pending.pop()].prev_events) & given.keys():
+        for each in leads[pending.pop()]:
             followers[each] += 1
             if each not in reached:
                 reached.add(each)
@@ -237,11 +254,38 @@ def newest_first(events: Sequence[Event], before: Collection[str]) -> list[Event
     while ready:
         event = given[heappop(ready)[2]]
         ordered.append(event)
-        for each in set(event.prev_events) & given.keys():
+        for each in leads[event.event_id]:
             followers[each] -= 1
             if not followers[each]:
                 _push(ready, given[each])
     return ordered
+
+
+def _leads(event: Event, given: Mapping[str, Event]) -> set[str]:
+    """The ids of those of the given events on which an event follows, as they are."""
+    follows = set(event.prev_events) & given.keys()
+    wrong = {
+        event_id
+        for event_id, claim in references.claims(event)
+        if event_id in follows and given[event_id].reference_hash != claim
+    }
+    return follows - wrong
+
+
+def _untrue(found: Mapping[str, Event], known: Mapping[str, Event]) -> set[str]:
+    """The ids of events that refer to others which are here, or came along, but with other hashes."""
+    cited = {event_id for event in found.values() for event_id, _ in references.claims(event)}
+    everything = {**found, **known}
+    hashes = {event_id: everything[event_id].reference_hash for event_id in cited & everything.keys()}
+    return {event_id for event_id, event in found.items() if not references.is_true(event, hashes)}
+
+
+def _count(server: Server, number: int) -> None:
+    counter = server.telemetry.counter(
+        "domicile_federation_history_left_out",
+        "Events given as history of a room to which no chain leads from what is here.",
+    )
+    counter.inc(by=number)
 
 
 def _push(ready: list[tuple[int, int, str]], event: Event) -> None:

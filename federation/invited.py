@@ -79,12 +79,13 @@ async def _accept(
         ) from None
     event = _read(server, rules, origin, room_id, event_id, pdu)
     invited = event.state_key or ""
+    _charge(server, Limit.INVITE_FROM_USER, event.sender)  # first: who asks for many learns nothing of any
     home = await server.nodes.of_user(invited)
     if home is None:
         raise NotFound("There is no such user here")
     await _check_room(server, home, origin, room_id, invited)
     await blocking.check(server, invited, event.sender)
-    _charge(server, invited)
+    _charge(server, Limit.INVITED, invited)
     await _check_signed(server, rules, origin, event)
     try:
         shown = await previews.checked(server, rules, room_id, preview, whole=True)
@@ -140,21 +141,24 @@ async def _check_signed(server: Server, rules: RoomRules, origin: str, event: Ev
 
 
 class _Floods:
-    """How many invitations each user of ours was sent by other servers (``directory.memory(_Floods)``)."""
+    """How many invitations each user of another server has sent here, and each user of ours was sent by other servers
+    (``directory.memory(_Floods)``). How many a server sends is counted by the routes."""
 
     def __init__(self) -> None:
         self.limits: Limits | None = None
 
 
-def _charge(server: Server, invited: str) -> None:
-    """Count an invitation. Raises LimitExceeded."""
+def _charge(server: Server, limit: Limit, user_id: str) -> None:
+    """Count an invitation of, or to, a user. Raises LimitExceeded."""
     if not server.settings.rate_limits.enabled:
         return
     floods = server.nodes.directory.memory(_Floods)
     if floods.limits is None:
-        allowed = server.settings.rate_limits.invited
-        floods.limits = Limits({Limit.INVITED: Bucket(allowed.per_second, allowed.burst)}, server.clock.monotonic)
-    floods.limits.charge(Limit.INVITED, invited)
+        limits = server.settings.rate_limits
+        kept = {Limit.INVITED: limits.invited, Limit.INVITE_FROM_USER: limits.invite_from_user}
+        buckets: dict[str, Bucket] = {name: Bucket(each.per_second, each.burst) for name, each in kept.items()}
+        floods.limits = Limits(buckets, server.clock.monotonic)
+    floods.limits.charge(limit, user_id)
 
 
 # what becomes of it -----------------------------------------------------------------------------

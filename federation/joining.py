@@ -15,9 +15,9 @@ from urllib.parse import quote
 import structlog
 
 from config.residency import DataClass
-from federation import arrivals, gaps, leaving
+from federation import arrivals, gaps, leaving, parts
 from federation.handshake import BadAnswer, ask_template, by_any, fill
-from federation.remote import RemoteRefusal, ask_for
+from federation.remote import RemoteRefusal
 from homeserver.protocol import events, identifiers
 from homeserver.protocol.encryption_rules import is_encrypted
 from homeserver.protocol.errors import (
@@ -36,6 +36,7 @@ from homeserver.residency import gate
 from homeserver.rooms import membership
 from homeserver.rooms.adoption import Arrival, adopt
 from homeserver.rooms.checks import ENCRYPTION
+from homeserver.runtime.breath import unhurried
 from homeserver.storage.events import Verdict
 
 if TYPE_CHECKING:
@@ -89,12 +90,21 @@ async def _handshake(
         f"/_matrix/federation/v2/send_join/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
         "?omit_members=false"
     )
-    answer = await ask_for(
-        server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES
-    )
     try:
-        signed = merged(template.rules, event, answer.pop("event", None))
-        return await arrivals.check(server, template.rules, signed, answer)
+        async with parts.ask_for(
+            server,
+            node,
+            DataClass.EVENTS,
+            destination,
+            "PUT",
+            target,
+            event.pdu_bytes(),
+            most=MOST_BYTES,
+            lists=arrivals.LISTS,
+        ) as answer:
+            described = await arrivals.read(server, template.rules, room_id, answer)
+        signed = merged(template.rules, event, described.join)
+        return await arrivals.check(server, template.rules, signed, described)
     except BadAnswer:
         await _go_back(server, node, destination, room_id, user_id)
         raise
@@ -128,7 +138,7 @@ async def _check_room(server: Server, node: Node, arrival: Arrival) -> None:
         raise PlaintextRefused("That room is not encrypted: users of this server join encrypted rooms only")
     joined = [
         user_id
-        for (kind, user_id), event in arrival.state.items()
+        async for (kind, user_id), event in unhurried(arrival.state.items())
         if kind == MEMBER and event.content.get("membership") == "join"
     ]
     places = {node.jurisdiction}

@@ -2,7 +2,7 @@
 
 A key is good at a moment up to the end of its period: ``valid_until_ts`` for a key in use (at most seven days from
 when it was heard), ``expired_ts`` for an old one. So a request needs a key that is good now, an event one that was
-good then. How often a server is asked is bounded, whoever wants to know.
+good then. How often a server is asked is bounded, whoever wants to know, and how many are at once (`key_slots`).
 
 spec: server-server-api/#retrieving-server-keys
 """
@@ -17,14 +17,17 @@ import orjson
 import structlog
 
 from federation import key_documents, remote
+from federation.key_slots import Slots, Standing
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.signing import VerifyKey, sign_json, signing_key_ids
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.lru import Lru
-from homeserver.storage import servers
+from homeserver.storage import peers, servers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from federation.key_slots import Place
     from homeserver.context import Server
 
 MOST_BYTES: Final = 32 * 1024
@@ -36,12 +39,6 @@ SHORTEST_REST: Final = 60.0
 """Seconds after an answer in which a server is not asked again, whatever key is missing."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds after a failure; doubled at each that follows. Short, since a server that is back must be believed soon."""
-MOST_AT_ONCE: Final = 64
-"""Servers that are being asked; beyond that nobody is."""
-MOST_UNKNOWN: Final = 48
-"""The same when no key of the server was ever heard: who invents names must not keep us from servers that we know."""
-MOST_FOR_OTHERS: Final = 16
-"""The same when it is a stranger who wants to know: strangers must not keep us from what we need ourselves."""
 REMEMBERED: Final = 20_000
 FOREVER: Final = 2**63
 """A moment (ms) after all that an event can name."""
@@ -75,7 +72,7 @@ class Known:
     def __init__(self) -> None:
         self.rings: Lru[str, Ring] = Lru(REMEMBERED, lambda ring: 1 + len(ring.keys))
         self.pauses: Lru[str, Pause] = Lru(REMEMBERED)
-        self.asking: dict[str, asyncio.Task[None]] = {}
+        self.slots = Slots()
 
 
 # what others may ask ---------------------------------------------------------------------------
@@ -108,7 +105,7 @@ async def vouch(server: Server, wanted: Mapping[str, int | None]) -> list[dict[s
     found = await engine.read(servers.documents, others) if others else {}
     stale = [name for name in others if name not in found or _is_stale(found[name], wanted[name], now)]
     if stale:
-        await asyncio.gather(*(_refresh(server, name, MOST_FOR_OTHERS) for name in stale))
+        await asyncio.gather(*(_refresh(server, name, Standing.FOR_OTHERS) for name in stale))
         found |= await engine.read(servers.documents, stale)
     answers = [sign_json(orjson.loads(answer.document), server.name, server.identity.key) for answer in found.values()]
     return [*answers, own_document(server)] if server.name in wanted else answers
@@ -123,13 +120,15 @@ def _is_stale(answer: servers.Document, wanted: int | None, now: int) -> bool:
 # what we need ----------------------------------------------------------------------------------
 
 
-async def verify_keys(server: Server, server_name: str, key_ids: Collection[str], at_ms: int) -> dict[str, VerifyKey]:
+async def verify_keys(
+    server: Server, server_name: str, key_ids: Collection[str], at_ms: int, asker: str = ""
+) -> dict[str, VerifyKey]:
     """Those of a server's keys that were good at a moment (ms since 1970), by id; the server is asked when one is
-    missing. Raises NodeUnavailable."""
+    missing. ``asker``: the address of who says that it is the server, and may be anybody. Raises NodeUnavailable."""
     held = await _ring(server, server_name)
     good = held.good(key_ids, at_ms)
     if len(good) < len(set(key_ids)):
-        await _refresh(server, server_name, MOST_AT_ONCE if held.keys else MOST_UNKNOWN)
+        await _refresh(server, server_name, Standing.KNOWN if held.keys else Standing.STRANGER, asker)
         good = (await _ring(server, server_name)).good(key_ids, at_ms)
     return good
 
@@ -141,7 +140,7 @@ async def ring(server: Server, server_name: str, wanted: Mapping[str, int]) -> R
         return _own_ring(server)
     held = await _ring(server, server_name)
     if not all(held.good((key_id,), at_ms) for key_id, at_ms in wanted.items()):
-        await _refresh(server, server_name, MOST_AT_ONCE if held.keys else MOST_UNKNOWN)
+        await _refresh(server, server_name, Standing.KNOWN if held.keys else Standing.STRANGER)
         held = await _ring(server, server_name)
     return held
 
@@ -165,33 +164,68 @@ async def _ring(server: Server, server_name: str) -> Ring:
     return held
 
 
-async def _refresh(server: Server, server_name: str, room: int) -> None:
-    """Ask a server for its keys, unless that was done, or failed, a short while ago, or there is no ``room`` for one
-    more. Once for all who wait."""
+async def _refresh(server: Server, server_name: str, standing: Standing, asker: str = "") -> None:
+    """Ask a server for its keys, unless that was done, or failed, a short while ago, or there is no place for one more
+    of its ``standing``. Once for all who wait."""
     known = server.nodes.directory.memory(Known)
-    task = known.asking.get(server_name)
-    if task is None:
-        pause = known.pauses.get(server_name)
-        if len(known.asking) >= room or (pause is not None and server.clock.monotonic() < pause.until):
+    if server_name not in known.slots.held:
+        if _pauses(server, server_name):
             return
-        task = known.asking[server_name] = asyncio.ensure_future(_ask(server, server_name))
-        task.add_done_callback(lambda done: _asked(known, server_name, done))
-    await asyncio.shield(task)
+        if standing is not Standing.FOR_OTHERS and await _is_member(server, server_name):
+            standing = Standing.MEMBER
+    place = known.slots.held.get(server_name)
+    if place is None:
+        if _pauses(server, server_name):
+            return
+        place = known.slots.take(server, server_name, standing, asker, _ask(server, server_name))
+        if place is None:
+            return
+        place.done = asyncio.ensure_future(_asked(server, server_name, place))
+        place.done.add_done_callback(_seen)
+    assert place.done is not None
+    await asyncio.shield(place.done)
 
 
-def _asked(known: Known, server_name: str, task: asyncio.Task[None]) -> None:
-    del known.asking[server_name]
-    if not task.cancelled():
-        task.exception()  # whoever still waits is told; nobody need be
+def _pauses(server: Server, server_name: str) -> bool:
+    """Whether a server was asked a short while ago."""
+    pause = server.nodes.directory.memory(Known).pauses.get(server_name)
+    return pause is not None and server.clock.monotonic() < pause.until
 
 
-async def _ask(server: Server, server_name: str) -> None:
+async def _is_member(server: Server, server_name: str) -> bool:
+    """Whether a server has users in a room of ours, as far as the nodes can be asked."""
+    for node in server.nodes:
+        try:
+            if await node.read(peers.takes_part, server_name):
+                return True
+        except NodeUnavailable:
+            continue
+    return False
+
+
+async def _asked(server: Server, server_name: str, place: Place) -> None:
+    """Wait for the answer of a server, and note when it may be asked again."""
     known = server.nodes.directory.memory(Known)
-    heard = await _ask_itself(server, server_name) or await _ask_notaries(server, server_name)
+    try:
+        heard = await place.heard
+    except asyncio.CancelledError:
+        heard = False  # it took too long
+    finally:
+        del known.slots.held[server_name]
     before = known.pauses.get(server_name)
     failures = 0 if heard else 1 + (before.failures if before else 0)
     seconds = SHORTEST_REST if heard else min(FIRST_PAUSE * 2 ** min(failures - 1, 10), LONGEST_PAUSE)
     known.pauses[server_name] = Pause(server.clock.monotonic() + seconds, failures)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever still waits is told; nobody need be
+
+
+async def _ask(server: Server, server_name: str) -> bool:
+    """Whether a server, or a notary, told its keys."""
+    return await _ask_itself(server, server_name) or await _ask_notaries(server, server_name)
 
 
 async def _ask_itself(server: Server, server_name: str) -> bool:

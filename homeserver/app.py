@@ -50,6 +50,7 @@ from homeserver.web.parsing import Bounds
 from homeserver.web.routes import Resource, Table
 from homeserver.web.server import Listening, ServerCertificate, patience
 from homeserver.web.site import Site
+from homeserver.web.unrecognised import Unrecognised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -383,6 +384,18 @@ def show_connections(server: Server, connections: Connections) -> None:
     gauge = server.telemetry.gauge
     gauge("domicile_connections", "Connections that are open.", lambda: len(connections))
     gauge("domicile_requests_under_way", "Requests that are being answered.", lambda: connections.answering)
+    held = "Bytes of request bodies that are held while it is not known who sends them."
+    gauge("domicile_unrecognised_bytes", held, lambda: connections.unrecognised.held)
+
+
+def unrecognised_in(server: Server) -> Unrecognised:
+    """What may be held of bodies of whom nobody knows yet who sends them."""
+    bounds = server.settings.limits
+    refused = server.telemetry.counter(
+        "domicile_unrecognised_refused",
+        "Request bodies that were refused because too many were held of unknown senders.",
+    )
+    return Unrecognised(bounds.unrecognised_bodies, bounds.max_federation_body, refused.inc)
 
 
 # serving ------------------------------------------------------------------------------------
@@ -434,7 +447,9 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(opened(settings, policy))
         bounds = settings.limits
-        connections = Connections(server.clock, patience(bounds), _capacity(bounds.connections))
+        connections = Connections(
+            server.clock, patience(bounds), _capacity(bounds.connections), unrecognised_in(server)
+        )
         show_connections(server, connections)
         listening = Listening(site_of(server), connections, Bounds(head=bounds.max_headers))
         control = stack.enter_context(socket_in(settings.data_dir))

@@ -145,9 +145,12 @@ class Remote(Protocol):
         """Ask the server of a room alias what it stands for, on behalf of a user of ``node``."""
         ...
 
-    async def fetch_history(self, server: Server, node: Node, room_id: str, before: Collection[str]) -> list[Past]:
+    async def fetch_history(
+        self, server: Server, node: Node, room_id: str, before: Collection[str], hashes: Mapping[str, Collection[str]]
+    ) -> list[Past]:
         """Ask servers in a room for the events ``before`` and what precedes them; the newest first, and none where
-        nobody gives any. What they cite is kept on ``node``, as state or authority."""
+        nobody gives any. ``hashes``: one of which such an event must have, where its id is none. What they cite is kept
+        on ``node``, as state or authority."""
         ...
 
     async def fetch_nearest(

@@ -112,11 +112,12 @@ class Wire(Outbound):
         target: str,
         *,
         headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
         most: int,
         seconds: float,
     ) -> AsyncIterator[Streamed]:
-        outbound._written(method, place, target, headers or {}, b"")
-        answer = await self._network.carry(self._name, place, method, target, headers or {}, b"")
+        outbound._written(method, place, target, headers or {}, body)
+        answer = await self._network.carry(self._name, place, method, target, headers or {}, body)
         yield Streamed(answer.status, answer.headers, _pieces(answer.body, most))
 
 

@@ -20,6 +20,7 @@ from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.rooms import application_services, encounters
 from homeserver.rooms.state import Rooms, entry_of
 from homeserver.rooms.steps import replaced
+from homeserver.runtime.breath import unhurried
 from homeserver.storage import events, outbox, peers, rooms, state, streams, timeline_gaps, users
 from homeserver.storage.directory import Kind
 from homeserver.storage.events import NewEvent, Verdict
@@ -70,36 +71,45 @@ async def adopt(server: Server, node: Node, arrival: Arrival) -> None:
         await node.advance(_write_part, node, room_nid, part)
         await asyncio.sleep(0)
     await server.nodes.directory.reroute(Kind.ROOM, arrival.room_id, node.name)
-    places = await server.nodes.of_users(_joined(server, arrival))
+    people = await _people(server, arrival)
+    places = await server.nodes.of_users(people.joined)
     counts: dict[str, int] = {}
     for name in places.values():
         counts[name] = counts.get(name, 0) + 1
-    await node.advance(_open, server, node, room_nid, arrival, counts)
+    await node.advance(_open, server, node, room_nid, arrival, people, counts)
 
 
-def _joined(server: Server, arrival: Arrival) -> set[str]:
-    """The local users who are in the room once the join has happened."""
-    present = {
-        user_id
-        for (kind, user_id), event in arrival.state.items()
-        if kind == MEMBER and server.nodes.is_local(user_id) and _membership(event) == "join"
-    }
-    return present | {arrival.join.sender}
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Who is in a room. ``joined``: the local users who are once the join has happened; ``of_ours``: the member events
+    of those who were before; ``servers``: the other servers with members; ``memberships``: of everybody but the one who
+    joins, by user id."""
+
+    joined: set[str]
+    of_ours: list[Event]
+    servers: set[str]
+    memberships: dict[str, str]
 
 
-def _of_ours(server: Server, arrival: Arrival) -> list[Event]:
-    """The member events of local users who were in the room before the join."""
-    present = _joined(server, arrival) - {arrival.join.sender}
-    return [event for (kind, user_id), event in arrival.state.items() if kind == MEMBER and user_id in present]
-
-
-def _servers(server: Server, arrival: Arrival) -> set[str]:
-    """The other servers with members in the room."""
-    return {
-        identifiers.domain_of(event.state_key or "")
-        for event in arrival.state.values()
-        if _names(event) and not server.nodes.is_local(event.state_key or "") and _membership(event) == "join"
-    }
+async def _people(server: Server, arrival: Arrival) -> _People:
+    """Go through the members once: there may be a hundred thousand."""
+    joiner = arrival.join.sender
+    people = _People({joiner}, [], set(), {})
+    async for event in unhurried(arrival.state.values()):
+        if not _names(event):
+            continue
+        user_id, membership = event.state_key or "", _membership(event)
+        is_local = server.nodes.is_local(user_id)
+        if user_id != joiner:
+            people.memberships[user_id] = membership
+        if membership != "join":
+            continue
+        if not is_local:
+            people.servers.add(identifiers.domain_of(user_id))
+        elif user_id != joiner:
+            people.joined.add(user_id)
+            people.of_ours.append(event)
+    return people
 
 
 def _membership(event: Event) -> str:
@@ -150,7 +160,13 @@ def _row(
 
 
 async def _open(
-    tx: Transaction, server: Server, node: Node, room_nid: int, arrival: Arrival, counts: Mapping[str, int]
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    room_nid: int,
+    arrival: Arrival,
+    people: _People,
+    counts: Mapping[str, int],
 ) -> None:
     """Make the room visible: its state, then the join as the first event of the timeline.
 
@@ -162,7 +178,7 @@ async def _open(
     known = await _known(tx, [*wanted, join.event_id])
     parcels = [NewParcel(name, "room") for name in sorted(counts) if name != node.name]
     hole = 0 if await timeline_gaps.lowest_place(tx, room_nid) is None else HOLE
-    here = [event for event in _of_ours(server, arrival) if known[event.event_id][1] is None]
+    here = [event for event in people.of_ours if known[event.event_id][1] is None]
     first = hole + await streams.allocate(tx, hole + 4 + len(here) + len(parcels))
     root = Group(first, 0, None)
     after = root.successor()
@@ -180,6 +196,7 @@ async def _open(
         ],
     )
     state_nids = {key: known[event.event_id][0] for key, event in arrival.state.items()}
+    await asyncio.sleep(0)  # between what takes milliseconds in a large room
     state.insert_groups(
         tx,
         [
@@ -187,23 +204,24 @@ async def _open(
             NewGroup(room_nid, after, root, [(*own, nid)]),
         ],
     )
+    await asyncio.sleep(0)
     gone = [(kind, key) for kind, key, _, _ in await state.current(tx, room_nid) if (kind, key) not in state_nids]
     state.clear_current(tx, room_nid)
     changes: list[tuple[int, int, str, str, int | None]] = [(room_nid, before_pos, *key, None) for key in gone]
     changes += [(room_nid, before_pos, *key, event_nid) for key, event_nid in state_nids.items()]
     state.change_current(tx, [*changes, (room_nid, pos, *own, nid)], {before_pos: root.nid, pos: after.nid})
-    _write_members(tx, room_nid, arrival, state_nids, (before_pos, pos, nid))
+    await asyncio.sleep(0)
+    _write_members(tx, room_nid, arrival, people, state_nids, (before_pos, pos, nid))
+    await asyncio.sleep(0)
     rooms.clear_nodes(tx, room_nid)
     rooms.set_nodes(tx, [(room_nid, name, count) for name, count in counts.items()])
-    servers = _servers(server, arrival)
-    peers.replace(tx, room_nid, before_pos, servers)
+    peers.replace(tx, room_nid, before_pos, people.servers)
     rooms.set_home(tx, room_nid, node.name)
     rooms.advance(tx, room_nid, [join.event_id], after.nid)
     outbox.put(tx, pos + 1, [parcel._replace(room_nid=room_nid, event_nid=nid) for parcel in parcels])
-    present = _joined(server, arrival)
-    application_services.mark_event(tx, server, node, arrival.room_id, pos, nid, [join.sender], present)
-    residents = await users.residents_among(tx, present)
-    if servers:
+    application_services.mark_event(tx, server, node, arrival.room_id, pos, nid, [join.sender], people.joined)
+    residents = await users.residents_among(tx, people.joined)
+    if people.servers:
         encounters.ask(tx, server, node, room_nid, residents)
     last = pos + len(parcels)
     tx.after_commit(lambda: _announce(server, node, arrival.room_id, room_nid, last, residents))
@@ -220,6 +238,7 @@ def _write_members(
     tx: Transaction,
     room_nid: int,
     arrival: Arrival,
+    people: _People,
     state_nids: Mapping[StateKey, int],
     places: tuple[int, int, int],
 ) -> None:
@@ -227,9 +246,8 @@ def _write_members(
     before_pos, pos, nid = places
     rooms.all_left(tx, room_nid, before_pos)
     rows = [
-        (key[1], room_nid, _membership(event), state_nids[key], before_pos)
-        for key, event in arrival.state.items()
-        if _names(event) and key[1] != arrival.join.sender
+        (user_id, room_nid, membership, state_nids[MEMBER, user_id], before_pos)
+        for user_id, membership in people.memberships.items()
     ]
     rooms.set_membership(tx, [*rows, (arrival.join.sender, room_nid, "join", nid, pos)])
 

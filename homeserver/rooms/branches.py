@@ -42,6 +42,11 @@ MOST_BRANCHES: Final = 30
 """Different states that are resolved at once: more than an event has ``prev_events``."""
 MOST_EVENTS: Final = 30_000
 """Events that one resolution looks at."""
+MOST_ROUNDS: Final = 100
+"""Times that one resolution is begun anew because events were lacking. An honest room takes under thirty, since ever
+more are read ahead; one that is built to be asked for event by event would take as many as it has."""
+MOST_LOOKED_AT: Final = 10 * MOST_EVENTS
+"""Events that all the rounds of one resolution look at, added up: each round looks at all that is loaded."""
 NEAR: Final = 2_000
 """Events of auth chains that are looked up together."""
 AHEAD: Final = 32
@@ -232,13 +237,18 @@ async def resolve(node: Node, room: Room, states: Sequence[State]) -> State:
         return states[0]
     loaded = _Loaded(states)
     sets = [{key: entry.event_id for key, entry in one.items()} for one in states]
-    while True:
+    looked_at = 0
+    for _ in range(MOST_ROUNDS):
+        looked_at += len(loaded.events) + len(loaded.edges)
+        if looked_at > MOST_LOOKED_AT:
+            break
         try:
             resolved = await _resolved(node, room, sets, loaded)
         except resolution.Missing as missing:
             await _load(node, room, loaded, missing)
         else:
             return Map({key: await _chosen(node, room, loaded, event_id) for key, event_id in resolved.items()})
+    raise TooMuch
 
 
 async def _resolved(

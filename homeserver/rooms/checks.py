@@ -25,7 +25,10 @@ ENCRYPTION: StateKey = ("m.room.encryption", "")
 
 
 def check_encryption(server: Server, room: Room, draft: Draft, target: Event | None) -> None:
-    """Close every way by which something readable could enter. Raises PlaintextRefused."""
+    """Close every way by which something readable could enter; the room's m.room.encryption has been loaded.
+
+    That the event is there is not enough: its algorithm may be none that encrypts. Raises PlaintextRefused.
+    """
     if server.settings.conformance_mode:
         return
     encryption_rules.refuse_plaintext(
@@ -34,10 +37,10 @@ def check_encryption(server: Server, room: Room, draft: Draft, target: Event | N
         is_state=draft.state_key is not None,
         allow_in_clear=frozenset(server.settings.encryption.allow_in_clear),
     )
-    if draft.state_key is None and ENCRYPTION not in room.head.state:
+    current = room.head.event(ENCRYPTION)
+    if draft.state_key is None and not encryption_rules.is_encrypted(None if current is None else current.content):
         raise PlaintextRefused("This room is not encrypted, so nothing can be sent to it")
     if draft.type == encryption_rules.ENCRYPTION:
-        current = room.head.event(ENCRYPTION)
         encryption_rules.refuse_weaker_encryption(
             draft.state_key or "", draft.content, None if current is None else current.content
         )

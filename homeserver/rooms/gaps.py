@@ -171,7 +171,7 @@ async def _walk(server: Server, node: Node, room: Room, gap: Gap) -> bool:
 
 async def _fetch(server: Server, node: Node, room: Room, gap: Gap) -> bool:
     try:
-        past = await server.remote.fetch_history(server, node, room.room_id, gap.before)
+        past = await server.remote.fetch_history(server, node, room.room_id, gap.before, gap.hashes)
         if past and await _store(server, node, room, past, gap):
             return True
     except Refusal as refusal:

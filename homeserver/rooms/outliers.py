@@ -12,19 +12,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol import auth_chain
-from homeserver.rooms import state
+from homeserver.rooms import references, state
 from homeserver.rooms.clear_text import without_text
 from homeserver.rooms.persist import Persister, commit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import Step
 from homeserver.runtime.apart import Apart
+from homeserver.runtime.breath import unhurried
 from homeserver.storage import events as stored
 from homeserver.storage import graph, streams, users
 from homeserver.storage.events import NewEvent, Verdict
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.protocol.events import Event
@@ -58,16 +59,27 @@ async def keep(server: Server, node: Node, room_id: str, events: Sequence[Event]
     if wanted.keys() & node.memory(Persister).under_way:
         await commit(server, node, [])
     creation = state.creation(room).event_id
-    cited = {each for event in wanted.values() for each in event.auth_events}
+    cited = {each async for event in unhurried(wanted.values()) for each in event.auth_events}
     rows = await node.read(graph.of_room, room.nid, {creation, *wanted, *cited})
-    known = {row.event_id: state.parse(room, row) for row in rows}
+    known = {row.event_id: state.parse(room, row) async for row in unhurried(rows)}
     rejected = {row.event_id for row in rows if row.verdict == Verdict.REJECTED}
-    judge = partial(auth_chain.judge, room.rules, wanted, known, rejected)
+    untrue = await _untrue(wanted, known)
+    judge = partial(auth_chain.judge, room.rules, wanted, known, rejected | untrue)
     judged = judge() if len(wanted) < LONG else await node.memory(Apart).run(judge)
+    refused = judged.rejected | untrue
     for start in range(0, len(judged.ordered), AT_ONCE):
         part = judged.ordered[start : start + AT_ONCE]
-        await _store(server, node, room_id, [(wanted[each], each in judged.rejected) for each in part])
+        await _store(server, node, room_id, [(wanted[each], each in refused) for each in part])
     return Kept(frozenset((known.keys() & wanted.keys()) | set(judged.ordered)), frozenset(judged.lacking))
+
+
+async def _untrue(wanted: Mapping[str, Event], known: Mapping[str, Event]) -> set[str]:
+    """The ids of events that cite others which are here, but not as they are: with other hashes. Only where ids are no
+    hashes can there be any."""
+    if not any(not event.rules.event_id_is_hash for event in wanted.values()):
+        return set()
+    hashes = {event_id: event.reference_hash async for event_id, event in unhurried({**wanted, **known}.items())}
+    return {event_id async for event_id, event in unhurried(wanted.items()) if not references.is_true(event, hashes)}
 
 
 async def _store(server: Server, node: Node, room_id: str, judged: Sequence[tuple[Event, bool]]) -> None:

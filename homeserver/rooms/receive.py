@@ -393,7 +393,7 @@ async def _verdict(node: Node, room: Room, event: Event, origin: _Origin) -> Ver
         raise UnderWay
     if missing:
         raise Lacking(auth=missing)
-    if not room.rules.event_id_is_hash and not await _refers_truly(node, room, event, known):
+    if not await _refers_truly(node, room, event):
         return Verdict.REJECTED
     return None if auth_chain.is_allowed(room.rules, event, known, rejected) else Verdict.REJECTED
 
@@ -418,18 +418,11 @@ async def _cited(node: Node, room: Room, event: Event) -> tuple[dict[str, Event]
     return known, rejected
 
 
-async def _refers_truly(node: Node, room: Room, event: Event, known: Mapping[str, Event]) -> bool:
+async def _refers_truly(node: Node, room: Room, event: Event) -> bool:
     """Whether the events that the event refers to have the hashes that it says they have, as far as they are here."""
-    claims = [
-        (event_id, hashes["sha256"])
-        for name in ("prev_events", "auth_events")
-        for event_id, hashes in event.server_fields[name]
-        if "sha256" in hashes
-    ]
-    event_ids = {event_id for event_id, _ in claims}
+    event_ids = {event_id for event_id, _ in references.claims(event)}
     await references.load(node, room, event_ids)
-    held = references.hashes(node, room, event_ids)
-    return all(held.get(event_id, claim) == claim for event_id, claim in claims)
+    return references.is_true(event, references.hashes(node, room, event_ids))
 
 
 def _readable(

@@ -14,7 +14,7 @@ from homeserver.runtime.lru import Lru
 from homeserver.storage import events
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
@@ -59,3 +59,20 @@ def lacking(node: Node, room: Room, event_ids: Collection[str]) -> list[str]:
 def hashes(node: Node, room: Room, event_ids: Collection[str]) -> dict[str, str]:
     """The hashes of events, as far as they are in memory; none where nobody needs them."""
     return {} if room.rules.event_id_is_hash else node.memory(Hashes).held.find(event_ids)
+
+
+def claims(event: Event) -> list[tuple[str, str]]:
+    """The events that an event refers to, each with the hash that it says that one has; none where ids are hashes."""
+    if event.rules.event_id_is_hash:
+        return []
+    return [
+        (event_id, hashes["sha256"])
+        for name in ("prev_events", "auth_events")
+        for event_id, hashes in event.server_fields[name]
+        if "sha256" in hashes
+    ]
+
+
+def is_true(event: Event, known: Mapping[str, str]) -> bool:
+    """Whether the events that an event refers to have the hashes that it says, as far as theirs are ``known``."""
+    return all(known.get(event_id, claim) == claim for event_id, claim in claims(event))

@@ -15,7 +15,7 @@ from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS, StateKey
 from homeserver.protocol.policy_server import POLICY
 from homeserver.rooms import effects, recommendations, references, state
-from homeserver.rooms.checks import authorise, check_encryption, check_redaction, redacted
+from homeserver.rooms.checks import ENCRYPTION, authorise, check_encryption, check_redaction, redacted
 from homeserver.rooms.invitations import OUTSIDE
 from homeserver.rooms.persist import submit
 from homeserver.rooms.state import Rooms
@@ -124,7 +124,7 @@ def _take_recommended(step: Step, event: Event) -> None:
 async def _look_around(server: Server, node: Node, room: Room, draft: Draft) -> _Surroundings:
     """Load what `_build` needs. Usually everything is in memory, and nothing waits."""
     core = _Core(draft)
-    keys = [CREATE, POLICY, *auth_rules.auth_types_for(room.rules, core)]
+    keys = [CREATE, POLICY, ENCRYPTION, *auth_rules.auth_types_for(room.rules, core)]
     if draft.state_key is not None:
         keys.append((draft.type, draft.state_key))
     places: Mapping[str, effects.Place] = {}

@@ -153,11 +153,6 @@ class Room:
         """Forget what was under way."""
         self.head = self.now
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether the room's events are encrypted, as far as is committed or under way."""
-        return ("m.room.encryption", "") in self.head.state
-
 
 class Rooms(Mirror):
     """The rooms of one node that are in memory (``node.memory(Rooms)``)."""

@@ -144,6 +144,7 @@ class Outbound:
         target: str,
         *,
         headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
         most: int,
         seconds: float,
     ) -> AsyncIterator[Streamed]:
@@ -154,7 +155,7 @@ class Outbound:
         outcome = "cancelled"
         try:
             async with asyncio.timeout(seconds):
-                request = _written(method, place, target, headers or {}, b"")
+                request = _written(method, place, target, headers or {}, body)
                 connection, answer, flow = await self._begin(method, place, request, most)
             outcome = str(answer.status)
         except TimeoutError:
@@ -165,6 +166,7 @@ class Outbound:
             raise
         finally:
             self._requests.inc(outcome)
+        self._bytes.inc("out", by=len(body))
         try:
             yield Streamed(answer.status, answer.headers, self._pieces(flow, seconds))
         finally:

@@ -119,6 +119,12 @@ def replace(tx: Transaction, room_nid: int, pos: int, servers: Collection[str]) 
     enter(tx, [(server, room_nid, pos) for server in sorted(servers)])
 
 
+async def takes_part(tx: Transaction, server: str) -> bool:
+    """Whether another server takes part in any room now."""
+    row = await tx.one("SELECT 1 FROM peer_rooms WHERE server = ? AND until_pos IS NULL LIMIT 1", server)
+    return row is not None
+
+
 async def present(tx: Transaction, room_nid: int) -> set[str]:
     """The other servers that take part in a room now."""
     rows = await tx.all("SELECT server FROM peer_rooms WHERE room_nid = ? AND until_pos IS NULL", room_nid)

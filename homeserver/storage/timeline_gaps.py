@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.protocol import canonical
 from homeserver.storage import events
 from homeserver.storage.events import StoredEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from homeserver.storage.engine import Transaction
 
@@ -19,11 +21,13 @@ LOWEST = 200
 class Gap(NamedTuple):
     """``before``: events that those just above a place in a timeline follow on, and that are not in it.
 
-    ``above``: the position below which they belong; None: below everything.
+    ``above``: the position below which they belong; None: below everything. ``hashes``: where event ids are no hashes,
+    those that the events just above say that they have.
     """
 
     before: frozenset[str]
     above: int | None
+    hashes: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 async def find(tx: Transaction, room_nid: int, upto: int, after: int | None, limit: int) -> Gap | None:
@@ -39,7 +43,7 @@ async def find(tx: Transaction, room_nid: int, upto: int, after: int | None, lim
             continue
         following = rows[number + 1].pos if number + 1 < len(rows) else None
         if following is not None and row.pos - following > 1:
-            return Gap(frozenset(before), row.pos)
+            return Gap(frozenset(before), row.pos, _hashes(rows, before))
     return await _lowest_gap(tx, room_nid) if is_lowest else None
 
 
@@ -55,7 +59,7 @@ async def _lowest_gap(tx: Transaction, room_nid: int) -> Gap | None:
             break
         before |= mine
         below = row.pos
-    return Gap(frozenset(before), None) if before else None
+    return Gap(frozenset(before), None, _hashes(rows, before)) if before else None
 
 
 async def below(tx: Transaction, room_nid: int, row: StoredEvent) -> Gap | None:
@@ -65,8 +69,23 @@ async def below(tx: Transaction, room_nid: int, row: StoredEvent) -> Gap | None:
         return None
     lowest = await lowest_place(tx, room_nid)
     if lowest is not None and lowest[0] == row.pos:
-        return Gap(frozenset(absent), None)
-    return Gap(frozenset(absent), row.pos) if await space_below(tx, room_nid, row.pos) > 0 else None
+        return Gap(frozenset(absent), None, _hashes([row], absent))
+    if await space_below(tx, room_nid, row.pos) <= 0:
+        return None
+    return Gap(frozenset(absent), row.pos, _hashes([row], absent))
+
+
+def _hashes(rows: Iterable[StoredEvent], before: Collection[str]) -> dict[str, frozenset[str]]:
+    """The hashes that events say those before them have."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for reference in canonical.parse(row.rest, strict=False)["prev_events"]:
+            if isinstance(reference, str):  # its id is its hash, and so is that of all in the room
+                return {}
+            event_id, hashes = reference
+            if event_id in before and "sha256" in hashes:
+                found.setdefault(event_id, set()).add(hashes["sha256"])
+    return {event_id: frozenset(claimed) for event_id, claimed in found.items()}
 
 
 async def _lowest(tx: Transaction, room_nid: int) -> list[StoredEvent]:

@@ -12,8 +12,11 @@ from typing import Any, Protocol
 
 from homeserver.runtime.clock import Clock, Timer
 from homeserver.web.heads import Heads
+from homeserver.web.unrecognised import Unrecognised
 
 INTERVAL = 1.0
+MOST_UNRECOGNISED = 256 * 1024 * 1024
+"""Bytes, where the settings say nothing else: a dozen of the largest bodies, and many thousands of usual ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,22 @@ class Member(Protocol):
 
 
 class Connections:
-    """The connections of all listeners, and the requests that are being answered, whoever still waits for them."""
+    """The connections of all listeners, and the requests that are being answered, whoever still waits for them.
 
-    def __init__(self, clock: Clock, patience: Patience | None = None, capacity: int = 20_000) -> None:
+    ``unrecognised`` are the bodies of whom nobody knows yet who sends them.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        patience: Patience | None = None,
+        capacity: int = 20_000,
+        unrecognised: Unrecognised | None = None,
+    ) -> None:
         self.clock = clock
         self.patience = patience or Patience()
         self.capacity = capacity
+        self.unrecognised = unrecognised or Unrecognised(MOST_UNRECOGNISED)
         self.heads = Heads(clock.now_ms())
         self._members: set[Member] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -29,12 +29,13 @@ from homeserver.web.messages import Request, Response, refused
 from homeserver.web.parsing import Bounds, Head, RequestParser
 from homeserver.web.routes import Route, Table
 from homeserver.web.site import UNMATCHED, Site
+from homeserver.web.unrecognised import LONGEST, SMALL, Share
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PIPELINED = 16  # requests that may wait for their turn, before no more is parsed
 SLICE = 4096  # bytes that are parsed before the queue is looked at again
-EARLY = 64 * 1024  # a body above this is not waited for before its request is looked at
+EARLY = SMALL  # a body above this is not waited for before its request is looked at
 PIECE = 128 * 1024  # bytes of an answer that are handed to the transport at once
 UNREAD = 64 * 1024  # bytes of an unwanted body that are read over to keep the connection
 DROPPED = 4 * 1024 * 1024  # bytes that a client may go on sending after it was refused
@@ -133,6 +134,7 @@ class Connection(Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._heading = False  # a head has begun
         self._read_by = math.inf  # when the client must have sent what is due, by the monotonic clock
+        self._whole_by = math.inf  # when all of a body must be here, unless its sender is recognised
         self._write_by = math.inf  # when it must have taken what it was sent
         self._progress = 0  # bytes of the body that had come when that was decided
 
@@ -173,8 +175,7 @@ class Connection(Protocol):
             self._receiving.incoming.fail(gone)
         if self._current is not None and self._current.waits and self._current.task is not None:
             self._current.task.cancel()
-        self._queue.clear()
-        self._held = b""
+        self._drop_queue()
         self._parser.close()
         if self._writable is not None and not self._writable.done():
             self._writable.set_exception(gone)
@@ -203,6 +204,11 @@ class Connection(Protocol):
             self._abort()
         elif now >= self._read_by and not self._not_reading:
             self._late(now)
+        elif now >= self._whole_by:
+            self._whole_by = math.inf
+            if self._receiving is not None and not self._receiving.incoming.is_recognised:
+                self._unreadable(RequestTimeout("The request did not arrive in time"))
+                self._advance()
 
     def stop(self) -> None:
         """Answer what has been asked, and close. What only waits is cancelled, for its client will ask again."""
@@ -264,20 +270,23 @@ class Connection(Protocol):
             request.address = service.client(self._peer, forwarded)
         exchange = Exchange(head, request, route, answer)
         ask = partial(self._ask, exchange) if head.expects else None
-        incoming = request.incoming = exchange.incoming = Incoming(limit, head.declared, self._flow, ask)
+        share = None if head.declared == 0 else Share(self._connections.unrecognised, request.address, head.declared)
+        incoming = request.incoming = exchange.incoming = Incoming(limit, head.declared, self._flow, ask, share)
         if answer is not None:
             incoming.discard()
         elif head.declared is None or head.declared > EARLY or head.expects or (route is not None and route.stream):
             exchange.ready = True
         if head.declared != 0:
             self._progress = 0
-            self._read_by = site.seconds() + self._connections.patience.receive
+            now = site.seconds()
+            self._read_by, self._whole_by = now + self._connections.patience.receive, now + LONGEST
         self._receiving = exchange
         self._queue.append(exchange)
         return incoming
 
     def _on_end(self) -> None:
         exchange, self._receiving = self._receiving, None
+        self._whole_by = math.inf
         if exchange is not None:
             exchange.ready = True
         self._read_by = math.inf if self._queue or self._current is not None else self._idle_until()
@@ -472,8 +481,7 @@ class Connection(Protocol):
         if self._closing:
             return
         self._closing = self._deaf = True
-        self._queue.clear()
-        self._held = b""
+        self._drop_queue()
         now = self._site.seconds()
         self._write_by = now + self._connections.patience.write
         self._wire.unregisterProducer()
@@ -485,6 +493,13 @@ class Connection(Protocol):
         if isinstance(self.transport, TcpConnection):
             wire.loseWriteConnection()
         wire.resumeProducing()
+
+    def _drop_queue(self) -> None:
+        """Forget the requests that wait, and what they hold."""
+        for exchange in self._queue:
+            exchange.incoming.discard()
+        self._queue.clear()
+        self._held = b""
 
     def _abort(self) -> None:
         self._closing = self._deaf = True

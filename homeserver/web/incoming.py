@@ -10,7 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from homeserver.protocol.errors import TooLarge
+from homeserver.protocol.errors import LimitExceeded, TooLarge
+from homeserver.web.unrecognised import AGAIN_MS, Share
 
 HIGH_WATER = 128 * 1024
 """Bytes that may wait for their reader before the connection stops reading."""
@@ -30,13 +31,15 @@ class Incoming(AsyncIterator[bytes]):
 
     ``declared`` is the Content-Length, or None for a chunked body.
     ``flow(stop)`` is called with True when the connection should stop reading, False when it may go on;
-    ``wanted()`` once, when somebody starts to read.
+    ``wanted()`` once, when somebody starts to read. ``share`` is what the body counts towards until its sender is
+    `recognised`.
     """
 
     __slots__ = (
         "_error",
         "_flow",
         "_pieces",
+        "_share",
         "_stopped",
         "_waiter",
         "_waiting",
@@ -55,6 +58,7 @@ class Incoming(AsyncIterator[bytes]):
         declared: int | None = None,
         flow: Callable[[bool], None] | None = None,
         wanted: Callable[[], None] | None = None,
+        share: Share | None = None,
     ) -> None:
         self.limit = limit
         self.declared = declared
@@ -63,6 +67,7 @@ class Incoming(AsyncIterator[bytes]):
         self.discarding = False
         self._flow = flow
         self._wanted = wanted
+        self._share = share
         self._pieces: deque[bytes] = deque()
         self._waiting = 0  # bytes in _pieces
         self._whole = False  # somebody waits for all of it
@@ -88,6 +93,17 @@ class Incoming(AsyncIterator[bytes]):
         """Whether the rest of it will not come."""
         return self._error is not None
 
+    @property
+    def is_recognised(self) -> bool:
+        """Whether it is known who sends it, or need not be."""
+        return self._share is None
+
+    def recognised(self) -> None:
+        """It is known who sends this, or nobody wants it: it is not held for somebody unknown any more."""
+        share, self._share = self._share, None
+        if share is not None:
+            share.give_back()
+
     # The connection's side
 
     def feed(self, piece: bytes) -> None:
@@ -97,6 +113,9 @@ class Incoming(AsyncIterator[bytes]):
             return
         if self.received > self.limit:
             self.fail(too_large(self.limit))
+            return
+        if self._share is not None and not self._share.take(len(piece)):
+            self.fail(LimitExceeded(AGAIN_MS))
             return
         self._pieces.append(piece)
         self._waiting += len(piece)
@@ -117,6 +136,7 @@ class Incoming(AsyncIterator[bytes]):
             self._error = error
             self._pieces.clear()
             self._waiting = 0
+            self.recognised()
             self._wake()
             self._go_on()
 
@@ -125,6 +145,7 @@ class Incoming(AsyncIterator[bytes]):
         self.discarding = True
         self._pieces.clear()
         self._waiting = 0
+        self.recognised()
         self._go_on()
 
     # The reader's side

@@ -36,6 +36,7 @@ class Limit(StrEnum):
     JOIN = "join"
     INVITE = "invite"
     INVITE_FROM_SERVER = "invite_from_server"
+    INVITE_FROM_USER = "invite_from_user"
     INVITED = "invited"
     MEDIA = "media"
     KEYS = "keys"

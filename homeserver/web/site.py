@@ -50,7 +50,7 @@ class Site(Generic[S]):
     """Everything that answers. ``server`` is handed to each endpoint and not looked at.
 
     ``authenticate(token)`` gives the caller or raises UnknownToken; ``verify(request)`` gives the name of the
-    server that signed a request, whose body has been read, or raises a refusal. ``seconds`` is a monotonic clock.
+    server that signed a request, whose body it reads, or raises a refusal. ``seconds`` is a monotonic clock.
     Raises ValueError when a route needs a check that is not given.
 
     ``identify(token, request)`` may be given beside ``authenticate``, for a caller who also depends on the request; and
@@ -114,9 +114,11 @@ class Site(Generic[S]):
                 elif route.auth is not Auth.OPTIONAL:
                     raise MissingToken("An access token is needed")
                 self._admit(request, route)  # before a large body is waited for
+                if token is not None:
+                    request.incoming.recognised()
             if route.auth is Auth.SIGNED and self._verify is not None:
-                await request.read()
                 request.origin = await self._verify(request)
+                request.incoming.recognised()
             self._charge(request, route)
             if not route.stream:
                 await request.read()
@@ -135,6 +137,8 @@ class Site(Generic[S]):
                 raise
             response = self._refused(request, route, InternalError("Internal server error"))
             self.observer.failed(request.method, route.path, error)
+        finally:
+            request.incoming.recognised()  # or its body is of no use any more
         self.observer.answered(request.method, route.path, response.status, self.seconds() - started)
         return response
 

@@ -15,6 +15,7 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.storage import servers
+from homeserver.web.incoming import Incoming
 from homeserver.web.messages import Request
 from homeserver.web.routes import Auth, declared, route
 from tests.deployment import Answer
@@ -127,6 +128,34 @@ async def test_a_request_without_destination_is_accepted_when_signed_so(world: W
     message = x_matrix.signed("POST", f"{PATH}/x", "a.test", None, None)
     made = x_matrix.write("a.test", "?", one.key, message).replace('destination="?",', "")
     assert not await refused(two, b"", made)
+
+
+@aio
+async def test_no_body_is_read_of_whom_no_key_is_known(world: World) -> None:
+    """Whoever wants memory for a large body has to name a server that has the key."""
+    one, two = await world.town("a.test"), await world.town("b.test", routes=ROUTES)
+    path = f"{PATH}/x"
+
+    def request(authorization: str, incoming: Incoming) -> Request:
+        made = Request("POST", path, {b"authorization": authorization.encode()}, "127.0.0.1", incoming)
+        found, made.args = two.site.table.match("POST", path)
+        made.template = found.path
+        return made
+
+    found, _ = two.site.table.match("POST", path)
+    fine = header(one, path, {"a": 1})
+    for authorization in (
+        fine.replace("a.test", "nobody.test"),
+        fine.replace(one.key.key_id, "ed25519:other"),
+        fine.replace('destination="b.test"', 'destination="c.test"'),
+    ):
+        response = await two.site.answer(request(authorization, Incoming(10**7, 10**7)), found)
+        assert response.status == 401
+    incoming = Incoming(10**7, 7)
+    answering = asyncio.ensure_future(two.site.answer(request(fine, incoming), found))
+    incoming.feed(b'{"a":1}')
+    incoming.end()
+    assert (await answering).status == 200
 
 
 @aio

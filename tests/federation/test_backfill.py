@@ -9,6 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from homeserver.protocol.events import build
 from homeserver.rooms import gaps, history, state
 from homeserver.storage import events, timeline_gaps
 from homeserver.web.messages import Response
@@ -314,6 +315,40 @@ async def answering(network: Network, what: str, content: dict[str, Any]) -> Non
         return await call(method, target, **kw)
 
     site.call = lying  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("place", [-1, -2])
+@aio
+async def test_an_id_that_is_no_hash_stands_for_one_event(network: Network, place: int) -> None:
+    """Servers choose the ids in the oldest rooms: what is meant by one is said by the hash beside it."""
+    a, b, alice, bob, room_id, sent = await joined(network, 3, room_version="1")
+    room = await state.get(a.node("tehran"), room_id)
+    rows = await a.node("tehran").read(events.by_ids, sent)
+    real = {row.event_id: state.parse(room, row) for row in rows}
+    model = real[sent[place]]
+    made_up = build(
+        room.rules,
+        type=model.type,
+        sender=alice.user_id,
+        room_id=room_id,
+        content=ciphertext("another"),
+        prev_events=model.prev_events,
+        auth_events=model.auth_events,
+        depth=model.depth,
+        origin_server_ts=model.origin_server_ts,
+        reference_hashes={
+            each[0]: each[1]["sha256"] for name in ("prev_events", "auth_events") for each in model.server_fields[name]
+        },
+        event_id=model.event_id,
+        server_name=A,
+        key=a.server.identity.key,
+    )
+    assert made_up.reference_hash != model.reference_hash
+    told = [(real | {made_up.event_id: made_up})[event_id].pdu() for event_id in reversed(sent)]
+    await answering(network, "backfill", {"origin": A, "origin_server_ts": 1, "pdus": told})
+    assert texts((await page(b, bob, room_id))["chunk"]) == ([] if place == -1 else ["2"])
+    left_out = b.server.telemetry.counter("domicile_federation_history_left_out", "")
+    assert left_out.value() >= 2
 
 
 @aio

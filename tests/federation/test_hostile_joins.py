@@ -9,6 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from federation.slices import LONGEST
 from homeserver.protocol.events import build, pdu_bytes
 from homeserver.protocol.signing import sign_event
 from homeserver.protocol.versions import rules_of
@@ -69,7 +70,13 @@ def not_events(value: Any) -> None:
     value["state"][:] = [1, None, [], {"type": 5}, {}]
 
 
+def far_too_long(value: Any) -> None:
+    """One of the events has no end."""
+    value["state"].append({"type": "x", "content": {"x": "y" * LONGEST}})
+
+
 SPOILS = [
+    far_too_long,
     wrong_signatures,
     no_create,
     not_for_everybody,
@@ -102,6 +109,26 @@ async def test_a_spoilt_answer_is_refused(network: Network, monkeypatch: pytest.
     monkeypatch.undo()
     await enter(b, bob, room_id, "a.test")
     assert await members(b, bob, room_id) == {alice.user_id, bob.user_id}
+
+
+@pytest.mark.parametrize("how", ["broken off", "twice", "no JSON"])
+@aio
+async def test_what_is_no_whole_answer_is_refused(network: Network, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    a, b, alice, bob, room_id = await _hall(network)
+    carry = network.carry
+
+    async def changed(*args: Any) -> Answer:
+        answer: Answer = await carry(*args)
+        if "send_join" not in args[3]:
+            return answer
+        body = answer.body
+        whole = {"broken off": body[:-100], "twice": body[:-1] + b"," + body[1:], "no JSON": b"<html>"}[how]
+        return Answer(200, answer.headers, whole)
+
+    monkeypatch.setattr(network, "carry", changed)
+    assert (await kept_out(bob, room_id, "a.test")).status == 502
+    assert not await known(b, room_id)
+    assert await membership(a, alice, room_id, bob) == "leave"
 
 
 async def _pdu(play: Play, event_id: str) -> dict[str, Any]:

@@ -143,6 +143,30 @@ async def test_whoever_is_invited_too_often_is_left_in_peace(network: Network, m
     assert (counter.value("accepted"), counter.value("limited")) == (2, 1)
 
 
+@pytest.mark.parametrize(("limit", "others"), [("invite_from_user", 200), ("invite_from_server", 429)])
+@aio
+async def test_whoever_invites_too_many_is_refused(
+    network: Network, monkeypatch: pytest.MonkeyPatch, limit: str, others: int
+) -> None:
+    """Each invitation is for somebody else, so that none of them is invited too often."""
+    limited = SETTINGS.replace("enabled = false", f"{limit} = {{ per_second = 0.001, burst = 2 }}")
+    monkeypatch.setattr("tests.network.SETTINGS", limited)
+    a, b = await network.found("a.test"), await network.found("b.test")
+    alice, zoe = await a.user("alice"), await a.user("zoe")
+    invited = [await b.user(name) for name in ("bob", "carol", "dave", "erin")]
+    hers, room_id = await a.create(zoe), await a.create(alice)
+    for user in invited[:2]:
+        await a.change(alice, room_id, "invite", user_id=user.user_id)
+    answer = await a.refused(alice, "POST", f"/rooms/{quote(room_id)}/invite", {"user_id": invited[2].user_id})
+    assert (answer.status, answer.errcode) == (429, "M_LIMIT_EXCEEDED")
+    assert await told(b, invited[2], "invite", room_id) is None
+    path = f"/_matrix/client/v3/rooms/{quote(hers)}/invite"
+    assert (await zoe.asks("POST", path, {"user_id": invited[3].user_id})).status == others
+    counter = b.server.telemetry.counter("domicile_federation_invitations", "", ["outcome"])
+    expected = (3, 1) if limit == "invite_from_user" else (2, 0)
+    assert (counter.value("accepted"), counter.value("limited")) == expected
+
+
 @aio
 async def test_a_room_is_made_without_who_could_not_be_invited(network: Network) -> None:
     a, b = await network.found("a.test"), await network.found("b.test")

@@ -8,11 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from federation import server_keys
+from federation import key_slots, server_keys
 from federation.key_documents import LONGEST_VALIDITY, MOST_KEYS
-from federation.server_keys import FIRST_PAUSE, LONGEST_PAUSE, MOST_BYTES, MOST_FOR_OTHERS, SHORTEST_REST, verify_keys
+from federation.key_slots import ENOUGH, MOST, Standing
+from federation.server_keys import FIRST_PAUSE, LONGEST_PAUSE, MOST_BYTES, SHORTEST_REST, verify_keys
 from homeserver.protocol.signing import SigningKey, sign_json, verify_json
-from homeserver.storage import servers
+from homeserver.storage import peers, servers
+from homeserver.storage.engine import Transaction
 from tests.federation.authority import Asked, Changing, Script, Stranger, says, silence
 from tests.federation.towns import Town, World, document, query, signing_key, telling
 from tests.support import aio
@@ -193,13 +195,14 @@ async def test_failures_are_remembered_with_growing_pauses(world: World) -> None
 @aio
 async def test_only_so_many_servers_are_asked_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     town = await world.town("a.test")
-    monkeypatch.setattr(server_keys, "MOST_UNKNOWN", 3)
+    monkeypatch.setitem(MOST, Standing.STRANGER, 3)
     made = [await world.stranger(f"b{number}.test", silence) for number in range(4)]
     asking = [asyncio.ensure_future(good(town, f"b{number}.test", signing_key("b"))) for number in range(3)]
     for stranger in made[:3]:
         await stranger.arrived.wait()
     assert not await good(town, "b3.test", signing_key("b"))
     assert made[3].connections == 0
+    assert refusals(town) == {("stranger",): 1}
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
@@ -503,14 +506,15 @@ async def test_a_notary_asks_when_more_is_wanted_than_it_has(world: World) -> No
 @aio
 async def test_strangers_use_up_only_their_share(world: World) -> None:
     town = await world.town("n.test")
-    names = [f"s{number}.test" for number in range(MOST_FOR_OTHERS + 4)]
+    most = MOST[Standing.FOR_OTHERS]
+    names = [f"s{number}.test" for number in range(most + 4)]
     silent = [await world.stranger(name, silence) for name in names]
     batch = asyncio.ensure_future(town.asked("POST", QUERY, {"server_keys": {name: {} for name in names}}))
-    for stranger in silent[:MOST_FOR_OTHERS]:
+    for stranger in silent[:most]:
         await stranger.arrived.wait()
     two = await world.town("b.test")
     assert await good(town, "b.test", two.key)
-    assert [stranger.connections for stranger in silent[MOST_FOR_OTHERS:]] == [0] * 4
+    assert [stranger.connections for stranger in silent[most:]] == [0] * 4
     await town.server.outbound.close()
     assert (await batch).json == {"server_keys": []}
 
@@ -519,7 +523,7 @@ async def test_strangers_use_up_only_their_share(world: World) -> None:
 async def test_servers_that_nobody_knows_keep_us_from_none_that_we_know(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_keys, "MOST_UNKNOWN", 3)
+    monkeypatch.setitem(MOST, Standing.STRANGER, 3)
     town, old, new = await world.town("n.test"), await world.town("b.test"), await world.town("c.test")
     assert await good(town, "b.test", old.key)
     await world.clock.advance(SHORTEST_REST)
@@ -536,6 +540,81 @@ async def test_servers_that_nobody_knows_keep_us_from_none_that_we_know(
     assert pause.until > world.clock.monotonic(), "it was asked anew"
     await town.server.outbound.close()
     assert not any(await asyncio.gather(*asking))
+
+
+def refusals(town: Town) -> dict[tuple[str, ...], float]:
+    """How often there was no place to ask a server, by its standing."""
+    counter = town.server.telemetry.counter("domicile_federation_key_requests_refused", "", ["standing"])
+    return dict(counter.values())
+
+
+async def hold(world: World, town: Town, count: int, asker: str = "") -> list[asyncio.Task[Any]]:
+    """Have servers asked that do not answer."""
+    silent = [await world.stranger(f"s{number}{asker}.test", silence) for number in range(count)]
+    asking = [
+        asyncio.ensure_future(verify_keys(town.server, f"s{number}{asker}.test", ["ed25519:a"], 0, asker))
+        for number in range(count)
+    ]
+    for stranger in silent:
+        await stranger.arrived.wait()
+    return asking
+
+
+@aio
+async def test_who_takes_long_makes_room_for_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented names hold a place for a few seconds, and then only while nobody else needs it."""
+    monkeypatch.setitem(MOST, Standing.STRANGER, 3)
+    town, new = await world.town("n.test"), await world.town("c.test")
+    asking = await hold(world, town, 3)
+    await world.clock.advance(ENOUGH - 0.1)
+    assert not await good(town, "c.test", new.key)
+    await world.clock.advance(0.1)
+    assert await good(town, "c.test", new.key)
+    cut_short, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    assert (len(cut_short), len(waiting)) == (1, 2)
+    cut = town.server.telemetry.counter("domicile_federation_key_requests_cut_short", "", ["standing"])
+    assert cut.value("stranger") == 1
+    await town.server.outbound.close()
+    await asyncio.gather(*asking)
+
+
+@aio
+async def test_who_shares_a_room_with_us_has_a_place_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MOST, Standing.STRANGER, 3)
+    monkeypatch.setitem(MOST, Standing.KNOWN, 0)
+    town, member = await world.town("n.test"), await world.town("c.test")
+
+    async def enter(tx: Transaction) -> None:
+        peers.enter(tx, [("c.test", 1, 1)])
+
+    asking = await hold(world, town, 3)
+    assert not await good(town, "c.test", member.key)
+    await town.server.nodes["paris"].write(enter)
+    assert await good(town, "c.test", member.key)
+    await town.server.outbound.close()
+    await asyncio.gather(*asking)
+
+
+@aio
+async def test_one_address_names_only_so_many_strangers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_slots, "MOST_OF_ONE", 2)
+    town, new = await world.town("n.test"), await world.town("c.test")
+    asking = await hold(world, town, 2, "x")
+    asked = [new.key.key_id]
+    assert await verify_keys(town.server, "c.test", asked, 0, "x") == {}
+    assert refusals(town) == {("stranger",): 1}
+    assert await verify_keys(town.server, "c.test", asked, 0, "y") != {}
+    await town.server.outbound.close()
+    await asyncio.gather(*asking)
+
+
+@aio
+async def test_nobody_is_asked_for_ever(world: World) -> None:
+    town = await world.town("n.test")
+    (asking,) = await hold(world, town, 1)
+    await world.clock.advance(key_slots.LONGEST)
+    assert await asking == {}
+    assert town.server.nodes.directory.memory(server_keys.Known).slots.held == {}
 
 
 @pytest.mark.parametrize(
