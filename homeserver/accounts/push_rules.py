@@ -92,8 +92,12 @@ async def changed(caller: Caller, since: int | None, upto: int) -> bytes | None:
     found = await caller.node.read(stored.find, caller.user_nid)
     if since is not None and (found is None or not since < found[1] <= upto):
         return None
-    ruleset = decode(None if found is None else found[0])
-    return orjson.dumps({"global": ruleset.as_json(caller.user_id)})
+    return as_content(None if found is None else found[0], caller.user_id)
+
+
+def as_content(stored_rules: bytes | None, user_id: str) -> bytes:
+    """Stored rules of a user (None: they have the predefined ones) as the JSON content of ``m.push_rules``."""
+    return orjson.dumps({"global": decode(stored_rules).as_json(user_id)})
 
 
 async def change(server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:

@@ -313,7 +313,10 @@ async def waiting(node: Node, device_nid: int, after: int, upto: int, limit: int
     after = max(after, mailboxes.empty_to.get(device_nid) or 0)
     if after >= upto or not node.changes.changed(Stream.TO_DEVICE, device_nid, after):
         return []
-    return await node.read(stored.waiting, device_nid, after, upto, limit)
+    found = await node.read(stored.waiting, device_nid, after, upto, limit)
+    if not found and after == (mailboxes.empty_to.get(device_nid) or 0):  # the whole mailbox was looked through
+        mailboxes.empty_to[device_nid] = upto
+    return found
 
 
 async def acknowledge(node: Node, device_nid: int, upto: int) -> None:

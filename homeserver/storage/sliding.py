@@ -145,6 +145,53 @@ async def account_data(
     return found
 
 
+class Beginnings(NamedTuple):
+    """What a new connection is told beside its rooms: account data (room_nid, type, content), the user's push rules,
+    receipts on events (room_nid, receipt), and the user's own (whether it is a private one, room_nid, receipt).
+    """
+
+    data: list[tuple[int, str, bytes]]
+    rules: bytes | None
+    receipts: list[tuple[int, Receipt]]
+    own: list[tuple[bool, int, Receipt]]
+
+
+@asks_once
+async def beginnings(
+    tx: Transaction, user_nid: int, room_nids: Collection[int], event_ids: Collection[str], upto: int
+) -> Beginnings:
+    """All that `account_data`, `receipts_on` and `own_receipts` find of at most AT_ONCE rooms, in one trip."""
+    marks, event_marks = ",".join("?" * len(room_nids)), ",".join("?" * len(event_ids)) or "NULL"
+    of_rooms: list[int] = [user_nid, *room_nids, upto]
+    receipt = "r.room_nid, u.user_id, r.thread_id, r.event_id, r.event_pos, r.ts, NULL"
+    rows = await tx.all(
+        "SELECT 0, room_nid, type, '', '', 0, 0, content FROM account_data"
+        f" WHERE user_nid = ? AND room_nid IN ({marks}) AND pos <= ?"
+        " UNION ALL SELECT 1, 0, '', '', '', 0, 0, ruleset FROM push_rules WHERE user_nid = ?"
+        f" UNION ALL SELECT 2, {receipt} FROM receipts r JOIN users u USING (user_nid)"
+        f" WHERE r.event_id IN ({event_marks}) AND r.pos <= ?"
+        f" UNION ALL SELECT 3, {receipt} FROM receipts r JOIN users u USING (user_nid)"
+        f" WHERE r.user_nid = ? AND r.room_nid IN ({marks}) AND r.pos <= ?"
+        f" UNION ALL SELECT 4, {receipt} FROM private_receipts r JOIN users u USING (user_nid)"
+        f" WHERE r.user_nid = ? AND r.room_nid IN ({marks}) AND r.pos <= ?",
+        *of_rooms,
+        user_nid,
+        *event_ids,
+        upto,
+        *of_rooms,
+        *of_rooms,
+    )
+    found = Beginnings([], next((row[7] for row in rows if row[0] == 1), None), [], [])
+    for part, room_nid, *values, content in rows:
+        if part == 0 and content != DELETED:
+            found.data.append((room_nid, values[0], content))
+        elif part == 2:
+            found.receipts.append((room_nid, Receipt(*values)))
+        elif part > 2:
+            found.own.append((part == 4, room_nid, Receipt(*values)))
+    return found
+
+
 @asks_once
 async def account_data_of_type(tx: Transaction, user_nid: int, kind: str) -> list[tuple[int, bytes]]:
     """A resident's account data of one type: (room_nid, content)."""

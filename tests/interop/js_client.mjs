@@ -18,13 +18,14 @@ import {
 } from "matrix-js-sdk";
 import { CryptoEvent, decodeRecoveryKey } from "matrix-js-sdk/lib/crypto-api/index.js";
 import { logger } from "matrix-js-sdk/lib/logger.js";
+import { SlidingSync } from "matrix-js-sdk/lib/sliding-sync.js";
 import { RustBackupManager } from "matrix-js-sdk/lib/rust-crypto/backup.js";
 import { Agent, fetch as undiciFetch } from "undici";
 
 import * as attachments from "./js_attachments.mjs";
 import { serve, Watch } from "./js_wire.mjs";
 
-const { base_url: baseUrl, local_address: localAddress, user_agent: userAgent } = JSON.parse(process.argv[2]);
+const { base_url: baseUrl, local_address: localAddress, user_agent: userAgent, sliding } = JSON.parse(process.argv[2]);
 const RETRY_MS = 250;
 const PAGE = 50;
 
@@ -79,6 +80,7 @@ function remember(event, room) {
     if (!room) return;
     if (!timelines.has(room.roomId)) timelines.set(room.roomId, new Set());
     timelines.get(room.roomId).add(event);
+    if (sliding) client.decryptEventIfNeeded(event); // of what sliding sync brings, the SDK decrypts what is last
 }
 
 /** Keeps asking for the connection while the server is away, as a user does who presses "retry". */
@@ -111,9 +113,16 @@ async function begin({ user_id: userId, device_id: deviceId, access_token: acces
     news.push(CryptoEvent.KeyBackupStatus, CryptoEvent.KeyBackupSessionsRemaining);
     for (const name of news) client.on(name, watch.poke);
     await client.initRustCrypto({ useIndexedDB: false });
-    await client.startClient({ initialSyncLimit: PAGE });
+    await client.startClient({ initialSyncLimit: PAGE, slidingSync: sliding ? slidingSync() : undefined });
     await nextSync();
     return { user_id: userId, device_id: deviceId, access_token: accessToken };
+}
+
+/** All rooms that there will ever be here, with all their state but for members, who come when something is about them. */
+function slidingSync() {
+    const state = [["*", "*"], ["m.room.member", "$LAZY"], ["m.room.member", "$ME"]];
+    const list = { ranges: [[0, 99]], required_state: state, timeline_limit: PAGE };
+    return new SlidingSync(baseUrl, new Map([["all", list]]), { required_state: state, timeline_limit: PAGE }, client, 20000);
 }
 
 function nextSync(timeout = 30) {

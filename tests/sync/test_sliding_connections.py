@@ -74,7 +74,8 @@ async def test_a_position_is_good_for_one_connection_of_one_device(play: Play) -
     for user, conn_id in ((bob, "c1"), (device, "c1"), (alice, "c2"), (alice, "")):
         answer = await ask(user, client.pos, conn_id=conn_id)
         assert (answer.status, answer.errcode) == (400, "M_UNKNOWN_POS")
-    for pos in ("", "rubbish", "1/s1_1", f"1{client.pos}", "1/s99999999_1"):
+    number = str(client.pos).partition("/")[0]
+    for pos in ("", "rubbish", "1/s1_1", f"1{client.pos}", f"{number}/s99999999_1"):
         answer = await ask(alice, pos, conn_id="c1")
         assert (answer.status, answer.errcode) == (400, "M_UNKNOWN_POS"), pos
     assert await client.rooms() == {}
@@ -129,6 +130,21 @@ def _shown(rooms: dict[str, Any]) -> dict[str, Any]:
         room_id: ([text_of(event) for event in entry["timeline"]], entry["limited"], entry.get("num_live"))
         for room_id, entry in rooms.items()
     }
+
+
+@aio
+async def test_what_a_connection_is_not_to_know_any_more_is_gone_from_the_disk(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id, other = await play.room_of(bob, alice), await play.create(alice)
+    client = Client(alice)
+    await client.sync()
+    await play.change(alice, room_id, "leave")
+    assert list(await client.rooms()) == [room_id]
+    play.node("tehran").memory(Connections).clear()
+    answer = await client.sync()
+    assert (answer["lists"]["all"]["count"], answer["rooms"]) == (1, {})
+    await play.send(alice, other, "hello")
+    assert "initial" not in await client.room(other)
 
 
 @aio

@@ -24,14 +24,18 @@ from homeserver.sync.sliding.connections import LIVE
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from homeserver.storage.sliding import Beginnings
     from homeserver.sync.sliding.connections import Sent, Standing
-    from homeserver.sync.sliding.request import Inbox, Wish
+    from homeserver.sync.sliding.request import Extensions, Inbox, Wish
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.rooms import Told
     from homeserver.sync.sliding.selection import Selection
     from homeserver.sync.sliding.telling import Telling
 
 GLOBAL = stored.GLOBAL
+
+EVENTS_AT_ONCE = 2000
+"""Events of which receipts are read together with all else."""
 
 
 @dataclass(slots=True)
@@ -80,18 +84,35 @@ async def tell(
     """What is to be said beside the rooms that are told; adds to what the connection knows afterwards."""
     wanted, found = wish.extensions, Beside()
     ledger = Ledger(standing, told.sent)
+    first = await _beginnings(telling, ledger, selection, wanted, told)
     if wanted.to_device is not None:
         found.next_batch, found.messages = await _messages(telling, wanted.to_device)
     if wanted.e2ee and telling.since is not None:
         found.e2ee = await _device_lists(telling, listed, telling.since)
     if wanted.account_data is not None or standing.account:
         scope = () if wanted.account_data is None else selection.within(wanted.account_data)
-        await _account_data(telling, ledger, scope, listed, found, wanted.account_data is not None)
+        await _account_data(telling, ledger, scope, listed, found, wanted.account_data is not None, first)
     scope = () if wanted.receipts is None else selection.within(wanted.receipts)
-    found.receipts = await receipts.tell(telling, ledger, scope, listed, told)
+    found.receipts = await receipts.tell(telling, ledger, scope, listed, told, first)
     if wanted.typing is not None:
         found.typing = _typing(telling, ledger, selection.within(wanted.typing), listed)
     return found
+
+
+async def _beginnings(
+    telling: Telling, ledger: Ledger, selection: Selection, wanted: Extensions, told: Told
+) -> Beginnings | None:
+    """What a new connection is told, read at once, unless it is too much for that."""
+    if telling.since is not None or (wanted.account_data is None and wanted.receipts is None):
+        return None
+    scopes = [scope for scope in (wanted.account_data, wanted.receipts) if scope is not None]
+    rooms = {nid for scope in scopes for nid in selection.within(scope) if ledger.of(nid) is not None}
+    event_ids = [event.event_id for draft in told.drafts.values() for event in draft.events]
+    if len(rooms) >= sliding.AT_ONCE or len(event_ids) > EVENTS_AT_ONCE:
+        return None
+    return await telling.caller.node.read(
+        sliding.beginnings, telling.caller.user_nid, [GLOBAL, *rooms], event_ids, telling.upto
+    )
 
 
 # encryption ---------------------------------------------------------------------------------
@@ -119,7 +140,13 @@ async def _device_lists(telling: Telling, listed: RoomList, since: int) -> tuple
 
 
 async def _account_data(
-    telling: Telling, ledger: Ledger, scope: Collection[int], listed: RoomList, found: Beside, wanted: bool
+    telling: Telling,
+    ledger: Ledger,
+    scope: Collection[int],
+    listed: RoomList,
+    found: Beside,
+    wanted: bool,
+    first: Beginnings | None,
 ) -> None:
     """Everything when it is told for the first time, and then what changed."""
     caller, since = telling.caller, telling.since
@@ -129,7 +156,10 @@ async def _account_data(
         changed = await caller.node.read(stored.since, caller.user_nid, since, telling.upto)
     if wanted:
         found.account = True
-        found.of_account = await _of_account(telling, ledger.before.account, changed)
+        if first is not None:
+            found.of_account = _of_new(telling, first)
+        else:
+            found.of_account = await _of_account(telling, ledger.before.account, changed)
     else:  # what is missed of the account is told all over when it is asked for again
         found.account = not fresh
     entries: dict[int, list[bytes]] = {}
@@ -141,9 +171,12 @@ async def _account_data(
             ledger.sent[nid] = sent._replace(data=LIVE)
     late = {nid for nids in due.values() for nid in nids}
     for after, nids in due.items():
-        for nid, kind, content in await caller.node.read(
-            sliding.account_data, caller.user_nid, nids, after, telling.upto
-        ):
+        rows = (
+            await caller.node.read(sliding.account_data, caller.user_nid, nids, after, telling.upto)
+            if first is None
+            else [row for row in first.data if row[0] in late]
+        )
+        for nid, kind, content in rows:
             entries.setdefault(nid, []).append(_entry(kind, content))
     for entry in changed:
         if entry.room_nid == GLOBAL or entry.room_nid in late:
@@ -155,6 +188,11 @@ async def _account_data(
             ledger.sent[entry.room_nid] = sent._replace(data=since)
     rooms = ((listed.find(nid), told) for nid, told in entries.items())
     found.of_rooms = {room.room_id: told for room, told in rooms if room is not None}
+
+
+def _of_new(telling: Telling, first: Beginnings) -> list[bytes]:
+    told = [_entry(kind, content) for nid, kind, content in first.data if nid == GLOBAL]
+    return [*told, _entry("m.push_rules", push_rules.as_content(first.rules, telling.caller.user_id))]
 
 
 async def _of_account(telling: Telling, known: bool, changed: Iterable[stored.Entry]) -> list[bytes]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from homeserver.storage.engine import Transaction
     from homeserver.storage.receipts import Receipt
+    from homeserver.storage.sliding import Beginnings
     from homeserver.sync.sliding.extensions import Ledger
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.rooms import Told
@@ -34,7 +35,12 @@ Found = list[tuple[str, int, "Receipt"]]
 
 
 async def tell(
-    telling: Telling, ledger: Ledger, scope: Collection[int], listed: RoomList, told: Told
+    telling: Telling,
+    ledger: Ledger,
+    scope: Collection[int],
+    listed: RoomList,
+    told: Told,
+    first: Beginnings | None,
 ) -> dict[str, bytes]:
     """The m.receipt events to be told, by room id; adds to what the connection knows afterwards."""
     node, user_nid = telling.caller.node, telling.caller.user_nid
@@ -43,7 +49,9 @@ async def tell(
     came = await _with_news(telling, ledger, listed)
     within = set(live)
     found: Found = []
-    if fresh:
+    if fresh and first is not None:
+        found += _began(first, set(fresh))
+    elif fresh:
         event_ids = [event_id for nid in fresh for event_id in _shown(telling, nid, listed, told)]
         found += await node.read(_first, user_nid, fresh, event_ids, telling.upto)
     for after, nids in late.items():
@@ -112,6 +120,11 @@ def _note_missed(ledger: Ledger, nids: Iterable[int], told: Collection[int], sin
         sent = ledger.of(nid)
         if nid not in told and sent is not None and sent.receipts == LIVE:
             ledger.sent[nid] = sent._replace(receipts=since)
+
+
+def _began(first: Beginnings, rooms: set[int]) -> Found:
+    found = [(READ, nid, receipt) for nid, receipt in first.receipts if nid in rooms]
+    return found + [(READ_PRIVATE if own else READ, nid, receipt) for own, nid, receipt in first.own if nid in rooms]
 
 
 # from the database --------------------------------------------------------------------------

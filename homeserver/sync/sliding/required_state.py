@@ -39,7 +39,7 @@ async def fill(node: Node, draft: Draft) -> None:
     wanted = draft.config.wanted
     told: dict[StateKey, int | None] = {}
     if draft.since is None:
-        told.update((key, draft.nid_of(key)) for key in _chosen(draft, wanted))
+        told.update([(key, draft.nid_of(key)) for key in _chosen(draft, wanted)])
         fresh: Collection[StateKey] = _people(draft) if wanted.lazy else ()
     else:
         told.update((key, nid) for key, nid in draft.changes.items() if wanted.takes(key))

@@ -18,7 +18,7 @@ Pair = tuple[str | None, str | None]
 """Type and state key; None: whatever it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Clause:
     """Entries that are wanted, and of these those that are not."""
 
@@ -29,10 +29,15 @@ class Clause:
         """Whether an entry of the state is wanted."""
         return _names(self.include, key) and not (self.exclude and _names(self.exclude, key))
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether it says the entries one by one."""
-        return not any(None in pair for pair in self.include)
+        return len(self.named) == len(self.include)
+
+    @cached_property
+    def named(self) -> frozenset[StateKey]:
+        """The entries that it says one by one."""
+        return frozenset((kind, key) for kind, key in self.include if kind is not None and key is not None)
 
 
 def _names(pairs: frozenset[Pair], key: StateKey) -> bool:
@@ -54,8 +59,12 @@ class Wanted:
         """The entries of a state that are wanted, apart from what ``lazy`` asks."""
         found: set[StateKey] = set()
         for clause in self.clauses:
-            keys: Iterable[Any] = clause.include if clause.exact else state
-            found.update(key for key in keys if key in state and clause.takes(key))
+            if not clause.exact:
+                found.update(key for key in state if clause.takes(key))
+            elif clause.exclude:
+                found.update(key for key in clause.named if key in state and clause.takes(key))
+            else:
+                found.update([key for key in clause.named if key in state])
         return found
 
     def covers(self, other: Wanted) -> bool:
