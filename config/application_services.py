@@ -49,9 +49,10 @@ class Namespace:
 class ApplicationService:
     """One application service. Its users, and what waits for it, rest on ``node``; it runs in ``jurisdiction``.
 
-    ``sender`` is the user id of its own user. ``url`` None: it is sent nothing. ``wants_keys``: it is told in
-    transactions of device lists and one-time keys, as bridges with encryption ask; ``gives_keys`` and ``answers_keys``:
-    it is asked for one-time keys and device keys of its users.
+    ``sender`` is the user id of its own user. ``url`` None: it is sent nothing. ``old_names``: it asks for ephemeral
+    events by the name of the proposal only. ``wants_keys``: it is told in transactions of device lists and one-time
+    keys, as bridges with encryption ask; ``gives_keys`` and ``answers_keys``: it is asked for one-time keys and device
+    keys of its users.
     """
 
     id: str
@@ -68,6 +69,7 @@ class ApplicationService:
     rate_limited: bool = True
     protocols: tuple[str, ...] = ()
     receive_ephemeral: bool = False
+    old_names: bool = False
     wants_keys: bool = False
     gives_keys: bool = False
     answers_keys: bool = False
@@ -353,6 +355,7 @@ def _bound(reading: _Reading, server_name: str, node: str, jurisdiction: str) ->
         rate_limited=reading.flag(("rate_limited",), True),
         protocols=reading.texts("protocols"),
         receive_ephemeral=reading.flag(EPHEMERAL, False),
+        old_names=reading.document.get(EPHEMERAL[0]) is not True,
         wants_keys=reading.flag(KEYS, False),
         gives_keys=reading.flag(CLAIMS, False),
         answers_keys=reading.flag(QUERIES, False),

@@ -86,7 +86,19 @@ def render(operations: list[Operation]) -> str:
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
-CALLED: Mapping[Key, str] = {("POST", "/_matrix/push/v1/notify"): "homeserver.push.gateways:notify"}
+_SERVICES = "homeserver.application_services."
+CALLED: Mapping[Key, str] = {
+    ("POST", "/_matrix/push/v1/notify"): "homeserver.push.gateways:notify",
+    ("PUT", "/_matrix/app/v1/transactions/{}"): _SERVICES + "sending.sender:send",
+    ("POST", "/_matrix/app/v1/ping"): _SERVICES + "ping:ping",
+    ("GET", "/_matrix/app/v1/users/{}"): _SERVICES + "queries:user",
+    ("GET", "/_matrix/app/v1/rooms/{}"): _SERVICES + "queries:alias",
+    ("GET", "/_matrix/app/v1/thirdparty/protocol/{}"): _SERVICES + "third_party:protocol",
+    ("GET", "/_matrix/app/v1/thirdparty/user/{}"): _SERVICES + "third_party:look_up",
+    ("GET", "/_matrix/app/v1/thirdparty/location/{}"): _SERVICES + "third_party:look_up",
+    ("GET", "/_matrix/app/v1/thirdparty/user"): _SERVICES + "third_party:leads_to",
+    ("GET", "/_matrix/app/v1/thirdparty/location"): _SERVICES + "third_party:leads_to",
+}
 """Operations that others serve and a homeserver calls, by the function that does."""
 
 

@@ -42,12 +42,13 @@ class Contents:
         """The JSON of the transaction.
 
         What bridges with encryption need has names of proposals that are not part of the specification yet (MSC2409,
-        MSC3202); ephemeral events are given under the old name besides, to services that ask for them by it.
+        MSC3202); ephemeral events are given under such a name to services that ask for them by it only.
         """
         parts = [b'{"events":', array(self.events)]
         if service.receive_ephemeral:
             ephemeral = array(self.ephemeral)
-            parts += [b',"ephemeral":', ephemeral, b',"de.sorunome.msc2409.ephemeral":', ephemeral]
+            name = b"de.sorunome.msc2409.ephemeral" if service.old_names else b"ephemeral"
+            parts += [b',"%b":' % name, ephemeral]
             parts += [b',"de.sorunome.msc2409.to_device":', array(self.to_device)]
         if service.wants_keys:
             lists = {"changed": sorted(self.changed), "left": sorted(self.left)}
