@@ -432,7 +432,10 @@ class IdentityProvider:
     jurisdiction_claim: Annotated[
         str | None,
         Setting(
-            CLAIM, "A claim that names the jurisdiction by its code; who has none gets no account.", "address.country"
+            CLAIM,
+            "A claim that names the jurisdiction by its code. Of whom it says nothing, `jurisdiction` holds; without "
+            "that, they get no account.",
+            "address.country",
         ),
     ] = None
     brand: Annotated[str | None, Setting(BRAND, "By which clients may know what picture to show.", "github")] = None

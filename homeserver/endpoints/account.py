@@ -80,7 +80,7 @@ async def deactivate(server: Server, request: Request) -> dict[str, Any]:
 async def _authorise(server: Server, request: Request) -> str:
     """The user who has proved by password to own the account."""
     caller = request.caller_or_none
-    operation = Operation(request.method, request.path, None if caller is None else caller.user_id)
     if caller is not None:
         interactive.check_legacy(caller)
+    operation = Operation(request.method, request.path, None if caller is None else caller.user_id)
     return (await interactive.require(server, operation, BY_PASSWORD, request.json()))[PASSWORD]

@@ -24,6 +24,7 @@ from homeserver.storage import upstream_identities as stored
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
+    from config.settings import IdentityProvider
     from homeserver.accounts.oauth.upstream import Person
     from homeserver.context import Server
     from homeserver.storage.nodes import Node
@@ -72,8 +73,7 @@ async def sign_in(server: Server, person: Person) -> str | None:
 
 def arrive(server: Server, person: Person, mark: str, onward: str) -> str:
     """Let somebody choose a name; returns what their form is to hold. Raises Forbidden where nobody new is let in."""
-    if not person.provider.registers:
-        raise Forbidden("You have no account here, and this provider cannot make one.")
+    _check_registers(person.provider)
     _attributes(server, person, None)
     waiting, now = server.nodes.directory.memory(_Arrivals).waiting, server.clock.monotonic()
     while waiting and (len(waiting) >= MOST or next(iter(waiting.values())).ends <= now):
@@ -81,6 +81,11 @@ def arrive(server: Server, person: Person, mark: str, onward: str) -> str:
     pending = secrets.token_urlsafe(32)
     waiting[digest(pending)] = _Arrival(person, mark, onward, now + IN_TIME)
     return pending
+
+
+def _check_registers(asked: IdentityProvider) -> None:
+    if not asked.registers:
+        raise Forbidden("You have no account here, and this provider cannot make one.")
 
 
 def arrived(server: Server, pending: str, mark: str) -> tuple[Person, str]:
@@ -113,15 +118,21 @@ def places(server: Server, person: Person) -> tuple[str, ...]:
 
 def _attributes(server: Server, person: Person, choice: str | None) -> Attributes:
     """What decides where the data of somebody new rests. Raises Forbidden when the provider's word leads nowhere."""
-    asked = person.provider
-    named = None if asked.jurisdiction_claim is None else person.claim(asked.jurisdiction_claim)
-    code = asked.jurisdiction if named is None else named
-    if code is None and asked.jurisdiction_claim is None:
+    code = _jurisdiction(person.provider, person)
+    if code is None:
         return Attributes(choice=choice)
     nodes = [node.name for node in server.policy.now.nodes.values() if node.jurisdiction == code]
     if not nodes:
         raise Forbidden("There is no place for your data here.")
     return Attributes(node=nodes[0])
+
+
+def _jurisdiction(asked: IdentityProvider, person: Person) -> str | None:
+    """The code that the provider, or what it says of somebody, stands for; None leaves it to the policy."""
+    named = None if asked.jurisdiction_claim is None else person.claim(asked.jurisdiction_claim)
+    if named is None and asked.jurisdiction is None and asked.jurisdiction_claim is not None:
+        return ""  # it was to say so, and did not
+    return asked.jurisdiction if named is None else named
 
 
 async def register(server: Server, pending: str, mark: str, localpart: str, choice: str | None) -> tuple[str, str]:
