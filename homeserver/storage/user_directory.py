@@ -92,9 +92,9 @@ async def search(tx: Transaction, user_nid: int, term: str, limit: int) -> list[
     if len(found) < limit:
         in_the_open = await tx.all(
             "SELECT u.user_id, e.client FROM openings o JOIN events opening ON opening.event_nid = o.event_nid"
-            " JOIN current_state s ON s.room_nid = opening.room_nid AND s.type = opening.type AND s.state_key = ''"
-            " AND s.event_nid = o.event_nid JOIN memberships theirs ON theirs.room_nid = s.room_nid"
-            f"{_FITTING} LIMIT ?",
+            " JOIN memberships theirs ON theirs.room_nid = opening.room_nid"
+            f"{_FITTING} AND o.event_nid = (SELECT s.event_nid FROM current_state s"
+            " WHERE s.room_nid = opening.room_nid AND s.type = opening.type AND s.state_key = '') LIMIT ?",
             user_nid,
             pattern,
             pattern,

@@ -52,7 +52,8 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
     """Events behind a token, of the caller's rooms, or of one room that they may read; waits for some to come.
 
     Raises InvalidParam for the token, Forbidden for the room.
-    spec: client-server-api/#get_matrixclientv3events, client-server-api/#get_matrixclientv3events-1
+
+    spec: client-server-api/#get_matrixclientv3events
     """
     node = caller.node
     await node.start()
