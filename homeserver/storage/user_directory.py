@@ -26,6 +26,9 @@ OPENINGS: Final = {
 }
 """By type of state events: the key of their content, and its value, that opens a room to everybody."""
 
+AT_ONCE: Final = 500
+"""Rooms that are asked about in one statement."""
+
 LONGEST_NAME: Final = 256
 """Characters of a name that are looked at."""
 
@@ -89,16 +92,29 @@ async def search(tx: Transaction, user_nid: int, term: str, limit: int) -> list[
         limit,
     )
     found = [Found(*row) for row in shared]
-    if len(found) < limit:
+    open_rooms = await _open_rooms(tx) if len(found) < limit else []
+    for start in range(0, len(open_rooms), AT_ONCE):
+        if len(found) >= limit:
+            break
+        part = open_rooms[start : start + AT_ONCE]
         in_the_open = await tx.all(
-            "SELECT u.user_id, e.client FROM openings o JOIN events opening ON opening.event_nid = o.event_nid"
-            " JOIN memberships theirs ON theirs.room_nid = opening.room_nid"
-            f"{_FITTING} AND o.event_nid = (SELECT s.event_nid FROM current_state s"
-            " WHERE s.room_nid = opening.room_nid AND s.type = opening.type AND s.state_key = '') LIMIT ?",
+            f"SELECT u.user_id, e.client FROM memberships theirs{_FITTING}"
+            f" AND theirs.room_nid IN ({','.join('?' * len(part))}) LIMIT ?",
             user_nid,
             pattern,
             pattern,
+            *part,
             limit - len(found),
         )
         found += [Found(*row) for row in in_the_open]
     return found
+
+
+async def _open_rooms(tx: Transaction) -> list[int]:
+    """The rooms of which the state has one of the `OPENINGS`."""
+    rows = await tx.all(
+        "SELECT DISTINCT e.room_nid FROM openings o JOIN events e ON e.event_nid = o.event_nid"
+        " WHERE o.event_nid = (SELECT s.event_nid FROM current_state s"
+        " WHERE s.room_nid = e.room_nid AND s.type = e.type AND s.state_key = '')"
+    )
+    return [int(row[0]) for row in rows]
