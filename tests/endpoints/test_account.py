@@ -226,14 +226,20 @@ async def test_discovery(deployment: Deployment) -> None:
     assert versions.json["versions"][0] == "v1.1"
     assert "v1.19" in versions.json["versions"]
     assert set(versions.json["unstable_features"]) == {
+        "org.matrix.msc3391",
+        "org.matrix.msc4108",  # see test_rendezvous.py
+        "org.matrix.msc4143",
+        "org.matrix.msc4155",
         "org.matrix.msc4222",  # see test_reading_rooms.py
+        "org.matrix.simplified_msc3575",
         "io.element.e2ee_forced.private",
         "io.element.e2ee_forced.trusted_private",
         "io.element.e2ee_forced.public",
     }
     assert set(versions.json["unstable_features"].values()) == {True}
     client = await deployment.asked("GET", "/.well-known/matrix/client")
-    assert client.json == {"m.homeserver": {"base_url": "https://matrix.example.org"}}
+    assert client.json["m.homeserver"] == {"base_url": "https://matrix.example.org"}
+    assert client.json["org.matrix.msc2965.authentication"]["issuer"] == "https://matrix.example.org/"
     support = await deployment.asked("GET", "/.well-known/matrix/support")
     assert (support.status, support.errcode) == (404, "M_NOT_FOUND")
 
