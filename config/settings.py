@@ -742,6 +742,16 @@ class Rooms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedEvents:
+    """Events that clients have sent later, unless they say otherwise: so a call ends for those whose device is gone."""
+
+    max_delay: Annotated[Duration, Setting(Span(), "The longest that one may be put off at once.")] = DAY
+    per_user: Annotated[
+        int, Setting(Integer(0, 10_000), "How many of one user's may wait; 0 turns them off altogether.")
+    ] = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
     """What may be sent unencrypted. The list can be made shorter than the built-in one, never longer."""
 
@@ -845,6 +855,7 @@ class Settings:
     limits: Annotated[Limits, Setting(TableOf(Limits), "")] = field(default_factory=Limits)
     users: Annotated[Users, Setting(TableOf(Users), "")] = field(default_factory=Users)
     rooms: Annotated[Rooms, Setting(TableOf(Rooms), "")] = field(default_factory=Rooms)
+    delayed_events: Annotated[DelayedEvents, Setting(TableOf(DelayedEvents), "")] = field(default_factory=DelayedEvents)
     encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
     storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)
     application_services: Annotated[

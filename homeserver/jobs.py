@@ -13,7 +13,7 @@ from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import watching
-from homeserver.rooms import chores, housekeeping, replicas
+from homeserver.rooms import chores, delayed, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
@@ -70,8 +70,8 @@ async def give_back_memory() -> None:
 
 
 def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
-    """What runs as long as the server: shipping between each pair of nodes, telling those who have pushers, sending to
-    other servers, and doing the chores that are asked."""
+    """What runs as long as the server: shipping between each pair of nodes, telling those who have pushers, sending
+    what is to be sent later, sending to other servers, and doing the chores that are asked."""
     for source in server.nodes:
         for destination in server.nodes:
             if source is not destination:
@@ -79,6 +79,7 @@ def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
         yield publication.follow(server, source)
         yield introductions.follow(server, source)
         yield watching.push(server, source)
+        yield delayed.follow(server, source)
         if server.settings.federation.enabled:
             yield sender.send(server, source)
     if server.services:

@@ -8,6 +8,7 @@ from homeserver.accounts import calls
 from homeserver.endpoints.oauth import ACCOUNT, issuer
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.versions import STABILITY
+from homeserver.rooms import delayed
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -44,6 +45,7 @@ ALWAYS_ENCRYPTED: Final = tuple(
 async def versions(server: Server, request: Request) -> dict[str, Any]:
     """Supported versions of the specification, and what clients look for besides."""
     features = dict.fromkeys(FEATURES, True)
+    features["org.matrix.msc4140"] = delayed.is_on(server)
     if not server.settings.conformance_mode:
         features |= dict.fromkeys(ALWAYS_ENCRYPTED, True)
     return {"versions": list(VERSIONS), "unstable_features": features}
@@ -113,6 +115,16 @@ def _contact(contact: str, role: str) -> dict[str, str]:
     return {"role": role}
 
 
+def _later(server: Server) -> dict[str, Any]:
+    """What clients want to know before they have an event sent later."""
+    if not delayed.is_on(server):
+        return {}
+    bounds = server.settings.delayed_events
+    return {
+        "org.matrix.msc4140.delayed_events": {"max_delay_ms": bounds.max_delay.ms, "max_scheduled": bounds.per_user}
+    }
+
+
 @route(
     "GET",
     "/_matrix/client/v3/capabilities",
@@ -128,6 +140,7 @@ async def capabilities(server: Server, request: Request) -> dict[str, Any]:
     return {
         "capabilities": {
             **moderation,
+            **_later(server),
             "m.change_password": can,
             "m.room_versions": {"default": server.settings.rooms.default_version, "available": dict(STABILITY)},
             "m.profile_fields": can,

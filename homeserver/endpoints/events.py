@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.endpoints import reading
+from homeserver.endpoints.delayed_events import delay_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
-from homeserver.rooms import guests, history, presence, say
+from homeserver.rooms import delayed, guests, history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -35,9 +36,12 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
     args = request.args
-    event_id = await say.send(
-        server, request.caller, args["roomId"], args["eventType"], args["txnId"], request.json(), _moment(request)
-    )
+    room_id, kind, txn_id, content = args["roomId"], args["eventType"], args["txnId"], request.json()
+    delay = delay_of(server, request)
+    if delay is not None:
+        asked = delayed.schedule(server, request.caller, room_id, kind, content, delay, txn_id=txn_id)
+        return {"delay_id": await asked}
+    event_id = await say.send(server, request.caller, room_id, kind, txn_id, content, _moment(request))
     presence.active(server, request.caller)
     return {"event_id": event_id}
 
@@ -89,17 +93,14 @@ async def _check_own(server: Server, caller: Caller, room_id: str, event_id: str
 async def set_state(server: Server, request: Request) -> dict[str, Any]:
     """Set an entry of a room's state."""
     args = request.args
-    if args["eventType"] == "m.room.member":
-        await guests.check(server, request.caller, args["roomId"])
-    event_id = await say.set_state(
-        server,
-        request.caller,
-        args["roomId"],
-        args["eventType"],
-        args.get("stateKey", ""),
-        request.json(),
-        _moment(request),
-    )
+    room_id, kind, state_key, content = args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
+    if kind == "m.room.member":
+        await guests.check(server, request.caller, room_id)
+    delay = delay_of(server, request)
+    if delay is not None:
+        asked = delayed.schedule(server, request.caller, room_id, kind, content, delay, state_key=state_key)
+        return {"delay_id": await asked}
+    event_id = await say.set_state(server, request.caller, room_id, kind, state_key, content, _moment(request))
     return {"event_id": event_id}
 
 

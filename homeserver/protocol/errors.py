@@ -347,6 +347,12 @@ class CannotOverwriteMedia(Refusal):
     errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
 
 
+class DelayedEventOver(Refusal):
+    """The opposite of what is asked has been done. Not an errcode of its own: 409 M_UNKNOWN."""
+
+    errcode, status = "M_UNKNOWN", 409
+
+
 class DuplicateAnnotation(Refusal):
     """The user has annotated the event so already. spec: client-server-api/#avoiding-duplicate-annotations"""
 

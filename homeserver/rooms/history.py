@@ -21,6 +21,7 @@ from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.rooms import aggregations, erasure, state, tokens
 from homeserver.rooms.state import Room, Timed, membership_in, timed
+from homeserver.rooms.transactions import DELAYED
 from homeserver.storage import client_transactions, events, rooms
 from homeserver.storage import state as stored_state
 
@@ -346,7 +347,7 @@ def show(
     if event.unsigned is not None:
         parts += (b",", event.unsigned)
     if transaction_id is not None:
-        parts += (b',"transaction_id":', orjson.dumps(transaction_id))
+        parts += _own(transaction_id)
     if relations is not None:
         parts += (b",", relations)
     parts.append(b"}}")
@@ -354,6 +355,14 @@ def show(
     if plain:
         event.shown = (now_ms, formatted)
     return formatted
+
+
+def _own(transaction_id: str) -> tuple[bytes, bytes]:
+    """What tells a device that an event is its own."""
+    name, _, delay_id = transaction_id.partition("=")
+    if name + "=" == DELAYED:
+        return b',"org.matrix.msc4140.delay_id":', orjson.dumps(delay_id)
+    return b',"transaction_id":', orjson.dumps(transaction_id)
 
 
 def show_stored(row: StoredEvent, now_ms: int, *, room_id: bytes = b"", membership: str | None = None) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.storage import client_transactions, events, to_device
+from homeserver.storage import client_transactions, delayed_events, events, to_device
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -19,5 +19,6 @@ async def forget_transactions(server: Server) -> None:
             await node.write(events.forget_transactions, before)
             await node.write(client_transactions.forget, before)
             await node.write(to_device.forget_received, before)
+            await node.write(delayed_events.forget, before)
         except NodeUnavailable:
             continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
+from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam, MissingParam
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import aliases, blocking, following, membership
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
-from homeserver.rooms.send import Draft
+from homeserver.rooms.send import Draft, try_out
 from homeserver.rooms.transactions import key_of
 from homeserver.storage.client_transactions import Echo
 
@@ -23,10 +24,18 @@ async def send(
     server: Server, caller: Caller, room_id: str, kind: str, txn_id: str, content: dict[str, Any], ts: int | None = None
 ) -> str:
     """Send a message event; returns its id. Raises what `send.place` raises."""
-    redacts = content.get("redacts") if kind == REDACTION else None
-    if kind == REDACTION and not isinstance(redacts, str):
+    draft = _draft(caller, kind, content, _target(kind, content), ts)
+    return await _once(server, caller, room_id, f"send {kind}", txn_id, draft)
+
+
+def _target(kind: str, content: dict[str, Any]) -> str | None:
+    """The event that is redacted by what is sent as an ordinary event."""
+    if kind != REDACTION:
+        return None
+    redacts = content.get("redacts")
+    if not isinstance(redacts, str):
         raise MissingParam("A redaction needs 'redacts' in its content")
-    return await _once(server, caller, room_id, f"send {kind}", txn_id, _draft(caller, kind, content, redacts, ts))
+    return redacts
 
 
 async def redact(server: Server, caller: Caller, room_id: str, event_id: str, txn_id: str, reason: str | None) -> str:
@@ -68,13 +77,14 @@ async def set_state(
     state_key: str,
     content: dict[str, Any],
     ts: int | None = None,
+    txn_id: str | None = None,
 ) -> str:
-    """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in.
+    """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in. With a
+    transaction id, which is for what brings nobody in, it is set once.
 
     Raises Forbidden, FlowDenied, InviteBlocked, PlaintextRefused, BadAlias, NotFound.
     """
-    if kind == "m.room.create":
-        raise InvalidParam("A room has its m.room.create event already")
+    _refuse_creation(kind)
     enters = False
     if kind == MEMBER:
         await _check_member(server, caller, room_id, state_key, content)
@@ -84,15 +94,47 @@ async def set_state(
             content = await membership.vouched_for(server, caller, room_id, content)
         if content["membership"] == "invite" and not server.nodes.is_local(state_key):
             return await membership.invite_elsewhere(server, caller, room_id, state_key, content)
-    elif kind == "m.room.canonical_alias":
-        node, room = await membership.nearest(server, caller.node, room_id)
-        await aliases.check_canonical(server, node, room, content)
+    else:
+        await _check_alias(server, caller, room_id, kind, content)
     draft = Draft(kind, caller.user_id, content, state_key, origin_server_ts=ts)
+    if txn_id is not None:
+        key = key_of(server, caller, room_id, f"state {kind} {state_key}", txn_id)
+        draft = replace(draft, txn_key=key, echo=Echo(caller.user_nid, caller.device_nid, txn_id))
     ordered, event_id = await in_order(server, caller.node, room_id, draft)
     await caught_up(server, ordered, caller.node)
     if enters:
         await following.follow(server, caller, room_id)
     return event_id
+
+
+async def check(
+    server: Server, caller: Caller, room_id: str, kind: str, state_key: str | None, content: dict[str, Any]
+) -> None:
+    """Refuse what could not be sent now, or may not be sent later: who comes into a room does so at once.
+
+    Raises what `send` and `set_state` raise. Nothing is kept of it.
+    """
+    if state_key is None:
+        draft = _draft(caller, kind, content, _target(kind, content))
+    else:
+        _refuse_creation(kind)
+        if kind == MEMBER and content.get("membership") not in ("leave", "ban"):
+            raise Forbidden("Nobody is brought into a room later")
+        await _check_alias(server, caller, room_id, kind, content)
+        draft = Draft(kind, caller.user_id, content, state_key)
+    node, _ = await membership.nearest(server, caller.node, room_id)
+    await try_out(server, node, room_id, draft)
+
+
+def _refuse_creation(kind: str) -> None:
+    if kind == "m.room.create":
+        raise InvalidParam("A room has its m.room.create event already")
+
+
+async def _check_alias(server: Server, caller: Caller, room_id: str, kind: str, content: dict[str, Any]) -> None:
+    if kind == "m.room.canonical_alias":
+        node, room = await membership.nearest(server, caller.node, room_id)
+        await aliases.check_canonical(server, node, room, content)
 
 
 async def _check_member(server: Server, caller: Caller, room_id: str, user_id: str, content: dict[str, Any]) -> None:

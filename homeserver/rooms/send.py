@@ -78,6 +78,18 @@ async def place(server: Server, node: Node, room_id: str, draft: Draft) -> tuple
     return placed or await _place_in_turn(server, node, room_id, draft)
 
 
+async def try_out(server: Server, node: Node, room_id: str, draft: Draft) -> None:
+    """Raise what `place` would for what the room's rules, or what is sent in the clear, do not allow; nothing is sent,
+    and no policy server is asked."""
+    _refuse_nul(draft)
+    while True:
+        room = await state.get(node, room_id)
+        around = await _look_around(server, node, room, draft)
+        if not state.lacking(room.head, around.keys) and not references.lacking(node, room, _cited(room, draft)):
+            _build(server, node, room, draft, around)
+            return
+
+
 async def _place_in_turn(server: Server, node: Node, room_id: str, draft: Draft) -> tuple[Event, asyncio.Future[None]]:
     """`place` where a policy server has to be asked; that and waiting for one's turn take no longer than patience."""
     patience = recommendations.Patience(server)

@@ -22,6 +22,10 @@ BITS = 1 << 23
 """One MiB a node: less than 1 % of false alarms (each costs a read) up to 800,000 keys."""
 
 
+DELAYED = "org.matrix.msc4140.delay_id="
+"""What stands for a transaction id begins so when an event was sent later; the delay id follows."""
+
+
 class Seen:
     """The transaction keys that may be in a node's database (``node.memory(Seen)``)."""
 

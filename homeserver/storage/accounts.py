@@ -145,6 +145,7 @@ _PRIVATE = (
     "unread_counts",
     "forgotten_rooms",
     "client_transactions",
+    "delayed_events",
     "backup_sessions",
     "backup_versions",
     "presence",
