@@ -247,6 +247,27 @@ async def test_who_is_typing(play: Play) -> None:
 
 
 @aio
+async def test_who_typed_in_a_room_that_went_out_of_sight(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    quiet, busy = await play.room_of(alice, bob), await play.room_of(alice, bob)
+    client = with_extension(alice, "typing")
+    only_first = {"lists": {"all": window(0, 0)}}
+    await types(play, bob, quiet)
+    typing = {"type": "m.typing", "content": {"user_ids": [bob.user_id]}}
+    assert (await told(client, "typing"))["rooms"] == {quiet: typing}
+    await types(play, bob, quiet, typing=False)
+    for _ in range(2):
+        await play.send(bob, busy, "hello")
+        assert (await told(client, "typing", **only_first))["rooms"] == {}
+    assert (await told(client, "typing"))["rooms"] == {quiet: {"type": "m.typing", "content": {"user_ids": []}}}
+    assert (await told(client, "typing", **only_first))["rooms"] == {}
+    await types(play, bob, quiet)
+    assert (await told(client, "typing", **only_first))["rooms"] == {}
+    assert (await told(client, "typing"))["rooms"] == {quiet: typing}
+    assert (await told(client, "typing"))["rooms"] == {}
+
+
+@aio
 async def test_nothing_is_said_of_a_room_that_the_user_left(play: Play) -> None:
     alice, bob = await play.user("alice"), await play.user("bob")
     room_id = await play.room_of(alice, bob)

@@ -15,6 +15,7 @@ import orjson
 from homeserver.accounts import push_rules
 from homeserver.e2ee import device_lists, to_device
 from homeserver.rooms import typing_notices
+from homeserver.runtime.lru import Lru
 from homeserver.storage import account_data as stored
 from homeserver.storage import sliding
 from homeserver.storage.streams import Stream
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.telling import Telling
 
 GLOBAL = stored.GLOBAL
+
+FOLLOWED = 200
+"""Rooms of which it is looked whether somebody types though nothing has changed."""
 
 EVENTS_AT_ONCE = 2000
 """Events of which receipts are read together with all else."""
@@ -95,7 +99,7 @@ async def tell(
     scope = () if wanted.receipts is None else selection.within(wanted.receipts)
     found.receipts = await receipts.tell(telling, ledger, scope, listed, told, first)
     if wanted.typing is not None:
-        found.typing = _typing(telling, ledger, selection.within(wanted.typing), listed)
+        found.typing = _typing(telling, ledger, selection.within(wanted.typing), listed, wish.conn_id)
     return found
 
 
@@ -217,16 +221,37 @@ def _entry(kind: str, content: bytes) -> bytes:
 # typing -------------------------------------------------------------------------------------
 
 
-def _typing(telling: Telling, ledger: Ledger, scope: Collection[int], listed: RoomList) -> dict[str, bytes]:
-    """Who is typing, where that has changed; where the connection has not followed, also that it is nobody."""
+class Typists:
+    """In which rooms connections were last told that somebody types (``node.memory(Typists)``), by device row id and
+    ``conn_id``: for a room that went out of sight meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.told: Lru[tuple[int, str], set[int]] = Lru(50_000)
+
+
+def _typing(
+    telling: Telling, ledger: Ledger, scope: Collection[int], listed: RoomList, conn_id: str
+) -> dict[str, bytes]:
+    """Who is typing, where that has changed; and that it is nobody, where the connection was told otherwise."""
     node, found = telling.caller.node, {}
-    for nid in scope:
+    memory, key = node.memory(Typists).told, (telling.caller.device_nid, conn_id)
+    told = memory.get(key) or set()
+    if not told and not typing_notices.changed(node, 0):
+        return {}
+    follows = len(scope) <= FOLLOWED or typing_notices.changed(node, telling.seen)
+    for nid in scope if follows else told & set(scope):
         room = listed.rooms.get(nid)
         if room is None or room.membership != "join" or ledger.of(nid) is None:
             continue
-        before = ledger.before.rooms.get(nid)
-        seen = 0 if before is None else telling.seen if before.timeline == LIVE else 1
+        types = typing_notices.event_of(node, room.room_id, 0) is not None
+        seen = telling.seen if nid in ledger.before.rooms and types == (nid in told) else int(nid in told)
         event = typing_notices.event_of(node, room.room_id, seen)
         if event is not None:
             found[room.room_id] = event
+            (told.add if types else told.discard)(nid)
+    if told:
+        memory[key] = told
+    else:
+        memory.pop(key)
     return found
