@@ -112,7 +112,9 @@ def about_event(due: Due, tally: Tally, pusher: Pusher, user_id: str, names: Nam
 
 def about_counts(tally: Tally, pusher: Pusher) -> bytes:
     """The body of a request that only says how much is unread: a device shows it beside the app."""
-    found = {"prio": "low", "counts": tally.as_json(), "devices": [_device(pusher)]}
+    # COMPAT(sygnal, 0.15): a count that is missing leaves the number as it was, so that nothing unread is said too.
+    counts = {"unread": 0, **tally.as_json()}
+    found = {"prio": "low", "counts": counts, "devices": [_device(pusher)]}
     return orjson.dumps({"notification": found})
 
 

@@ -36,6 +36,9 @@ log = structlog.get_logger("push")
 
 PAGE: Final = 500
 
+FAULT_RETRY: Final = 30.0
+"""Seconds after a fault of ours until everything is looked at anew."""
+
 STRETCH: Final = 50
 """Residents for whom an event is judged before others get to run."""
 
@@ -71,6 +74,10 @@ class _Watch:
                 except NodeUnavailable:
                     onlookers.clear()
                     await self.server.clock.sleep(NODE_RETRY)
+                except Exception:
+                    log.exception("push failed", node=self.node.name)
+                    onlookers.clear()
+                    await self.server.clock.sleep(FAULT_RETRY)
                 if not onlookers.some.is_set():
                     onlookers.idle.set()
         finally:

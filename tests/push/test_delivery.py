@@ -158,7 +158,7 @@ async def test_what_was_read_is_not_told_but_how_much_is_left(stage: Stage) -> N
     await stage.play.deployment.clock.advance(2)
     counts = (await stage.gateway.hears(2))[1]
     assert set(counts) == {"prio", "counts", "devices"}
-    assert (counts["counts"], counts["prio"]) == ({}, "low")
+    assert (counts["counts"], counts["prio"]) == ({"unread": 0}, "low")
     await stage.read(alice, other, second)  # once more: nothing has changed
     await stage.looked(stage.play.node("tehran"))
     await stage.play.deployment.clock.advance(2)
@@ -443,8 +443,9 @@ async def test_a_restart_keeps_the_pause_and_loses_and_doubles_nothing(put: Put,
     tried = stage.gateway.tried
     again = stage.again(Play(await start(engines, policy=WATCHED, clock=clock)))
     again.begin()
-    await again.looked(again.play.node("tehran"))
+    await again.quiet(again.play.node("tehran"))
     await clock.advance(left - 0.5)
+    await again.quiet(again.play.node("tehran"))
     assert stage.gateway.tried == tried
     await clock.advance(1.0)
     await stage.gateway.hears(4)

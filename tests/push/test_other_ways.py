@@ -128,7 +128,10 @@ async def test_calls_that_were_missed_are_counted(put: Put) -> None:
     await stage.play.ask(alice, "PUT", f"/rooms/{quote(room)}/send/m.call.answer/c2", answer)
     await stage.looked(stage.play.node("tehran"))
     await stage.play.deployment.clock.advance(2.0)
-    assert (await stage.gateway.hears(2))[1]["counts"] == {}
+    assert (await stage.gateway.hears(2))[1]["counts"] == {"unread": 0}
+    message = {"msgtype": "m.text", "body": "later"}
+    await stage.play.ask(bob, "PUT", f"/rooms/{quote(room)}/send/m.room.message/c3", message)
+    assert (await stage.gateway.hears(3))[2]["counts"] == {"unread": 1}
 
 
 # /notifications -----------------------------------------------------------------------------
