@@ -8,6 +8,7 @@ import pytest
 
 from homeserver.accounts import administration
 from homeserver.accounts.deactivation import DEACTIVATED
+from homeserver.endpoints.discovery import FEATURES
 from homeserver.protocol.errors import NotFound
 from homeserver.storage import accounts as stored
 from homeserver.storage import chores, erasures
@@ -226,12 +227,7 @@ async def test_discovery(deployment: Deployment) -> None:
     assert versions.json["versions"][0] == "v1.1"
     assert "v1.19" in versions.json["versions"]
     assert set(versions.json["unstable_features"]) == {
-        "org.matrix.msc3391",
-        "org.matrix.msc4108",  # see test_rendezvous.py
-        "org.matrix.msc4143",
-        "org.matrix.msc4155",
-        "org.matrix.msc4222",  # see test_reading_rooms.py
-        "org.matrix.simplified_msc3575",
+        *FEATURES,
         "io.element.e2ee_forced.private",
         "io.element.e2ee_forced.trusted_private",
         "io.element.e2ee_forced.public",
