@@ -28,8 +28,6 @@ _EXPRESSIONS.max_mem = 1024 * 1024
 
 EPHEMERAL: Final = ("receive_ephemeral", "de.sorunome.msc2409.push_ephemeral")
 KEYS: Final = ("org.matrix.msc3202",)
-CLAIMS: Final = ("org.matrix.msc3983",)
-QUERIES: Final = ("org.matrix.msc3984",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,7 @@ class ApplicationService:
 
     ``sender`` is the user id of its own user. ``url`` None: it is sent nothing. ``old_names``: it asks for ephemeral
     events by the name of the proposal only. ``wants_keys``: it is told in transactions of device lists and one-time
-    keys, as bridges with encryption ask; ``gives_keys`` and ``answers_keys``: it is asked for one-time keys and device
-    keys of its users.
+    keys, as bridges with encryption ask.
     """
 
     id: str
@@ -71,8 +68,6 @@ class ApplicationService:
     receive_ephemeral: bool = False
     old_names: bool = False
     wants_keys: bool = False
-    gives_keys: bool = False
-    answers_keys: bool = False
 
     def has_user(self, user_id: str) -> bool:
         """Whether a user is the service's own or in its namespace; users of other servers never are."""
@@ -357,6 +352,4 @@ def _bound(reading: _Reading, server_name: str, node: str, jurisdiction: str) ->
         receive_ephemeral=reading.flag(EPHEMERAL, False),
         old_names=reading.document.get(EPHEMERAL[0]) is not True,
         wants_keys=reading.flag(KEYS, False),
-        gives_keys=reading.flag(CLAIMS, False),
-        answers_keys=reading.flag(QUERIES, False),
     )

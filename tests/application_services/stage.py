@@ -103,6 +103,13 @@ class Stage:
         """A room of users and ghosts, who have all joined."""
         return await self.play.room_of(user, *others)
 
+    async def has_been_told_up_to(self, position: int) -> None:
+        """Wait until the first service has been told all up to a position that it is told at all."""
+        told = self.server.nodes.directory.memory(sender.Senders).held[self.bridge.name]
+        with self.server.wakeups.listen([told.news_key]) as listener:
+            while told.place.pos < position:
+                await listener.wait(0.01)
+
     async def as_service(self, method: str, path: str, body: object = None, **query: str) -> Answer:
         """Make a request by the service's token, without saying as whom."""
         return await self.play.deployment.asked(method, path, body, token=self.bridge.as_token, **query)
