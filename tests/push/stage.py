@@ -109,16 +109,16 @@ Put = Callable[..., Awaitable[Stage]]
 
 @pytest.fixture
 def put(cast: Cast, tmp_path: Any) -> Iterator[Put]:
-    """What makes stages; ``begin`` false: nobody is told anything yet."""
+    """What makes stages, of a play or of one that is begun for it; ``begin`` false: nobody is told anything yet."""
     made: list[Stage] = []
     authority, internet = Authority(tmp_path), Internet()
     gateway = Gateway(PUSH)
 
-    async def one(*, begin: bool = True, **kwargs: Any) -> Stage:
+    async def one(play: Play | None = None, *, begin: bool = True, **kwargs: Any) -> Stage:
         if not gateway.port:
             await gateway.open(authority.issue(PUSH))
             internet.put(PUSH, 443, gateway.port)
-        play = await cast(**{"policy": WATCHED, **kwargs})
+        play = play or await cast(**{"policy": WATCHED, **kwargs})
         made.append(Stage(play, gateway, internet, authority))
         if begin:
             made[-1].begin()
