@@ -319,6 +319,12 @@ async def verify(server: Server, whose: str, password: str) -> tuple[Node, Accou
     return node, account
 
 
+async def has_password(caller: Caller) -> bool:
+    """Whether the caller can prove by a password to be who they are."""
+    account = await caller.node.read(stored_accounts.find, caller.user_id)
+    return account is not None and account.password_hash is not None
+
+
 async def log_in(server: Server, user: str, password: str, wish: DeviceWish) -> Login:
     """Open a session by password. ``user`` is a localpart or a full user id.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from homeserver.accounts import interactive
+from homeserver.accounts import interactive, sessions
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.oauth import resets
 from homeserver.e2ee import cross_signing, device_keys, device_lists, one_time_keys, uploads
@@ -149,12 +149,12 @@ async def upload_signing_keys(server: Server, request: Request) -> dict[str, Any
 
 
 async def _confirm_reset(server: Server, request: Request) -> None:
-    """By password, or by a page of ours where the client signed in by one.
+    """By password, or by a page of ours where the client signed in by one, or the user has no password.
 
     spec: client-server-api/#oauth-authentication
     """
     caller, body = request.caller, request.json()
-    if not caller.oauth:
+    if not caller.oauth and await sessions.has_password(caller):
         operation = Operation(request.method, request.path, caller.user_id)
         await interactive.require(server, operation, interactive.BY_PASSWORD, body)
         return

@@ -218,6 +218,24 @@ async def test_who_has_no_password_confirms_by_coming_anew(deploy: Deploy, tmp_p
 
 
 @aio
+async def test_a_legacy_client_of_somebody_without_a_password(deploy: Deploy, tmp_path: Path) -> None:
+    async with providing(deploy, tmp_path) as (deployment, provider):
+        browser = Browser(deployment)
+        target = quote("/_domicile/sso/continue?redirectUrl=https://app.example.com/", safe="")
+        page = await register(browser, provider, f"{START}&next={target}")
+        body = {"type": "m.login.token", "token": (await browser.send(page)).told["loginToken"]}
+        login = (await deployment.asked("POST", "/_matrix/client/v3/login", body)).json
+        path, token = "/_matrix/client/v3/keys/device_signing/upload", login["access_token"]
+        first, second = (Identity("@zoe:example.org").upload() for _ in range(2))
+        await deployment.asked("POST", path, first, token=token)
+        asked = await deployment.asked("POST", path, second, token=token)
+        page = await browser.send(await browser.get(asked.json["params"]["m.oauth"]["url"]))
+        assert "may reset it now" in page.text
+        confirmed = {**second, "auth": {"session": asked.json["session"]}}
+        assert (await deployment.asked("POST", path, confirmed, token=token)).status == 200
+
+
+@aio
 async def test_an_account_that_was_closed_is_not_opened_anew(deploy: Deploy, tmp_path: Path) -> None:
     async with providing(deploy, tmp_path) as (deployment, provider):
         browser = Browser(deployment)
