@@ -51,10 +51,10 @@ async def browser_of(server: Server, request: Request) -> Browser:
     """Who asks. Raises NodeUnavailable."""
     mark = _cookie(server, request, _MARK)
     visitor = await browsers.find(server, _cookie(server, request, _SESSION))
-    return Browser(mark or browsers.new_mark(), mark is None, visitor, _language(server, request, visitor))
+    return Browser(mark or browsers.new_mark(), mark is None, visitor, language_of(server, request, visitor))
 
 
-def _language(server: Server, request: Request, visitor: Visitor | None = None) -> Language:
+def language_of(server: Server, request: Request, visitor: Visitor | None = None) -> Language:
     """The one that the browser asks for, else one of the jurisdiction where the visitor's data rests, or new users'."""
     policy = server.policy.now
     if visitor is not None:
@@ -133,18 +133,38 @@ def said(spoken: Language, refusal: Refusal) -> str:
 
 def refuse(server: Server, request: Request, refusal: Refusal) -> Response:
     """The page that a refusal stands for."""
-    spoken = _language(server, request)
+    spoken = language_of(server, request)
     headers = refused(refusal).headers if isinstance(refusal, LimitExceeded) else ()
-    return rendering.page(
+    lines = [said(spoken, refusal)]
+    return message(server, spoken, spoken.text("That did not work"), lines, status=refusal.status, headers=headers)
+
+
+def plain(server: Server, spoken: Language, template: str, **values: Any) -> Response:
+    """A page for whatever browser asks: nothing on it is made for one."""
+    return rendering.page(spoken, template, **{**_everywhere(server), **values})
+
+
+def message(
+    server: Server,
+    spoken: Language,
+    heading: str,
+    lines: Sequence[str],
+    *,
+    status: int = 200,
+    onward: str = "",
+    headers: Sequence[tuple[str, str]] = (),
+) -> Response:
+    """A page that says something. ``onward`` is an address that was judged, to which the browser goes on by itself."""
+    return plain(
+        server,
         spoken,
         "message.html",
-        status=refusal.status,
+        status=status,
         headers=headers,
-        heading=spoken.text("That did not work"),
-        lines=[said(spoken, refusal)],
-        onward="",
-        fault="",
-        **_everywhere(server),
+        heading=heading,
+        lines=lines,
+        onward=onward,
+        at_once=True,
     )
 
 

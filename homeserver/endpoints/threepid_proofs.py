@@ -5,24 +5,22 @@ spec: client-server-api/#adding-account-administrative-contact-information
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from homeserver.accounts import contacts, registration, validation
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.validation import Wish
-from homeserver.endpoints import reading
+from homeserver.endpoints import browsing, reading
 from homeserver.protocol.errors import InvalidParam, MissingParam, NotFound, Refusal
 from homeserver.protocol.threepids import EMAIL, MEDIA, MSISDN, email_address, phone_number
 from homeserver.web.limits import Limit
-from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.protocol.threepids import Identifier
-    from homeserver.web.messages import Request
+    from homeserver.web.messages import Request, Response
 
 FORM = "application/x-www-form-urlencoded"
 LONGEST_LINK = 2000
@@ -174,16 +172,17 @@ async def submit(server: Server, request: Request) -> Response | dict[str, Any]:
         validation.submit(server, medium, sid, secret, token)
         return {"success": True}
     fields = parse_qs(request.body.decode(errors="replace"), max_num_fields=10)
+    spoken = browsing.language_of(server, request)
     try:
         sid, secret, token = (fields.get(name, [""])[0] for name in ("sid", "client_secret", "token"))
         following = validation.submit(server, medium, sid, secret, token)
     except Refusal as refusal:
-        return _page(refusal.status, "Not confirmed", f"<p>{escape(refusal.message)}.</p>")
+        lines = [browsing.said(spoken, refusal)]
+        return browsing.message(server, spoken, spoken.text("Not confirmed"), lines, status=refusal.status)
     if following is not None and urlsplit(following).hostname in server.settings.verification.return_to:
-        link = escape(following)
-        head = f'<meta http-equiv="refresh" content="0;url={link}">'
-        return _page(200, "Confirmed", f'<p>Go on to <a href="{link}">your client</a>.</p>', head)
-    return _page(200, "Confirmed", "<p>You can close this page and go on where you began.</p>")
+        return browsing.message(server, spoken, spoken.text("Confirmed"), [], onward=following)
+    lines = [spoken.text("You can close this page and go on where you began.")]
+    return browsing.message(server, spoken, spoken.text("Confirmed"), lines)
 
 
 @route(
@@ -196,39 +195,13 @@ async def submit(server: Server, request: Request) -> Response | dict[str, Any]:
 async def page(server: Server, request: Request) -> Response:
     """The page behind a link: a button. Opening it confirms nothing, because programs that guard mail open links."""
     medium = _medium(request)
-    fields = []
+    fields = {}
     for name in ("sid", "client_secret", "token"):
         value = request.query.get(name)
         if value is None:
             raise MissingParam(f"The parameter {name} is missing")
-        fields.append(f'<input type="hidden" name="{name}" value="{escape(value)}">')
-    what = "e-mail address" if medium == EMAIL else "phone number"
-    text = f"<p>If it was you who asked {escape(server.name)} to confirm this {what}, press the button.</p>"
-    action = escape(server.settings.base_url + validation.SUBMIT.replace("{medium}", medium))
-    form = f'<form method="post" action="{action}">{"".join(fields)}<button>Confirm</button></form>'
-    return _page(200, f"Confirm your {what}", text + form)
-
-
-_STYLE = (
-    "body{font:18px/1.5 system-ui,sans-serif;max-width:30em;margin:10vh auto;padding:0 1em;color:#222}"
-    "button{font:inherit;padding:.6em 2em;border:0;border-radius:.4em;background:#0b6e4f;color:#fff}"
-    "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}a{color:#7cc}}"
-)
-_HEADERS = (
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    ),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-)
-
-
-def _page(status: int, title: str, body: str, head: str = "") -> Response:
-    text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1">{head}'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>"
-    )
-    return Response(status, text.encode(), _HEADERS, content_type="text/html; charset=utf-8")
+        fields[name] = value
+    spoken = browsing.language_of(server, request)
+    heading = spoken.text("Confirm your e-mail address" if medium == EMAIL else "Confirm your phone number")
+    action = validation.SUBMIT.replace("{medium}", medium)
+    return browsing.plain(server, spoken, "proof.html", heading=heading, action=action, fields=fields)

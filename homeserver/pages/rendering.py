@@ -42,7 +42,7 @@ def _environment(code: str) -> Environment:
     made.install_gettext_callables(  # type: ignore[attr-defined]  # the extension adds it
         spoken.text, lambda one, many, n: spoken.text(one if n == 1 else many), newstyle=True
     )
-    made.globals.update(language=spoken)
+    made.globals.update(language=spoken, fault="", onward="", at_once=False)
     return made
 
 
