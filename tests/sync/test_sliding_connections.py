@@ -6,9 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from homeserver.storage import sliding
 from homeserver.sync.sliding import connections
 from homeserver.sync.sliding.connections import Connections
+from homeserver.sync.sliding.room_list import RoomLists
 from tests.deployment import FLOWING, Deploy, Deployment, User
 from tests.rooms.play import Play, text_of
 from tests.support import aio
@@ -195,6 +198,7 @@ async def test_what_is_not_used_is_forgotten(play: Play) -> None:
     for _ in range(8):
         await play.deployment.clock.advance(24 * 3600)
         await used.sync()
+    assert (await ask(alice, unused.pos, conn_id="c2")).errcode == "M_UNKNOWN_POS"
     play.node("tehran").memory(Connections).clear()
     await connections.drop_unused(play.server)
     assert await rows(alice) == 1
@@ -272,3 +276,33 @@ async def test_the_first_answer_is_at_once_and_has_every_extension(deployment: D
     answer = await Client(alice, {"extensions": EVERYTHING, "txn_id": "t"}).sync(wait_ms=30_000)
     assert set(answer["extensions"]) == set(EVERYTHING)
     assert answer["txn_id"] == "t"
+
+
+# -- what happens while an answer is made
+
+
+@aio
+async def test_what_happens_while_the_list_is_read_is_not_lost(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events, and a room that the user comes into, after the database has been asked and before it has answered."""
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id, late = await play.room_of(alice, bob), await play.create(bob, preset="public_chat")
+    client = Client(alice)
+    await client.sync()
+    node = play.node("tehran")
+    read, happens = node.read, asyncio.Event()
+
+    async def slow(fn: Any, *args: Any, **kw: Any) -> Any:
+        found = await read(fn, *args, **kw)
+        if fn is sliding.listed and not happens.is_set():
+            happens.set()
+            await play.send(bob, room_id, "meanwhile")
+            await play.change(alice, late, "join")
+        return found
+
+    node.memory(RoomLists).clear()
+    monkeypatch.setattr(node, "read", slow)
+    seen = await client.rooms()
+    seen.update(await client.rooms())
+    assert happens.is_set()
+    assert [text_of(event) for event in seen[room_id]["timeline"]] == ["meanwhile"]
+    assert seen[late]["initial"] is True

@@ -71,8 +71,13 @@ async def _look(server: Server, caller: Caller, wish: Wish, standing: Standing) 
     ignoring = await ignored.of_user(node, caller.user_nid)
     gone = await erasure.known(node)
     direct = await marks.direct(caller)
-    listed = await room_list.of_caller(caller)
-    chosen = await selection.select(caller, listed, wish, standing.rooms)
+    while True:
+        listed = await room_list.of_caller(caller)
+        filtered = await selection.filtered(caller, listed, wish, standing.rooms)
+        if room_list.is_current(caller, listed):
+            break
+    # The list, what is chosen from it and the token are of one moment: between them nothing waits.
+    chosen = selection.select(listed, wish, filtered)
     token = Token(node.position, ephemeral.now(node))
     telling = Telling(
         server,

@@ -136,12 +136,14 @@ async def find(server: Server, caller: Caller, conn_id: str, pos: Pos | None) ->
     if found is None:
         rows = await node.read(sliding.positions, caller.device_nid, conn_id)
         found = _read(rows, pos.number)
-        if found is None or found.written < server.clock.now_ms() - LIFETIME_MS:
+        if found is None:
             raise UnknownPos("That position is not known any more")
         if held is None:
             memory[caller.device_nid, conn_id] = Connection(None, {pos.number: found})
         else:
             held.standings[pos.number] = found
+    if found.written < server.clock.now_ms() - LIFETIME_MS:
+        raise UnknownPos("That position has not been used for too long")
     return found
 
 

@@ -115,12 +115,17 @@ class RoomLists(Mirror):
         self.of_user.clear()
 
 
+def is_current(caller: Caller, held: RoomList) -> bool:
+    """Whether a list is that of now, after taking in what happened since, if that can be done from memory."""
+    return not _is_outdated(caller, held) and held.renew(caller.node)
+
+
 async def of_caller(caller: Caller) -> RoomList:
-    """The caller's rooms as of now. Usually no trip."""
+    """The caller's rooms. Usually no trip; after one, see `is_current`."""
     node = caller.node
     memory = node.memory(RoomLists).of_user
     held = memory.get(caller.user_nid)
-    if held is not None and not _is_outdated(caller, held) and held.renew(node):
+    if held is not None and is_current(caller, held):
         return held
     at = node.position
     rows = await node.read(sliding.listed, caller.user_nid)
@@ -135,7 +140,6 @@ async def of_caller(caller: Caller) -> RoomList:
         outside = row.membership == "ban" and row.room_nid not in joined
         (left if own or outside else rooms)[row.room_nid] = row
     made = RoomList(rooms, left, at, has_invites=has_invites)
-    made.renew(node)
     memory[caller.user_nid] = made
     return made
 

@@ -67,17 +67,29 @@ class Selection:
         return [name for name, nids in self.lists.items() if room_nid in nids]
 
 
-async def select(caller: Caller, listed: RoomList, wish: Wish, told: Mapping[int, object]) -> Selection:
-    """What a request is about. ``told``: the rooms that the connection knows, by row id: of those of them that the
-    user has left it is told once more.
+class Filtered(NamedTuple):
+    """What the filters of a request let through. ``leaving``: rooms that the user has left and the connection knows: it
+    is told of them once more.
     """
+
+    leaving: Collection[int]
+    passing: Mapping[Filters, Collection[int]]
+
+
+async def filtered(caller: Caller, listed: RoomList, wish: Wish, told: Mapping[int, object]) -> Filtered:
+    """Apply the filters of a request. ``told``: the rooms that the connection knows, by row id. Usually no trip."""
     leaving = listed.left.keys() & told.keys() if listed.left else set()
     passing = {
         wanted.filters: await _passing(caller, listed, wanted.filters, leaving)
         for wanted in wish.lists.values()
         if wanted.filters != ALL_ROOMS
     }
-    # From here on nothing waits: the order of the list is that of one moment.
+    return Filtered(leaving, passing)
+
+
+def select(listed: RoomList, wish: Wish, filtered: Filtered) -> Selection:
+    """What a request is about, by the order that the list has at this moment."""
+    leaving, passing = filtered
     found = Selection()
     configs: dict[int, list[Config]] = {}
     for name, wanted in wish.lists.items():
