@@ -56,7 +56,7 @@ async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str,
     if not await stored.deactivate(tx, account.user_nid, server.clock.now_ms()):
         return []
     had = [(threepid.medium, threepid.address) for threepid in await stored.threepids(tx, account.user_nid)]
-    told = await devices.remove_within(tx, server, node, user_id, account.user_nid, None)
+    told = await devices.remove_within(tx, server, node, user_id, account.user_nid, None, closing=True)
     if not told and await stored.signing_keys(tx, account.user_nid):
         await devices.tell(tx, server, node, account.user_nid)
     stored.wipe(tx, account.user_nid)

@@ -12,7 +12,7 @@ import orjson
 
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import NotFound
-from homeserver.storage import browser_sessions, chores, oauth_grants
+from homeserver.storage import browser_sessions, chores, dehydrated_devices, oauth_grants
 from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
 
@@ -105,14 +105,18 @@ async def remove_within(
     device_ids: Collection[str] | None,
     *,
     but: str | None = None,
+    closing: bool = False,
 ) -> bool:
-    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays. True when public keys went with it.
+    """`remove` inside a transaction of `Node.advance`; the device ``but`` stays, and unless the account is ``closing``,
+    or it is named, one that is dehydrated: it is there for when no other is. True when public keys went with it.
 
     With all devices go the browsers that the user is signed in to, and what they have allowed clients.
     """
     every = await stored_devices.of_user(tx, user_nid)
     wanted = None if device_ids is None else set(device_ids)
     gone = [d for d in every if (wanted is None or d.device_id in wanted) and d.device_id != but]
+    if wanted is None and not closing and (kept := await dehydrated_devices.find(tx, user_nid)) is not None:
+        gone = [device for device in gone if device != kept.device]
     if device_ids is None:
         browser_sessions.drop_of(tx, user_nid)
         oauth_grants.drop_of(tx, user_nid)

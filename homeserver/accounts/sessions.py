@@ -23,6 +23,7 @@ from homeserver.protocol.errors import Exclusive, Forbidden, InvalidParam, Missi
 from homeserver.protocol.identifiers import is_device_id, is_user_id, localpart_of, user_id
 from homeserver.runtime.lru import Lru
 from homeserver.storage import accounts as stored_accounts
+from homeserver.storage import dehydrated_devices
 from homeserver.storage import devices as stored_devices
 from homeserver.storage import oauth_grants as stored_grants
 from homeserver.storage import tokens as stored_tokens
@@ -403,11 +404,14 @@ async def ensure_device(
     """The row id of a device, and whether it is new; ``display_name`` is for a new one only. ``chosen``: the client
     chose the id.
 
-    Raises Forbidden when the device id is that of a cross-signing key, or there are too many devices.
+    Raises Forbidden when the device id is that of a cross-signing key or of a dehydrated device, or there are too many
+    devices.
     """
     if chosen:
         _check_no_signing_key(device_id, await stored_accounts.signing_keys(tx, user_nid))
     found = await stored_devices.ensure(tx, user_nid, device_id, display_name, server.clock.now_ms())
+    if not found[1] and await dehydrated_devices.is_one(tx, user_nid, found[0]):
+        raise Forbidden("That device is dehydrated: nobody logs in on it")
     if found[1] and await stored_devices.count(tx, user_nid) > server.settings.limits.devices:
         raise Forbidden("This account has too many devices; log out from one of them first")
     return found

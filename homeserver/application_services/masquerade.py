@@ -15,7 +15,7 @@ from homeserver.protocol.errors import Forbidden, UnknownDevice, UserLocked
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.residency import gate
 from homeserver.runtime.lru import Lru
-from homeserver.storage import accounts, devices
+from homeserver.storage import accounts, dehydrated_devices, devices
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
@@ -117,4 +117,7 @@ async def _find(tx: Transaction, user_id: str, device_id: str | None) -> tuple[A
     account = await accounts.find(tx, user_id)
     if account is None or device_id is None:
         return account, None
-    return account, await devices.find(tx, account.user_nid, device_id)
+    device = await devices.find(tx, account.user_nid, device_id)
+    if device is not None and await dehydrated_devices.is_one(tx, account.user_nid, device.device_nid):
+        return account, None
+    return account, device

@@ -21,6 +21,7 @@ VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 
 FEATURES: Final = (
     "org.matrix.msc3391",
+    "org.matrix.msc3814",
     "org.matrix.msc4108",
     "org.matrix.msc4143",
     "org.matrix.msc4155",
@@ -28,7 +29,8 @@ FEATURES: Final = (
     "org.matrix.simplified_msc3575",
 )
 """What is served that is not specified yet, or under a name from before it was: deleting account data, signing in by a
-QR code, services for calls of many, choosing who may invite, the state after the timeline in `/sync`, sliding sync."""
+QR code, services for calls of many, choosing who may invite, the state after the timeline in `/sync`, sliding
+sync, dehydrated devices."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")

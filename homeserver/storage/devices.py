@@ -83,6 +83,7 @@ _OWNED = (
     "fallback_keys",
     "pushers",
     "client_transactions",
+    "dehydrated_devices",
     "devices",
 )
 

@@ -59,6 +59,7 @@ TABLES: dict[str, Table] = {
         _resident("client_transactions", DataClass.ACCOUNT),
         _resident("sliding_positions", DataClass.ACCOUNT),
         _resident("delayed_events", DataClass.ACCOUNT),
+        _resident("dehydrated_devices", DataClass.ACCOUNT),
         _resident("chores", DataClass.ACCOUNT),
         _resident("browser_sessions", DataClass.ACCOUNT),
         _resident("oauth_grants", DataClass.ACCOUNT),

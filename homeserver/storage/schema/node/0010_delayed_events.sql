@@ -23,3 +23,12 @@ CREATE TABLE delayed_events (
 CREATE INDEX delayed_events_due ON delayed_events (due_ts, delayed_nid);
 CREATE INDEX delayed_events_user ON delayed_events (user_nid, due_ts);
 CREATE INDEX delayed_events_ended ON delayed_events (ended_ts);
+
+-- The device of a user that nobody is logged in on: it takes messages for devices to come. device_data: what opens it,
+-- encrypted by the user's clients, as JSON.
+CREATE TABLE dehydrated_devices (
+    user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
+    device_nid INTEGER NOT NULL,
+    device_data BLOB NOT NULL,
+    PRIMARY KEY (user_nid)
+);
