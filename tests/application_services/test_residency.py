@@ -9,6 +9,7 @@ import pytest
 from config.load import policy_from_text
 from config.policy import Policy
 from homeserver.application_services.sending.gathering import withheld
+from homeserver.storage.engine import Transaction
 from tests.application_services.stage import NODE, SetUp, Stage, path_of
 from tests.deployment import FLOWING, NAME, POLICY
 from tests.e2ee.play import Device, message
@@ -110,6 +111,12 @@ async def test_what_somebody_of_another_node_says_needs_a_flow_from_there(set_up
     assert held_back(stage, "events") >= 2
 
 
+async def _rows(tx: Transaction) -> tuple[int, int]:
+    """How much waits for services, and for how many."""
+    items = await tx.all("SELECT pos FROM service_items")
+    return len(items), len(await tx.all("SELECT service FROM application_services"))
+
+
 @pytest.mark.parametrize("node", ["tehran", "paris"])
 @aio
 async def test_what_waits_for_a_service_rests_on_its_node(set_up: SetUp, node: str) -> None:
@@ -124,11 +131,7 @@ async def test_what_waits_for_a_service_rests_on_its_node(set_up: SetUp, node: s
     await stage.bridge.until(lambda: len(stage.bridge.attempts) > begun)
 
     async def rows(name: str) -> tuple[int, int]:
-        counted = []
-        for table in ("service_items", "application_services"):
-            found = await stage.play.node(name).engine.read(lambda tx, sql=f"SELECT COUNT(*) FROM {table}": tx.one(sql))
-            counted.append(int(found[0]))
-        return counted[0], counted[1]
+        return await stage.play.node(name).engine.read(_rows)
 
     other = "paris" if node == "tehran" else "tehran"
     assert await rows(other) == (0, 0)
