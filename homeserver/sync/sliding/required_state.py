@@ -39,7 +39,11 @@ async def fill(node: Node, draft: Draft) -> None:
     wanted = draft.config.wanted
     told: dict[StateKey, int | None] = {}
     if draft.since is None:
-        told.update([(key, draft.nid_of(key)) for key in _chosen(draft, wanted)])
+        now, then = room.now.state, draft.then
+        if then is None:
+            told.update([(key, now[key].nid) for key in wanted.chosen(now)])
+        else:
+            told.update([(key, then[key]) for key in wanted.chosen(then)])
         fresh: Collection[StateKey] = _people(draft) if wanted.lazy else ()
     else:
         told.update((key, nid) for key, nid in draft.changes.items() if wanted.takes(key))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -29,9 +30,12 @@ AVATAR: Final[StateKey] = ("m.room.avatar", "")
 def text_in(rows: Mapping[int, StoredEvent], nid: int | None, field: str) -> str | None:
     """A field of the content of a state event, if it is a string that is not empty."""
     row = None if nid is None else rows.get(nid)
-    if row is None:
-        return None
-    found = orjson.loads(content_of(row.client)).get(field)
+    return None if row is None else _text_in(row.client, field)
+
+
+@lru_cache(maxsize=5000)
+def _text_in(client: bytes, field: str) -> str | None:
+    found = orjson.loads(content_of(client)).get(field)
     return found if isinstance(found, str) and found else None
 
 
