@@ -295,9 +295,9 @@ class Retention:
     """How long a jurisdiction's nodes keep what they need not keep for ever."""
 
     sessions: Annotated[Duration, Setting(Span(), "Sealed addresses and user agents. None are kept yet.")] = 90 * DAY
-    media_cache: Annotated[Duration, Setting(Span(), "Copies of files of other servers that nobody has asked for.")] = (
-        30 * DAY
-    )
+    media_cache: Annotated[
+        Duration, Setting(Span(), "Copies of files of other servers that nobody has asked for; pictures of previews.")
+    ] = 30 * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

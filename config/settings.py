@@ -656,6 +656,14 @@ class Media:
         Duration, Setting(Span(), "How long a content URI that was made before its upload waits for it.")
     ] = DAY
     pending_uploads: Annotated[int, Setting(Integer(1, 10_000), "How many of those one user may have.")] = 10
+    url_previews: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Whether the server fetches pages for previews of links. With it, clients that ask for them tell the server"
+            " which links stand in their rooms, encrypted ones too, and the pages learn that somebody here has looked.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

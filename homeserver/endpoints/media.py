@@ -6,7 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.media import download, store, thumbnails, upload
+from homeserver.media import download, previews, store, thumbnails, upload
 from homeserver.media.content_types import content_type, disposition, file_name
 from homeserver.media.thumbnails import Wish
 from homeserver.protocol.errors import NotFound
@@ -118,6 +118,30 @@ async def upload_to_uri(server: Server, request: Request) -> dict[str, Any]:
 async def config(server: Server, request: Request) -> dict[str, Any]:
     """What the repository takes."""
     return {"m.upload.size": server.settings.media.max_upload}
+
+
+@route(
+    "GET",
+    "/_matrix/client/v1/media/preview_url",
+    auth=Auth.USER,
+    limit=Limit.MEDIA,
+    spec="client-server-api/#get_matrixclientv1mediapreview_url",
+    long_poll=True,
+)
+@route(
+    "GET",
+    "/_matrix/media/v3/preview_url",
+    auth=Auth.USER,
+    limit=Limit.MEDIA,
+    spec="client-server-api/#get_matrixmediav3preview_url",
+    also=("r0",),
+    long_poll=True,
+)
+async def preview(server: Server, request: Request) -> Response:
+    """What a page says of itself, as of now or of the last hour, whatever time is preferred."""
+    link = request.query.require("url")
+    request.query.integer("ts", 0)
+    return json_response(await previews.find(server, request.caller, link), 200, [("Cache-Control", "private")])
 
 
 @route(

@@ -102,7 +102,7 @@ async def _arrived(server: Server, node: Node, media_id: str, wait_ms: int) -> M
             medium = await node.read(stored.find, media_id)
             if medium is None or (medium.expires_ts is not None and medium.expires_ts <= server.clock.now_ms()):
                 raise NotFound("There is no such medium")
-            if medium.expires_ts is None:
+            if medium.size is not None:
                 return medium
             if not await listener.wait(deadline - server.clock.monotonic()):
                 raise NotYetUploaded("The content has not yet been uploaded")

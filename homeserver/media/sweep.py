@@ -1,5 +1,5 @@
-"""Clears away what crashes and clients leave behind: files without a row, content URIs that were never used, and copies
-of other servers' media that nobody asks for."""
+"""Clears away what crashes and clients leave behind: files without a row, content URIs that were never used, pictures
+of previews whose time is over, and copies of other servers' media that nobody asks for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from homeserver.media import remote_media, store
+from homeserver.media.download import Known
 from homeserver.media.store import DRAFTS, Files
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.storage import media as stored
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from homeserver.context import Server
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
 GRACE_MS: Final = 3_600_000
@@ -54,10 +56,23 @@ async def sweep_node(server: Server, node: Node) -> None:
 
 
 async def _expire(server: Server, node: Node) -> None:
-    """Forget the content URIs whose time is over."""
-    while expired := await node.write(stored.remove_expired, server.clock.now_ms(), BATCH):
-        for media_id in expired:
+    """Forget the content URIs whose time is over, and what was kept until then."""
+    while expired := await node.write(_remove_expired, node, server.clock.now_ms()):
+        for media_id, digest in expired:
             await server.nodes.directory.release(Kind.MEDIA, media_id)
+            if digest is not None:
+                await store.erase(node, media_id, digest)
+
+
+async def _remove_expired(tx: Transaction, node: Node, now_ms: int) -> list[tuple[str, bytes | None]]:
+    expired = await stored.remove_expired(tx, now_ms, BATCH)
+    tx.after_commit(lambda: _forget(node, expired))
+    return expired
+
+
+def _forget(node: Node, expired: Iterable[tuple[str, bytes | None]]) -> None:
+    for media_id, _ in expired:
+        node.memory(Known).forget(media_id)
 
 
 async def _clear(server: Server, node: Node, paths: list[Path]) -> None:

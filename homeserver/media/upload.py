@@ -43,8 +43,10 @@ async def upload(
     declared: int | None,
     content_type: str,
     filename: str | None,
+    until_ms: int | None = None,
 ) -> str:
-    """Store what the caller sends and return its content URI. ``declared`` is the number of bytes, if that is known.
+    """Store what the caller sends and return its content URI. ``declared`` is the number of bytes, if that is known;
+    ``until_ms``: when it is to be deleted, in milliseconds since 1970.
 
     Raises TooLarge, NodeUnavailable, and what reading ``body`` raises; nothing is left then.
 
@@ -56,7 +58,7 @@ async def upload(
     content = Content(content_type, filename, *written)
     try:
         await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
-        await node.write(stored.add, media_id, caller.user_nid, content, server.clock.now_ms())
+        await node.write(stored.add, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
     except (CommitUnknown, asyncio.CancelledError):
         raise  # there may be a row: the sweep will see
     except Exception:
@@ -170,7 +172,7 @@ async def _check_pending(tx: Transaction, media_id: str, user_nid: int, now_ms: 
         raise NotFound("There is no such medium")
     if medium.user_nid != user_nid:
         raise Forbidden("Only who made this content URI may upload to it")
-    if medium.expires_ts is None:
+    if medium.size is not None or medium.expires_ts is None:
         raise CannotOverwriteMedia("This medium has been uploaded already")
     if medium.expires_ts <= now_ms:
         raise NotFound("This content URI has expired")

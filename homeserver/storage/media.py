@@ -1,6 +1,7 @@
 """What a node knows of the media that its residents uploaded; the bytes are files of its media folder.
 
-A row without a size is pending: its URI has been given out, and its content must come before ``expires_ts``.
+A row without a size is pending: its URI has been given out, and its content must come before ``expires_ts``. A row with
+both is kept until then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _COLUMNS = "media_id, user_nid, content_type, filename, size, sha256, created_ts
 
 class Medium(NamedTuple):
     """One medium. ``size`` in bytes and ``sha256`` (32 bytes) are None while it is pending; times are in milliseconds
-    since 1970, and ``expires_ts`` is None once there is content.
+    since 1970, and ``expires_ts`` is None once there is content, unless that is kept for a while only.
     """
 
     media_id: str
@@ -45,10 +46,17 @@ async def find(tx: Transaction, media_id: str) -> Medium | None:
     return None if row is None else Medium(*row)
 
 
-async def add(tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int) -> None:
-    """Add a medium whose file is in its place."""
+async def add(
+    tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int, until_ms: int | None = None
+) -> None:
+    """Add a medium whose file is in its place; ``until_ms``: how long it is kept, when that is not for ever."""
     await tx.run(
-        f"INSERT INTO media ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", media_id, user_nid, *content, now_ms
+        f"INSERT INTO media ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        media_id,
+        user_nid,
+        *content,
+        now_ms,
+        until_ms,
     )
 
 
@@ -89,16 +97,15 @@ async def remove(tx: Transaction, media_id: str) -> Medium | None:
     return None if row is None else Medium(*row)
 
 
-async def remove_expired(tx: Transaction, now_ms: int, limit: int) -> list[str]:
-    """Delete pending media whose time is over; returns their ids."""
+async def remove_expired(tx: Transaction, now_ms: int, limit: int) -> list[tuple[str, bytes | None]]:
+    """Delete media whose time is over; returns their ids and the digests of their files, None for pending ones."""
     rows = await tx.all(
         "DELETE FROM media WHERE media_id IN"
-        " (SELECT media_id FROM media WHERE size IS NULL AND expires_ts <= ? ORDER BY expires_ts LIMIT ?)"
-        " RETURNING media_id",
+        " (SELECT media_id FROM media WHERE expires_ts <= ? ORDER BY expires_ts LIMIT ?) RETURNING media_id, sha256",
         now_ms,
         limit,
     )
-    return [row[0] for row in rows]
+    return [(row[0], None if row[1] is None else bytes(row[1])) for row in rows]
 
 
 async def among(tx: Transaction, media_ids: Collection[str]) -> dict[str, bytes | None]:

@@ -64,7 +64,7 @@ async def leave(deployment: Deployment, user: User, monkeypatch: pytest.MonkeyPa
     """Upload, and have the transaction of the row fail; returns the media id."""
     seen: list[str] = []
 
-    async def failing(tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int) -> None:
+    async def failing(tx: Transaction, media_id: str, user_nid: int, content: Content, now: int, until: None) -> None:
         seen.append(media_id)
         raise error
 
