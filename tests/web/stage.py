@@ -52,7 +52,8 @@ class Props:
 def caller(name: str = "alice", *, admin: bool = False, guest: bool = False, suspended: bool = False) -> Caller:
     """Somebody who calls; only what the web layer looks at."""
     return cast(
-        Caller, SimpleNamespace(user_id=f"@{name}:domicile.test", admin=admin, guest=guest, suspended=suspended)
+        Caller,
+        SimpleNamespace(user_id=f"@{name}:domicile.test", admin=admin, guest=guest, suspended=suspended, limited=True),
     )
 
 
