@@ -29,8 +29,12 @@ INTERNALS = re.compile(rb"Traceback|object at 0x|NoneType|<class |[a-z]Error\(|\
 NULLABLE = dict.fromkeys(("getDevice", "getDevices"), ("display_name", "last_seen_ip", "last_seen_ts"))
 """What may be null where the specification would leave it out, by operation."""
 
-ACCEPTED = ("M_UNKNOWN_POS",)
-"""Error codes that are accepted for a coming version of the specification."""
+ACCEPTED = (
+    "M_UNKNOWN_POS",
+    "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD",
+    "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION",
+)
+"""Error codes that are accepted for a coming version of the specification, or proposed for one."""
 
 OAUTH_ERRORS = frozenset(
     [

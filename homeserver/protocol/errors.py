@@ -347,6 +347,18 @@ class CannotOverwriteMedia(Refusal):
     errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
 
 
+class NotInThread(Refusal):
+    """Not specified yet (MSC4306)."""
+
+    errcode, status = "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", 400
+
+
+class ConflictingUnsubscription(Refusal):
+    """Not specified yet (MSC4306)."""
+
+    errcode, status = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION", 409
+
+
 class DelayedEventOver(Refusal):
     """The opposite of what is asked has been done. Not an errcode of its own: 409 M_UNKNOWN."""
 

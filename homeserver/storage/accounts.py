@@ -146,6 +146,7 @@ _PRIVATE = (
     "forgotten_rooms",
     "client_transactions",
     "delayed_events",
+    "thread_subscriptions",
     "backup_sessions",
     "backup_versions",
     "presence",

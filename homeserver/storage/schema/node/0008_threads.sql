@@ -24,3 +24,16 @@ CREATE TABLE reports (
     reason TEXT NOT NULL
 );
 CREATE INDEX reports_user ON reports (user_nid, report_id);
+
+-- The threads that residents follow, or have said not to. pos: the position at which they said so last; automatic:
+-- their client said it for them, since they were mentioned.
+CREATE TABLE thread_subscriptions (
+    user_nid INTEGER NOT NULL REFERENCES residents (user_nid),
+    room_nid INTEGER NOT NULL,
+    root_id TEXT NOT NULL,
+    pos INTEGER NOT NULL,
+    subscribed INTEGER NOT NULL,
+    automatic INTEGER NOT NULL,
+    PRIMARY KEY (user_nid, room_nid, root_id)
+);
+CREATE INDEX thread_subscriptions_changes ON thread_subscriptions (user_nid, pos);
