@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 LISTS: Final = frozenset(("state", "auth_chain"))
 """The properties of an answer that may be long."""
-AT_ONCE: Final = 500
-"""Events whose parsed JSON is looked at together: their servers are asked for keys at the same time."""
 
 
 @dataclass(slots=True)
@@ -56,23 +54,16 @@ async def read(server: Server, rules: RoomRules, room_id: str, parts: AsyncItera
     Raises BadAnswer, ServerUnreachable, NodeUnavailable (of the key ring).
     """
     described = Described()
-    waiting: dict[str, list[Any]] = {}
     try:
         async for name, value in parts:
             if name in LISTS and isinstance(value, list):
-                pdus = waiting.setdefault(name, [])
-                pdus += value
-                while len(pdus) >= AT_ONCE:
-                    await _take(server, rules, room_id, described, name, pdus[:AT_ONCE])
-                    del pdus[:AT_ONCE]
+                await _take(server, rules, room_id, described, name, value)
             elif name == "event":
                 described.join = value
             elif name == "members_omitted":
                 described.members_omitted = bool(value)
     except Malformed as fault:
         raise BadAnswer(f"it is no answer: {fault}") from None
-    for name, pdus in waiting.items():
-        await _take(server, rules, room_id, described, name, pdus)
     return described
 
 

@@ -1,7 +1,8 @@
 """Asks other servers about the graph of a room: missing events, states, authorities, history.
 
-Answers are bounded in bytes and in number, and of the right form; that they are true is for `pdu_checks`. The policy is
-asked whether events may come from there to the node that asks.
+Answers are bounded in bytes and in number, and of the right form; that they are true is for `pdu_checks`. Those that
+may be large are taken as they come (`parts.py`), so that no hostile server has us hold all that it can think of. The
+policy is asked whether events may come from there to the node that asks.
 
 spec: server-server-api/#backfilling-and-retrieving-missing-events, server-server-api/#retrieving-events
 """
@@ -12,15 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from config.residency import DataClass
+from federation import parts
 from federation.remote import RemoteRefusal, ask_for
+from federation.slices import Malformed
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import ServerUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from homeserver.context import Server
     from homeserver.storage.nodes import Node
+
+    Take = Callable[[list[Any]], Awaitable[object]]
+    """Takes some of what may be events in federation format, of which more may come."""
 
 PATH: Final = "/_matrix/federation/v1"
 PDU_BYTES: Final = 96 * 1024
@@ -39,13 +45,6 @@ class StateIds(NamedTuple):
 
     state: list[str]
     auth_chain: list[str]
-
-
-class WholeState(NamedTuple):
-    """The same as what may be events in federation format."""
-
-    state: list[Any]
-    auth_chain: list[Any]
 
 
 async def missing_events(
@@ -97,30 +96,38 @@ async def state_ids(server: Server, node: Node, destination: str, room_id: str, 
     spec: server-server-api/#get_matrixfederationv1state_idsroomid
     """
     target = f"{PATH}/state_ids/{_quoted(room_id)}?{urlencode({'event_id': event_id})}"
-    answer = await _ask(server, node, destination, "GET", target, most=MOST_CHAIN_BYTES)
-    return StateIds(_ids(destination, answer, "pdu_ids"), _ids(destination, answer, "auth_chain_ids"))
+    found = StateIds([], [])
+
+    async def take(name: str, ids: list[Any]) -> None:
+        if not all(map(identifiers.is_event_id, ids)):
+            raise ServerUnreachable(f"{destination} named events that are none")
+        (found.state if name == "pdu_ids" else found.auth_chain).extend(ids)
+
+    await _ask_large(server, node, destination, target, ("pdu_ids", "auth_chain_ids"), take, most=MOST_CHAIN_BYTES)
+    return found
 
 
-async def whole_state(server: Server, node: Node, destination: str, room_id: str, event_id: str) -> WholeState:
-    """The state before an event, with all its events. Raises FlowDenied, ServerUnreachable.
+async def whole_state(server: Server, node: Node, destination: str, room_id: str, event_id: str, take: Take) -> None:
+    """Take the state before an event, and the auth chain of that, in no order to rely on; an event may come twice.
 
+    Raises FlowDenied, ServerUnreachable, perhaps after some of them, and what ``take`` does.
     spec: server-server-api/#get_matrixfederationv1stateroomid
     """
     target = f"{PATH}/state/{_quoted(room_id)}?{urlencode({'event_id': event_id})}"
-    answer = await _ask(server, node, destination, "GET", target, most=MOST_STATE_BYTES)
-    return WholeState(
-        _listed(destination, answer, "pdus", MOST_IDS), _listed(destination, answer, "auth_chain", MOST_IDS)
+    await _ask_large(
+        server, node, destination, target, ("pdus", "auth_chain"), lambda _, pdus: take(pdus), most=MOST_STATE_BYTES
     )
 
 
-async def event_auth(server: Server, node: Node, destination: str, room_id: str, event_id: str) -> list[Any]:
-    """What may be the auth chain of an event. Raises FlowDenied, ServerUnreachable.
+async def event_auth(server: Server, node: Node, destination: str, room_id: str, event_id: str, take: Take) -> None:
+    """Take what may be the auth chain of an event. Raises as `whole_state`.
 
     spec: server-server-api/#get_matrixfederationv1event_authroomideventid
     """
     target = f"{PATH}/event_auth/{_quoted(room_id)}/{_quoted(event_id)}"
-    answer = await _ask(server, node, destination, "GET", target, most=MOST_CHAIN_BYTES)
-    return _listed(destination, answer, "auth_chain", MOST_IDS)
+    await _ask_large(
+        server, node, destination, target, ("auth_chain",), lambda _, pdus: take(pdus), most=MOST_CHAIN_BYTES
+    )
 
 
 async def event(server: Server, node: Node, destination: str, event_id: str) -> Any:
@@ -153,18 +160,44 @@ async def _ask(
         raise ServerUnreachable(f"{destination} refused: {refusal}") from None
 
 
+async def _ask_large(
+    server: Server,
+    node: Node,
+    destination: str,
+    target: str,
+    lists: Collection[str],
+    take: Callable[[str, list[Any]], Awaitable[object]],
+    *,
+    most: int,
+) -> None:
+    """Take long lists of an answer as they come, `MOST_IDS` elements of each at most."""
+    left = dict.fromkeys(lists, MOST_IDS)
+    lacking = set(lists)
+    try:
+        async with parts.ask_for(
+            server, node, DataClass.EVENTS, destination, "GET", target, most=most, lists=lists, inward=True
+        ) as answer:
+            async for name, value in answer:
+                if name not in left or not isinstance(value, list):
+                    continue
+                lacking.discard(name)
+                some = value[: left[name]]
+                left[name] -= len(some)
+                if some:
+                    await take(name, some)
+    except RemoteRefusal as refusal:
+        raise ServerUnreachable(f"{destination} refused: {refusal}") from None
+    except Malformed as fault:
+        raise ServerUnreachable(f"{destination} gave an answer that is none: {fault}") from None
+    if lacking:
+        raise ServerUnreachable(f"{destination} gave an answer without {', '.join(sorted(lacking))}")
+
+
 def _listed(destination: str, answer: dict[str, Any], name: str, most: int) -> list[Any]:
     found = answer.get(name)
     if not isinstance(found, list):
         raise ServerUnreachable(f"{destination} gave an answer without {name}")
     return found[:most]
-
-
-def _ids(destination: str, answer: dict[str, Any], name: str) -> list[str]:
-    found = _listed(destination, answer, name, MOST_IDS)
-    if not all(map(identifiers.is_event_id, found)):
-        raise ServerUnreachable(f"{destination} named events that are none")
-    return found
 
 
 def _quoted(identifier: str) -> str:

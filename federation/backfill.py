@@ -176,11 +176,15 @@ class _Source:
             if lacking.isdisjoint(event.auth_events):
                 continue
             chains += 1
-            await self._keep(
-                await asking_rooms.event_auth(
-                    self._server, self._node, self._destination, self._room.room_id, event.event_id
-                )
+            authorities: list[Event] = []
+
+            async def take(pdus: list[Any], into: list[Event] = authorities) -> None:
+                into.extend(await self._checked(pdus))
+
+            await asking_rooms.event_auth(
+                self._server, self._node, self._destination, self._room.room_id, event.event_id, take
             )
+            await outliers.keep(self._server, self._node, self._room.room_id, authorities)
             lacking = await self._lacking(lacking)
         await self._fetch_single(lacking)
 

@@ -287,8 +287,13 @@ class _Filling:
         room = await state.get(self.node, self.room_id)
         missing = await outliers.lacking(self.node, room, {*ids.state, *ids.auth_chain})
         if len(missing) > ONE_BY_ONE:
-            whole = await asking_rooms.whole_state(self.server, self.node, name, self.room_id, event.event_id)
-            await self._keep(await self._checked([*whole.auth_chain, *whole.state]))
+            found: list[Event] = []
+
+            async def take(pdus: list[Any]) -> None:
+                found.extend(await self._checked(pdus))
+
+            await asking_rooms.whole_state(self.server, self.node, name, self.room_id, event.event_id, take)
+            await self._keep(found)
         else:
             await self._keep(await self._singly(missing))
 
@@ -306,14 +311,20 @@ class _Filling:
 
     async def _fetch_auth(self, event: Event, lacking: Collection[str]) -> None:
         """Fetch events that an event cites, or that its state is to be resolved with."""
+        found: list[Event] = []
+
+        async def take(pdus: list[Any]) -> None:
+            found.extend(await self._checked(pdus))
+
         for name in self.servers:
             self.spend.spend(self.server.clock.monotonic())
+            found.clear()
             try:
-                pdus = await asking_rooms.event_auth(self.server, self.node, name, self.room_id, event.event_id)
+                await asking_rooms.event_auth(self.server, self.node, name, self.room_id, event.event_id, take)
             except (ServerUnreachable, FlowDenied) as fault:
                 log.info("an auth chain could not be asked for", server=name, reason=fault.message)
                 continue
-            await self._keep(await self._checked(pdus))
+            await self._keep(found)
             room = await state.get(self.node, self.room_id)
             if not await outliers.lacking(self.node, room, lacking):
                 return

@@ -7,12 +7,12 @@ keeps us by a byte now and then.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from federation import remote, x_matrix
+from federation import reach, remote, x_matrix
 from federation.discovery import find
 from federation.slices import Slices
 from homeserver.protocol import canonical
@@ -21,7 +21,7 @@ from homeserver.residency import traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from config.residency import DataClass
     from homeserver.context import Server
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MOST_REFUSAL: Final = 64 * 1024
 """Bytes of an answer that is a refusal."""
+AT_ONCE: Final = 500
+"""Elements of a list that are given together: so the servers that signed them are asked for keys at the same time."""
 _SHOWN: Final = 200
 
 log = structlog.get_logger("federation")
@@ -44,41 +46,89 @@ async def ask_for(
     destination: str,
     method: str,
     target: str,
-    content: bytes,
+    content: bytes | None = None,
     *,
     most: int,
     lists: Collection[str],
+    inward: bool = False,
 ) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
     """As `remote.ask_for`, for an object whose ``lists`` come in slices: each property with its value, or with some
-    elements of it, in the order in which they stand there (see `slices.Slices`).
+    elements of it, in the order in which they stand there (see `slices.Slices`), at most `AT_ONCE`.
 
     Raises FlowDenied, ServerUnreachable, RemoteRefusal; whoever takes the parts gets ServerUnreachable and
     `slices.Malformed`.
     """
-    remote.check_flow(server, node, data_class, destination, inward=False)
+    remote.check_flow(server, node, data_class, destination, inward=inward)
     seconds = server.settings.federation.request_timeout.seconds
-    message = x_matrix.signed_over(method, target, server.name, destination, content)
-    headers = {
-        "Authorization": x_matrix.write(server.name, destination, server.identity.key, message),
-        "Content-Type": "application/json",
-    }
     there = server.policy.now.jurisdiction_of_server(destination)
     try:
-        async with asyncio.timeout(seconds):
-            place = await find(server, destination)
-        traffic.count(server, node.jurisdiction, there, len(content))
-        async with server.outbound.stream(
-            method, place, target, headers=headers, body=content, most=most, seconds=seconds
-        ) as streamed:
-            pieces = _within(streamed.body, seconds, server.clock)
+        async with _asked(server, destination, method, target, content, node, most, seconds) as streamed:
+            pieces = _heard(server, destination, _within(streamed.body, seconds, server.clock))
             if streamed.status != 200:
                 raise await _refusal(streamed, pieces)
-            yield _parts(server, node, there, pieces, lists)
-    except TimeoutError:
-        raise ServerUnreachable(f"{destination} could not be found in time") from None
+            yield batched(_parts(server, node, there, pieces, lists), lists)
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
         raise ServerUnreachable(f"{destination} could not be reached") from None
+
+
+@asynccontextmanager
+async def _asked(
+    server: Server,
+    destination: str,
+    method: str,
+    target: str,
+    content: bytes | None,
+    node: Node,
+    most: int,
+    seconds: float,
+) -> AsyncIterator[Streamed]:
+    """Find a server and ask it; its answer, of which the head has come. Raises Unreachable."""
+    message = x_matrix.signed_over(method, target, server.name, destination, content)
+    headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
+    if content is not None:
+        headers["Content-Type"] = "application/json"
+    began = server.clock.monotonic()
+    async with AsyncExitStack() as opening:
+        with _noticed(server, destination, began):
+            try:
+                async with asyncio.timeout(seconds):
+                    place = await find(server, destination)
+            except TimeoutError:
+                raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
+            there = server.policy.now.jurisdiction_of_server(destination)
+            traffic.count(server, node.jurisdiction, there, len(content or b""))
+            streamed = await opening.enter_async_context(
+                server.outbound.stream(
+                    method, place, target, headers=headers, body=content or b"", most=most, seconds=seconds
+                )
+            )
+        reach.answered(server, destination, streamed.status)
+        yield streamed
+
+
+@contextmanager
+def _noticed(server: Server, destination: str, began: float) -> Iterator[None]:
+    """Remember of a server that it could not be reached, or was waited for in vain."""
+    try:
+        yield
+    except Unreachable as unreachable:
+        reach.failed(server, destination, began, unreachable.fault)
+        raise
+    except asyncio.CancelledError:
+        reach.failed(server, destination, began, Fault.TIMEOUT)  # whoever asked waits no longer
+        raise
+
+
+async def _heard(server: Server, destination: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of an answer, of which the rest may not come. Raises Unreachable."""
+    while True:
+        with _noticed(server, destination, server.clock.monotonic()):
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+        yield piece
 
 
 async def _parts(
@@ -91,6 +141,24 @@ async def _parts(
             yield part
     for part in slices.end():
         yield part
+
+
+async def batched(parts: AsyncIterator[tuple[str, Any]], lists: Collection[str]) -> AsyncIterator[tuple[str, Any]]:
+    """The same parts, with `AT_ONCE` elements of a list together: only the last of them are fewer."""
+    waiting: dict[str, list[Any]] = {}
+    async for name, value in parts:
+        for ended in waiting.keys() - {name}:
+            yield ended, waiting.pop(ended)
+        if name not in lists or not isinstance(value, list):
+            yield name, value
+            continue
+        held = waiting.setdefault(name, [])
+        held += value
+        while len(held) >= AT_ONCE:
+            yield name, held[:AT_ONCE]
+            del held[:AT_ONCE]
+    for ended, held in waiting.items():
+        yield ended, held
 
 
 async def _within(pieces: AsyncIterator[bytes], seconds: float, clock: Clock) -> AsyncIterator[bytes]:

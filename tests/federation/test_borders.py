@@ -433,6 +433,10 @@ def ours(
     return asked
 
 
+async def taken(pdus: list[Any]) -> None:
+    assert pdus
+
+
 async def nearest(server: Any, node: Any, destination: str, room_id: str) -> object:
     return await port.fetch_nearest(server, node, room_id, 0, None, backwards=False)
 
@@ -455,7 +459,7 @@ READINGS = [
     Reading(
         "state",
         theirs("GET", "/state/{room}", event_id="{later}"),
-        ours(asking_rooms.whole_state, "room", "later"),
+        ours(asking_rooms.whole_state, "room", "later", take=taken),
         the_word,
     ),
     Reading(
@@ -474,7 +478,7 @@ READINGS = [
     Reading(
         "event_auth",
         theirs("GET", "/event_auth/{room}/{event}"),
-        ours(asking_rooms.event_auth, "room", "event"),
+        ours(asking_rooms.event_auth, "room", "event", take=taken),
         lambda word, event_id: b'"auth_chain"',
     ),
     Reading(
