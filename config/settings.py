@@ -656,6 +656,14 @@ class Media:
         Duration, Setting(Span(), "How long a content URI that was made before its upload waits for it.")
     ] = DAY
     pending_uploads: Annotated[int, Setting(Integer(1, 10_000), "How many of those one user may have.")] = 10
+    user_files: Annotated[
+        int | None,
+        Setting(Integer(1), "How many files one user may have uploaded; any number when it is not set.", 10_000),
+    ] = None
+    user_bytes: Annotated[
+        int | None,
+        Setting(Size(), "How many bytes in all; as many as there is room for when it is not set.", 10 * 1024 * MiB),
+    ] = None
     url_previews: Annotated[
         bool,
         Setting(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homeserver.media import store
 from homeserver.media.download import Known, arrival
@@ -48,17 +48,21 @@ async def upload(
     """Store what the caller sends and return its content URI. ``declared`` is the number of bytes, if that is known;
     ``until_ms``: when it is to be deleted, in milliseconds since 1970.
 
-    Raises TooLarge, NodeUnavailable, and what reading ``body`` raises; nothing is left then.
+    Raises Forbidden beyond the caller's quota, which does not count what is to be deleted, TooLarge, NodeUnavailable,
+    and what reading ``body`` raises; nothing is left then.
 
     spec: client-server-api/#post_matrixmediav3upload
     """
     node = caller.node
+    quota = _quota(server) if until_ms is None else None
+    if quota is not None:
+        await node.read(_check_quota, caller.user_nid, declared or 0, quota)
     media_id = store.new_id()
     written = await _receive(server, node, media_id, body, declared)
     content = Content(content_type, filename, *written)
     try:
         await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
-        await node.write(stored.add, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
+        await node.write(_add, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
     except (CommitUnknown, asyncio.CancelledError):
         raise  # there may be a row: the sweep will see
     except Exception:
@@ -101,8 +105,8 @@ async def fill(
 ) -> None:
     """Store what the caller sends under a content URI that they made with `create`.
 
-    Raises NotFound for a URI that is unknown or has expired, Forbidden for somebody else's, CannotOverwriteMedia for
-    one that has content, TooLarge, NodeUnavailable, and what reading ``body`` raises.
+    Raises NotFound for a URI that is unknown or has expired, Forbidden for somebody else's and beyond the caller's
+    quota, CannotOverwriteMedia for one that has content, TooLarge, NodeUnavailable, and what reading ``body`` raises.
 
     spec: client-server-api/#put_matrixmediav3uploadservernamemediaid
     """
@@ -112,15 +116,22 @@ async def fill(
     if node is not caller.node:
         raise Forbidden("Only who made this content URI may upload to it")
     await node.read(_check_pending, media_id, caller.user_nid, server.clock.now_ms())
+    quota = _quota(server)
+    if quota is not None:
+        await node.read(_check_quota, caller.user_nid, declared or 0, quota)
     written = await _receive(server, node, media_id, body, declared)
     content = Content(content_type, filename, *written)
-    if await node.write(_fill, server, node, media_id, content):
-        return
+    refused: Forbidden | None = None
+    try:
+        if await node.write(_fill, server, node, media_id, caller.user_nid, content, quota):
+            return
+    except Forbidden as fault:
+        refused = fault
     medium = await node.read(stored.find, media_id)
     if medium is None or medium.sha256 != written.sha256:  # the same bytes would share the file
         await store.erase(node, media_id, written.sha256)
     await node.read(_check_pending, media_id, caller.user_nid, server.clock.now_ms())
-    raise NotFound("There is no such medium")
+    raise refused or NotFound("There is no such medium")
 
 
 async def delete(server: Server, node: Node, media_id: str) -> bool:
@@ -166,6 +177,41 @@ def _too_large(most: int) -> TooLarge:
     return TooLarge(f"An upload may have at most {most} bytes")
 
 
+class Quota(NamedTuple):
+    """What one user may have, all in all; None: any number."""
+
+    files: int | None
+    size: int | None
+
+
+def _quota(server: Server) -> Quota | None:
+    rules = server.settings.media
+    return None if rules.user_files is rules.user_bytes is None else Quota(rules.user_files, rules.user_bytes)
+
+
+async def _check_quota(tx: Transaction, user_nid: int, size: int, quota: Quota) -> None:
+    """Raise Forbidden unless the user may have one more medium, of so many bytes."""
+    files, total = await stored.held(tx, user_nid)
+    if quota.files is not None and files >= quota.files:
+        raise Forbidden(f"You have as many files here as you may have: {quota.files}")
+    if quota.size is not None and total + size > quota.size:
+        raise Forbidden(f"With this you would have more than the {quota.size} bytes of files that you may have here")
+
+
+async def _add(
+    tx: Transaction,
+    quota: Quota | None,
+    media_id: str,
+    user_nid: int,
+    content: Content,
+    now_ms: int,
+    until_ms: int | None,
+) -> None:
+    if quota is not None:  # again: others of the same user may have come meanwhile
+        await _check_quota(tx, user_nid, content.size, quota)
+    await stored.add(tx, media_id, user_nid, content, now_ms, until_ms)
+
+
 async def _check_pending(tx: Transaction, media_id: str, user_nid: int, now_ms: int) -> None:
     medium = await stored.find(tx, media_id)
     if medium is None:
@@ -178,7 +224,11 @@ async def _check_pending(tx: Transaction, media_id: str, user_nid: int, now_ms: 
         raise NotFound("This content URI has expired")
 
 
-async def _fill(tx: Transaction, server: Server, node: Node, media_id: str, content: Content) -> bool:
+async def _fill(
+    tx: Transaction, server: Server, node: Node, media_id: str, user_nid: int, content: Content, quota: Quota | None
+) -> bool:
+    if quota is not None:
+        await _check_quota(tx, user_nid, content.size, quota)
     filled = await stored.fill(tx, media_id, content, server.clock.now_ms())
     if filled:
         tx.after_commit(lambda: server.wakeups.wake(arrival(node, media_id)))

@@ -60,6 +60,17 @@ async def add(
     )
 
 
+async def held(tx: Transaction, user_nid: int) -> tuple[int, int]:
+    """How many media with content a user has, and their bytes; without those that are kept for a while only."""
+    row = await tx.one(
+        "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM media"
+        " WHERE user_nid = ? AND size IS NOT NULL AND expires_ts IS NULL",
+        user_nid,
+    )
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
 async def reserve(tx: Transaction, media_id: str, user_nid: int, now_ms: int, expires_ts: int, most: int) -> int | None:
     """Add a pending medium unless the user has ``most`` of them; returns then when the first of those expires."""
     row = await tx.one(

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from homeserver.media import upload
 from homeserver.web.incoming import DisconnectedError
 from tests.deployment import FLOWING, NAME, SETTINGS, Deploy, Deployment
 from tests.media.transfers import (
@@ -423,3 +424,62 @@ async def test_only_one_of_two_uploads_to_a_uri_counts(deployment: Deployment, s
     kept = contents[statuses.index(200)]
     assert (await get(alice, download_path(media_id))).body == kept
     assert [file.read_bytes() for file in files_in(deployment, "tehran")] == [kept]
+
+
+QUOTA = f"{SETTINGS}\n[media]\nuser_files = 3\nuser_bytes = '4 KiB'\n"
+
+
+@aio
+async def test_a_quota_of_files(deploy: Deploy) -> None:
+    deployment = await deploy(settings=QUOTA)
+    alice, bob = await deployment.user("alice"), await deployment.user("bob")
+    for number in range(3):
+        media_id = await uploaded(alice, bytes([number]))
+    answer = await send(alice, b"4")
+    assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+    pending = media_id_of(await alice.asks("POST", CREATE))
+    answer = await send(alice, b"4", path=f"{UPLOAD}/{NAME}/{pending}")
+    assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+    await uploaded(bob, b"4")
+    assert len(files_in(deployment, "tehran")) == 4
+    assert await upload.delete(deployment.server, deployment.node("tehran"), media_id)
+    assert (await send(alice, b"4", path=f"{UPLOAD}/{NAME}/{pending}")).status == 200
+    assert (await send(alice, b"5")).status == 403
+
+
+@pytest.mark.parametrize("declares", [True, False])
+@aio
+async def test_a_quota_of_bytes(deploy: Deploy, declares: bool) -> None:
+    deployment = await deploy(settings=QUOTA)
+    alice = await deployment.user("alice")
+    await uploaded(alice, bytes(4 * KIB - 2))
+    pending = media_id_of(await alice.asks("POST", CREATE))
+    for method, path in (("POST", UPLOAD), ("PUT", f"{UPLOAD}/{NAME}/{pending}")):
+        request, incoming = arriving(alice, method, path, 3 if declares else None)
+        asking = asyncio.ensure_future(answered(deployment, request))
+        if not declares:
+            incoming.feed(b"abc")
+            incoming.end()
+        answer = await asking
+        assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+        assert len(files_in(deployment, "tehran")) == 1, "nothing is left of what was too much"
+    assert (await send(alice, b"ab", path=f"{UPLOAD}/{NAME}/{pending}")).status == 200
+
+
+@aio
+async def test_a_quota_holds_for_uploads_at_once(deploy: Deploy) -> None:
+    deployment = await deploy(settings=QUOTA)
+    alice = await deployment.user("alice")
+    pending = media_id_of(await alice.asks("POST", CREATE))
+    paths = [UPLOAD] * 5 + [f"{UPLOAD}/{NAME}/{pending}"]
+    asking, incomings = [], []
+    for path in paths:
+        request, incoming = arriving(alice, "POST" if path == UPLOAD else "PUT", path)
+        incomings.append(incoming)
+        asking.append(asyncio.ensure_future(answered(deployment, request)))
+    for number, incoming in enumerate(incomings):
+        incoming.feed(b"%d" % number)
+        incoming.end()
+    statuses = sorted(answer.status for answer in await asyncio.gather(*asking))
+    assert statuses == [200] * 3 + [403] * 3
+    assert len(files_in(deployment, "tehran")) == 3
