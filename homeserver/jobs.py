@@ -47,13 +47,13 @@ def add_jobs(server: Server) -> None:
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     add("refresh lists of devices", remote_lists.refresh_stale, 10 * MINUTE)
     add("sweep media", sweep.sweep, HOUR)
+    add("forget clients", clients.forget_idle, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     if server.services:
         add("drop what application services do not take", services.trim, HOUR)
     server.jobs.add("give back memory", give_back_memory, every=5 * MINUTE)
-    add("forget clients", clients.forget_idle, HOUR)
 
 
 async def _attempt(server: Server, work: Work) -> None:

@@ -45,10 +45,6 @@ ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
 """What is accepted for a coming version of the specification, and served already."""
 THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
 
-ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
-"""What is accepted for a coming version of the specification, and served already."""
-
-
 
 def test_the_ledger_says_what_the_routes_say() -> None:
     declared_routes = routes()

@@ -28,8 +28,8 @@ FEATURES: Final = (
     "org.matrix.msc4222",
     "org.matrix.simplified_msc3575",
 )
-"""What is served that is not specified yet, or under a name from before it was: deleting account data, signing in by a
-QR code, services for calls of many, choosing who may invite, the state after the timeline in `/sync`, sliding
+"""What is served that is not specified yet, or under a name from before it was: deleting account data, services for
+calls of many, signing in by a QR code, choosing who may invite, the state after the timeline in `/sync`, sliding
 sync, dehydrated devices."""
 
 ALWAYS_ENCRYPTED: Final = tuple(

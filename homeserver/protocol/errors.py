@@ -398,6 +398,19 @@ class PlaintextRefused(Refusal):
         )
 
 
+class OAuthRefusal(Refusal):
+    """An error of OAuth 2.0, which has a form of its own: ``code`` is one of RFC 6749, 7009, 7591 or 8628."""
+
+    def __init__(self, code: str, message: str, status: int = 400, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.code = code
+        self.status = status  # type: ignore[misc]  # of the class elsewhere, for each errcode has one
+
+    def body(self) -> dict[str, Any]:
+        """See `Refusal.body`. spec: client-server-api/#oauth-20-api"""
+        return {"error": self.code, "error_description": self.message, **self.fields}
+
+
 class FlowDenied(Refusal):
     """A relation for which the residency policy names no flow."""
 
@@ -437,16 +450,3 @@ class ResidencyViolation(Refusal):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, **{"org.domicile.reason": "pin_mismatch"})
-class OAuthRefusal(Refusal):
-    """An error of OAuth 2.0, which has a form of its own: ``code`` is one of RFC 6749, 7009, 7591 or 8628."""
-
-    def __init__(self, code: str, message: str, status: int = 400, **fields: Any) -> None:
-        super().__init__(message, **fields)
-        self.code = code
-        self.status = status  # type: ignore[misc]  # of the class elsewhere, for each errcode has one
-
-    def body(self) -> dict[str, Any]:
-        """See `Refusal.body`. spec: client-server-api/#oauth-20-api"""
-        return {"error": self.code, "error_description": self.message, **self.fields}
-
-

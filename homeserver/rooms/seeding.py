@@ -211,9 +211,8 @@ async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
         if not rows:
             return
         await destination.advance(_append, held.room_nid, rows, await _redacted(source, seed.room, rows))
-        after = rows[-1].pos
-
         destination.memory(StateRows).clear()  # what came may have redacted what was there
+        after = rows[-1].pos
 
 
 async def _redacted(source: Node, room: StoredRoom, rows: Sequence[StoredEvent]) -> list[StoredEvent]:
