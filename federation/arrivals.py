@@ -190,6 +190,7 @@ def _check_join(
 
 def _count(server: Server, number: int) -> None:
     counter = server.telemetry.counter(
-        "domicile_join_events_left_out", "Events in answers to joins that the rules of their rooms do not allow."
+        "domicile_federation_join_events_left_out",
+        "Events in answers to joins that the rules of their rooms do not allow.",
     )
     counter.inc(by=number)

@@ -225,7 +225,7 @@ async def test_an_event_that_the_rules_do_not_allow_is_left_out(
     spoil(network, monkeypatch, "send_join", lambda value: value["state"].append(forged.pdu()))
     await enter(b, bob, room_id, "a.test")
     assert "m.room.topic" not in {kind for kind, _ in await _keys(b, room_id)}
-    assert b.server.telemetry.counter("domicile_join_events_left_out", "").value() == 1
+    assert b.server.telemetry.counter("domicile_federation_join_events_left_out", "").value() == 1
 
 
 async def _keys(play: Play, room_id: str) -> list[tuple[str, str]]:
