@@ -31,11 +31,16 @@ async def poll(network: Network, play: Play, user: User, minutes: int) -> None:
     for _ in range(minutes * 2):
         await presence.seen(play.server, caller, presence.ONLINE)
         presence.active(play.server, caller)
-        await network.clock.advance(MINUTE / 2)
-        for followed in list(play.node("tehran").memory(Presences).followed.values()):
-            if followed.task is not None:
-                await followed.task
-        await network.settle()
+        await pass_by(network, play, MINUTE / 2)
+
+
+async def pass_by(network: Network, play: Play, seconds: float) -> None:
+    """Let time pass, and what it changes of who is there be told."""
+    await network.clock.advance(seconds)
+    for followed in list(play.node("tehran").memory(Presences).followed.values()):
+        if followed.task is not None:
+            await followed.task
+    await network.settle()
 
 
 async def seen_as(made: Scene) -> str:
@@ -129,11 +134,9 @@ async def test_that_somebody_is_there_is_said_again_while_it_lasts(network: Netw
 
     assert told() == ["online"] * 3
     assert presence.TOLD_AGAIN < presence_elsewhere.BELIEVED
-    await network.clock.advance(2 * MINUTE)
-    await network.settle()
+    await pass_by(network, one, 2 * MINUTE)
     assert told() == ["online"] * 3 + ["offline"]
-    await network.clock.advance(120 * MINUTE)
-    await network.settle()
+    await pass_by(network, one, 120 * MINUTE)
     assert len(told()) == 4, "who is not there is not spoken of"
 
 

@@ -28,7 +28,7 @@ ROUTES: tuple[Route[Any], ...] = tuple(
 )
 """Those that write first, so that the others read what garbage has left."""
 
-PLACES = {"sqlite": ("sqlite", FLOWING, 40), "postgres": ("postgres", FLOWING, 10), "no-flows": ("sqlite", POLICY, 10)}
+PLACES = {"sqlite": ("sqlite", FLOWING, 24), "postgres": ("postgres", FLOWING, 8), "no-flows": ("sqlite", POLICY, 8)}
 """Kind of database, policy, and how many requests of either test each route gets."""
 SCALE = float(os.environ.get("DOMICILE_TEST_GARBAGE", "1"))
 """By how much to multiply them: for a long hunt."""
