@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from urllib.parse import quote
 
@@ -78,11 +80,12 @@ def scripts() -> st.SearchStrategy[Script]:
 
 @dataclass(frozen=True)
 class View:
-    """What a node with members says of a room: its state, and of each event that it knows whether it rejects it."""
+    """What a node with members says of a room: its state, and what it thinks of each event that it knows."""
 
+    server: str
     where: str
     state: dict[tuple[str, str], str]
-    rejected: dict[str, bool]
+    verdicts: dict[str, Verdict]
     shaken: bool
 
 
@@ -204,17 +207,29 @@ class Company:
     async def differences(self) -> list[str]:
         """What the nodes with members of their own disagree on, and what those that never left do not know."""
         found = []
-        views = [view for play in self.plays() for node in play.server.nodes if (view := await self.view(play, node))]
+        views = await self.views()
         for one, other in pairwise(views):
             keys = {key for key in {*one.state, *other.state} if one.state.get(key) != other.state.get(key)}
             found += [f"{one.where}, {other.where}: {key} {one.state.get(key)} {other.state.get(key)}" for key in keys]
-            for event_id in one.rejected.keys() & other.rejected.keys():
-                if one.rejected[event_id] != other.rejected[event_id]:
+            for event_id in one.verdicts.keys() & other.verdicts.keys():
+                if (one.verdicts[event_id] is Verdict.REJECTED) != (other.verdicts[event_id] is Verdict.REJECTED):
                     found.append(f"{one.where}, {other.where}: one of them rejects {event_id}")
         for view in views:
             if not view.shaken:
-                found += [f"{view.where} lacks {event_id}" for event_id in self.events if event_id not in view.rejected]
+                missing = [event_id for event_id in self.events if self._lacks(view, views, event_id)]
+                found += [f"{view.where} lacks {event_id}" for event_id in missing]
         return found
+
+    @staticmethod
+    def _lacks(view: View, views: Sequence[View], event_id: str) -> bool:
+        """Whether a node should have an event and has not. What came to its server after its sender had been put out is
+        soft-failed where it came, and not passed on to the server's other nodes: nobody there is to be shown it."""
+        at_home = [each.verdicts.get(event_id) for each in views if each.server == view.server]
+        return event_id not in view.verdicts and Verdict.SOFT_FAILED not in at_home
+
+    async def views(self) -> list[View]:
+        """What all nodes with members say."""
+        return [view for play in self.plays() for node in play.server.nodes if (view := await self.view(play, node))]
 
     async def view(self, play: Play, node: Node) -> View | None:
         """What a node says; None when it has no member in the room."""
@@ -226,15 +241,18 @@ class Company:
             return None
         rows = await node.read(stored.by_ids, self.events)
         return View(
+            play.server.name,
             f"{node.name} of {play.server.name}",
             {key: entry.event_id for key, entry in room.now.state.items()},
-            {row.event_id: row.verdict == Verdict.REJECTED for row in rows},
+            {row.event_id: Verdict(row.verdict) for row in rows},
             play.server.name in self.shaken,
         )
 
 
-async def perform(databases: Databases, version: str, script: Script) -> None:
-    """Give a play to its end."""
+async def perform(
+    databases: Databases, version: str, script: Script, look: Callable[[Company], Awaitable[None]] | None = None
+) -> None:
+    """Give a play to its end, and then look at it."""
     network = Network(databases)
     try:
         company = Company(network)
@@ -243,6 +261,8 @@ async def perform(databases: Databases, version: str, script: Script) -> None:
         await company.settle()
         assert [fault for play in company.plays() for fault in play.deployment.observed.faults] == []
         assert network.faults == []
+        if look is not None:
+            await look(company)
     finally:
         await network.end()
 
@@ -263,3 +283,22 @@ def test_all_agree_when_it_is_over(version: str, tmp_path_factory: pytest.TempPa
         finish(perform(Databases("sqlite", tmp_path_factory.mktemp("agreement")), version, script))
 
     play()
+
+
+@waits
+def test_who_is_put_out_while_a_message_of_theirs_is_on_its_way(tmp_path: Path) -> None:
+    """Their message comes to the server that put them out when it is too late for it, and is shown elsewhere."""
+    acts = [Act(1, "send", 1, 0.3), Act(0, "kick", 1, 0.3), Act(2, "topic", 2, 0.3)]
+    script = Script(seed=0, weather=(0.0, 0.0, 0.0), acts=acts, cuts=[(0, 1, 0, 2)])
+    verdicts: dict[str, Verdict] = {}
+
+    async def look(company: Company) -> None:
+        (event_id,) = company.events
+        for view in await company.views():
+            if event_id in view.verdicts:
+                verdicts[view.where] = view.verdicts[event_id]
+
+    finish(perform(Databases("sqlite", tmp_path), "11", script, look))
+    assert verdicts["tehran of a.test"] is Verdict.SOFT_FAILED
+    assert verdicts["tehran of c.test"] is Verdict.ACCEPTED
+    assert "paris of a.test" not in verdicts
