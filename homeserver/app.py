@@ -27,8 +27,8 @@ from federation import endpoints as federation_endpoints
 from federation.accounting import counted
 from homeserver import endpoints
 from homeserver.accounts import sessions
-from homeserver.commands import socket_in
 from homeserver.context import CurrentPolicy, Identity, Server
+from homeserver.control_socket import socket_in
 from homeserver.e2ee import mailbox_bound
 from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails

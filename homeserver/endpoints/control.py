@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver import control
+from homeserver.control import commands
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, Resource, route
 
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 @route("POST", "/_domicile/v1/control/{command}", auth=Auth.NONE, limit=Limit.NONE, resource=Resource.CONTROL)
 async def perform(server: Server, request: Request) -> dict[str, Any]:
     """Do what the command line asks."""
-    return await control.perform(server, request.args["command"], request.json())
+    return await commands.perform(server, request.args["command"], request.json())

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from homeserver import control
+from homeserver.control import commands
 from homeserver.residency import traffic
 from tests.federation import guests
 from tests.federation.meetings import enter
@@ -27,7 +27,7 @@ BOTH = ABROAD + "".join(
 
 async def table(play: Play) -> dict[tuple[str, str], int]:
     """The bytes of each pair of jurisdictions, as the command line shows them."""
-    shown = (await control.perform(play.server, "residency-traffic", {}))["traffic"]
+    shown = (await commands.perform(play.server, "residency-traffic", {}))["traffic"]
     return {(each["from"], each["to"]): each["bytes"] for each in shown}
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from homeserver.control import COMMANDS
+from homeserver.control.commands import COMMANDS
 from homeserver.web.routes import Auth, Route
 from tests import openapi
 from tests.garbage.values import BROKEN, LONG, NESTED, SCALARS, Known, Values, encoded, fresh, places

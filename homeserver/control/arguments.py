@@ -1,0 +1,35 @@
+"""What a command was given, read with the errors that its caller understands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from homeserver.protocol import identifiers
+from homeserver.protocol.errors import BadJson, MissingParam
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+
+Arguments = Mapping[str, Any]
+
+
+def user_id_of(server: Server, name: str) -> str:
+    """The user whom the operator means: a localpart or a whole user id."""
+    return name if name.startswith("@") else identifiers.user_id(name, server.name)
+
+
+def given(arguments: Arguments, name: str) -> str | None:
+    """A string. Raises BadJson."""
+    value = arguments.get(name)
+    if value is not None and (not isinstance(value, str) or "\0" in value):
+        raise BadJson(f"'{name}' must be a string")
+    return value
+
+
+def needed(arguments: Arguments, name: str) -> str:
+    """A string. Raises MissingParam, BadJson."""
+    value = given(arguments, name)
+    if value is None:
+        raise MissingParam(f"'{name}' is missing")
+    return value
