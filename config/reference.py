@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from config.forms import DAY
 from config.kinds import Kind, Secret, SecretFile
 from config.residency import (
     DataClass,
@@ -25,17 +26,12 @@ from config.residency import (
     Residency,
     Retention,
 )
-from config.settings import (
-    DAY,
-    ApplicationServicePlace,
-    Email,
-    Federation,
-    IdentityProvider,
-    OldKey,
-    Settings,
-    Sms,
-    Turn,
-)
+from config.sections.application_services import ApplicationServicePlace
+from config.sections.calls import Turn
+from config.sections.federation import Federation, OldKey
+from config.sections.registration import Email, Sms
+from config.sections.signing_in import IdentityProvider
+from config.settings import Settings
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,7 +165,7 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "<!-- Written by `python -m config.reference` from config/settings.py and config/residency.py. -->",
+        "<!-- Written by `python -m config.reference` from config/{settings,sections,residency}. -->",
         "",
         "A deployment reads two files: `domicile.toml` says how the server runs, `residency.toml` says whose data "
         "rests where and what may leave. `domicile check --config FILE` reads both and names every mistake with its "

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from config.forms import DAY, SERVER_NAME_PATTERN
 from config.kinds import Choice, Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
 from config.problems import Fault
-from config.settings import DAY, SERVER_NAME_PATTERN
 from config.tables import Line, Name, Setting, TableMap, TableOf, TablesOf
 
 UNKNOWN = "unknown"

@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
     from config.policy import Policy
     from config.residency import NodePlace
-    from config.settings import RateLimits, Settings
+    from config.sections.rate_limits import RateLimits
+    from config.settings import Settings
     from homeserver.runtime.clock import Clock
     from homeserver.runtime.lru import Lru
     from homeserver.storage.engine import Engine

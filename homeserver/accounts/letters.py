@@ -21,7 +21,8 @@ from homeserver.runtime.certificates import Trust
 
 if TYPE_CHECKING:
     from config.kinds import Secret
-    from config.settings import Email, Federation, Sms
+    from config.sections.federation import Federation
+    from config.sections.registration import Email, Sms
     from homeserver.context import Server
     from homeserver.protocol.threepids import Identifier
 

@@ -18,7 +18,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from homeserver.protocol.errors import InvalidParam, LimitExceeded, WeakPassword
 
 if TYPE_CHECKING:
-    from config.settings import Passwords
+    from config.sections.signing_in import Passwords
     from homeserver.context import Server
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 
-from config.settings import HOUR
+from config.forms import HOUR
 from homeserver.accounts import failures, passwords, recipients, tokens
 from homeserver.application_services import masquerade
 from homeserver.context import Caller

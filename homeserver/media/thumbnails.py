@@ -25,7 +25,7 @@ from homeserver.protocol.errors import LimitExceeded, TooLarge, Unknown
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from config.settings import Thumbnail
+    from config.sections.media import Thumbnail
     from homeserver.context import Server
     from homeserver.runtime.clock import Timer
     from homeserver.storage.media import Medium

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from config.settings import Limits as Bounded
-from config.settings import Listener
+from config.sections.serving import Limits as Bounded
+from config.sections.serving import Listener
 from homeserver.web.connections import Connections, Patience
 from homeserver.web.http1 import Network, Service
 from homeserver.web.parsing import Bounds

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.forms import SERVER_NAME, WEB_ADDRESS
 from config.kinds import (
     Address,
     Duration,
@@ -30,7 +31,8 @@ from config.kinds import (
     quoted,
 )
 from config.residency import Residency
-from config.settings import CONTACT, SERVER_NAME, WEB_ADDRESS, Settings
+from config.sections.serving import CONTACT
+from config.settings import Settings
 from config.tables import TableMap, TableOf, TablesOf, shape
 
 

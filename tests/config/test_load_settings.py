@@ -9,7 +9,10 @@ import pytest
 from config.kinds import Duration, Secret
 from config.load import load_settings, read_secret, read_tokens, settings_from_text
 from config.problems import Faults, Problem
-from config.settings import CLEAR_EVENT_TYPES, Listener, RateLimit, Settings
+from config.sections.rate_limits import RateLimit
+from config.sections.rooms import CLEAR_EVENT_TYPES
+from config.sections.serving import Listener
+from config.settings import Settings
 from tests.config.support import GOLDEN, settings_faults
 
 OK = 'server_name = "example.org"\n'

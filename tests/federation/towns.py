@@ -12,7 +12,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from config.settings import Listener
+from config.sections.serving import Listener
 from homeserver import app
 from homeserver.context import Identity, Server
 from homeserver.protocol.signing import SigningKey, sign_json

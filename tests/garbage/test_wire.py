@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from config.settings import Listener
+from config.sections.serving import Listener
 from homeserver.protocol.errors import Refusal
 from homeserver.storage import tables
 from homeserver.storage.engine import Transaction

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from config.settings import SPEC_THUMBNAILS
+from config.sections.media import SPEC_THUMBNAILS
 from homeserver.media.thumbnails import IDLE, PROGRAM, SECONDS, Process, Studio, Wish, frame_for
 from tests.deployment import SETTINGS, Deploy, Deployment
 from tests.media.transfers import download_path, files_in, get, opened, picture, thumbnail_path, until, uploaded

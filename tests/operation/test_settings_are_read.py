@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from config import settings
+from config.sections.rate_limits import RateLimits
 from config.settings import Settings
 from homeserver.context import Server
 from homeserver.web.routes import Table
@@ -34,9 +34,14 @@ Key = tuple[str, str]
 """The class of a section, and a field of it."""
 
 
+def of_sections(module: str | None) -> bool:
+    """Whether a module declares sections."""
+    return module == Settings.__module__ or (module or "").startswith("config.sections.")
+
+
 def inner(annotation: object) -> Iterator[type]:
     """The sections that a type mentions: ``tuple[Listener, ...]`` mentions `Listener`."""
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) and of_sections(annotation.__module__):
         yield annotation
     for part in typing.get_args(annotation):
         yield from inner(part)
@@ -45,18 +50,22 @@ def inner(annotation: object) -> Iterator[type]:
 def keys(section: type = Settings, path: str = "") -> Iterator[tuple[str, Key]]:
     """Every key, by its path: ``listeners.tls.key`` is the field ``key`` of `Tls`."""
     for name, annotation in typing.get_type_hints(section).items():
-        within = [each for each in inner(annotation) if each.__module__ == settings.__name__]
+        within = list(inner(annotation))
         if not within:
             yield path + name, (section.__name__, name)
         for each in within:
             yield from keys(each, f"{path}{name}.")
 
 
-SECTIONS = {
-    name: made
-    for name, made in vars(settings).items()
-    if dataclasses.is_dataclass(made) and isinstance(made, type) and made.__module__ == settings.__name__
-}
+def sections(section: type = Settings) -> Iterator[type]:
+    """A section and those inside it."""
+    yield section
+    for annotation in typing.get_type_hints(section).values():
+        for each in inner(annotation):
+            yield from sections(each)
+
+
+SECTIONS = {each.__name__: each for each in sections()}
 TYPES: dict[Key, str] = {
     (name, field): next((each.__name__ for each in inner(annotation) if each.__name__ in SECTIONS), "")
     for name, made in SECTIONS.items()
@@ -138,7 +147,7 @@ def read_in(source: str) -> set[Key]:
     aliases = {
         (name.asname or name.name): name.name
         for statement in ast.walk(tree)
-        if isinstance(statement, ast.ImportFrom) and statement.module == settings.__name__
+        if isinstance(statement, ast.ImportFrom) and of_sections(statement.module)
         for name in statement.names
         if name.name in SECTIONS
     }
@@ -183,12 +192,13 @@ def test_every_rate_limit_limits_something() -> None:
     charged = {route.limit.value for route in table.routes}
     charged |= {field for section, field in read_somewhere() if section == "RateLimits"}
     planned = {"federation"}
-    assert {field.name for field in dataclasses.fields(settings.RateLimits)} - charged <= planned
+    assert {field.name for field in dataclasses.fields(RateLimits)} - charged <= planned
 
 
 def test_what_reads_is_seen() -> None:
     source = """
-from config.settings import Limits as Bounded, Media, Thumbnail
+from config.sections.media import Media, Thumbnail
+from config.sections.serving import Limits as Bounded
 
 def direct(server): return server.settings.limits.max_body
 def by_alias(server):

@@ -11,7 +11,7 @@ from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from config.settings import Tls
+from config.sections.serving import Tls
 
 PATH = b"/_matrix/push/v1/notify"
 

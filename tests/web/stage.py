@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from config.settings import Listener
+from config.sections.serving import Listener
 from homeserver.context import Caller
 from homeserver.protocol.errors import UnknownToken
 from homeserver.runtime.clock import FakeClock

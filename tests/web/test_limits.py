@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import RateLimit, RateLimits
+from config.sections.rate_limits import RateLimit, RateLimits
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.limits import Bucket, Limit, Limits
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from config.settings import Limits as Bounded
-from config.settings import Listener, Resource, Tls
+from config.sections.serving import Limits as Bounded
+from config.sections.serving import Listener, Resource, Tls
 from homeserver.runtime.clock import FakeClock
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.server import Listening, patience

@@ -24,7 +24,7 @@ from homeserver.storage import upstream_identities as stored
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
-    from config.settings import IdentityProvider
+    from config.sections.signing_in import IdentityProvider
     from homeserver.accounts.oauth.upstream import Person
     from homeserver.context import Server
     from homeserver.storage.nodes import Node

@@ -30,7 +30,7 @@ from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import place_of
 
 if TYPE_CHECKING:
-    from config.settings import IdentityProvider
+    from config.sections.signing_in import IdentityProvider
     from homeserver.context import Server
 
 log = structlog.get_logger("upstream")

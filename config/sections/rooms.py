@@ -1,0 +1,69 @@
+"""What is possible in rooms, and what users see of each other there."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from config.forms import DAY
+from config.kinds import Choice, Duration, Flag, Integer, ListOf, Span
+from config.tables import Setting
+
+CLEAR_EVENT_TYPES = (
+    "m.reaction",
+    "m.room.redaction",
+    "m.call.invite",
+    "m.call.candidates",
+    "m.call.answer",
+    "m.call.select_answer",
+    "m.call.reject",
+    "m.call.hangup",
+    "m.call.negotiate",
+    "m.call.sdp_stream_metadata_changed",
+)
+"""The only events, besides ``m.room.encrypted`` and state, that may ever be sent in the clear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """What users can see of each other."""
+
+    presence: Annotated[bool, Setting(Flag(), "Whether presence is tracked and shown.")] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Rooms made on this server."""
+
+    default_version: Annotated[
+        str,
+        Setting(
+            Choice(tuple(str(version) for version in range(3, 13))),
+            "Room version of new rooms, unless asked otherwise.",
+        ),
+    ] = "12"
+    publish: Annotated[
+        Literal["everyone", "admins", "nobody"],
+        Setting(Choice(("everyone", "admins", "nobody")), "Who may put a room into the public room directory."),
+    ] = "everyone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedEvents:
+    """Events that clients have sent later, unless they say otherwise: so a call ends for those whose device is gone."""
+
+    max_delay: Annotated[Duration, Setting(Span(), "The longest that one may be put off at once.")] = DAY
+    per_user: Annotated[
+        int, Setting(Integer(0, 10_000), "How many of one user's may wait; 0 turns them off altogether.")
+    ] = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encryption:
+    """What may be sent unencrypted. The list can be made shorter than the built-in one, never longer."""
+
+    allow_in_clear: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(Choice(CLEAR_EVENT_TYPES)),
+            "Types of events, state aside, that are accepted in the clear. Servers see what they say.",
+        ),
+    ] = CLEAR_EVENT_TYPES
