@@ -31,15 +31,10 @@ KEYS_CHANGED = "device_list"
 def as_json(device: Device) -> dict[str, Any]:
     """A device as its owner is shown it. spec: client-server-api/#get_matrixclientv3devices
 
-    Addresses and times at which a device was seen are not kept.
+    Addresses and times at which a device was seen are not kept, so nothing is said of them.
     """
-    # COMPAT(matrix-nio, 0.26): refuses an answer that lacks one of these, and takes null for unknown.
-    return {
-        "device_id": device.device_id,
-        "display_name": device.display_name,
-        "last_seen_ip": None,
-        "last_seen_ts": None,
-    }
+    named = {} if device.display_name is None else {"display_name": device.display_name}
+    return {"device_id": device.device_id, **named}
 
 
 async def of_caller(caller: Caller) -> list[Device]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from homeserver.accounts.devices import KEYS_CHANGED
@@ -17,6 +18,7 @@ from tests.support import aio
 
 DEVICES = "/_matrix/client/v3/devices"
 DELETE = "/_matrix/client/v3/delete_devices"
+NULLS = {"display_name": None, "last_seen_ip": None, "last_seen_ts": None}
 
 
 def proof(user: User, **more: Any) -> dict[str, Any]:
@@ -33,7 +35,7 @@ async def second(user: User) -> User:
 @aio
 async def test_listing_and_naming(deployment: Deployment) -> None:
     alice, bob = await deployment.user("alice"), await deployment.user("bob")
-    one = {"device_id": alice.device_id, "display_name": "alice's phone", "last_seen_ip": None, "last_seen_ts": None}
+    one = {"device_id": alice.device_id, "display_name": "alice's phone"}
     assert (await alice.asks("GET", DEVICES)).json == {"devices": [one]}
     assert (await alice.asks("GET", f"{DEVICES}/{alice.device_id}")).json == one
     assert (await alice.asks("GET", f"{DEVICES}/{bob.device_id}")).errcode == "M_NOT_FOUND"
@@ -43,6 +45,32 @@ async def test_listing_and_naming(deployment: Deployment) -> None:
     assert (await alice.asks("PUT", f"{DEVICES}/{bob.device_id}", {"display_name": "mine"})).status == 404
     assert (await alice.asks("PUT", f"{DEVICES}/{bob.device_id}", {})).status == 404
     assert (await bob.asks("GET", f"{DEVICES}/{bob.device_id}")).json["display_name"] == "bob's phone"
+
+
+@pytest.mark.parametrize(
+    ("traits", "shown"),
+    [
+        ({"Content-Type": "application/json", "User-Agent": "a bot"}, NULLS),
+        ({"User-Agent": "nio"}, NULLS),
+        ({"User-Agent": "Mozilla/5.0"}, {}),
+        ({}, {}),
+    ],
+)
+@aio
+async def test_what_is_unknown_of_a_device_is_null_only_for_clients_that_need_it(
+    deployment: Deployment, traits: dict[str, str], shown: dict[str, Any]
+) -> None:
+    alice = await deployment.user("alice")
+    nameless = (await deployment.login(alice)).json["device_id"]
+    headers = {"Authorization": f"Bearer {alice.token}", **traits}
+    one = await deployment.site.call("GET", f"{DEVICES}/{nameless}", headers=headers, address="127.0.0.1")
+    assert isinstance(one.body, bytes)
+    assert orjson.loads(one.body) == {"device_id": nameless, **shown}
+    every = await deployment.site.call("GET", DEVICES, headers=headers, address="127.0.0.1")
+    assert isinstance(every.body, bytes)
+    named = {"device_id": alice.device_id, **shown, "display_name": "alice's phone"}
+    assert {"device_id": nameless, **shown} in orjson.loads(every.body)["devices"]
+    assert named in orjson.loads(every.body)["devices"]
 
 
 @pytest.mark.parametrize(("name", "errcode"), [(5, "M_BAD_JSON"), ("x" * 257, "M_INVALID_PARAM")])
