@@ -30,16 +30,17 @@ REMEMBERED: Final = 8 * 2**20
 
 
 class Spaces:
-    """What other servers have said of spaces (``node.memory(Spaces)``), and until when it is believed."""
+    """What other servers have said of spaces (``node.memory(Spaces)``), and until when it is believed. By server: none
+    speaks for another."""
 
     def __init__(self) -> None:
-        self.known: Lru[tuple[str, bool], tuple[float, FoundSpace, int]] = Lru(REMEMBERED, lambda known: known[2])
+        self.known: Lru[tuple[str, str, bool], tuple[float, FoundSpace, int]] = Lru(REMEMBERED, lambda known: known[2])
 
 
 async def hierarchy(server: Server, node: Node, destination: str, room_id: str, suggested_only: bool) -> FoundSpace:
     """See `context.Remote.hierarchy`. spec: server-server-api/#get_matrixfederationv1hierarchyroomid"""
     check_flow(server, node, DataClass.EVENTS, destination, inward=True)
-    memory, now, key = node.memory(Spaces).known, server.clock.monotonic(), (room_id, suggested_only)
+    memory, now, key = node.memory(Spaces).known, server.clock.monotonic(), (destination, room_id, suggested_only)
     known = memory.get(key)
     if known is not None and known[0] > now:
         return known[1]

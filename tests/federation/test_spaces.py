@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 
 from config.load import policy_from_text
 from homeserver.rooms import spaces
 from homeserver.rooms.spaces import may_see, ordered
+from homeserver.runtime import exchange
+from homeserver.runtime.outbound import Place
 from tests.deployment import FLOWING, Answer, User
 from tests.network import Network
 from tests.rooms.play import Play
@@ -258,6 +262,29 @@ async def test_what_another_server_could_get_into(network: Network) -> None:
     for room_id in (closed, "!none:there.test", "nonsense"):
         with pytest.raises(Exception, match="shows no such room"):
             await ask(here.server, here.node("tehran"), "there.test", room_id, False)
+
+
+@aio
+async def test_what_one_server_says_of_a_room_is_not_what_another_says(network: Network) -> None:
+    here, there, liar = [await network.found(name) for name in ("here.test", "there.test", "liar.test")]
+    alice, bob = await here.user("alice"), await here.user("bob")
+    root = await there.create(await there.user("carol"), preset="public_chat", name="true")
+    carry = network.carry
+
+    async def carried(
+        source: str, place: Place, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> exchange.Answer:
+        if "hierarchy" not in target or place.host != liar.server.name:
+            return await carry(source, place, method, target, headers, body)
+        room = {"room_id": root, "name": "false", "join_rule": "public", "children_state": []}
+        return exchange.Answer(200, {}, orjson.dumps({"room": room, "children": [], "inaccessible_children": []}))
+
+    network.carry = carried  # type: ignore[method-assign]
+    his, hers = await space(here, bob, "his"), await space(here, alice, "hers")
+    await put(here, bob, his, root, liar.server.name)
+    await put(here, alice, hers, root, there.server.name)
+    assert await walked(here, bob, his) == ["his", "false"]
+    assert await walked(here, alice, hers) == ["hers", "true"]
 
 
 @aio
