@@ -8,16 +8,15 @@ spec: server-server-api/#content-repository
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urljoin
 
 import structlog
 
 from config.residency import DataClass
-from federation import reach, x_matrix
-from federation.discovery import find
+from federation import reach, remote
 from federation.multipart import Multipart, NotMultipart, boundary_in
-from federation.remote import check_flow
 from homeserver.context import MediaHead
 from homeserver.media.content_types import filename_in
 from homeserver.protocol import canonical
@@ -36,7 +35,7 @@ from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.outbound import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from homeserver.context import Server
     from homeserver.runtime.outbound import Place, Streamed
@@ -61,7 +60,7 @@ async def fetch_media(
     server: Server, node: Node, server_name: str, media_id: str, wait_ms: int, take: Take
 ) -> MediaHead:
     """See `context.Remote.fetch_media`. spec: server-server-api/#get_matrixfederationv1mediadownloadmediaid"""
-    check_flow(server, node, DataClass.MEDIA, server_name, inward=True)
+    remote.check_flow(server, node, DataClass.MEDIA, server_name, inward=True)
     reach.check(server, server_name)
     there = server.policy.now.jurisdiction_of_server(server_name)
 
@@ -71,7 +70,8 @@ async def fetch_media(
 
     try:
         async with asyncio.timeout(LONGEST):
-            place = await find(server, server_name)
+            with reach.noticed(server, server_name, server.clock.monotonic()):
+                place = await remote.located(server, server_name, server.settings.federation.request_timeout.seconds)
             try:
                 return await _signed(server, place, server_name, media_id, wait_ms, counted)
             except _TooOldError:
@@ -85,15 +85,11 @@ async def fetch_media(
 
 async def _signed(server: Server, place: Place, server_name: str, media_id: str, wait_ms: int, take: Take) -> MediaHead:
     target = f"/_matrix/federation/v1/media/download/{quote(media_id, safe='')}?timeout_ms={wait_ms}"
-    message = x_matrix.signed("GET", target, server.name, server_name, None)
-    headers = {
-        "Authorization": x_matrix.write(server.name, server_name, server.identity.key, message),
-        "Accept": "multipart/mixed",
-    }
+    headers = {**remote.signed(server, server_name, "GET", target, None), "Accept": "multipart/mixed"}
     most, seconds = server.settings.media.max_download + AROUND, _patience(server, wait_ms)
-    async with server.outbound.stream("GET", place, target, headers=headers, most=most, seconds=seconds) as streamed:
+    async with _asked(server, server_name, place, target, headers, most, seconds) as (streamed, errcode):
         if streamed.status != 200:
-            raise await _refused(streamed, server_name)
+            raise _refused(streamed.status, errcode, server_name)
         boundary = boundary_in(streamed.headers.get("content-type"))
         if boundary is None:
             raise NotMultipart("the answer is not of several parts")
@@ -114,7 +110,7 @@ async def _open(server: Server, place: Place, server_name: str, media_id: str, w
         f"/_matrix/media/v3/download/{quote(server_name, safe='')}/{quote(media_id, safe='')}"
         f"?allow_remote=false&allow_redirect=true&timeout_ms={wait_ms}"
     )
-    return await _plain(server, place, target, server_name, _patience(server, wait_ms), take, REDIRECTS)
+    return await _plain(server, place, target, server_name, _patience(server, wait_ms), take, REDIRECTS, itself=True)
 
 
 async def _elsewhere(
@@ -126,11 +122,20 @@ async def _elsewhere(
 
 
 async def _plain(
-    server: Server, place: Place, target: str, server_name: str, seconds: float, take: Take, left: int
+    server: Server,
+    place: Place,
+    target: str,
+    server_name: str,
+    seconds: float,
+    take: Take,
+    left: int,
+    *,
+    itself: bool = False,
 ) -> MediaHead:
-    most = server.settings.media.max_download
-    headers = {"Accept": "*/*"}
-    async with server.outbound.stream("GET", place, target, headers=headers, most=most, seconds=seconds) as streamed:
+    """``itself``: the place is that of the server, and none that it has named."""
+    most, headers = server.settings.media.max_download, {"Accept": "*/*"}
+    asked = server_name if itself else None
+    async with _asked(server, asked, place, target, headers, most, seconds) as (streamed, errcode):
         if streamed.status == 200:
             async for piece in streamed.body:
                 await take(piece)
@@ -138,10 +143,8 @@ async def _plain(
             return MediaHead(found.get("content-type"), filename_in(found.get("content-disposition")))
         location = streamed.headers.get("location")
         if streamed.status not in (301, 302, 303, 307, 308) or location is None:
-            try:
-                raise await _refused(streamed, server_name)
-            except _TooOldError:
-                raise NotFound("There is no such medium") from None
+            refusal = _refused(streamed.status, errcode, server_name)
+            raise NotFound("There is no such medium") if isinstance(refusal, _TooOldError) else refusal
     if left <= 0:
         raise Unreachable(Fault.BROKEN, f"more than {REDIRECTS} redirects")
     try:
@@ -151,23 +154,50 @@ async def _plain(
     return await _elsewhere(server, location, server_name, seconds, take, left)
 
 
+@asynccontextmanager
+async def _asked(
+    server: Server,
+    server_name: str | None,
+    place: Place,
+    target: str,
+    headers: Mapping[str, str],
+    most: int,
+    seconds: float,
+) -> AsyncIterator[tuple[Streamed, object]]:
+    """Ask at a place: the answer as it comes, and what errcode it names if it is an error. How it went is remembered of
+    the server, if the place is that of one. Raises Unreachable.
+
+    That nobody waits any longer says nothing about a server: it may be waiting for an upload.
+    """
+    began = server.clock.monotonic()
+    try:
+        async with server.outbound.stream("GET", place, target, headers=headers, most=most, seconds=seconds) as found:
+            errcode = await _errcode(found.body) if found.status >= 400 else None
+            if server_name is not None:
+                reach.answered(server, server_name, found.status, errcode)
+            yield found, errcode
+    except Unreachable as unreachable:
+        if server_name is not None:
+            reach.failed(server, server_name, began, unreachable.fault)
+        raise
+
+
 def _patience(server: Server, wait_ms: int) -> float:
     """Seconds that a server may say nothing: it may be waiting for an upload."""
     return server.settings.federation.request_timeout.seconds + wait_ms / 1000
 
 
-async def _refused(streamed: Streamed, server_name: str) -> Refusal | _TooOldError:
+def _refused(status: int, errcode: object, server_name: str) -> Refusal | _TooOldError:
     """What the error of another server means to who asked us."""
-    errcode = await _errcode(streamed.body)
     if errcode == "M_UNRECOGNIZED":
         return _TooOldError()
-    if streamed.status == 404:
+    if status == 404:
         return NotFound("There is no such medium")
     if errcode == "M_NOT_YET_UPLOADED":
         return NotYetUploaded("The content has not yet been uploaded")
     if errcode == "M_TOO_LARGE":
         return RemoteTooLarge("The content is too large to serve")
-    if streamed.status == 403:
+    if status == 403:
         return Forbidden(f"{server_name} does not give the content out")
     return ServerUnreachable(f"{server_name} did not give the content")
 

@@ -7,13 +7,12 @@ keeps us by a byte now and then.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from federation import reach, remote, x_matrix
-from federation.discovery import find
+from federation import reach, remote
 from federation.slices import Slices
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import BadJson, NotJson, ServerUnreachable
@@ -21,7 +20,7 @@ from homeserver.residency import traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection
 
     from config.residency import DataClass
     from homeserver.context import Server
@@ -33,7 +32,6 @@ MOST_REFUSAL: Final = 64 * 1024
 """Bytes of an answer that is a refusal."""
 AT_ONCE: Final = 500
 """Elements of a list that are given together: so the servers that signed them are asked for keys at the same time."""
-_SHOWN: Final = 200
 
 log = structlog.get_logger("federation")
 
@@ -64,8 +62,10 @@ async def ask_for(
     try:
         async with _asked(server, destination, method, target, content, node, most, seconds) as streamed:
             pieces = _heard(server, destination, _within(streamed.body, seconds, server.clock))
-            if streamed.status != 200:
-                raise await _refusal(streamed, pieces)
+            refusal = None if streamed.status == 200 else await _refusal(streamed, pieces)
+            reach.answered(server, destination, streamed.status, None if refusal is None else refusal.errcode)
+            if refusal is not None:
+                raise refusal
             yield batched(_parts(server, node, there, pieces, lists), lists)
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
@@ -84,18 +84,10 @@ async def _asked(
     seconds: float,
 ) -> AsyncIterator[Streamed]:
     """Find a server and ask it; its answer, of which the head has come. Raises Unreachable."""
-    message = x_matrix.signed_over(method, target, server.name, destination, content)
-    headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
-    if content is not None:
-        headers["Content-Type"] = "application/json"
-    began = server.clock.monotonic()
+    headers = remote.signed(server, destination, method, target, content)
     async with AsyncExitStack() as opening:
-        with _noticed(server, destination, began):
-            try:
-                async with asyncio.timeout(seconds):
-                    place = await find(server, destination)
-            except TimeoutError:
-                raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
+        with reach.noticed(server, destination, server.clock.monotonic()):
+            place = await remote.located(server, destination, seconds)
             there = server.policy.now.jurisdiction_of_server(destination)
             traffic.count(server, node.jurisdiction, there, len(content or b""))
             streamed = await opening.enter_async_context(
@@ -103,27 +95,13 @@ async def _asked(
                     method, place, target, headers=headers, body=content or b"", most=most, seconds=seconds
                 )
             )
-        reach.answered(server, destination, streamed.status)
         yield streamed
-
-
-@contextmanager
-def _noticed(server: Server, destination: str, began: float) -> Iterator[None]:
-    """Remember of a server that it could not be reached, or was waited for in vain."""
-    try:
-        yield
-    except Unreachable as unreachable:
-        reach.failed(server, destination, began, unreachable.fault)
-        raise
-    except asyncio.CancelledError:
-        reach.failed(server, destination, began, Fault.TIMEOUT)  # whoever asked waits no longer
-        raise
 
 
 async def _heard(server: Server, destination: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The pieces of an answer, of which the rest may not come. Raises Unreachable."""
     while True:
-        with _noticed(server, destination, server.clock.monotonic()):
+        with reach.noticed(server, destination, server.clock.monotonic()):
             try:
                 piece = await anext(pieces)
             except StopAsyncIteration:
@@ -187,8 +165,5 @@ async def _refusal(streamed: Streamed, pieces: AsyncIterator[bytes]) -> remote.R
     try:
         found = canonical.parse_object(body)
     except (NotJson, BadJson):
-        found = {}
-    errcode, words = (
-        text[:_SHOWN] if isinstance(text := found.get(name), str) else "" for name in ("errcode", "error")
-    )
-    return remote.RemoteRefusal(streamed.status, errcode, words)
+        found = None
+    return remote.refusal_of(streamed.status, found)

@@ -7,15 +7,19 @@ be sent has its own pauses, which are kept (sender.py).
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol.errors import ServerUnreachable
 from homeserver.rooms.outgoing import Lines
-from homeserver.runtime.exchange import Fault
+from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from homeserver.context import Server
 
 FIRST_PAUSE: Final = 2.0
@@ -102,9 +106,22 @@ def failed(server: Server, destination: str, began: float, fault: Fault) -> None
     held[destination] = absence
 
 
-def answered(server: Server, destination: str, status: int) -> None:
-    """A server has answered with a status, or what stands before it has."""
-    if status in _GATEWAY:
+@contextmanager
+def noticed(server: Server, destination: str, began: float) -> Iterator[None]:
+    """Remember of a server that it could not be reached, or was waited for in vain, since ``began`` (monotonic)."""
+    try:
+        yield
+    except Unreachable as unreachable:
+        failed(server, destination, began, unreachable.fault)
+        raise
+    except asyncio.CancelledError:
+        failed(server, destination, began, Fault.TIMEOUT)  # whoever asked waits no longer
+        raise
+
+
+def answered(server: Server, destination: str, status: int, errcode: object) -> None:
+    """A server has answered with a status; or what stands before it has, which knows no ``errcode``."""
+    if status in _GATEWAY and not (isinstance(errcode, str) and errcode):
         failed(server, destination, server.clock.monotonic(), Fault.CONNECTION)
         return
     _absences(server).pop(destination)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from config.residency import DataClass
     from homeserver.context import Server
     from homeserver.runtime.exchange import Answer
+    from homeserver.runtime.outbound import Place
     from homeserver.storage.nodes import Node
 
 _SHOWN: Final = 200
@@ -109,23 +110,14 @@ async def ask(
 
     spec: server-server-api/#api-standards
     """
-    began = server.clock.monotonic()
-    try:
+    with reach.noticed(server, destination, server.clock.monotonic()):
         answer = await _exchange(server, destination, method, target, content, most, seconds, node)
-    except Unreachable as unreachable:
-        reach.failed(server, destination, began, unreachable.fault)
-        raise
-    except asyncio.CancelledError:
-        reach.failed(server, destination, began, Fault.TIMEOUT)  # whoever asked waits no longer
-        raise
-    reach.answered(server, destination, answer.status)
     status, found = answer.status, _parsed(answer.body)
+    reach.answered(server, destination, status, found.get("errcode") if isinstance(found, dict) else None)
     if paired and status == 200 and isinstance(found, list) and len(found) == 2 and type(found[0]) is int:
         status, found = found
     if status != 200:
-        said = [found.get(name) if isinstance(found, dict) else None for name in ("errcode", "error")]
-        errcode, words = (text[:_SHOWN] if isinstance(text, str) else "" for text in said)
-        raise RemoteRefusal(status, errcode, words)
+        raise refusal_of(status, found)
     if not isinstance(found, dict):
         raise Unreachable(Fault.BROKEN, "the answer is no JSON object")
     return found
@@ -144,16 +136,9 @@ async def _exchange(
     """Find a server, ask it, and count the bytes. Raises Unreachable."""
     longest = server.settings.federation.request_timeout.seconds
     seconds = longest if seconds is None else min(seconds, longest)
-    try:
-        async with asyncio.timeout(seconds):
-            place = await find(server, destination)
-    except TimeoutError:
-        raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
+    place = await located(server, destination, seconds)
     body = content if content is None or isinstance(content, bytes) else canonical.encode(content)
-    message = x_matrix.signed_over(method, target, server.name, destination, body)
-    headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
+    headers = signed(server, destination, method, target, body)
     try:
         answer = await server.outbound.request(
             method, place, target, headers=headers, body=body or b"", most=most, seconds=seconds
@@ -165,6 +150,36 @@ async def _exchange(
     _count(server, node, destination, len(body or b""), outward=True)
     _count(server, node, destination, len(answer.body), outward=False)
     return answer
+
+
+async def located(server: Server, destination: str, seconds: float) -> Place:
+    """Where a server is asked, if that can be told within so many seconds. Raises Unreachable."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await find(server, destination)
+    except TimeoutError:
+        raise Unreachable(Fault.TIMEOUT, f"not found within {seconds} seconds") from None
+
+
+def signed(server: Server, destination: str, method: str, target: str, body: bytes | None) -> dict[str, str]:
+    """The headers of a request of ours whose ``body`` is canonical JSON.
+
+    spec: server-server-api/#request-authentication
+    """
+    message = x_matrix.signed_over(method, target, server.name, destination, body)
+    headers = {"Authorization": x_matrix.write(server.name, destination, server.identity.key, message)}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+def refusal_of(status: int, said: object) -> RemoteRefusal:
+    """What an error of another server is; ``said``: the JSON of its body, if that is any."""
+    found = said if isinstance(said, dict) else {}
+    errcode, words = (
+        text[:_SHOWN] if isinstance(text := found.get(name), str) else "" for name in ("errcode", "error")
+    )
+    return RemoteRefusal(status, errcode, words)
 
 
 def _parsed(body: bytes) -> Any:

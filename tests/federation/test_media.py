@@ -11,7 +11,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from federation import x_matrix
+from federation import reach, x_matrix
 from federation.multipart import Multipart, NotMultipart, around, boundary_in
 from homeserver.media import store, sweep
 from homeserver.media.content_types import filename_in
@@ -313,6 +313,53 @@ async def test_a_redirect_is_followed_where_it_may_lead(network: Network, monkey
     for nowhere in ("https://cdn.test/cdn/loop", "http://cdn.test/cdn/last", "file:///etc/passwd", "nonsense"):
         to(nowhere)
         assert (await download(alice, "abd")).status == 502, nowhere
+
+
+@aio
+async def test_what_comes_of_it_says_whether_a_server_is_there(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = await towns(network)
+    alice, odd = await here.user("alice"), Odd(network, monkeypatch)
+
+    async def is_away(answer: Answer | Unreachable, path: str = SIGNED) -> bool:
+        odd.answers[path] = answer
+        assert (await download(alice, "abc")).status in (404, 502, 504)
+        found = reach.is_away(here.server, "there.test")
+        network.mend("here.test", "there.test")
+        return found
+
+    for answer, expected in (
+        (Unreachable(Fault.CONNECTION, "gone"), True),
+        (Answer(504, {}, b"<html>no answer from there</html>"), True),
+        (error(504, "M_NOT_YET_UPLOADED"), False),
+        (error(502, "M_UNKNOWN"), False),
+        (error(404, "M_NOT_FOUND"), False),
+        (Unreachable(Fault.TIMEOUT, "no longer than somebody may wait"), False),
+        (parts(b"\r\n{}", b"Location: https://nowhere.test/x\r\n\r\n"), False),
+    ):
+        assert await is_away(answer) == expected, answer
+    odd.answers[SIGNED] = error(404, "M_UNRECOGNIZED")
+    assert await is_away(Unreachable(Fault.CONNECTION, "gone"), OPEN_ROUTE)
+    assert not await is_away(Answer(302, {"location": "https://nowhere.test/x"}, b""), OPEN_ROUTE)
+
+
+@aio
+async def test_a_server_that_is_away_is_asked_again_after_a_while(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await towns(network)
+    alice, media_id = await here.user("alice"), await upload(await there.user("bob"), b"content")
+    odd = Odd(network, monkeypatch)
+    odd.answers[SIGNED] = Unreachable(Fault.CONNECTION, "gone")
+    for _ in range(3):
+        assert (await download(alice, media_id)).status == 502
+    asked = [target for _, target, _ in odd.asked if target.startswith(SIGNED)]
+    assert len(asked) == 1
+    odd.answers.clear()
+    await network.clock.advance(reach.FIRST_PAUSE)
+    assert (await download(alice, media_id)).body == b"content"
+    assert here.server.nodes.directory.memory(reach.Absences).held.get("there.test") is None
 
 
 @pytest.mark.parametrize(

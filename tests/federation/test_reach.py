@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
-from federation import backfill, reach
+from federation import asking_rooms, backfill, directory, reach
 from federation.reach import Absences
+from homeserver.protocol.errors import ServerUnreachable
 from homeserver.rooms import state
 from homeserver.rooms.outgoing import Lines
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
@@ -34,6 +35,7 @@ class Dead:
         self.names = set(names)
         self.arrivals: asyncio.Queue[str] = asyncio.Queue()
         self.answers: int | None = None
+        self.says = b"{}"
         self._carry = network.carry
         network.carry = self.carry  # type: ignore[method-assign]
 
@@ -49,7 +51,7 @@ class Dead:
         self.asked.append(name)
         self.arrivals.put_nowait(name)
         if self.answers is not None:
-            return Answer(self.answers, {}, b"{}")
+            return Answer(self.answers, {}, self.says)
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
@@ -206,6 +208,30 @@ async def test_what_stands_before_a_server_may_say_that_it_is_away(
     dead.answers = status
     await query(Device(await here.user("alice")), "dead.test")
     assert reach.is_away(here.server, "dead.test") == is_away
+
+
+@aio
+async def test_a_server_that_says_itself_why_it_cannot_answer_is_there(network: Network) -> None:
+    here = await network.found(HERE)
+    room_id, node = await here.create(await here.user("alice")), here.node("tehran")
+    dead = Dead(network, "dead.test")
+    dead.answers, dead.says = 503, b'{"errcode":"M_UNKNOWN","error":"a database is down"}'
+    for ask in (directory.resolve_alias(here.server, node, "#x:dead.test"), whole_state(here, room_id)):
+        reach.failed(here.server, "dead.test", network.clock.monotonic(), Fault.CONNECTION)
+        await network.clock.advance(reach.FIRST_PAUSE)
+        with pytest.raises(ServerUnreachable):
+            await ask
+        assert absence(here, "dead.test") is None
+    assert dead.asked == ["dead.test"] * 2
+
+
+async def whole_state(here: Play, room_id: str) -> None:
+    """Ask the dead server for what may be large."""
+
+    async def take(pdus: list[Any]) -> None:
+        raise AssertionError(pdus)
+
+    await asking_rooms.whole_state(here.server, here.node("tehran"), "dead.test", room_id, "$event", take)
 
 
 @aio
