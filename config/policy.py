@@ -6,8 +6,8 @@ kept when first asked, so that a verdict costs a dictionary access. What no rule
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 from config.residency import (
@@ -28,6 +28,7 @@ from config.residency import (
 SAME_JURISDICTION = "same jurisdiction"
 DEFAULT_DENY = "default deny"
 NEVER_LEAVES = "never leaves"
+ISOLATION = "isolation"
 
 NEEDED_BY_ROOMS = (DataClass.EVENTS, DataClass.KEYS)
 """What must flow both ways between all jurisdictions that a room spans."""
@@ -51,8 +52,9 @@ _WORDS = {
 class Verdict:
     """Whether data of a class may go from one jurisdiction to another, and by which rule. True in a condition if so.
 
-    ``rule`` is ``file:line`` of the flow, or ``same jurisdiction``, ``default deny``, ``never leaves``. ``message``
-    says it to a person. ``consent`` is whether users are asked before a room of theirs crosses this border.
+    ``rule`` is ``file:line`` of the flow, or ``same jurisdiction``, ``default deny``, ``never leaves``, ``isolation``.
+    ``message`` says it to a person. ``consent`` is whether users are asked before a room of theirs crosses this border.
+    ``held``: denied only as long as one of the two places is isolated; what can wait is kept until then.
     """
 
     allowed: bool
@@ -62,6 +64,7 @@ class Verdict:
     rule: str
     message: str
     consent: bool = False
+    held: bool = False
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -74,12 +77,20 @@ class Policy:
         residency: the checked document.
         file: its name, for citations.
         server_name: the deployment's own, which is no peer; "" when nobody will ask about servers.
+        isolated: jurisdictions whose borders are closed for now, whatever flows there are.
     """
 
-    def __init__(self, residency: Residency, file: str = "residency.toml", server_name: str = "") -> None:
+    def __init__(
+        self,
+        residency: Residency,
+        file: str = "residency.toml",
+        server_name: str = "",
+        isolated: Collection[str] = (),
+    ) -> None:
         self.residency = residency
         self.file = file
         self.server_name = server_name.lower()
+        self.isolated = frozenset(isolated)
         self._verdicts: dict[tuple[DataClass, str, str], Verdict] = {}
         self._spans: dict[frozenset[str], tuple[Verdict, ...]] = {}
         self._servers = {p.server: p.jurisdiction for p in residency.peers if not p.server.startswith("*.")}
@@ -93,6 +104,8 @@ class Policy:
         for flow in residency.flows:  # after all that is said outright: an answer may come back the way a question went
             if UNKNOWN in flow.to:
                 self._let(flow, UNKNOWN, (flow.from_,))
+        if self.isolated:
+            self._verdicts = {key: self._within(verdict) for key, verdict in self._verdicts.items()}
 
     def _let(self, flow: Flow, source: str, targets: Iterable[str]) -> None:
         """Allow what the flow names between these places, where no earlier flow has said so."""
@@ -110,6 +123,15 @@ class Policy:
     def _inside(self, data_class: DataClass, place: str) -> Verdict:
         message = f"inside {self.label(place)} everything flows"
         return Verdict(True, data_class, place, place, SAME_JURISDICTION, message)
+
+    def _within(self, verdict: Verdict) -> Verdict:
+        """The verdict, as it is while some jurisdictions are isolated."""
+        if not self.holds(verdict.source, verdict.target):
+            return verdict
+        place = self.label(verdict.source if verdict.source in self.isolated else verdict.target)
+        words = f"{_WORDS[verdict.data_class]} may not leave {self.label(verdict.source)}"
+        message = f"{words} for {self.label(verdict.target)} for now: {place} is isolated"
+        return replace(verdict, allowed=False, rule=ISOLATION, message=message, held=True)
 
     def _denial(self, data_class: DataClass, source: str, target: str) -> Verdict:
         words, out, into = _WORDS[data_class], self.label(source), self.label(target)
@@ -132,6 +154,16 @@ class Policy:
             if self.knows(source) and self.knows(target):  # names from elsewhere would fill the memory
                 self._verdicts[data_class, source, target] = verdict
         return verdict
+
+    def holds(self, source: str, target: str) -> bool:
+        """Whether nothing goes from ``source`` to ``target`` for now, since one of them is isolated."""
+        return source != target and (source in self.isolated or target in self.isolated)
+
+    def isolating(self, jurisdictions: Collection[str]) -> Policy:
+        """The same policy while these jurisdictions, and no others, are isolated."""
+        if frozenset(jurisdictions) == self.isolated:
+            return self
+        return Policy(self.residency, self.file, self.server_name, jurisdictions)
 
     def room_may_span(self, jurisdictions: Iterable[str]) -> list[Verdict]:
         """What is missing for a room to span these jurisdictions: denied verdicts, none when it may.

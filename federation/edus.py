@@ -275,7 +275,7 @@ async def _on_nodes(server: Server, user_id: str, kind: str, apply: Callable[[No
     unavailable: NodeUnavailable | None = None
     for node in server.nodes:
         try:
-            if gate.may(server, DataClass.KEYS, there, node.jurisdiction):
+            if gate.may_in_time(server, DataClass.KEYS, there, node.jurisdiction):
                 traffic.concerns(node)
                 await apply(node)
             else:

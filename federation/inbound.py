@@ -298,7 +298,7 @@ async def _barred(server: Server, origin: str, home: Node, room: Room) -> tuple[
     if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
         return "acl", "The room's access control list does not let your server in"
     there = server.policy.now.jurisdiction_of_server(origin)
-    if not gate.may(server, DataClass.EVENTS, there, home.jurisdiction):
+    if not gate.may_in_time(server, DataClass.EVENTS, there, home.jurisdiction):
         return "policy", "The residency policy lets no events flow from your server to the home of that room"
     return None
 
@@ -341,7 +341,7 @@ async def _outside(server: Server, origin: str, room_id: str, pdus: Sequence[Any
         concerned = await _concerned(server, room_id, pdu)
         if concerned is not None:
             node, rules = concerned
-            kept = gate.may(server, DataClass.EVENTS, there, node.jurisdiction)
+            kept = gate.may_in_time(server, DataClass.EVENTS, there, node.jurisdiction)
             (event,) = await check_pdus(server, rules, room_id, [pdu])
             if isinstance(event, Dropped):
                 results.note(event.event_id, event.reason)

@@ -49,6 +49,9 @@ LEAST_SPREAD: Final = 0.75
 MOST_FAILURES: Final = 60
 """Failures in a row are counted up to here."""
 
+ISOLATION_PAUSE: Final = 10.0
+"""Seconds until it is asked again whether an isolation lies between a node and a server."""
+
 NODE_RETRY: Final = 1.0
 """Seconds until a node whose database is down is asked again."""
 
@@ -194,6 +197,9 @@ class _Sender:
         """Send a server what waits for it, until nothing does or it cannot be reached."""
         try:
             while not self.server.wakeups.stopping:
+                if self.is_shut(line.server):
+                    self.hold(line)
+                    break
                 batch = await next_batch(self.node, line)
                 if batch is None or not await self.deliver(line, batch):
                     break
@@ -209,6 +215,8 @@ class _Sender:
 
     async def deliver(self, line: Line, batch: Batch) -> bool:
         """Send a batch; False when the server is to be left alone for a while."""
+        if self.is_shut(line.server):
+            return True  # it stays where it is; see `work`
         items, fleeting = await self.allowed(line.server, batch)
         if not items and not fleeting:
             self.done(line, batch)
@@ -243,6 +251,18 @@ class _Sender:
         self.done(line, batch)
         await self.make_up(line.server)
         return True
+
+    def is_shut(self, name: str) -> bool:
+        """Whether an isolation lies between the node and a server: what waits for it goes on waiting."""
+        policy = self.server.policy.now
+        return policy.holds(self.node.jurisdiction, policy.jurisdiction_of_server(name))
+
+    def hold(self, line: Line) -> None:
+        """Leave what waits for a server in the database until it is asked again whether it may go."""
+        line.fleeting.clear()
+        line.rely_on_database(self.node.position)
+        spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all servers at once, nothing more
+        self.pause(line, ISOLATION_PAUSE * spread)
 
     async def make_up(self, name: str) -> None:
         """Tell a server that is back after too long of the keys that have changed. Raises NodeUnavailable."""

@@ -6,6 +6,7 @@ import click
 
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.deploying import check, init, serve
+from homeserver.command_line.isolation import isolation
 from homeserver.command_line.reports import report
 from homeserver.command_line.residency import residency
 from homeserver.command_line.users import user
@@ -17,7 +18,7 @@ def main() -> None:
     """Domicile: a Matrix homeserver that keeps each user's data in their jurisdiction, and unreadable there."""
 
 
-for command in (init, check, serve, user, report, residency):
+for command in (init, check, serve, user, report, residency, isolation):
     main.add_command(command)
 
 if __name__ == "__main__":

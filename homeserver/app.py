@@ -33,6 +33,7 @@ from homeserver.e2ee import mailbox_bound
 from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
+from homeserver.residency import isolation
 from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
@@ -129,6 +130,7 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
             services=load_application_services(settings, policy),
         )
         stack.push_async_callback(server.outbound.close)
+        await isolation.load(server)
         show(server)
         yield server
 
@@ -348,6 +350,10 @@ def show(server: Server) -> None:
     def failures() -> Mapping[tuple[str, ...], float]:
         return {(name,): times for name, times in server.jobs.failing().items()}
 
+    def isolated() -> Mapping[tuple[str, ...], float]:
+        return {(code,): float(code in server.policy.isolated) for code in {node.jurisdiction for node in nodes}}
+
+    gauge("domicile_isolated", "Whether the borders of a jurisdiction are closed.", isolated, ["jurisdiction"])
     gauge("domicile_node_up", "Whether a node's database answers.", up, ["node", "jurisdiction"])
     trips, violations = by_node(lambda engine: engine.trips), by_node(lambda engine: engine.violations)
     gauge("domicile_database_trips", "Trips to a node's database.", trips, ["node"], grows=True)

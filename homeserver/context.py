@@ -65,10 +65,33 @@ class Caller:
 
 
 class CurrentPolicy:
-    """The residency policy in force; replaced as a whole when a new one has been loaded without fault."""
+    """The residency policy in force; replaced as a whole when a new one has been loaded without fault.
 
-    def __init__(self, policy: Policy) -> None:
-        self.now = policy
+    ``isolated``: the jurisdictions that are isolated, whichever policy is in force.
+    """
+
+    def __init__(self, policy: Policy, isolated: Collection[str] = ()) -> None:
+        self._isolated = frozenset(isolated)
+        self._now = policy.isolating(self._isolated)
+
+    @property
+    def now(self) -> Policy:
+        """The policy to ask."""
+        return self._now
+
+    @now.setter
+    def now(self, policy: Policy) -> None:
+        self._now = policy.isolating(self._isolated)
+
+    @property
+    def isolated(self) -> frozenset[str]:
+        """The jurisdictions that are isolated."""
+        return self._isolated
+
+    @isolated.setter
+    def isolated(self, jurisdictions: Collection[str]) -> None:
+        self._isolated = frozenset(jurisdictions)
+        self._now = self._now.isolating(self._isolated)
 
 
 @dataclass(frozen=True, slots=True)

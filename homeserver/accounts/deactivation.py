@@ -75,7 +75,9 @@ async def _erase(tx: Transaction, server: Server, node: Node, user_id: str, user
     """Note that the user is erased from now on, here and on the nodes that may hold what they sent."""
     met = [name for name in await erasures.nodes_met(tx, user_nid) if name != node.name]
     names = [
-        name for name in met if gate.may(server, DataClass.EVENTS, node.jurisdiction, server.nodes[name].jurisdiction)
+        name
+        for name in met
+        if gate.may_in_time(server, DataClass.EVENTS, node.jurisdiction, server.nodes[name].jurisdiction)
     ]
     first = await streams.allocate(tx, 1 + len(names))
     erasures.put(tx, [user_id], first)

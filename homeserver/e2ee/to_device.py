@@ -1,8 +1,8 @@
 """Messages to devices: each is delivered once, however often a request is repeated and whoever is killed.
 
 All messages of a request to devices of one node are one transaction there. Those for another node go straight into
-its mailboxes, so that they rest nowhere else; only while it is down do they wait in the outbox. What a device has seen
-is deleted behind its back: deletions of many devices are committed together.
+its mailboxes, so that they rest nowhere else; only while it is down, or an isolation lies between, do they wait in the
+outbox. What a device has seen is deleted behind its back: deletions of many devices are committed together.
 
 spec: client-server-api/#send-to-device-messaging
 """
@@ -113,12 +113,12 @@ def _refuse_border(
     for name in list(abroad):
         target = server.policy.now.jurisdiction_of_server(name)
         verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, target)
-        if not verdict:
+        if not verdict and not verdict.held:
             refusals.append(verdict)
             del abroad[name]
     for name in list(by_node):
         verdict = server.policy.now.may(DataClass.MAILBOX, own.jurisdiction, server.nodes[name].jurisdiction)
-        if not verdict:
+        if not verdict and not verdict.held:
             refusals.append(verdict)
             del by_node[name]
     if refusals and not by_node and not abroad and not others:
@@ -126,8 +126,11 @@ def _refuse_border(
 
 
 async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: Events) -> bool:
-    """Deliver on another node; False when it is down, or when earlier messages still wait to be shipped there."""
+    """Deliver on another node; False when it is down, an isolation lies between, or earlier messages still wait to be
+    shipped there."""
     node = server.nodes[name]
+    if server.policy.now.holds(own.jurisdiction, node.jurisdiction):
+        return False
     if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
         return False
     try:
@@ -271,7 +274,7 @@ async def take_from_server(
     denied = 0
     for name, events in by_node.items():
         node = server.nodes[name]
-        if gate.may(server, DataClass.MAILBOX, there, node.jurisdiction):
+        if gate.may_in_time(server, DataClass.MAILBOX, there, node.jurisdiction):
             traffic.concerns(node)
             await node.advance_together(_receive_from_server, server, node, (origin, message_id), events)
         else:

@@ -50,7 +50,7 @@ def allowed(server: Server, node: Node, data_class: DataClass, servers: Iterable
     if not server.settings.federation.enabled:
         return []
     place = server.policy.now.jurisdiction_of_server
-    return [name for name in sorted(servers) if gate.may(server, data_class, node.jurisdiction, place(name))]
+    return [name for name in sorted(servers) if gate.may_in_time(server, data_class, node.jurisdiction, place(name))]
 
 
 # messages to devices ------------------------------------------------------------------------

@@ -411,16 +411,22 @@ class OAuthRefusal(Refusal):
         return {"error": self.code, "error_description": self.message, **self.fields}
 
 
+class Conflict(Refusal):
+    """What an operator wants done is done already, or something else has been done meanwhile."""
+
+    errcode, status = "M_UNKNOWN", 409
+
+
 class FlowDenied(Refusal):
-    """A relation for which the residency policy names no flow."""
+    """A relation for which the residency policy names no flow, or whose border is closed by an isolation for now."""
 
     errcode, status = "M_FORBIDDEN", 403
 
-    def __init__(self, message: str, *, source: str, destination: str, data_class: str) -> None:
+    def __init__(self, message: str, *, source: str, destination: str, data_class: str, isolated: bool = False) -> None:
         super().__init__(
             message,
             **{
-                "org.domicile.reason": "flow_denied",
+                "org.domicile.reason": "isolated" if isolated else "flow_denied",
                 "org.domicile.flow": {"from": source, "to": destination, "class": data_class},
             },
         )

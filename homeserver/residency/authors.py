@@ -33,7 +33,9 @@ async def withheld(server: Server, target: str, user_ids: Collection[str]) -> Ma
     homes = await server.nodes.of_users(user_ids)
     places = {node.name: node.jurisdiction for node in server.nodes}
     found = {user_id: places.get(name, "") for user_id, name in homes.items()}
-    return {user_id: here for user_id, here in found.items() if not gate.may(server, DataClass.EVENTS, here, target)}
+    return {
+        user_id: here for user_id, here in found.items() if not gate.may_in_time(server, DataClass.EVENTS, here, target)
+    }
 
 
 async def among(server: Server, target: str, state: Iterable[StateKey]) -> Mapping[str, str]:

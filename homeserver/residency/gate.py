@@ -22,6 +22,13 @@ def may(server: Server, data_class: DataClass, source: str, target: str) -> bool
     return bool(server.policy.now.may(data_class, source, target))
 
 
+def may_in_time(server: Server, data_class: DataClass, source: str, target: str) -> bool:
+    """Whether data may leave ``source`` for ``target`` now, or as soon as an isolation ends: for what waits until it
+    may go, and for what has crossed the border already."""
+    verdict = server.policy.now.may(data_class, source, target)
+    return bool(verdict) or verdict.held
+
+
 def check(server: Server, data_class: DataClass, source: str, target: str) -> None:
     """Raise FlowDenied, in words for the user, unless data may leave jurisdiction ``source`` for ``target``."""
     verdict = server.policy.now.may(data_class, source, target)
@@ -43,4 +50,5 @@ def denied(verdict: Verdict) -> FlowDenied:
         source=verdict.source,
         destination=verdict.target,
         data_class=verdict.data_class.value,
+        isolated=verdict.held,
     )

@@ -37,7 +37,7 @@ def readers(server: Server, room: Room, origin: str, data_class: DataClass) -> t
     """The nodes with members in a room to which a class of data may flow from another server, and to how many not."""
     there = server.policy.now.jurisdiction_of_server(origin)
     nodes = [server.nodes[name] for name in sorted(room.head.nodes)]
-    allowed = [node for node in nodes if gate.may(server, data_class, there, node.jurisdiction)]
+    allowed = [node for node in nodes if gate.may_in_time(server, data_class, there, node.jurisdiction)]
     return allowed, len(nodes) - len(allowed)
 
 
@@ -120,7 +120,7 @@ async def take_presence(server: Server, origin: str, shown: Shown) -> int:
     denied = 0
     there = server.policy.now.jurisdiction_of_server(origin)
     for node in server.nodes:
-        if not gate.may(server, DataClass.PRESENCE, there, node.jurisdiction):
+        if not gate.may_in_time(server, DataClass.PRESENCE, there, node.jurisdiction):
             denied += 1
             continue
         traffic.concerns(node)

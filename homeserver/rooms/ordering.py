@@ -1,5 +1,5 @@
-"""Where an event is ordered: on the room's home node, or on the sender's own while that is down; once, however often a
-request is repeated.
+"""Where an event is ordered: on the room's home node, or on the sender's own while that is down or an isolation lies
+between; once, however often a request is repeated.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _UnderWay:
 
 
 async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tuple[Node, str]:
-    """Order a draft where the room is ordered: on its home node, or on ``own`` while that is down.
+    """Order a draft where the room is ordered: on its home node, or on ``own`` while there is no way to that.
 
     Returns the node on which it was ordered and the event id.
     """
@@ -79,9 +79,9 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
         earlier = await _ordered_by(own, draft.txn_key)
         if earlier is not None:
             return own, earlier
-        if not home.engine.health().up and await _was_sent_there(own, draft.txn_key):
+        if not _can_reach(server, own, home) and await _was_sent_there(own, draft.txn_key):
             raise NodeUnavailable(home.name)  # it may have been ordered there
-    if home is not own and home.engine.health().up:
+    if home is not own and _can_reach(server, own, home):
         try:
             return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
         except CommitUnknown:
@@ -89,6 +89,11 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
         except NodeUnavailable:
             pass
     return own, await order(server, own, room_id, draft)
+
+
+def _can_reach(server: Server, own: Node, home: Node) -> bool:
+    """Whether a room's home can be asked to order an event of ours: it is up, and no isolation lies between."""
+    return home.engine.health().up and not server.policy.now.holds(own.jurisdiction, home.jurisdiction)
 
 
 async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:

@@ -239,7 +239,7 @@ def _others(server: Server, node: Node, room: Room) -> list[str]:
         name
         for name in sorted(room.now.nodes)
         if name != node.name
-        and gate.may(server, DataClass.RECEIPTS, node.jurisdiction, server.nodes[name].jurisdiction)
+        and gate.may_in_time(server, DataClass.RECEIPTS, node.jurisdiction, server.nodes[name].jurisdiction)
     ]
 
 

@@ -37,6 +37,7 @@ MAY_SCAN = {
     "SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1": "the first row will do",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
+    "SELECT jurisdiction, since_ts, reason FROM isolations": "a handful, which an operator has declared",
     "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
 }
 """How statements begin that read whole tables, and why they may."""

@@ -15,6 +15,7 @@ from homeserver.application_services.sending.contents import Contents
 from homeserver.e2ee import one_time_keys
 from homeserver.e2ee.one_time_keys import Spent
 from homeserver.protocol.event_view import MEMBER
+from homeserver.residency import gate
 from homeserver.rooms import application_services as interest
 from homeserver.rooms import presence, state, ticks, typing_notices
 from homeserver.rooms.presence import Presences
@@ -116,8 +117,7 @@ class _Gathering:
         home = None if owner is None else await self.server.nodes.of_user(owner)
         if home is not None:
             sources.add(home.jurisdiction)
-        policy = self.server.policy.now
-        if all(policy.may(data_class, source, self.service.jurisdiction) for source in sources):
+        if all(gate.may_in_time(self.server, data_class, source, self.service.jurisdiction) for source in sources):
             return True
         withheld(self.server).inc(data_class.value)
         return False

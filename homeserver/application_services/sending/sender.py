@@ -54,6 +54,9 @@ LEAST_SPREAD: Final = 0.75
 MOST_FAILURES: Final = 60
 """Failures in a row are counted up to here."""
 
+ISOLATION_PAUSE: Final = 10.0
+"""Seconds until it is asked again whether an isolation lies between a node and a service."""
+
 NODE_RETRY: Final = 1.0
 """Seconds until a node whose database is down is asked again."""
 
@@ -210,7 +213,10 @@ class _Sender:
         self.ready.set()
 
     async def work(self) -> None:
-        """Send one transaction, or wait for something to send."""
+        """Send one transaction, or wait for something to send, or for the end of an isolation."""
+        if self.server.policy.now.holds(self.node.jurisdiction, self.service.jurisdiction):
+            await self.server.clock.sleep(ISOLATION_PAUSE)
+            return
         if self.pending is None:
             with self.server.wakeups.listen([self.news_key]) as listener:
                 await self.gather()
