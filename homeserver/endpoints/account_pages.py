@@ -16,7 +16,6 @@ from homeserver.e2ee import publication
 from homeserver.endpoints import browsing, forms, oauth
 from homeserver.protocol.errors import Forbidden, InvalidParam, LimitExceeded, NotFound, Refusal, WeakPassword
 from homeserver.web.limits import Limit
-from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
     from homeserver.accounts.oauth.browsers import Visitor
@@ -36,14 +35,7 @@ def _action(form: Form) -> str:
     return _OLDER.get(name, name)
 
 
-@route(
-    "GET",
-    oauth.ACCOUNT,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#account-management-url-parameters",
-)
+@browsing.page("GET", oauth.ACCOUNT, spec="client-server-api/#account-management-url-parameters")
 async def account(server: Server, request: Request) -> Response:
     """The page for an action; the overview for one that we do not know."""
     browser = await browsing.browser_of(server, request)
@@ -158,15 +150,7 @@ async def _device_name(visitor: Visitor, device_id: str) -> str:
 # -- changes
 
 
-@route(
-    "POST",
-    oauth.ACCOUNT,
-    auth=Auth.NONE,
-    limit=Limit.LOGIN,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#oauth-20-account-management",
-)
+@browsing.page("POST", oauth.ACCOUNT, limit=Limit.LOGIN, spec="client-server-api/#oauth-20-account-management")
 async def change(server: Server, request: Request) -> Response:
     """Do what a form of these pages says."""
     sent = forms.in_body(request)

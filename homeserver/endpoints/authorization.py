@@ -30,7 +30,6 @@ from homeserver.protocol.oauth import (
 )
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Query, Response
-from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
     from homeserver.accounts.oauth.clients import Client
@@ -93,14 +92,7 @@ def _failed(server: Server, asked: Asked, refusal: Refusal) -> Response:
     return asked.answer(server, error=code, error_description=refusal.message)
 
 
-@route(
-    "GET",
-    oauth.AUTHORIZE,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#authorisation-code-flow",
-)
+@browsing.page("GET", oauth.AUTHORIZE, spec="client-server-api/#authorisation-code-flow")
 async def authorize(server: Server, request: Request) -> Response:
     """Ask the user whether the client may sign in as them; who is not signed in signs in first, or registers."""
     asked = await _asked(server, forms.in_query(request), request.query_text)
@@ -153,14 +145,7 @@ def _shown(client: Client, spoken: Language) -> dict[str, Any]:
     }
 
 
-@route(
-    "POST",
-    oauth.AUTHORIZE,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#authorisation-code-flow",
-)
+@browsing.page("POST", oauth.AUTHORIZE, spec="client-server-api/#authorisation-code-flow")
 async def decide(server: Server, request: Request) -> Response:
     """The user's decision; the browser goes back to the client with a code, or with a no."""
     sent = forms.in_body(request)
@@ -181,15 +166,7 @@ async def decide(server: Server, request: Request) -> Response:
 # -- devices that show a code
 
 
-@route(
-    "GET",
-    oauth.LINK,
-    auth=Auth.NONE,
-    limit=Limit.LOGIN,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#device-authorisation-flow",
-)
+@browsing.page("GET", oauth.LINK, limit=Limit.LOGIN, spec="client-server-api/#device-authorisation-flow")
 async def link(server: Server, request: Request) -> Response:
     """Ask for the code, or, with one, whether the device may sign in."""
     oauth.check_enabled(server)
@@ -206,15 +183,7 @@ async def link(server: Server, request: Request) -> Response:
     return await _consent(server, browser, asking.client, asking.scope, None, device_codes.shown(user_code))
 
 
-@route(
-    "POST",
-    oauth.LINK,
-    auth=Auth.NONE,
-    limit=Limit.LOGIN,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#device-authorisation-flow",
-)
+@browsing.page("POST", oauth.LINK, limit=Limit.LOGIN, spec="client-server-api/#device-authorisation-flow")
 async def decide_link(server: Server, request: Request) -> Response:
     """The user's decision, which the device learns when it asks next."""
     oauth.check_enabled(server)

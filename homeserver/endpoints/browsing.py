@@ -15,16 +15,19 @@ from homeserver.accounts.oauth import browsers
 from homeserver.pages import languages, rendering
 from homeserver.protocol.errors import Forbidden, LimitExceeded, NodeUnavailable
 from homeserver.web.messages import Response, refused
+from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from homeserver.accounts.oauth.browsers import Visitor
     from homeserver.context import Server
     from homeserver.endpoints.forms import Form
     from homeserver.pages.languages import Language
     from homeserver.protocol.errors import Refusal
+    from homeserver.web.limits import Limit
     from homeserver.web.messages import Request
+    from homeserver.web.routes import F
 
 LOGIN: Final = "/_domicile/login"
 LOGOUT: Final = "/_domicile/logout"
@@ -83,6 +86,14 @@ def _set_cookie(server: Server, name: str, value: str, seconds: int | None = Non
     secure = "; Secure" if server.settings.base_url.startswith("https:") else ""
     age = "" if seconds is None else f"; Max-Age={seconds}"
     return ("Set-Cookie", f"{_name(server, name)}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
+
+
+# -- routes
+
+
+def page(method: str, path: str, *, limit: Limit | None = None, spec: str = "") -> Callable[[F], F]:
+    """Declare a page, or what a form of a page is sent to: `route`, for anybody, and a refusal is a page too."""
+    return route(method, path, auth=Auth.NONE, limit=limit, resource=Resource.CLIENT, refuse=refuse, spec=spec)
 
 
 # -- answers

@@ -24,8 +24,11 @@ from homeserver.web.messages import Response, json_response, refused
 from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homeserver.context import Server
     from homeserver.web.messages import Request
+    from homeserver.web.routes import F
 
 AUTHORIZE: Final = "/_domicile/oauth/authorize"
 TOKEN: Final = "/_domicile/oauth/token"  # noqa: S105  # an address
@@ -116,15 +119,18 @@ async def auth_issuer(server: Server, request: Request) -> dict[str, Any]:
     return {"issuer": issuer(server)}
 
 
-@route(
-    "POST",
-    REGISTER,
-    auth=Auth.NONE,
-    limit=Limit.REGISTRATION,
-    resource=Resource.CLIENT,
-    refuse=refuse,
-    spec="client-server-api/#dynamic-client-registration-flow",
-)
+def _answers(path: str, *, limit: Limit | None = None, spec: str) -> Callable[[F], F]:
+    """Declare what OAuth clients ask by POST: `route`, with refusals as they read them."""
+    return route("POST", path, auth=Auth.NONE, limit=limit, resource=Resource.CLIENT, refuse=refuse, spec=spec)
+
+
+def _form(server: Server, request: Request) -> forms.Form:
+    """What they send. Raises Unrecognized where nobody signs in by OAuth, InvalidParam."""
+    check_enabled(server)
+    return forms.in_body(request)
+
+
+@_answers(REGISTER, limit=Limit.REGISTRATION, spec="client-server-api/#dynamic-client-registration-flow")
 async def register_client(server: Server, request: Request) -> Response:
     """Register a client."""
     check_enabled(server)
@@ -135,19 +141,10 @@ async def register_client(server: Server, request: Request) -> Response:
     return json_response(await clients.register(server, body), 201)
 
 
-@route(
-    "POST",
-    DEVICE,
-    auth=Auth.NONE,
-    limit=Limit.LOGIN,
-    resource=Resource.CLIENT,
-    refuse=refuse,
-    spec="client-server-api/#device-authorisation-flow",
-)
+@_answers(DEVICE, limit=Limit.LOGIN, spec="client-server-api/#device-authorisation-flow")
 async def begin_device(server: Server, request: Request) -> dict[str, Any]:
     """Give a device a code that it shows."""
-    check_enabled(server)
-    form = forms.in_body(request)
+    form = _form(server, request)
     client = await clients.find(server, form.need("client_id"))
     _check_grant(client, DEVICE_CODE)
     begun = device_codes.begin(server, client, read_scope(form.need("scope")))
@@ -162,18 +159,10 @@ async def begin_device(server: Server, request: Request) -> dict[str, Any]:
     }
 
 
-@route(
-    "POST",
-    TOKEN,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=refuse,
-    spec="client-server-api/#grant-types",
-)
+@_answers(TOKEN, spec="client-server-api/#grant-types")
 async def token(server: Server, request: Request) -> dict[str, Any]:
     """Give a client tokens, for a code or for a refresh token."""
-    check_enabled(server)
-    form = forms.in_body(request)
+    form = _form(server, request)
     grant, client_id = form.need("grant_type"), form.need("client_id")
     if grant == AUTHORIZATION_CODE:
         code, redirect_uri, verifier = (form.need(name) for name in ("code", "redirect_uri", "code_verifier"))
@@ -192,18 +181,10 @@ def _check_grant(client: clients.Client, grant: str) -> None:
         raise OAuthRefusal("unauthorized_client", "The client has not registered for that grant")
 
 
-@route(
-    "POST",
-    REVOKE,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=refuse,
-    spec="client-server-api/#token-revocation",
-)
+@_answers(REVOKE, spec="client-server-api/#token-revocation")
 async def revoke(server: Server, request: Request) -> dict[str, Any]:
     """Log a client out: its device goes. Whoever has a token may do that, whatever client they say they are."""
-    check_enabled(server)
-    form = forms.in_body(request)
+    form = _form(server, request)
     revoked = form.need("token")
     if form.get("token_type_hint") not in (None, "access_token", "refresh_token"):
         raise OAuthRefusal("unsupported_token_type", "There are no tokens of that type")

@@ -18,7 +18,6 @@ from homeserver.endpoints import browsing, forms, oauth
 from homeserver.protocol.errors import Forbidden, InvalidParam, LimitExceeded, Refusal, Unauthorized, UserLocked
 from homeserver.protocol.threepids import EMAIL, MSISDN, email_address, phone_number
 from homeserver.web.limits import Limit
-from homeserver.web.routes import Auth, Resource, route
 
 if TYPE_CHECKING:
     from homeserver.accounts.validation import Proved
@@ -46,7 +45,7 @@ def _login_page(
     )
 
 
-@route("GET", browsing.LOGIN, auth=Auth.NONE, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("GET", browsing.LOGIN)
 async def login_page(server: Server, request: Request) -> Response:
     """Ask who it is."""
     asked = forms.in_query(request)
@@ -58,7 +57,7 @@ async def login_page(server: Server, request: Request) -> Response:
     return _login_page(server, browser, onward, hint.removeprefix(MXID)[:300] if hint.startswith(MXID) else "")
 
 
-@route("POST", browsing.LOGIN, auth=Auth.NONE, limit=Limit.LOGIN, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("POST", browsing.LOGIN, limit=Limit.LOGIN)
 async def log_in(server: Server, request: Request) -> Response:
     """Sign in by password."""
     sent = forms.in_body(request)
@@ -94,7 +93,7 @@ def _identifier(user: str) -> dict[str, str]:
     return {"type": "m.id.user", "user": user}
 
 
-@route("POST", browsing.LOGOUT, auth=Auth.NONE, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("POST", browsing.LOGOUT)
 async def log_out(server: Server, request: Request) -> Response:
     """Sign out of our pages. The user's devices stay."""
     sent = forms.in_body(request)
@@ -195,14 +194,7 @@ def _proved(server: Server, proof: _Proof) -> Proved:
     return validation.proof(server, Purpose.REGISTER, proof.sid, proof.secret, proof.medium)
 
 
-@route(
-    "GET",
-    browsing.SIGN_UP,
-    auth=Auth.NONE,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#user-registration",
-)
+@browsing.page("GET", browsing.SIGN_UP, spec="client-server-api/#user-registration")
 async def sign_up_page(server: Server, request: Request) -> Response:
     """Ask for what an account needs."""
     registration.flows(server)  # raises where nobody may
@@ -214,15 +206,7 @@ async def sign_up_page(server: Server, request: Request) -> Response:
     return _next_page(server, browser, _Step([], _lacking(server, [])), onward)
 
 
-@route(
-    "POST",
-    browsing.SIGN_UP,
-    auth=Auth.NONE,
-    limit=Limit.REGISTRATION,
-    resource=Resource.CLIENT,
-    refuse=browsing.refuse,
-    spec="client-server-api/#user-registration",
-)
+@browsing.page("POST", browsing.SIGN_UP, limit=Limit.REGISTRATION, spec="client-server-api/#user-registration")
 async def sign_up(server: Server, request: Request) -> Response:
     """One step towards an account, or the account."""
     registration.flows(server)

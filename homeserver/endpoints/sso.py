@@ -16,7 +16,7 @@ from homeserver.endpoints import browsing, forms, oauth
 from homeserver.protocol.errors import Forbidden, InvalidParam, Refusal
 from homeserver.protocol.oauth import is_safe_target, origin_of, shown_host, with_login_token
 from homeserver.web.limits import Limit
-from homeserver.web.routes import Auth, Resource, route
+from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -81,7 +81,7 @@ def _found(server: Server, path: str) -> Response:
     return response
 
 
-@route("GET", START, auth=Auth.NONE, limit=Limit.LOGIN, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("GET", START, limit=Limit.LOGIN)
 async def start(server: Server, request: Request) -> Response:
     """Send the browser to a provider."""
     asked = forms.in_query(request)
@@ -93,7 +93,7 @@ async def start(server: Server, request: Request) -> Response:
     )
 
 
-@route("GET", upstream.CALLBACK, auth=Auth.NONE, limit=Limit.LOGIN, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("GET", upstream.CALLBACK, limit=Limit.LOGIN)
 async def callback(server: Server, request: Request) -> Response:
     """Somebody comes back from their provider."""
     told = forms.in_query(request)
@@ -138,7 +138,7 @@ def _name_page(server: Server, browser: Browser, pending: str, user: str, fault:
     )
 
 
-@route("POST", NAME, auth=Auth.NONE, limit=Limit.REGISTRATION, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("POST", NAME, limit=Limit.REGISTRATION)
 async def choose_name(server: Server, request: Request) -> Response:
     """Make the account of somebody whom a provider has signed in."""
     sent = forms.in_body(request)
@@ -158,7 +158,7 @@ async def choose_name(server: Server, request: Request) -> Response:
 # -- to the client
 
 
-@route("GET", CONTINUE, auth=Auth.NONE, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("GET", CONTINUE)
 async def ask_target(server: Server, request: Request) -> Response:
     """Show where the token would go."""
     target = _target(forms.in_query(request).need("redirectUrl"))
@@ -177,7 +177,7 @@ async def ask_target(server: Server, request: Request) -> Response:
     )
 
 
-@route("POST", CONTINUE, auth=Auth.NONE, limit=Limit.LOGIN, resource=Resource.CLIENT, refuse=browsing.refuse)
+@browsing.page("POST", CONTINUE, limit=Limit.LOGIN)
 async def go_to_target(server: Server, request: Request) -> Response:
     """Send the browser to its client, with a token for one login."""
     sent = forms.in_body(request)
