@@ -14,7 +14,15 @@ from homeserver.accounts import contacts, deactivation, devices, profile, regist
 from homeserver.accounts.oauth import browsers, resets
 from homeserver.e2ee import publication
 from homeserver.endpoints import browsing, forms, oauth
-from homeserver.protocol.errors import Forbidden, InvalidParam, LimitExceeded, NotFound, Refusal, WeakPassword
+from homeserver.protocol.errors import (
+    Forbidden,
+    InvalidParam,
+    LimitExceeded,
+    NotFound,
+    Refusal,
+    UserSuspended,
+    WeakPassword,
+)
 from homeserver.web.limits import Limit
 
 if TYPE_CHECKING:
@@ -186,6 +194,8 @@ async def _confirm(server: Server, visitor: Visitor, sent: Form) -> None:
 async def _rename(server: Server, browser: Browser, visitor: Visitor, sent: Form) -> Response:
     name = (sent.get("name") or "").strip()
     try:
+        if visitor.suspended:
+            raise UserSuspended("You cannot do this while your account is suspended")
         if name:
             await profile.set_field(server, visitor.caller, "displayname", name)
         else:

@@ -14,6 +14,7 @@ class BrowserSession(NamedTuple):
     user_id: str
     user_nid: int
     has_password: bool
+    suspended: bool
     confirmed_ts: int
     expires_ts: int
 
@@ -30,13 +31,13 @@ def put(tx: Transaction, session_hash: bytes, user_nid: int, confirmed_ts: int, 
 async def find(tx: Transaction, session_hash: bytes, now_ms: int) -> BrowserSession | None:
     """One that holds, of an account that does."""
     row = await tx.one(
-        "SELECT u.user_id, b.user_nid, a.password_hash IS NOT NULL, b.confirmed_ts, b.expires_ts"
+        "SELECT u.user_id, b.user_nid, a.password_hash IS NOT NULL, a.suspended, b.confirmed_ts, b.expires_ts"
         " FROM browser_sessions b JOIN users u USING (user_nid) JOIN accounts a ON a.user_nid = b.user_nid"
         " WHERE b.session_hash = ? AND b.expires_ts > ? AND a.locked = 0 AND a.deactivated_ts IS NULL",
         session_hash,
         now_ms,
     )
-    return None if row is None else BrowserSession(row[0], row[1], bool(row[2]), row[3], row[4])
+    return None if row is None else BrowserSession(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5])
 
 
 async def drop(tx: Transaction, session_hash: bytes) -> None:

@@ -331,6 +331,21 @@ async def test_the_display_name(deployment: Deployment) -> None:
     assert page.forms[0][2]["name"] == ""
 
 
+@aio
+async def test_a_suspended_user_has_the_display_name_that_they_had(deployment: Deployment) -> None:
+    browser, page = await signed_in(deployment)
+    page = await browser.send(page, name="Alice in Chains")
+    admin = await deployment.user("admin", admin=True)
+    suspend = "/_matrix/client/v1/admin/suspend/@alice:example.org"
+    await admin.asks("PUT", suspend, {"suspended": True})
+    for name in ("Admin", ""):
+        refused = await browser.send(page, name=name)
+        assert (refused.status, "while your account is suspended" in refused.text) == (403, True)
+        assert refused.forms[0][2]["name"] == "Alice in Chains"
+    await admin.asks("PUT", suspend, {"suspended": False})
+    assert (await browser.send(page, name="Alice")).forms[0][2]["name"] == "Alice"
+
+
 @pytest.mark.parametrize(
     ("listing", "deleting"),
     [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from homeserver.accounts import sessions, tokens
 from homeserver.context import Caller
 from homeserver.protocol.errors import NotFound, UnknownToken
 from homeserver.protocol.identifiers import localpart_of
+from homeserver.protocol.signing import encode_base64_url
 from homeserver.storage import accounts as stored_accounts
 from homeserver.storage import browser_sessions as stored
 from homeserver.storage.directory import Kind
@@ -38,13 +38,16 @@ class Visitor:
     user_nid: int
     node: Node
     has_password: bool
+    suspended: bool
     confirmed: bool
     token: str
 
     @property
     def caller(self) -> Caller:
         """The visitor as services know users; they have no device."""
-        return Caller(self.user_id, localpart_of(self.user_id), self.node, self.user_nid, "", 0)
+        return Caller(
+            self.user_id, localpart_of(self.user_id), self.node, self.user_nid, "", 0, suspended=self.suspended
+        )
 
 
 async def account_of(server: Server, user_id: str) -> tuple[Node, str, int]:
@@ -78,7 +81,7 @@ async def find(server: Server, token: str | None) -> Visitor | None:
     if found is None:
         return None
     recent = found.confirmed_ts > now - RECENT_MS
-    return Visitor(found.user_id, found.user_nid, node, found.has_password, recent, token)
+    return Visitor(found.user_id, found.user_nid, node, found.has_password, found.suspended, recent, token)
 
 
 async def sign_out(server: Server, token: str | None) -> None:
@@ -107,7 +110,7 @@ def new_mark() -> str:
 
 def form_token(server: Server, mark: str) -> str:
     """What a form must be sent back with by the browser that has this mark."""
-    return urlsafe_b64encode(server.identity.tag("form", mark)).decode().rstrip("=")
+    return encode_base64_url(server.identity.tag("form", mark))
 
 
 def is_of(server: Server, mark: str | None, token: str | None) -> bool:
