@@ -450,7 +450,8 @@ def _check_no_signing_key(device_id: str, keys: list[bytes]) -> None:
 async def refresh(server: Server, token: str, client_id: str | None = None) -> Refreshed:
     """New tokens for a refresh token, which stays valid until one of the new ones is used.
 
-    With ``client_id`` it must be of a session that this client began by OAuth. Raises UnknownToken (``soft_logout``
+    It must be of a session that the client ``client_id`` began by OAuth, or, without one, of a legacy login. Raises
+    UnknownToken (``soft_logout``
     when it expired), UserLocked.
 
     spec: client-server-api/#refreshing-access-tokens
@@ -465,7 +466,7 @@ async def _refresh(
 ) -> Refreshed:
     now = server.clock.now_ms()
     found = await stored_tokens.find_refresh(tx, read.digest)
-    if found is None or (client_id is not None and found.client_id != client_id):
+    if found is None or found.client_id != client_id:
         raise UnknownToken("Unrecognised refresh token")
     if found.expires_ts is not None and found.expires_ts <= now:
         raise UnknownToken("The refresh token has expired", soft_logout=True)

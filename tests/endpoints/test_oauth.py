@@ -448,6 +448,8 @@ async def test_refresh_tokens_belong_to_their_client(deployment: Deployment) -> 
     tokens = await client.sign_in(browser, "alice", PASSWORD)
     assert (await other.refresh(tokens["refresh_token"])).json["error"] == "invalid_grant"
     assert (await client.refresh(tokens["access_token"])).json["error"] == "invalid_grant"
+    by_legacy = await posted_json(deployment, "/_matrix/client/v3/refresh", {"refresh_token": tokens["refresh_token"]})
+    assert (by_legacy.status, by_legacy.json["errcode"]) == (401, "M_UNKNOWN_TOKEN")
     assert (await client.refresh(tokens["refresh_token"])).status == 200
     bob = await deployment.user("bob")
     legacy = (await deployment.login(bob, refresh_token=True)).json
