@@ -8,12 +8,13 @@ spec: client-server-api/#openid
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol.errors import UnknownToken
 from homeserver.protocol.identifiers import is_user_id
+from homeserver.protocol.signing import encode_base64_url
 from homeserver.storage import accounts as stored
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _FORM: Final = re.compile(r"domo_([A-Za-z0-9_-]{1,400})_([0-9]{1,12})_([0-9a-f]{
 def issue(server: Server, caller: Caller) -> str:
     """A token of the caller that is good for `LIFETIME` seconds."""
     until = server.clock.now_ms() // 1000 + LIFETIME
-    named = urlsafe_b64encode(caller.user_id.encode()).decode().rstrip("=")
+    named = encode_base64_url(caller.user_id.encode())
     return f"domo_{named}_{until}_{_mark(server, caller.user_id, until)}"
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 from homeserver.protocol.errors import UnknownToken
+from homeserver.protocol.signing import encode_base64_url
 
 ACCESS: Final = "dom"
 REFRESH: Final = "domr"
@@ -62,7 +63,7 @@ def make(kind: str, owner: bytes, lineage: Lineage | None = None) -> tuple[str, 
     bits = secrets.token_bytes(32)
     if lineage is not None:
         bits = lineage.secret + lineage.generation.to_bytes(_COUNT, "big") + bits[_SECRET + _COUNT :]
-    token = f"{kind}_{_text(owner)}_{_text(bits)}"
+    token = f"{kind}_{encode_base64_url(owner)}_{encode_base64_url(bits)}"
     return token, digest(token)
 
 
@@ -70,10 +71,6 @@ def lineage_of(token: str) -> Lineage:
     """The lineage of a refresh token that was taken apart; of one that has none, something that is nobody's."""
     bits = urlsafe_b64decode(token[-43:] + "=")
     return Lineage(bits[:_SECRET], int.from_bytes(bits[_SECRET : _SECRET + _COUNT], "big"))
-
-
-def _text(bits: bytes) -> str:
-    return urlsafe_b64encode(bits).decode().rstrip("=")
 
 
 def digest(token: str) -> bytes:

@@ -5,7 +5,6 @@ Each is written in the transaction that makes it true, on the node of the user w
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -14,6 +13,7 @@ from config.residency import DataClass
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import TooLarge
 from homeserver.protocol.identifiers import domain_of, is_user_id
+from homeserver.protocol.signing import encode_base64_url
 from homeserver.residency import gate
 from homeserver.rooms.outgoing import feed_edus
 from homeserver.storage import peers
@@ -77,7 +77,7 @@ def direct_to_device(sender: str, event_type: str, key: bytes, outgoing: Mapping
     edus = []
     for destination, contents in outgoing.items():
         for number, part in enumerate(_parts(contents)):
-            message_id = f"{urlsafe_b64encode(key).decode().rstrip('=')}.{number}"
+            message_id = f"{encode_base64_url(key)}.{number}"
             content = {
                 "message_id": message_id,
                 "messages": {user_id: _fragments(devices) for user_id, devices in part.items()},

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from homeserver.protocol.errors import OAuthRefusal
 from homeserver.protocol.identifiers import is_device_id
+from homeserver.protocol.signing import encode_base64_url
 
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105  # the name of a grant
@@ -87,13 +87,12 @@ def proves(verifier: str, challenge: str) -> bool:
     """Whether the code verifier is the one of the challenge."""
     if not _VERIFIER.fullmatch(verifier):
         return False
-    made = urlsafe_b64encode(sha256(verifier.encode()).digest()).decode().rstrip("=")
-    return hmac.compare_digest(made, challenge)
+    return hmac.compare_digest(challenge_of(verifier), challenge)
 
 
 def challenge_of(verifier: str) -> str:
     """The code challenge of the method S256 for a verifier."""
-    return urlsafe_b64encode(sha256(verifier.encode()).digest()).decode().rstrip("=")
+    return encode_base64_url(sha256(verifier.encode()).digest())
 
 
 # -- redirect URIs

@@ -7,13 +7,13 @@ spec: client-server-api/#client-registration
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from homeserver.protocol.errors import OAuthRefusal
 from homeserver.protocol.oauth import read_client
+from homeserver.protocol.signing import encode_base64_url
 from homeserver.storage import oauth_clients as stored
 from homeserver.storage import oauth_grants
 
@@ -46,7 +46,7 @@ async def register(server: Server, body: Mapping[str, Any]) -> Client:
         raise OAuthRefusal("invalid_client_metadata", f"The metadata of a client has at most {LONGEST} bytes")
     tag = server.identity.tag("oauth client", metadata.decode())
     now = server.clock.now_ms()
-    client = stored.Client(urlsafe_b64encode(tag).decode().rstrip("="), metadata, now)
+    client = stored.Client(encode_base64_url(tag), metadata, now)
     await server.nodes.directory.engine.write(stored.put, client, now - UNUSED_MS, MOST_UNUSED)
     return {"client_id": client.client_id, "client_id_issued_at": now // 1000, **orjson.loads(metadata)}
 

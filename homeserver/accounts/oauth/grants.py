@@ -206,18 +206,17 @@ async def revoke(server: Server, token: str) -> Node | None:
 
     spec: client-server-api/#token-revocation
     """
-    for kind in (tokens.ACCESS, tokens.REFRESH):
+    for kind in _FIND:
         try:
             read = tokens.read(kind, token)
             node = await _node_of(server, read)
         except UnknownToken:
             continue
-        found = await node.read(stored_tokens.find_access if kind == tokens.ACCESS else _find_refresh, read.digest)
+        found = await node.read(_FIND[kind], read.digest)
         if found is not None:
             await devices.remove(server, node, found.user_id, found.user_nid, [found.device_id])
             return node
     return None
 
 
-async def _find_refresh(tx: Transaction, digest: bytes) -> stored_tokens.Refresh | None:
-    return await stored_tokens.find_refresh(tx, digest)
+_FIND: Final = {tokens.ACCESS: stored_tokens.find_access, tokens.REFRESH: stored_tokens.find_refresh}
