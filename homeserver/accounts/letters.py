@@ -6,6 +6,7 @@ A message says who caused it and what it is good for, because it may come to som
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,12 @@ import structlog
 from config.load import read_secret
 from homeserver.protocol.errors import MediumNotSupported, NotDelivered
 from homeserver.protocol.threepids import EMAIL
-from homeserver.runtime import gateway, mail
-from homeserver.runtime.certificates import Trust
+from homeserver.runtime import mail
+from homeserver.runtime.exchange import Unreachable
+from homeserver.runtime.outbound import own_place
 
 if TYPE_CHECKING:
     from config.kinds import Secret
-    from config.sections.federation import Federation
     from config.sections.registration import Email, Sms
     from homeserver.context import Server
     from homeserver.protocol.threepids import Identifier
@@ -105,7 +106,7 @@ async def _send(server: Server, to: Identifier, subject: str, text: str) -> None
             if server.settings.sms is None:
                 raise MediumNotSupported("This server verifies no phone numbers")
             await _text(server, server.settings.sms, to.address, text)
-    except (mail.NotSent, gateway.NotDone) as fault:
+    except mail.NotSent as fault:
         log.warning("message not sent", medium=to.medium, reason=str(fault))
         raise NotDelivered("The message could not be sent; try again later") from None
 
@@ -130,15 +131,25 @@ async def _mail(server: Server, settings: Email, address: str, subject: str, tex
 async def _text(server: Server, settings: Sms, digits: str, text: str) -> None:
     places = {"{number}": f"+{digits}", "{digits}": digits, "{text}": text}
     url = settings.url
-    for place, value in places.items():
-        url = url.replace(place, quote(value, safe=""))
-    headers = {} if settings.secret is None else {settings.header: _secret(settings.secret)}
-    body = None
+    for name, value in places.items():
+        url = url.replace(name, quote(value, safe=""))
+    headers = {"Connection": "close"}  # so that no text is sent twice because a kept connection ended
+    headers |= {} if settings.secret is None else {settings.header: _secret(settings.secret)}
+    body = b""
     if settings.method != "GET":
         headers["Content-Type"] = "application/json"
         body = json.dumps(_filled(json.loads(settings.body), places)).encode()
-    trust = _trust(server.settings.federation)
-    await gateway.ask(trust, settings.method, url, headers=headers, body=body, seconds=SECONDS)
+    try:
+        place, target = own_place(url)
+        async with server.outbound.stream(
+            settings.method, place, target, headers=headers, body=body, most=sys.maxsize, seconds=SECONDS
+        ) as answer:  # whose body nobody reads
+            if not 200 <= answer.status < 300:
+                raise mail.NotSent(f"the answer was {answer.status} at {place.host}")
+    except Unreachable as fault:
+        raise mail.NotSent(fault.fault) from None
+    except ValueError:
+        raise mail.NotSent("the request has a line that is none") from None
 
 
 def _filled(template: Any, places: dict[str, str]) -> Any:
@@ -156,8 +167,3 @@ def _filled(template: Any, places: dict[str, str]) -> Any:
 @lru_cache(maxsize=8)
 def _secret(secret: Secret) -> str:
     return read_secret(secret)
-
-
-@lru_cache(maxsize=2)
-def _trust(federation: Federation) -> Trust:
-    return Trust(federation.ca_file, verify=federation.verify_certificates)

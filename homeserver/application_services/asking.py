@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from config.application_services import ApplicationService
     from homeserver.context import Server
     from homeserver.runtime.exchange import Answer
+    from homeserver.runtime.outbound import Place
 
 MOST_ANSWER: Final = 1024 * 1024
 """Bytes of an answer."""
@@ -35,7 +36,12 @@ spec: application-service-api/#legacy-routes
 
 _UNKNOWN_THERE: Final = frozenset((404, 405, 501))
 
-_place = lru_cache(maxsize=256)(own_place)
+
+@lru_cache(maxsize=256)
+def _place(url: str) -> tuple[Place, str]:
+    """Where a service is, and what stands before its paths there."""
+    place, target = own_place(url)
+    return place, target.partition("?")[0].rstrip("/")
 
 
 class Dated:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
@@ -356,7 +356,7 @@ def place_of(url: str) -> tuple[Place, str]:
         host, port = (parts.hostname or "").lower(), parts.port or HTTPS
     except ValueError:
         raise broken from None
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = _target(parts)
     is_host = _HOST.fullmatch(host) or address_of(host) is not None
     if parts.scheme != "https" or parts.username is not None or not is_host or not _TARGET.fullmatch(target):
         raise broken
@@ -365,9 +365,12 @@ def place_of(url: str) -> tuple[Place, str]:
     return Place((Target(host, port),), host, authority), target
 
 
+def _target(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
 def own_place(url: str) -> tuple[Place, str]:
-    """Place and path (without a slash at its end) of a web address that the operator chose, of http or https. Raises
-    Unreachable."""
+    """Place and target of a web address that the operator chose, of http or https. Raises Unreachable."""
     broken = Unreachable(Fault.BROKEN, "that is no address of http or https")
     try:
         parts = urlsplit(url)
@@ -375,13 +378,12 @@ def own_place(url: str) -> tuple[Place, str]:
         port = parts.port or (HTTP if plain else HTTPS)
     except ValueError:
         raise broken from None
-    path = parts.path.rstrip("/")
     is_host = _OWN_HOST.fullmatch(host) or address_of(host) is not None
-    if parts.scheme not in ("http", "https") or not is_host or (path and not _TARGET.fullmatch(path)):
+    if parts.scheme not in ("http", "https") or not is_host or not _TARGET.fullmatch(_target(parts)):
         raise broken
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == (HTTP if plain else HTTPS) else f"{shown}:{port}"
-    return Place((Target(host, port),), host, authority, own=True, plain=plain), path
+    return Place((Target(host, port),), host, authority, own=True, plain=plain), _target(parts)
 
 
 def _written(method: str, place: Place, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
