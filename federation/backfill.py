@@ -89,8 +89,7 @@ async def servers_of(server: Server, node: Node, room: Room) -> list[str]:
         people += sorted(users, key=lambda user_id: -users[user_id] if isinstance(users[user_id], int) else 0)
     names = [domain_of(user_id) for user_id in people]
     names += sorted(room.now.servers, key=lambda name: (-room.now.servers[name], name))
-    found = [name for name in dict.fromkeys(names) if name in room.now.servers]
-    return sorted(found, key=lambda name: reach.is_away(server, name))[:MOST_SERVERS]
+    return reach.away_last(server, [name for name in names if name in room.now.servers])[:MOST_SERVERS]
 
 
 class _Source:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from federation import asking_rooms
+from federation import asking_rooms, reach
 from federation.pdu_checks import check_pdus, passed
 from homeserver.protocol.errors import FlowDenied, ServerUnreachable
 from homeserver.protocol.event_view import CREATE
@@ -135,7 +135,7 @@ async def place(server: Server, node: Node, origin: str, room_id: str, event: Ev
     spend.searching = True
     try:
         async with node.memory(Walks).one(room_id):
-            filling = _Filling(server, node, await _servers(server, node, origin, room_id, event), room_id, spend)
+            filling = _Filling(server, node, await servers_of(server, node, origin, room_id, event), room_id, spend)
             return await filling.place(event, walk=True)
     finally:
         spend.searching = False
@@ -149,11 +149,12 @@ async def recommended(server: Server, node: Node, event: Event, spend: Budget) -
     return event
 
 
-async def _servers(server: Server, node: Node, origin: str, room_id: str, event: Event) -> list[str]:
-    """Whom to ask: who sent the event, whose it is, others in the room."""
+async def servers_of(server: Server, node: Node, origin: str, room_id: str, event: Event) -> list[str]:
+    """Whom to ask: who sent the event, whose it is, others in the room; those last that could not be reached a short
+    while ago."""
     room = await state.get(node, room_id)
-    named = dict.fromkeys([origin, domain_of(event.sender), *sorted(room.head.servers)])
-    return [name for name in named if name != server.name][:MOST_SERVERS]
+    named = [origin, domain_of(event.sender), *sorted(room.head.servers)]
+    return reach.away_last(server, [name for name in named if name != server.name])[:MOST_SERVERS]
 
 
 @dataclass(frozen=True, slots=True)

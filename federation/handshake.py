@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import structlog
 
 from config.residency import DataClass
+from federation import reach
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol import events, identifiers, versions
 from homeserver.protocol.errors import (
@@ -159,10 +160,11 @@ def fill(server: Server, template: Template, room_id: str, user_id: str, content
 
 async def by_any(server: Server, via: Sequence[str], attempt: Callable[[str], Awaitable[T]]) -> T:
     """What ``attempt`` returns for the first server of ``via`` for which it raises none of BadAnswer, RemoteRefusal,
-    ServerUnreachable and FlowDenied. Raises the most telling refusal when there is no such server.
+    ServerUnreachable and FlowDenied; those are tried last that could not be reached a short while ago. Raises the most
+    telling refusal when there is no such server.
     """
     failures = Failures()
-    for destination in [name for name in via if name != server.name][:MOST_SERVERS]:
+    for destination in reach.away_last(server, [name for name in via if name != server.name])[:MOST_SERVERS]:
         try:
             return await attempt(destination)
         except (BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied) as fault:

@@ -18,7 +18,7 @@ from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from homeserver.context import Server
 
@@ -71,6 +71,11 @@ def is_away(server: Server, destination: str) -> bool:
     """Whether a server is left alone now."""
     absence = _absences(server).get(destination)
     return absence is not None and server.clock.monotonic() < absence.until
+
+
+def away_last(server: Server, names: Iterable[str]) -> list[str]:
+    """Servers in an order in which to try them: each once, and at the end those that are left alone now."""
+    return sorted(dict.fromkeys(names), key=lambda name: is_away(server, name))
 
 
 def check(server: Server, destination: str) -> None:

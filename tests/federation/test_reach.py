@@ -9,17 +9,18 @@ from urllib.parse import quote
 
 import pytest
 
-from federation import asking_rooms, backfill, directory, reach
+from federation import asking_rooms, backfill, directory, gaps, reach
 from federation.reach import Absences
 from homeserver.protocol.errors import ServerUnreachable
 from homeserver.rooms import state
 from homeserver.rooms.outgoing import Lines
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
 from homeserver.runtime.outbound import Place
-from homeserver.storage import peers
+from homeserver.storage import events, peers
 from tests.deployment import User
 from tests.e2ee.play import Device
 from tests.federation import guests
+from tests.federation.forging import scene, third
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -288,3 +289,33 @@ async def test_history_is_asked_for_where_it_can_be_had(network: Network) -> Non
     assert await backfill.servers_of(here.server, node, room) == [THERE, "third.test"]
     reach.failed(here.server, THERE, network.clock.monotonic(), Fault.CONNECTION)
     assert await backfill.servers_of(here.server, node, room) == ["third.test", THERE]
+
+
+@aio
+async def test_a_gap_is_filled_by_who_can_be_reached(network: Network) -> None:
+    made = await scene(network)
+    play, _ = await third(made)
+    last = await made.there.send(made.bob, made.room_id, "hello")
+    await network.settle()
+    node = made.there.node("tehran")
+    (row,) = await node.read(events.by_ids, [last])
+    event = state.parse(await state.get(node, made.room_id), row)
+    server = made.here.server
+
+    async def asked() -> list[str]:
+        return await gaps.servers_of(server, made.here.node("tehran"), THERE, made.room_id, event)
+
+    assert await asked() == [THERE, play.server.name]
+    reach.failed(server, THERE, network.clock.monotonic(), Fault.CONNECTION)
+    assert await asked() == [play.server.name, THERE]
+
+
+@aio
+async def test_a_room_is_come_into_through_who_can_be_reached(network: Network) -> None:
+    here, there = await network.found(HERE), await network.found(THERE)
+    alice, bob = await here.user("alice"), await there.user("bob")
+    dead = Dead(network, "dead.test")
+    reach.failed(here.server, "dead.test", network.clock.monotonic(), Fault.CONNECTION)
+    room_id = await there.create(bob, preset="public_chat")
+    await here.ask(alice, "POST", f"/join/{quote(room_id)}?via=dead.test&via={THERE}&via=dead.test", {})
+    assert dead.asked == []
