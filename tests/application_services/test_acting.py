@@ -121,6 +121,16 @@ async def test_names_of_its_namespace_are_for_nobody_else(set_up: SetUp) -> None
     assert (await stage.bot.asks("DELETE", f"{CLIENT}/directory/room/{alias}")).status == 200
 
 
+@pytest.mark.parametrize("form", ["unstable/org.matrix.simplified_msc3575", "v4"])
+@aio
+async def test_sliding_sync_is_of_a_device(set_up: SetUp, form: str) -> None:
+    stage = await set_up()
+    path = f"/_matrix/client/{form}/sync"
+    without = await (await stage.ghost("joe")).asks("POST", path, {})
+    assert (without.status, without.errcode) == (400, "M_MISSING_PARAM")
+    assert (await (await stage.ghost("jim", "DEVICE")).asks("POST", path, {})).status == 200
+
+
 @aio
 async def test_it_says_when_something_happened(set_up: SetUp) -> None:
     stage = await set_up()

@@ -45,7 +45,8 @@ class Look:
 
 
 async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
-    """The encoded answer to a request. Raises UnknownPos, NodeUnavailable."""
+    """The encoded answer to a request. Raises UnknownPos, MissingParam without a device, NodeUnavailable."""
+    caller.must_have_device()
     node = caller.node
     await node.start()
     standing = await connections.find(server, caller, wish.conn_id, wish.pos)
