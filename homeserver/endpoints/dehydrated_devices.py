@@ -11,7 +11,7 @@ import orjson
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.e2ee import dehydrated
 from homeserver.endpoints import reading
-from homeserver.protocol.errors import InvalidParam
+from homeserver.rooms import tokens
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -64,27 +64,18 @@ async def delete(server: Server, request: Request) -> dict[str, Any]:
 async def events(server: Server, request: Request) -> Response:
     """A page of its messages; without ``next_batch`` it is the last."""
     limit = request.query.integer("limit", dehydrated.PAGE, low=1, high=dehydrated.PAGE)
-    page = await dehydrated.messages(
-        request.caller, request.args["deviceId"], _position(request.query.get("from")), limit
-    )
+    after = tokens.position(request.query.get("from"), 0)
+    page = await dehydrated.messages(request.caller, request.args["deviceId"], after, limit)
     return _shown(page, always=False)
 
 
 @route("POST", EVENTS, auth=Auth.USER)
 async def events_as_asked_before(server: Server, request: Request) -> Response:
     """The same, in an older form: there is always a ``next_batch``, and a page without messages is the last."""
-    after = _position(reading.text(request.json(required=False), "next_batch"))
+    after = tokens.position(reading.text(request.json(required=False), "next_batch"), 0)
     return _shown(
         await dehydrated.messages(request.caller, request.args["deviceId"], after, dehydrated.PAGE), always=True
     )
-
-
-def _position(token: str | None) -> int:
-    if token is None:
-        return 0
-    if not (token.isascii() and token.isdigit() and len(token) <= 18):
-        raise InvalidParam("That is no token of a page")
-    return int(token)
 
 
 def _shown(page: dehydrated.Page, *, always: bool) -> Response:

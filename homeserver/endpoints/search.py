@@ -91,7 +91,8 @@ async def _search(server: Server, request: Request, wish: Mapping[str, Any], tok
     rest = everything if token is None else [hit for hit in everything if token.begins(hit)]
     limit = min(USUAL if chosen.limit is None else chosen.limit, server.settings.limits.page_size)
     page = rest[:limit]
-    rooms = {hit.room_id: await searching.room_of(server, caller, hit.room_id) for hit in page}
+    named = dict.fromkeys(hit.room_id for hit in page)
+    rooms = {room_id: await searching.room_of(server, caller, room_id) for room_id in named}
     answer: dict[str, Any] = {
         "count": len(everything),
         "highlights": sorted(set(words)) if page else [],
@@ -184,9 +185,7 @@ def _around(wish: dict[str, Any] | None) -> Around | None:
 
 def _count(wish: Mapping[str, Any], name: str) -> int:
     """How many events to show on one side. Raises BadJson, InvalidParam."""
-    limit = reading.integer(wish, name)
-    if limit is not None and limit < 0:
-        raise InvalidParam(f"{name} must not be below 0")
+    limit = reading.integer(wish, name, low=0)
     return AROUND if limit is None else min(limit, MOST_AROUND)
 
 

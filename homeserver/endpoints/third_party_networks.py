@@ -9,9 +9,11 @@ from homeserver.application_services.third_party import LOCATION, USER
 from homeserver.protocol import identifiers
 from homeserver.web.limits import Limit
 from homeserver.web.messages import json_response
-from homeserver.web.routes import Auth, route
+from homeserver.web.routes import Auth, F, route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homeserver.context import Server
     from homeserver.web.messages import Request, Response
 
@@ -44,45 +46,29 @@ async def protocol(server: Server, request: Request) -> dict[str, Any]:
     return await third_party.protocol(server, request.args["protocol"])
 
 
+def _search(path: str, *, spec: str) -> Callable[[F], F]:
+    """The route of a question that may cost services a search of their own."""
+    return route("GET", PATH + path, auth=Auth.USER, limit=Limit.DIRECTORY, also=["r0"], spec=spec)
+
+
 async def _look_up(server: Server, request: Request, kind: str) -> Response:
     fields = [(name, value) for name, value in request.query.pairs() if name not in OWN]
     return json_response(await third_party.look_up(server, kind, request.args["protocol"], fields))
 
 
-@route(
-    "GET",
-    PATH + "/location/{protocol}",
-    auth=Auth.USER,
-    limit=Limit.DIRECTORY,
-    also=["r0"],
-    spec="client-server-api/#get_matrixclientv3thirdpartylocationprotocol",
-)
+@_search("/location/{protocol}", spec="client-server-api/#get_matrixclientv3thirdpartylocationprotocol")
 async def locations(server: Server, request: Request) -> Response:
     """The rooms that lead to a place of a network."""
     return await _look_up(server, request, LOCATION)
 
 
-@route(
-    "GET",
-    PATH + "/user/{protocol}",
-    auth=Auth.USER,
-    limit=Limit.DIRECTORY,
-    also=["r0"],
-    spec="client-server-api/#get_matrixclientv3thirdpartyuserprotocol",
-)
+@_search("/user/{protocol}", spec="client-server-api/#get_matrixclientv3thirdpartyuserprotocol")
 async def users(server: Server, request: Request) -> Response:
     """The users who stand for somebody of a network."""
     return await _look_up(server, request, USER)
 
 
-@route(
-    "GET",
-    PATH + "/location",
-    auth=Auth.USER,
-    limit=Limit.DIRECTORY,
-    also=["r0"],
-    spec="client-server-api/#get_matrixclientv3thirdpartylocation",
-)
+@_search("/location", spec="client-server-api/#get_matrixclientv3thirdpartylocation")
 async def location_of(server: Server, request: Request) -> Response:
     """The places to which a room alias leads."""
     alias = request.query.require("alias")
@@ -90,14 +76,7 @@ async def location_of(server: Server, request: Request) -> Response:
     return json_response(await third_party.leads_to(server, LOCATION, alias))
 
 
-@route(
-    "GET",
-    PATH + "/user",
-    auth=Auth.USER,
-    limit=Limit.DIRECTORY,
-    also=["r0"],
-    spec="client-server-api/#get_matrixclientv3thirdpartyuser",
-)
+@_search("/user", spec="client-server-api/#get_matrixclientv3thirdpartyuser")
 async def user_of(server: Server, request: Request) -> Response:
     """For whom a user stands."""
     user_id = request.query.require("userid")

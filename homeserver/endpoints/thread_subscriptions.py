@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.endpoints import reading
-from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms import thread_subscriptions
+from homeserver.rooms import thread_subscriptions, tokens
 from homeserver.rooms.thread_subscriptions import NEWEST
 from homeserver.web.routes import Auth, route
 
@@ -49,7 +48,7 @@ async def changes(server: Server, request: Request) -> dict[str, Any]:
     query = request.query
     query.choice("dir", ("b",), "b")
     limit = min(query.integer("limit", USUAL, low=1), server.settings.limits.page_size)
-    after, before = _position(query.get("to"), 0), _position(query.get("from"), NEWEST)
+    after, before = tokens.position(query.get("to"), 0), tokens.position(query.get("from"), NEWEST)
     found = await thread_subscriptions.changes(request.caller, after, before, limit)
     subscribed: dict[str, Any] = {}
     unsubscribed: dict[str, Any] = {}
@@ -60,11 +59,3 @@ async def changes(server: Server, request: Request) -> dict[str, Any]:
         (subscribed if held.subscribed else unsubscribed).setdefault(room_id, {})[root_id] = said
     more = {"end": str(found[-1].held.pos)} if len(found) == limit else {}
     return {"subscribed": subscribed, "unsubscribed": unsubscribed, **more}
-
-
-def _position(token: str | None, default: int) -> int:
-    if token is None:
-        return default
-    if not (token.isascii() and token.isdigit() and len(token) <= 18):
-        raise InvalidParam("That is no token of a page")
-    return int(token)

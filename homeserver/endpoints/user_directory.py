@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.endpoints import reading
-from homeserver.protocol.errors import InvalidParam
 from homeserver.rooms import finding
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -30,8 +29,6 @@ async def search(server: Server, request: Request) -> dict[str, Any]:
     """Users whose name or user id has a text in it."""
     body = request.json()
     term = reading.text(body, "search_term", required=True)
-    limit = reading.integer(body, "limit")
-    if limit is not None and limit < 0:
-        raise InvalidParam("limit must not be below 0")
+    limit = reading.integer(body, "limit", low=0)
     people, limited = await finding.users(request.caller, term, USUAL if limit is None else limit)
     return {"results": [person.shown() for person in people], "limited": limited}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from homeserver.protocol.errors import InvalidParam
 
+_POSITION = re.compile(r"[0-9]{1,18}")
 _FORM = re.compile(r"(?:(?:\d{1,16}/)?s(\d{1,18})_(\d{1,18})|t(-?\d{1,18}))")
 
 
@@ -32,6 +33,15 @@ def parse(text: str) -> Token:
         raise InvalidParam("That is no token of this server")
     synced, ephemeral, between = found.groups()
     return Token(int(between)) if between is not None else Token(int(synced), int(ephemeral))
+
+
+def position(text: str | None, default: int) -> int:
+    """Read a token that is a position and nothing else, of pages of what is no timeline. Raises InvalidParam."""
+    if text is None:
+        return default
+    if _POSITION.fullmatch(text) is None:
+        raise InvalidParam("That is no token of a page")
+    return int(text)
 
 
 def between(position: int) -> str:
