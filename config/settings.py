@@ -19,7 +19,7 @@ from config.sections.media import Media
 from config.sections.notifying import Push
 from config.sections.rate_limits import RateLimits
 from config.sections.registration import Email, Registration, Sms, Verification
-from config.sections.rooms import DelayedEvents, Encryption, Rooms, Users
+from config.sections.rooms import DelayedEvents, Encryption, Rooms, ThirdPartyInvites, Users
 from config.sections.serving import Limits, Listener, Log, Operator, Storage
 from config.sections.signing_in import IdentityProvider, OAuth, Passwords, Sessions
 from config.tables import Setting, TableOf, TablesOf
@@ -88,6 +88,9 @@ class Settings:
     limits: Annotated[Limits, Setting(TableOf(Limits), "")] = field(default_factory=Limits)
     users: Annotated[Users, Setting(TableOf(Users), "")] = field(default_factory=Users)
     rooms: Annotated[Rooms, Setting(TableOf(Rooms), "")] = field(default_factory=Rooms)
+    third_party_invites: Annotated[ThirdPartyInvites, Setting(TableOf(ThirdPartyInvites), "")] = field(
+        default_factory=ThirdPartyInvites
+    )
     delayed_events: Annotated[DelayedEvents, Setting(TableOf(DelayedEvents), "")] = field(default_factory=DelayedEvents)
     encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
     storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)

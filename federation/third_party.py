@@ -53,7 +53,7 @@ async def exchange(server: Server, origin: str, room_id: str, asked: Mapping[str
     signed = _signed(content)
     home, room = await resident.room_for(server, origin, room_id)
     resident.check_span(server, home, room, origin)
-    draft = Draft(MEMBER, sender, await third_party.content(home, room, signed), invited)
+    draft = Draft(MEMBER, sender, await third_party.content(server, home, room, signed), invited)
     event, preview = await proposals.invitation(server, home, room, draft)
     await place(server, home, await server.remote.invite(server, home, event, preview))
 

@@ -7,7 +7,7 @@ has no `Operation`; its errors can be checked nevertheless.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -24,10 +24,6 @@ HTML = "text/html; charset=utf-8"
 DOCUMENT = "urn:matrix:operations"
 INTERNALS = re.compile(rb"Traceback|object at 0x|NoneType|<class |[a-z]Error\(|\\n  File ")
 """What shows that an answer speaks of the program instead of the request."""
-
-# COMPAT(matrix-nio, 0.26): see accounts/devices.py
-NULLABLE = dict.fromkeys(("getDevice", "getDevices"), ("display_name", "last_seen_ip", "last_seen_ts"))
-"""What may be null where the specification would leave it out, by operation."""
 
 ACCEPTED = (
     "M_UNKNOWN_POS",
@@ -132,21 +128,10 @@ class Operation:
     def answer_faults(self, status: int, value: Any) -> Iterator[str]:
         """How a JSON answer differs from what is defined for this status; none when that is nothing."""
         if JSON in self.defined["responses"].get(str(status), {}):
-            value = _without_nulls(value, NULLABLE.get(self.id, ()))
             allowed = NOT_REQUIRED.get(self.id)
             for fault in schema_faults(f"{self.pointer}/responses/{status}/application~1json", value):
                 if allowed is None or not allowed.fullmatch(fault):
                     yield fault
-
-
-def _without_nulls(value: Any, names: Collection[str]) -> Any:
-    """The value without what is null under one of these names."""
-    if not names:
-        return value
-    if isinstance(value, dict):
-        parts = value.items()
-        return {name: _without_nulls(part, names) for name, part in parts if part is not None or name not in names}
-    return [_without_nulls(part, names) for part in value] if isinstance(value, list) else value
 
 
 @cache

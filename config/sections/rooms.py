@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from config.forms import DAY
+from config.forms import DAY, SERVER_NAME
 from config.kinds import Choice, Duration, Flag, Integer, ListOf, Span
 from config.tables import Setting
 
@@ -44,6 +44,23 @@ class Rooms:
         Literal["everyone", "admins", "nobody"],
         Setting(Choice(("everyone", "admins", "nobody")), "Who may put a room into the public room directory."),
     ] = "everyone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThirdPartyInvites:
+    """Invitations by an e-mail address or phone number. They go through an identity server that the client names, and
+    that learns who wants to have whom in which room. It stands where residency.toml says that a server of its name
+    does; `events` must be let flow there.
+    """
+
+    identity_servers: Annotated[
+        tuple[str, ...],
+        Setting(
+            ListOf(SERVER_NAME),
+            "The identity servers that may be asked. Without any nobody can be invited by an address.",
+            ("id.example.org",),
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

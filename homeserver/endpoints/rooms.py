@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms import aliases, create, guests, membership, third_party
+from homeserver.protocol.threepids import identifier
+from homeserver.rooms import aliases, create, guests, inviting_by_address, membership, third_party
+from homeserver.rooms.identity_servers import IdentityServer
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_INVITES = 100
 """Users that may be invited as a room is created."""
+MAX_ADDRESSES = 20
+"""Addresses, to each of which a letter may go."""
 
 
 @route(
@@ -44,8 +48,9 @@ def _wish(body: dict[str, Any], default_version: str) -> create.Wish:
         raise InvalidParam(f"At most {MAX_INVITES} users can be invited while a room is created")
     if any(not identifiers.is_user_id(user_id) for user_id in invite):
         raise InvalidParam("'invite' must be an array of user IDs")
-    if reading.array(body, "invite_3pid"):
-        raise InvalidParam("This server cannot invite by e-mail address or phone number")
+    invite_3pid = [by_address(invited) for invited in reading.mappings(body, "invite_3pid")]
+    if len(invite_3pid) > MAX_ADDRESSES:
+        raise InvalidParam(f"At most {MAX_ADDRESSES} addresses can be invited while a room is created")
     version = reading.text(body, "room_version")
     return create.Wish(
         versions.rules_of(default_version if version is None else version),
@@ -59,7 +64,15 @@ def _wish(body: dict[str, Any], default_version: str) -> create.Wish:
         reading.mapping(body, "creation_content") or {},
         reading.mapping(body, "power_level_content_override") or {},
         [_initial(event) for event in reading.mappings(body, "initial_state")],
+        invite_3pid,
     )
+
+
+def by_address(body: dict[str, Any]) -> inviting_by_address.Invited:
+    """Whom a body names by an address. Raises MissingParam, BadJson, InvalidParam."""
+    values = [reading.text(body, name, required=True) for name in ("id_server", "id_access_token", "medium", "address")]
+    id_server, token, medium, address = values
+    return inviting_by_address.Invited(IdentityServer(id_server, token), identifier(medium, address))
 
 
 def _initial(event: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -197,14 +210,13 @@ async def forget(server: Server, request: Request) -> dict[str, Any]:
     unless_suspended=True,
 )
 async def invite(server: Server, request: Request) -> dict[str, Any]:
-    """Invite a user to a room."""
-    body = request.json()
+    """Invite a user to a room, or whoever has an address (client-server-api/#third-party-invites)."""
+    body, room_id = request.json(), request.args["roomId"]
+    reason = reading.text(body, "reason")
     if "user_id" not in body and "medium" in body:
-        raise InvalidParam("This server cannot invite by e-mail address or phone number")
-    user_id = reading.user_id(body)
-    await membership.invite(
-        server, request.caller, request.args["roomId"], user_id, reason=reading.text(body, "reason")
-    )
+        await inviting_by_address.invite(server, request.caller, room_id, by_address(body), reason)
+    else:
+        await membership.invite(server, request.caller, room_id, reading.user_id(body), reason=reason)
     return {}
 
 

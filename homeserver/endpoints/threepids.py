@@ -1,4 +1,4 @@
-"""The caller's phone numbers and addresses. No identity server is asked anything.
+"""The caller's phone numbers and addresses. No identity server is told of them.
 
 spec: client-server-api/#adding-account-administrative-contact-information
 """
@@ -86,7 +86,7 @@ async def bind(server: Server, request: Request) -> dict[str, Any]:
     body = request.json()
     for name in ("client_secret", "id_server", "id_access_token", "sid"):
         reading.text(body, name, required=True)
-    raise ServerNotTrusted("This server asks no identity servers")
+    raise ServerNotTrusted("This server publishes nobody's address with an identity server")
 
 
 @route(

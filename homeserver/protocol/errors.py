@@ -257,7 +257,7 @@ class MediumNotSupported(Refusal):
 
 
 class ServerNotTrusted(Refusal):
-    """An identity server was named, and this server asks none."""
+    """An identity server was named that this server does not ask."""
 
     errcode, status = "M_SERVER_NOT_TRUSTED", 400
 

@@ -203,14 +203,27 @@ def _signatures(signed: Mapping[str, Any]) -> Iterator[str]:
                 yield signature
 
 
+def keys_of_signer(
+    invite: EventView, signed: Mapping[str, Any], verify: Verify = verify_signed
+) -> Iterator[tuple[str, str | None]]:
+    """The keys of a third-party invite by which something is signed, each with the address at which its validity can be
+    asked about; a key without one is valid for ever. spec: client-server-api/#mroomthird_party_invite"""
+    for key, url in _keys(invite):
+        if any(verify(signed, signature, key) for signature in _signatures(signed)):
+            yield key, url
+
+
 def _public_keys(invite: EventView) -> Iterator[str]:
-    single, several = invite.content.get("public_key"), invite.content.get("public_keys")
-    if isinstance(single, str):
-        yield single
-    for entry in several if isinstance(several, list) else ():
+    return (key for key, _ in _keys(invite))
+
+
+def _keys(invite: EventView) -> Iterator[tuple[str, str | None]]:
+    several = invite.content.get("public_keys")
+    for entry in (invite.content, *(several if isinstance(several, list) else ())):
         key = entry.get("public_key") if isinstance(entry, Mapping) else None
         if isinstance(key, str):
-            yield key
+            url = entry.get("key_validity_url")
+            yield key, url if isinstance(url, str) else None
 
 
 def _check_leave(rules: RoomRules, event: EventView, state: State, levels: Levels) -> None:

@@ -13,8 +13,8 @@ from config.residency import DataClass
 from homeserver.accounts import letters
 from homeserver.protocol.errors import MediumNotSupported, NotDelivered
 from homeserver.protocol.threepids import EMAIL, Identifier
-from homeserver.push.gateways import Result, jurisdiction
-from homeserver.residency import gate
+from homeserver.push.gateways import Result
+from homeserver.residency import gate, places
 from homeserver.storage import accounts
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def is_own(tx: Transaction, user_nid: int, address: str) -> bool:
 
 def may_write(server: Server, node: Node, address: str) -> bool:
     """Whether the residency policy lets letters go there: where a mail server stands is said by its domain."""
-    there = jurisdiction(server, address.rpartition("@")[2])
+    there = places.of_host(server, address.rpartition("@")[2])
     return gate.may(server, DataClass.NOTIFICATIONS, node.jurisdiction, there)
 
 

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import structlog
 
-from config.residency import UNKNOWN, DataClass
+from config.residency import DataClass
 from homeserver.protocol.errors import InvalidParam
-from homeserver.residency import gate, traffic
+from homeserver.residency import gate, places, traffic
 from homeserver.runtime.exchange import Unreachable
-from homeserver.runtime.outbound import HTTPS, place_of
+from homeserver.runtime.outbound import place_of
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.push.notification import Pusher
-    from homeserver.runtime.outbound import Place
     from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("push")
@@ -43,23 +42,6 @@ class Result(StrEnum):
     FAILED = "failed"
 
 
-def jurisdiction(server: Server, host: str) -> str:
-    """Where a host stands to which notifications are sent: a gateway, or the domain of an e-mail address.
-
-    This deployment has several jurisdictions, so that its own name says nothing.
-    """
-    if host.lower() == server.name.lower():
-        return UNKNOWN
-    return server.policy.now.jurisdiction_of_server(host)
-
-
-def _where(server: Server, place: Place) -> str:
-    """By the name with the port, when the policy has it so, or else by the name."""
-    port = place.targets[0].port
-    found = UNKNOWN if port == HTTPS else jurisdiction(server, place.host)
-    return jurisdiction(server, place.certificate) if found == UNKNOWN else found
-
-
 def check(server: Server, node: Node, url: str) -> None:
     """Refuse a gateway to which nothing may go from a node, or which is none. Raises InvalidParam, FlowDenied."""
     try:
@@ -68,7 +50,7 @@ def check(server: Server, node: Node, url: str) -> None:
         raise InvalidParam(f"data.url must be an https:// URL with the path {PATH}") from None
     if target.partition("?")[0] != PATH:
         raise InvalidParam(f"data.url must be an https:// URL with the path {PATH}")
-    gate.check(server, DataClass.NOTIFICATIONS, node.jurisdiction, _where(server, place))
+    gate.check(server, DataClass.NOTIFICATIONS, node.jurisdiction, places.of_place(server, place))
 
 
 def may_have_details(server: Server, node: Node, pusher: Pusher) -> bool:
@@ -79,14 +61,14 @@ def may_have_details(server: Server, node: Node, pusher: Pusher) -> bool:
         place, _ = place_of(pusher.url)
     except Unreachable:
         return False
-    return gate.may(server, DataClass.EVENTS, node.jurisdiction, _where(server, place))
+    return gate.may(server, DataClass.EVENTS, node.jurisdiction, places.of_place(server, place))
 
 
 async def notify(server: Server, node: Node, pusher: Pusher, body: bytes) -> Result:
     """Give a gateway a notification for one pusher."""
     try:
         place, target = place_of(pusher.url)
-        there = _where(server, place)
+        there = places.of_place(server, place)
         if not gate.may(server, DataClass.NOTIFICATIONS, node.jurisdiction, there):
             return Result.WITHHELD
         answer = await server.outbound.request(

@@ -14,7 +14,7 @@ from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, TooL
 from homeserver.protocol.threepids import email_address
 from homeserver.push import digests, gateways
 from homeserver.push.notification import EVENT_ID_ONLY
-from homeserver.residency import gate
+from homeserver.residency import gate, places
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.storage import pushers as stored
 
@@ -100,7 +100,7 @@ async def _check_address(server: Server, caller: Caller, app_id: str, address: s
         raise InvalidParam("Write the e-mail address as your account has it")
     if not await caller.node.read(digests.is_own, caller.user_nid, address):
         raise InvalidParam("That is no e-mail address of your account")
-    there = gateways.jurisdiction(server, address.rpartition("@")[2])
+    there = places.of_host(server, address.rpartition("@")[2])
     gate.check(server, DataClass.NOTIFICATIONS, caller.node.jurisdiction, there)
 
 

@@ -6,7 +6,7 @@ spec: client-server-api/#creation
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
 from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, InvalidRoomState, Refusal
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
-from homeserver.rooms import aliases, blocking, membership, public, references, state
+from homeserver.rooms import aliases, blocking, inviting_by_address, membership, public, references, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
@@ -29,11 +29,12 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.state import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.protocol.events import Event
     from homeserver.protocol.versions import RoomRules
+    from homeserver.rooms.inviting_by_address import Invited
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
@@ -59,6 +60,7 @@ class Wish:
     creation_content: Mapping[str, Any] = field(default_factory=dict)
     power_levels: Mapping[str, Any] = field(default_factory=dict)
     initial_state: Sequence[tuple[str, str, dict[str, Any]]] = ()
+    invite_3pid: Sequence[Invited] = ()
 
 
 async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
@@ -68,10 +70,14 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
     span, and InviteBlocked when they take no invitations; Forbidden when the room is to be published by somebody who
     may not; RoomInUse for an alias that is taken; PlaintextRefused for wishes that weaken encryption;
-    InvalidRoomState, InvalidParam and BadJson for wishes that the rules of the room version do not allow.
+    InvalidRoomState, InvalidParam and BadJson for wishes that the rules of the room version do not allow; what
+    `inviting_by_address.resolve` does.
     """
     if wish.visibility == "public":
         public.check_publisher(server, caller)
+    named, unknown = await inviting_by_address.resolve(server, caller, wish.invite_3pid)
+    named = [user_id for user_id in named if user_id != caller.user_id]
+    wish = replace(wish, invite=list(dict.fromkeys([*wish.invite, *named])))
     await _check_guests(server, caller, wish.invite)
     if wish.alias is None:
         room = await found(server, caller, wish.rules, _creation(wish), _drafts(server, caller, wish, None))
@@ -85,11 +91,18 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
         await caller.node.write(rooms.publish, room.nid, True)
     content = {"is_direct": True} if wish.is_direct else {}
     for user_id in wish.invite:
-        try:
-            await membership.invite(server, caller, room.room_id, user_id, dict(content))
-        except Refusal as refusal:  # the room is there: that has to be said
-            log.info("somebody was not invited to a new room", node=caller.node.name, reason=refusal.message)
+        await _tried(caller, membership.invite(server, caller, room.room_id, user_id, dict(content)))
+    for invited in unknown:
+        await _tried(caller, inviting_by_address.leave(server, caller, room.room_id, invited, dict(content)))
     return room.room_id
+
+
+async def _tried(caller: Caller, inviting: Coroutine[Any, Any, None]) -> None:
+    """Invite somebody, or not: the room is there, and that has to be said."""
+    try:
+        await inviting
+    except Refusal as refusal:
+        log.info("somebody was not invited to a new room", node=caller.node.name, reason=refusal.message)
 
 
 async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) -> None:

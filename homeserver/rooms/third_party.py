@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
 from homeserver.protocol.identifiers import domain_of
-from homeserver.rooms import following, membership, state
+from homeserver.protocol.membership_rules import keys_of_signer
+from homeserver.rooms import following, identity_servers, membership, state
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
@@ -23,23 +24,46 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from homeserver.context import Caller, Server
+    from homeserver.protocol.events import Event
     from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
 
 
-async def content(node: Node, room: Room, signed: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the invitation, with the name that whoever invited gave. Raises Forbidden without an invite."""
+async def content(server: Server, node: Node, room: Room, signed: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the invitation, with the name that whoever invited gave.
+
+    Raises Forbidden without an invite, and when the identity server does not stand by its key any more, or is none that
+    the operator allows; FlowDenied, ServerUnreachable. spec: client-server-api/#third-party-invites
+    """
+    invite = await _left(node, room, signed)
+    if not await _is_proved(server, node, invite, signed):
+        raise Forbidden("No identity server that this server asks stands by that")
+    name = invite.content.get("display_name")
+    return {
+        "membership": "invite",
+        "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
+    }
+
+
+async def _left(node: Node, room: Room, signed: Mapping[str, Any]) -> Event:
+    """The invite that was left in a room for who has been signed for. Raises Forbidden."""
     token = signed.get("token")
     key = (THIRD_PARTY_INVITE, token) if isinstance(token, str) else None
     if key is None or key not in room.head.state:
         raise Forbidden("There is no such third-party invite in the room")
     await state.require(node, room, [key])
     invite = room.head.event(key)
-    name = None if invite is None else invite.content.get("display_name")
-    return {
-        "membership": "invite",
-        "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
-    }
+    if invite is None:  # the room has moved on meanwhile
+        raise Forbidden("There is no such third-party invite in the room")
+    return invite
+
+
+async def _is_proved(server: Server, node: Node, invite: Event, signed: Mapping[str, Any]) -> bool:
+    """Whether a key of an invite that has signed is still valid, by what its identity server says."""
+    for key, url in dict.fromkeys(keys_of_signer(invite, signed)):
+        if url is None or await identity_servers.holds(server, node, url, key):
+            return True
+    return False
 
 
 async def invite(
@@ -51,7 +75,7 @@ async def invite(
     """
     node, room = found
     await membership.check_relation(server, home, membership.spanned(room.head, room), user_id, room.head.servers)
-    draft = Draft(MEMBER, sender, await content(node, room, signed), user_id)
+    draft = Draft(MEMBER, sender, await content(server, node, room, signed), user_id)
     ordered, _ = await in_order(server, node, room.room_id, draft)
     await caught_up(server, ordered, home)
 
@@ -72,7 +96,7 @@ async def accept(server: Server, caller: Caller, room_id: str, sender: str, sign
             return
         if server.nodes.is_local(sender):
             if room.head.membership(caller.user_id) == "invite":
-                await content(node, room, signed)
+                await _left(node, room, signed)
             else:
                 await invite(server, caller.node, found, sender, caller.user_id, signed)
             return
