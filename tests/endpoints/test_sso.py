@@ -7,6 +7,7 @@ spec: client-server-api/#sso-client-loginauthentication
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,21 @@ async def test_new_users_choose_where_the_policy_lets_them(deploy: Deploy, tmp_p
         assert "France (FR)" in page.text
         assert (await browser.send(page, user="zoe", node="nowhere")).status == 403
         assert "France (FR)" in (await browser.send(page, user="zoe", node="paris")).text
+
+
+@aio
+async def test_nobody_gets_two_accounts_who_chooses_two_places_at_once(deploy: Deploy, tmp_path: Path) -> None:
+    rule = 'choice = true\nnodes = ["tehran", "paris"]'
+    policy = POLICY.replace('token = "fr-*"\nnode = "paris"', rule)
+    async with providing(deploy, tmp_path, policy=policy) as (deployment, provider):
+        one, other = Browser(deployment), Browser(deployment)
+        first, second = await arrive(one, provider), await arrive(other, provider)
+        made = await asyncio.gather(
+            one.send(first, user="zoe", node="paris"), other.send(second, user="zora", node="tehran")
+        )
+        assert sorted(page.status for page in made) == [200, 400]
+        names = {await deployment.server.nodes.of_user(f"@{name}:example.org") for name in ("zoe", "zora")}
+        assert len(names - {None}) == 1
 
 
 @aio

@@ -20,6 +20,7 @@ from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.tokens import digest
 from homeserver.protocol.errors import Forbidden, InvalidUsername, Refusal, UserInUse, UserLocked
 from homeserver.protocol.identifiers import new_localpart
+from homeserver.runtime.turns import Turns
 from homeserver.storage import upstream_identities as stored
 from homeserver.storage.directory import Kind
 
@@ -46,6 +47,10 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.waiting: OrderedDict[bytes, _Arrival] = OrderedDict()
+
+
+class _Registering(Turns):
+    """Those for whom an account is being made, each in one place at a time. One for the deployment."""
 
 
 def _name(person: Person) -> str:
@@ -144,11 +149,12 @@ async def register(server: Server, pending: str, mark: str, localpart: str, choi
     attributes = _attributes(server, person, choice)
     node = registration.placed(server, attributes)
     await registration.check_available(server, localpart)
-    await _claim(server, node, person)
     wanted = NewAccount(
         localpart=localpart, password=None, attributes=attributes, identity=(person.provider.id, person.subject)
     )
-    made = await registration.register(server, wanted)
+    async with server.nodes.directory.memory(_Registering).alone(_name(person)):
+        await _claim(server, node, person)
+        made = await registration.register(server, wanted)
     server.nodes.directory.memory(_Arrivals).waiting.pop(digest(pending), None)
     token = await browsers.sign_in(server, *await browsers.account_of(server, made.user_id))
     await _call(server, token, person)
