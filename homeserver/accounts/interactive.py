@@ -9,7 +9,6 @@ spec: client-server-api/#user-interactive-authentication-api
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +29,7 @@ from homeserver.protocol.errors import (
     Unauthorized,
     UserLocked,
 )
+from homeserver.runtime.passing import Passing
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -46,8 +46,6 @@ STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDE
 Flow = Sequence[str]
 BY_PASSWORD: Final[Sequence[Flow]] = ((PASSWORD,),)
 """The flows of what only the owner of an account may do."""
-
-MOST_SESSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,46 +68,19 @@ class _Session:
     """One authentication under way. ``completed``: what each completed stage established."""
 
     operation: Operation
-    ends: float
     parameters: bytes | None = None
     completed: dict[str, str] = field(default_factory=dict)
 
 
-class Sessions:
-    """The sessions under way, the oldest first; all live equally long. One for the deployment."""
-
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._sessions)
+class Sessions(Passing[str, _Session]):
+    """The sessions under way, by their ids. One for the deployment."""
 
     def begin(self, server: Server, operation: Operation) -> tuple[str, _Session]:
         """A new session and its id."""
-        now = server.clock.monotonic()
-        self._forget_ended(now)
-        if len(self._sessions) >= MOST_SESSIONS:
-            self._sessions.popitem(last=False)
-        session = _Session(operation, now + server.settings.sessions.authentication_lifetime.seconds)
-        session_id = secrets.token_urlsafe(18)
-        self._sessions[session_id] = session
+        session, session_id = _Session(operation), secrets.token_urlsafe(18)
+        lifetime = server.settings.sessions.authentication_lifetime
+        self.put(session_id, session, server.clock.monotonic(), lifetime.seconds)
         return session_id, session
-
-    def find(self, server: Server, session_id: str) -> _Session | None:
-        """A session that has not ended."""
-        self._forget_ended(server.clock.monotonic())
-        return self._sessions.get(session_id)
-
-    def end(self, session_id: str) -> None:
-        """Forget a session: its operation is being performed."""
-        self._sessions.pop(session_id, None)
-
-    def _forget_ended(self, now: float) -> None:
-        while self._sessions:
-            session_id, oldest = next(iter(self._sessions.items()))
-            if oldest.ends > now:
-                return
-            del self._sessions[session_id]
 
 
 async def require(
@@ -151,7 +122,7 @@ async def require(
         session.completed[OAUTH] = ""
     if not _is_complete(session, flows):
         raise Unauthenticated(_challenge(session_id, session, flows))
-    under_way.end(session_id)
+    under_way.pop(session_id, server.clock.monotonic())  # its operation is performed now
     return session.completed
 
 
@@ -177,7 +148,7 @@ def _session(
         return under_way.begin(server, operation)
     if not isinstance(session_id, str):
         raise BadJson("auth.session must be a string")
-    session = under_way.find(server, session_id)
+    session = under_way.get(session_id, server.clock.monotonic())
     if session is None:
         session_id, session = under_way.begin(server, operation)
         failure = Forbidden("The authentication session has ended; start again")

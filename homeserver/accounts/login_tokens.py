@@ -9,12 +9,12 @@ spec: client-server-api/#post_matrixclientv1loginget_token
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from homeserver.accounts import sessions
 from homeserver.accounts.tokens import digest
 from homeserver.protocol.errors import Forbidden, UserLocked
+from homeserver.runtime.passing import Passing
 from homeserver.storage import accounts as stored
 from homeserver.storage import devices as stored_devices
 
@@ -23,21 +23,11 @@ if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.storage.engine import Transaction
 
-MOST = 10_000
 
-
-class _Given(NamedTuple):
-    """For whom a token is, from which of their devices, unless its id is empty; when it ends (monotonic seconds)."""
-
-    giver: Caller
-    ends: float
-
-
-class _Tokens:
-    """The tokens that were given out and not used, by digest, the oldest first. One for the deployment."""
-
-    def __init__(self) -> None:
-        self.given: OrderedDict[bytes, _Given] = OrderedDict()
+class _Tokens(Passing[bytes, "Caller"]):
+    """The tokens that were given out and not used, by digest: for whom each is, from which of their devices, unless its
+    id is empty. One for the deployment.
+    """
 
 
 def make(server: Server, caller: Caller) -> tuple[str, int]:
@@ -45,12 +35,10 @@ def make(server: Server, caller: Caller) -> tuple[str, int]:
 
     A caller without a device is somebody who is signed in in a browser.
     """
-    given, now = server.nodes.directory.memory(_Tokens).given, server.clock.monotonic()
-    while given and (len(given) >= MOST or next(iter(given.values())).ends <= now):
-        given.popitem(last=False)
     lifetime = server.settings.sessions.login_token_lifetime
     token = secrets.token_urlsafe(32)
-    given[digest(token)] = _Given(caller, now + lifetime.seconds)
+    given, now = server.nodes.directory.memory(_Tokens), server.clock.monotonic()
+    given.put(digest(token), caller, now, lifetime.seconds)
     return token, lifetime.ms
 
 
@@ -62,10 +50,10 @@ async def log_in(server: Server, token: str, wish: DeviceWish) -> Login:
     spec: client-server-api/#post_matrixclientv3login
     """
     wish.check()
-    found = server.nodes.directory.memory(_Tokens).given.pop(digest(token), None)
-    if found is None or found.ends <= server.clock.monotonic():
+    giver = server.nodes.directory.memory(_Tokens).pop(digest(token), server.clock.monotonic())
+    if giver is None:
         raise Forbidden("Invalid login token")
-    return await found.giver.node.write(_log_in, server, found.giver, wish)
+    return await giver.node.write(_log_in, server, giver, wish)
 
 
 async def _log_in(tx: Transaction, server: Server, giver: Caller, wish: DeviceWish) -> Login:

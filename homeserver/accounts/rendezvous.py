@@ -7,16 +7,15 @@ nobody: whoever knows the name of one may read and write it, and nobody can find
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol.errors import NotFound, TooLarge
+from homeserver.runtime.passing import Passing
 
 if TYPE_CHECKING:
     from homeserver.context import Server
 
-MOST: Final = 2000
 LARGEST: Final = 4096
 """Bytes of a text."""
 LIFETIME_MS: Final = 5 * 60 * 1000
@@ -33,18 +32,10 @@ class Slot:
     ends_ts: int
 
 
-class _Slots:
-    """All slots, the oldest first. One for the deployment."""
+class Slots(Passing[str, Slot]):
+    """All slots, by their names. One for the deployment."""
 
-    def __init__(self) -> None:
-        self.slots: OrderedDict[str, Slot] = OrderedDict()
-
-
-def _slots(server: Server) -> OrderedDict[str, Slot]:
-    slots, now = server.nodes.directory.memory(_Slots).slots, server.clock.now_ms()
-    while slots and (len(slots) > MOST or next(iter(slots.values())).ends_ts <= now):
-        slots.popitem(last=False)
-    return slots
+    most = 2000
 
 
 def _check(text: bytes) -> None:
@@ -57,19 +48,21 @@ def create(server: Server, text: bytes) -> Slot:
     _check(text)
     now = server.clock.now_ms()
     slot = Slot(secrets.token_urlsafe(24), text, secrets.token_urlsafe(12), now, now + LIFETIME_MS)
-    slots = _slots(server)
-    slots[slot.name] = slot
-    if len(slots) > MOST:
-        slots.popitem(last=False)
+    slots = server.nodes.directory.memory(Slots)
+    slots.put(slot.name, slot, server.clock.monotonic(), LIFETIME_MS / 1000)
     return slot
 
 
 def find(server: Server, name: str) -> Slot:
     """A slot by its name. Raises NotFound."""
-    slot = _slots(server).get(name)
+    slot = server.nodes.directory.memory(Slots).get(name, server.clock.monotonic())
     if slot is None:
-        raise NotFound("There is no such rendezvous, or it has ended")
+        raise _none()
     return slot
+
+
+def _none() -> NotFound:
+    return NotFound("There is no such rendezvous, or it has ended")
 
 
 def write(server: Server, name: str, text: bytes, version: str) -> tuple[Slot, bool]:
@@ -87,5 +80,5 @@ def write(server: Server, name: str, text: bytes, version: str) -> tuple[Slot, b
 
 def delete(server: Server, name: str) -> None:
     """Remove a slot. Raises NotFound."""
-    find(server, name)
-    del _slots(server)[name]
+    if server.nodes.directory.memory(Slots).pop(name, server.clock.monotonic()) is None:
+        raise _none()

@@ -12,38 +12,19 @@ from typing import TYPE_CHECKING
 
 from config.load import read_secret
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
+from homeserver.runtime.passing import Passing
 
 if TYPE_CHECKING:
     from config.kinds import Secret
     from homeserver.context import Server
 
 NONCE_SECONDS = 60.0
-MOST_NONCES = 1000
 
 
-class Nonces:
-    """The nonces that were given out and not used yet, the oldest first. One for the deployment."""
+class Nonces(Passing[str, str]):
+    """The nonces that were given out and not used yet. One for the deployment."""
 
-    def __init__(self) -> None:
-        self._ends: dict[str, float] = {}
-
-    def make(self, now: float) -> str:
-        """A new nonce; ``now`` in monotonic seconds."""
-        self._forget_ended(now)
-        if len(self._ends) >= MOST_NONCES:
-            del self._ends[next(iter(self._ends))]
-        nonce = secrets.token_hex(64)
-        self._ends[nonce] = now + NONCE_SECONDS
-        return nonce
-
-    def use(self, nonce: str, now: float) -> bool:
-        """Take a nonce; False when it was used, has ended or never was."""
-        self._forget_ended(now)
-        return self._ends.pop(nonce, None) is not None
-
-    def _forget_ended(self, now: float) -> None:
-        for nonce in [nonce for nonce, end in self._ends.items() if end <= now]:
-            del self._ends[nonce]
+    most = 1000
 
 
 @lru_cache(maxsize=8)
@@ -61,7 +42,9 @@ def _secret(server: Server) -> bytes:
 def new_nonce(server: Server) -> str:
     """A nonce for one registration within a minute. Raises NotFound when the route is off."""
     _secret(server)
-    return server.nodes.directory.memory(Nonces).make(server.clock.monotonic())
+    nonce = secrets.token_hex(64)
+    server.nodes.directory.memory(Nonces).put(nonce, nonce, server.clock.monotonic(), NONCE_SECONDS)
+    return nonce
 
 
 def mac_of(secret: bytes, nonce: str, user: str, password: str, admin: bool, user_type: str | None = None) -> str:
@@ -79,7 +62,7 @@ def check(
     secret = _secret(server)
     if any("\0" in part for part in (user, password)):
         raise InvalidParam("Usernames and passwords hold no NUL")
-    if not server.nodes.directory.memory(Nonces).use(nonce, server.clock.monotonic()):
+    if server.nodes.directory.memory(Nonces).pop(nonce, server.clock.monotonic()) is None:
         raise InvalidParam("The nonce is not known (any more); get another one")
     wanted = mac_of(secret, nonce, user, password, admin, user_type)
     if not hmac.compare_digest(wanted.encode(), mac.lower().encode(errors="replace")):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from homeserver.accounts import interactive, registration_tokens
+from homeserver.accounts import registration_tokens
 from homeserver.accounts.interactive import Sessions
 from homeserver.storage.directory import Kind
 from homeserver.storage.engine import Transaction
@@ -206,7 +206,7 @@ async def test_sessions_end(deployment: Deployment) -> None:
 
 @aio
 async def test_sessions_are_bounded(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interactive, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(Sessions, "most", 3)
     first = (await register(deployment)).json["session"]
     for _ in range(5):
         await register(deployment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from homeserver.accounts import rendezvous
+from homeserver.accounts.rendezvous import Slots
 from homeserver.web.messages import Response
 from tests.deployment import Deployment
 from tests.endpoints.visiting import BASE
@@ -105,7 +105,7 @@ async def test_slots_end(deployment: Deployment) -> None:
 
 @aio
 async def test_there_are_only_so_many(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "MOST", 3)
+    monkeypatch.setattr(Slots, "most", 3)
     made = [(await deployment.asked("POST", JSON, {"data": "x"})).json["id"] for _ in range(4)]
     found = [(await deployment.asked("GET", f"{JSON}/{name}")).status for name in made]
     assert found == [404, 200, 200, 200]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from config.placement import Attributes, MustChoose, place
 from homeserver.accounts import profile, registration
@@ -20,6 +19,7 @@ from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.tokens import digest
 from homeserver.protocol.errors import Forbidden, InvalidUsername, Refusal, UserInUse, UserLocked
 from homeserver.protocol.identifiers import new_localpart
+from homeserver.runtime.passing import Passing
 from homeserver.runtime.turns import Turns
 from homeserver.storage import upstream_identities as stored
 from homeserver.storage.directory import Kind
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.storage.nodes import Node
 
-MOST: Final = 10_000
-
 
 class _Arrival(NamedTuple):
     """Somebody who has been signed in and has no account yet: in which browser, and where they go on."""
@@ -39,14 +37,10 @@ class _Arrival(NamedTuple):
     person: Person
     mark: str
     onward: str
-    ends: float
 
 
-class _Arrivals:
+class _Arrivals(Passing[bytes, _Arrival]):
     """Those who are choosing a name, by the digest of what their form holds. One for the deployment."""
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[bytes, _Arrival] = OrderedDict()
 
 
 class _Registering(Turns):
@@ -80,11 +74,9 @@ def arrive(server: Server, person: Person, mark: str, onward: str) -> str:
     """Let somebody choose a name; returns what their form is to hold. Raises Forbidden where nobody new is let in."""
     _check_registers(person.provider)
     _attributes(server, person, None)
-    waiting, now = server.nodes.directory.memory(_Arrivals).waiting, server.clock.monotonic()
-    while waiting and (len(waiting) >= MOST or next(iter(waiting.values())).ends <= now):
-        waiting.popitem(last=False)
+    arrivals, now = server.nodes.directory.memory(_Arrivals), server.clock.monotonic()
     pending = secrets.token_urlsafe(32)
-    waiting[digest(pending)] = _Arrival(person, mark, onward, now + IN_TIME)
+    arrivals.put(digest(pending), _Arrival(person, mark, onward), now, IN_TIME)
     return pending
 
 
@@ -95,8 +87,8 @@ def _check_registers(asked: IdentityProvider) -> None:
 
 def arrived(server: Server, pending: str, mark: str) -> tuple[Person, str]:
     """Who is choosing a name, and where they go on. Raises Forbidden."""
-    found = server.nodes.directory.memory(_Arrivals).waiting.get(digest(pending))
-    if found is None or found.ends <= server.clock.monotonic() or found.mark != mark:
+    found = server.nodes.directory.memory(_Arrivals).get(digest(pending), server.clock.monotonic())
+    if found is None or found.mark != mark:
         raise Forbidden("This sign-in has ended, or was begun in another browser. Begin again.")
     return found.person, found.onward
 
@@ -155,7 +147,7 @@ async def register(server: Server, pending: str, mark: str, localpart: str, choi
     async with server.nodes.directory.memory(_Registering).alone(_name(person)):
         await _claim(server, node, person)
         made = await registration.register(server, wanted)
-    server.nodes.directory.memory(_Arrivals).waiting.pop(digest(pending), None)
+    server.nodes.directory.memory(_Arrivals).pop(digest(pending), server.clock.monotonic())
     token = await browsers.sign_in(server, *await browsers.account_of(server, made.user_id))
     await _call(server, token, person)
     return token, onward

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from homeserver.runtime.lru import Lru
+from homeserver.runtime.passing import Passing
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -15,28 +15,19 @@ if TYPE_CHECKING:
 
 SECONDS: Final = 600.0
 """How long what was confirmed waits to be done."""
-MOST: Final = 10_000
 ANY: Final = ""
 
 
-class _Confirmed:
-    """The moment (monotonic seconds) at which a confirmation ends, by user and device id (`ANY`: whichever it is)."""
-
-    def __init__(self) -> None:
-        self.ends: Lru[tuple[int, str], float] = Lru(MOST)
+class _Confirmed(Passing[tuple[int, str], bool]):
+    """Who has confirmed it: user and device id (`ANY`: whichever it is)."""
 
 
 def confirm(server: Server, node: Node, user_nid: int, device_id: str | None) -> None:
     """Their owner lets the keys be replaced once, by the device if one is named."""
-    node.memory(_Confirmed).ends[user_nid, device_id or ANY] = server.clock.monotonic() + SECONDS
+    node.memory(_Confirmed).put((user_nid, device_id or ANY), True, server.clock.monotonic(), SECONDS)
 
 
 def use(server: Server, caller: Caller) -> bool:
     """Whether the caller's device may replace the keys now; it may not again."""
-    ends, now = caller.node.memory(_Confirmed).ends, server.clock.monotonic()
-    for key in ((caller.user_nid, caller.device_id), (caller.user_nid, ANY)):
-        held = ends.get(key)
-        if held is not None and held > now:
-            ends.pop(key)
-            return True
-    return False
+    confirmed, now = caller.node.memory(_Confirmed), server.clock.monotonic()
+    return any(confirmed.pop((caller.user_nid, device_id), now) for device_id in (caller.device_id, ANY))

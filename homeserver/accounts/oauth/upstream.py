@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import secrets
 from base64 import b64encode
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -28,6 +27,7 @@ from homeserver.protocol.errors import Forbidden, NotFound, ServerUnreachable
 from homeserver.protocol.oauth import challenge_of
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import place_of
+from homeserver.runtime.passing import Passing
 
 if TYPE_CHECKING:
     from config.sections.signing_in import IdentityProvider
@@ -44,7 +44,6 @@ KEYS_APART: Final = 60.0
 """Seconds between two looks for a key that is not known."""
 IN_TIME: Final = 900.0
 """Seconds that somebody may take at their provider, and then to choose a name."""
-MOST: Final = 10_000
 LEEWAY: Final = 60
 ALGORITHMS: Final = (
     "RS256",
@@ -73,7 +72,6 @@ class _Away:
     nonce: str
     verifier: str
     onward: str
-    ends: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +102,12 @@ class _Known:
     keys_since: float
 
 
-class _Upstream:
-    """What is known of providers, and who is away, by the digest of ``state``. One for the deployment."""
+class _Providers(dict[str, _Known]):
+    """What is known of providers. One for the deployment."""
 
-    def __init__(self) -> None:
-        self.known: dict[str, _Known] = {}
-        self.away: OrderedDict[bytes, _Away] = OrderedDict()
+
+class _Leavers(Passing[bytes, _Away]):
+    """Who is away, by the digest of ``state``. One for the deployment."""
 
 
 def provider(server: Server, provider_id: str) -> IdentityProvider:
@@ -129,11 +127,9 @@ async def leave(server: Server, asked: IdentityProvider, mark: str, onward: str)
     Raises ServerUnreachable.
     """
     known = await _known(server, asked)
-    away, now = server.nodes.directory.memory(_Upstream).away, server.clock.monotonic()
-    while away and (len(away) >= MOST or next(iter(away.values())).ends <= now):
-        away.popitem(last=False)
+    leavers, now = server.nodes.directory.memory(_Leavers), server.clock.monotonic()
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-    away[digest(state)] = _Away(asked.id, mark, nonce, verifier, onward, now + IN_TIME)
+    leavers.put(digest(state), _Away(asked.id, mark, nonce, verifier, onward), now, IN_TIME)
     parameters = {
         "response_type": "code",
         "client_id": asked.client_id,
@@ -156,8 +152,8 @@ async def come_back(
     Raises Forbidden for whoever did not leave from this browser, or whom the provider did not sign in, or of whom it
     says something that does not hold; ServerUnreachable.
     """
-    found = server.nodes.directory.memory(_Upstream).away.pop(digest(state), None)
-    if found is None or found.ends <= server.clock.monotonic() or not hmac.compare_digest(found.mark, mark):
+    found = server.nodes.directory.memory(_Leavers).pop(digest(state), server.clock.monotonic())
+    if found is None or not hmac.compare_digest(found.mark, mark):
         raise Forbidden("This sign-in has ended, or was begun in another browser. Begin again.")
     asked = provider(server, found.provider)
     if error is not None or code is None:
@@ -257,7 +253,7 @@ async def _person(
 
 
 async def _known(server: Server, asked: IdentityProvider) -> _Known:
-    known, now = server.nodes.directory.memory(_Upstream).known, server.clock.monotonic()
+    known, now = server.nodes.directory.memory(_Providers), server.clock.monotonic()
     found = known.get(asked.id)
     if found is not None and found.until > now:
         return found
