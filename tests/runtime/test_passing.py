@@ -29,8 +29,8 @@ def test_the_oldest_makes_room() -> None:
     held.put("a", 1, 100.0, 10.0)
     held.put("b", 1, 101.0, 10.0)
     held.put("b", 2, 101.5, 10.0)
+    assert (held.get("a", 101.5), held.get("b", 101.5)) == (1, 2), "nobody goes for what is put again"
     held.put("a", 3, 102.0, 10.0)
-    assert (held.get("a", 103.0), held.get("b", 103.0)) == (3, 2), "nobody goes for what is put again"
     held.put("c", 4, 104.0, 10.0)
     assert (held.get("a", 104.0), held.get("b", 104.0), held.get("c", 104.0)) == (3, None, 4)
     assert (held.get("a", 111.5), held.get("c", 112.0)) == (3, 4), "what is put again is kept from then on"
