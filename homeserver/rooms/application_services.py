@@ -53,12 +53,24 @@ class Present(Mirror):
 
 
 class Named:
-    """The aliases that are in namespaces of services (``directory.memory(Named)``): room id by alias; and the nodes
-    whose aliases have been read."""
+    """The aliases that are in namespaces of services (``directory.memory(Named)``): room id by alias, and aliases by
+    room id; and the nodes whose aliases have been read."""
 
     def __init__(self) -> None:
         self.rooms: dict[str, str] = {}
+        self.aliases: dict[str, set[str]] = {}
         self.read: set[str] = set()
+
+    def put(self, alias: str, room_id: str | None) -> None:
+        """An alias leads to a room from now on, or nowhere."""
+        before = self.rooms.pop(alias, None)
+        if before is not None:
+            self.aliases[before].discard(alias)
+            if not self.aliases[before]:
+                del self.aliases[before]
+        if room_id is not None:
+            self.rooms[alias] = room_id
+            self.aliases.setdefault(room_id, set()).add(alias)
 
 
 # who is interested --------------------------------------------------------------------------
@@ -84,8 +96,7 @@ def _names(server: Server, service: ApplicationService, room_id: str) -> bool:
         return True
     if not service.aliases:
         return False
-    named = server.nodes.directory.memory(Named).rooms
-    return any(each == room_id and service.has_alias(alias) for alias, each in named.items())
+    return any(map(service.has_alias, server.nodes.directory.memory(Named).aliases.get(room_id, ())))
 
 
 def _present(node: Node, services: Sequence[ApplicationService], room_id: str, state: State) -> Counts:
@@ -242,11 +253,8 @@ def mark_letters(
 
 def named(server: Server, alias: str, room_id: str | None) -> None:
     """An alias leads to a room from now on, or nowhere."""
-    rooms = server.nodes.directory.memory(Named).rooms
-    if room_id is None:
-        rooms.pop(alias, None)
-    elif any(service.has_alias(alias) for service in server.services):
-        rooms[alias] = room_id
+    is_theirs = any(service.has_alias(alias) for service in server.services)
+    server.nodes.directory.memory(Named).put(alias, room_id if is_theirs else None)
 
 
 async def read_aliases(server: Server, nodes: Iterable[Node]) -> None:
