@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from federation import server_keys, x_matrix
-from federation.reach import heard_from
+from federation import reach, server_keys, x_matrix
 from homeserver.protocol.errors import BadJson, Unauthorized
 from homeserver.protocol.signing import decode_base64
 
@@ -43,5 +42,5 @@ async def verify(server: Server, request: Request) -> str:
         raise Unauthorized(f"The request cannot have been signed: {error.message}") from None
     if not keys[claim.key_id].verifies(message, signature):
         raise Unauthorized("The signature is not of this request")
-    heard_from(server, claim.origin)
+    reach.heard_from(server, claim.origin)
     return claim.origin

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from config.residency import DataClass
-from federation import edus, gaps, invited, reach
+from federation import edus, gaps, invited
 from federation.pdu_checks import Dropped, check_pdus, id_of
 from homeserver.protocol import identifiers, server_acl, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
@@ -137,7 +137,6 @@ async def receive(server: Server, origin: str, txn_id: str, body: Mapping[str, A
     be stored.
     """
     pdus, found_edus = _listed(server, body, "pdus", MOST_PDUS), _listed(server, body, "edus", MOST_EDUS)
-    reach.heard_from(server, origin)
     memory = server.nodes.directory.memory(Inbound)
     key = (origin, txn_id)
     answer = memory.answers.get(key)

@@ -83,8 +83,9 @@ def absence(play: Play, name: str) -> reach.Absence | None:
 
 
 async def away(network: Network) -> tuple[Play, Play, User]:
-    """Two servers of which the first has found the other to be away, and a user of it."""
+    """Two servers of which the first knows the keys of the other, has found it to be away, and has a user."""
     here, there = await network.found(HERE), await network.found(THERE)
+    await guests.refusal(there, HERE, "GET", "/event/$nothing")
     alice = await here.user("alice")
     network.cut(HERE, THERE)
     assert set((await query(Device(alice), THERE))["failures"]) == {THERE}

@@ -238,6 +238,7 @@ async def test_a_pause_outlives_a_restart(network: Network) -> None:
 @aio
 async def test_a_server_that_is_heard_from_is_tried_at_once(network: Network) -> None:
     one, alice, room_id = await meeting(network)
+    assert await guests.refusal(network.plays[TWO], ONE, "GET", "/event/$nothing")  # from here on its key is known
     network.cut(ONE, TWO)
     await one.send(alice, room_id, "hello")
     for _ in range(8):
