@@ -76,10 +76,7 @@ async def _behind(server: Server, caller: Caller, start: int, room_id: str | Non
     """The first events behind a position, and the position up to which they are all."""
     node, upto = caller.node, caller.node.position
     found: list[tuple[int, Room, Sight, Timed]] = []
-    for each in await _readable(server, caller, start, room_id):
-        room, seen = each
-        if not node.changes.changed(Stream.TIMELINE, room.nid, start):
-            continue
+    for room, seen in await _readable(server, caller, start, room_id):
         page = await history.page(node, room, seen, start=start, to=upto, backwards=False, limit=AT_ONCE)
         if page.end is not None:  # there is more in this room: what others have behind it comes with the next answer
             upto = min(upto, page.end)
@@ -92,12 +89,14 @@ async def _behind(server: Server, caller: Caller, start: int, room_id: str | Non
 
 
 async def _readable(server: Server, caller: Caller, start: int, room_id: str | None) -> list[tuple[Room, Sight]]:
+    """The rooms that the caller may read, as far as they may have anything behind a position."""
     if room_id is not None:
         return [await history.reader(server, caller, room_id)]
     mine = await memberships.of_user(caller.node, caller.user_nid)
     found = []
     for each in mine:
-        if each.membership == "join" or each.pos > start:
+        happened = caller.node.changes.changed(Stream.TIMELINE, each.room_nid, start)
+        if happened and (each.membership == "join" or each.pos > start):
             try:
                 found.append(await history.reader(server, caller, each.room_id))
             except Forbidden:  # they were invited, and no more
