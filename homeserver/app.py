@@ -34,6 +34,7 @@ from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.residency import isolation
+from homeserver.residency.proofs import auditing
 from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
@@ -132,6 +133,7 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
         stack.push_async_callback(server.outbound.close)
         await isolation.load(server)
         show(server)
+        auditing.show(server)
         yield server
 
 

@@ -13,6 +13,7 @@ from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import watching
+from homeserver.residency.proofs import auditing
 from homeserver.rooms import chores, delayed, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
@@ -32,6 +33,7 @@ PARCELS: Mapping[str, ParcelKind] = {**replicas.ROOM_PARCELS, **RECEIPT_PARCELS,
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
+DAY = 24 * HOUR
 
 
 def add_jobs(server: Server) -> None:
@@ -49,6 +51,7 @@ def add_jobs(server: Server) -> None:
     add("sweep media", sweep.sweep, HOUR)
     add("forget clients", clients.forget_idle, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
+    add("audit", auditing.run_daily, DAY)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     if server.services:

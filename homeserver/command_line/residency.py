@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from config.load import load
 from homeserver.command_line.answers import JSON, no, tell
-from homeserver.command_line.asking import CONFIG, asked
+from homeserver.command_line.asking import CONFIG, asked, perform
+from homeserver.residency.proofs import logs as looked_through
+from homeserver.residency.proofs.logs import Slip
 
 
 @click.group()
 def residency() -> None:
-    """What the policy comes to: traffic."""
+    """The policy, and what it comes to: audit, traffic."""
+
+
+@residency.command("audit", epilog="Example: domicile residency audit --log /var/log/domicile.log")
+@click.option("--node", help="This node only.")
+@click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A log file to look through for addresses, phone numbers and tokens; may be repeated.",
+)
+@CONFIG
+@JSON
+def residency_audit(node: str | None, logs: tuple[Path, ...], config: Path, as_json: bool) -> None:
+    """List what rests where it may not, in databases and media folders. Status 1 if anything does."""
+    answer = perform(config, "residency-audit", node=node)
+    answer["logs"] = [{"file": str(path), **slip._asdict()} for path in logs for slip in _slips(path)]
+    lines = [_finding_line(each) for each in answer["findings"]]
+    lines += [f"{each['file']}:{each['line']}: shows {each['shows']}" for each in answer["logs"]]
+    bad = answer["violations"] + len(answer["logs"])
+    verdict = f"{bad} things rest where they may not" if bad else "Everything rests where it may"
+    tell(answer, as_json, "\n".join([*lines, f"{verdict}. Audited: {', '.join(answer['nodes']) or 'no node'}."]))
+    if answer["nodes_down"]:
+        no(f"domicile: down, and not audited: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    if bad:
+        sys.exit(1)
+
+
+def _slips(path: Path) -> list[Slip]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return list(looked_through.slips(lines))
+
+
+def _finding_line(finding: dict[str, Any]) -> str:
+    whose = f"  {finding['user_id']}" if finding["user_id"] else ""
+    note = "" if finding["violation"] else "  (an earlier policy may have let it come)"
+    return f"{finding['node']}  {finding['where']}{whose}  rows: {finding['rows']}  {finding['fault']}{note}"
 
 
 @residency.command("traffic", epilog="Example: domicile residency traffic --json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control import isolation, reports, residency, users
+from homeserver.control import isolation, proofs, reports, residency, users
 from homeserver.control.arguments import Arguments
 from homeserver.protocol.errors import Unrecognized
 
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Command] = {
     "isolation-on": isolation.isolation_on,
     "isolation-off": isolation.isolation_off,
     "isolation-status": isolation.isolation_status,
+    "residency-audit": proofs.residency_audit,
     "residency-traffic": residency.residency_traffic,
 }
 

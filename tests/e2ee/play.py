@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from homeserver.e2ee import publication
-from homeserver.e2ee.shipping import KEY_PARCELS
+from homeserver.jobs import PARCELS
 from homeserver.protocol.signing import SigningKey, encode_base64, sign_json
 from homeserver.rooms import replicas
-from homeserver.rooms.replicas import ParcelKind, ship
+from homeserver.rooms.replicas import ship
 from tests.deployment import FLOWING, Answer, Deploy, User
 from tests.rooms.play import CLIENT, Play
 from tests.support import finish
@@ -168,12 +168,11 @@ class KeyPlay(Play):
         if not self._registered:
             self._registered = True
             self.server.jobs.add(replicas.HISTORY_JOB, lambda: replicas.copy_histories(self.server))
-        kinds: dict[str, ParcelKind] = {**replicas.ROOM_PARCELS, **KEY_PARCELS}
         for source in self.server.nodes:
             self._shipping.append(asyncio.create_task(publication.follow(self.server, source)))
             for destination in self.server.nodes:
                 if source is not destination:
-                    self._shipping.append(asyncio.create_task(ship(self.server, source, destination, kinds)))
+                    self._shipping.append(asyncio.create_task(ship(self.server, source, destination, PARCELS)))
 
     async def device(self, localpart: str, node: str = "tehran", *, published: bool = True) -> Device:
         """Make an account whose only device has published its keys."""

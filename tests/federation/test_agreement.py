@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.versions import VERSIONS
+from homeserver.residency.proofs import auditing
+from homeserver.residency.proofs.audit import Finding
 from homeserver.rooms import state
 from homeserver.storage import events as stored
 from homeserver.storage.events import Verdict
@@ -227,6 +229,11 @@ class Company:
         at_home = [each.verdicts.get(event_id) for each in views if each.server == view.server]
         return event_id not in view.verdicts and Verdict.SOFT_FAILED not in at_home
 
+    async def misplaced(self) -> list[Finding]:
+        """What an audit finds on the nodes of all servers."""
+        reports = [await auditing.run(play.server) for play in self.plays()]
+        return [finding for report in reports for finding in report.findings]
+
     async def views(self) -> list[View]:
         """What all nodes with members say."""
         return [view for play in self.plays() for node in play.server.nodes if (view := await self.view(play, node))]
@@ -261,6 +268,7 @@ async def perform(
         await company.settle()
         assert [fault for play in company.plays() for fault in play.deployment.observed.faults] == []
         assert network.faults == []
+        assert await company.misplaced() == []
         if look is not None:
             await look(company)
     finally:
