@@ -103,6 +103,11 @@ class Stage:
         """A room of users and ghosts, who have all joined."""
         return await self.play.room_of(user, *others)
 
+    async def meeting(self) -> tuple[User, Ghost, str]:
+        """alice and joe, who is a ghost, in a room of hers."""
+        alice, joe = await self.play.user("alice"), await self.ghost("joe")
+        return alice, joe, await self.room(alice, joe)
+
     async def has_been_told_up_to(self, position: int) -> None:
         """Wait until the first service has been told all up to a position that it is told at all."""
         told = self.server.nodes.directory.memory(sender.Senders).held[self.bridge.name]

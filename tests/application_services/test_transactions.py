@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.application_services.bridge import HS_TOKEN
-from tests.application_services.stage import SetUp, path_of
+from tests.application_services.stage import SetUp, Stage, path_of
+from tests.deployment import User
 from tests.support import aio
 
 
@@ -36,9 +37,7 @@ async def test_a_service_is_told_of_its_users_rooms_and_of_no_others(set_up: Set
 @aio
 async def test_a_service_is_told_no_more_when_its_user_has_left(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
+    alice, ghost, room_id = await stage.meeting()
     await stage.play.change(alice, room_id, "kick", user_id=ghost.user_id)
     after = await stage.play.send(alice, room_id, "nobody is told")
     other = await stage.room(alice, ghost)
@@ -51,9 +50,7 @@ async def test_a_service_is_told_no_more_when_its_user_has_left(set_up: SetUp) -
 @aio
 async def test_what_happened_while_it_was_away_comes_in_order_once_and_as_it_was(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
+    alice, ghost, room_id = await stage.meeting()
     await stage.bridge.close()
     sent = [await stage.play.send(alice, room_id, f"number {n}") for n in range(120)]
     await stage.play.change(alice, room_id, "kick", user_id=ghost.user_id)
@@ -70,17 +67,22 @@ async def test_what_happened_while_it_was_away_comes_in_order_once_and_as_it_was
     assert max(len(asked.body["events"]) for asked in stage.bridge.transactions) <= 100
 
 
+async def tried(stage: Stage, user: User, room_id: str, *outcomes: int) -> tuple[str, int]:
+    """Send an event, and wait until the service has been told once, which answers with these statuses: the event's id,
+    and how often it had been asked before."""
+    await stage.bridge.has(await stage.play.send(user, room_id, "before"))
+    stage.bridge.outcomes.extend(outcomes)
+    begun = len(stage.bridge.attempts)
+    sent = await stage.play.send(user, room_id, "first")
+    await stage.bridge.until(lambda: len(stage.bridge.attempts) > begun)
+    return sent, begun
+
+
 @aio
 async def test_a_failed_transaction_is_repeated_to_the_byte(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
-    await stage.bridge.has(await stage.play.send(alice, room_id, "before"))
-    stage.bridge.outcomes.extend([500, 503, 200])
-    begun = len(stage.bridge.attempts)
-    first = await stage.play.send(alice, room_id, "first")
-    await stage.bridge.until(lambda: len(stage.bridge.attempts) > begun)
+    alice, _, room_id = await stage.meeting()
+    first, begun = await tried(stage, alice, room_id, 500, 503, 200)
     second = await stage.play.send(alice, room_id, "second")
     await stage.bridge.has(first, second)
     attempts = [asked for asked in stage.bridge.attempts[begun:] if asked.path.startswith("/_matrix/app")]
@@ -94,9 +96,7 @@ async def test_a_failed_transaction_is_repeated_to_the_byte(set_up: SetUp) -> No
 @aio
 async def test_one_transaction_is_under_way_at_a_time(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
+    alice, _, room_id = await stage.meeting()
     stage.bridge.held = asyncio.Event()
     sent = [await stage.play.send(alice, room_id, f"number {n}") for n in range(10)]
     await stage.bridge.until(lambda: stage.bridge.under_way == 1 or None) if stage.bridge.under_way == 0 else None
@@ -109,14 +109,8 @@ async def test_one_transaction_is_under_way_at_a_time(set_up: SetUp) -> None:
 @aio
 async def test_a_transaction_outlives_the_server_that_made_it(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
-    await stage.bridge.has(await stage.play.send(alice, room_id, "before"))
-    stage.bridge.outcomes.extend([503] * 50)
-    begun = len(stage.bridge.attempts)
-    first = await stage.play.send(alice, room_id, "first")
-    await stage.bridge.until(lambda: len(stage.bridge.attempts) > begun)
+    alice, _, room_id = await stage.meeting()
+    first, begun = await tried(stage, alice, room_id, *[503] * 50)
     await stage.end()  # killed
     second = await stage.play.send(alice, room_id, "second")
     stage.bridge.outcomes.clear()
@@ -135,9 +129,7 @@ async def test_services_of_former_times_are_found_by_their_older_address(set_up:
     from tests.application_services.bridge import Answering
 
     stage.bridge.answers["/_matrix/app/v1/transactions"] = Answering(404, {"errcode": "M_UNRECOGNIZED"})
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
+    alice, _, room_id = await stage.meeting()
     sent = await stage.play.send(alice, room_id, "told by the older address")
     await stage.bridge.has(sent)
     assert all(asked.path.startswith("/transactions/") for asked in stage.bridge.transactions)
@@ -234,9 +226,7 @@ async def test_ephemeral_events_are_told_to_whom_asks_for_them(set_up: SetUp) ->
 @aio
 async def test_ephemeral_events_are_told_to_nobody_else(set_up: SetUp) -> None:
     stage = await set_up()
-    alice = await stage.play.user("alice")
-    ghost = await stage.ghost("joe")
-    room_id = await stage.room(alice, ghost)
+    alice, _, room_id = await stage.meeting()
     await stage.play.ask(alice, "PUT", path_of(room_id, "typing", alice.user_id), {"typing": True, "timeout": 9000})
     await stage.bridge.has(await stage.play.send(alice, room_id, "the last"))
     assert all(set(asked.body) == {"events"} for asked in stage.bridge.transactions)

@@ -12,6 +12,7 @@ import yaml
 from config.application_services import ApplicationService, ApplicationServices, read
 from config.load import load_application_services, policy_from_text, settings_from_text
 from config.problems import Faults
+from tests.deployment import POLICY
 
 MAUTRIX = r"""
 id: telegram
@@ -173,26 +174,6 @@ def test_what_is_not_yaml_is_not_read(text: str) -> None:
 def test_a_field_that_stands_twice() -> None:
     _, problems = parsed(MAUTRIX + "id: again\n")
     assert problems == ["bridge.yaml:2: id: stands here twice"]
-
-
-POLICY = """
-format = 1
-serial = 1
-[jurisdictions.IR]
-name = "Iran"
-[jurisdictions.FR]
-name = "France"
-[nodes.tehran]
-jurisdiction = "IR"
-database = "sqlite:tehran/node.db"
-media = "file:tehran/media"
-[nodes.paris]
-jurisdiction = "FR"
-database = "sqlite:paris/node.db"
-media = "file:paris/media"
-[default]
-node = "tehran"
-"""
 
 
 def loaded(directory: Path, *places: str, texts: tuple[str, ...] = (MAUTRIX, IRC)) -> ApplicationServices:

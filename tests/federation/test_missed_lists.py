@@ -17,7 +17,7 @@ from homeserver.rooms.typing_notices import Typing
 from homeserver.storage import device_keys as stored
 from homeserver.storage import missed_lists
 from tests.e2ee.play import Device, Identity
-from tests.federation.test_user_keys import copies, device_of, held, move, share, towns, update_of
+from tests.federation.test_user_keys import copies, device_of, gap, held, move, share, towns
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -139,15 +139,8 @@ async def test_only_those_whose_keys_are_others_are_told_of(network: Network) ->
 
 @aio
 async def test_a_list_that_a_crash_left_stale_is_asked_for(network: Network) -> None:
-    here, there = await towns(network)
-    alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
-    node, second = here.node("tehran"), await bob.another()
-    await share(here, alice.user, bob)
-    version = await held(here, bob)
-    await second.publish()
-    network.cut("here.test", "there.test")
-    await remote_lists.apply_update(here.server, node, update_of(bob, version + 50, version + 40))
-    assert not await remote_lists.refresh(here.server, node, bob.user_id)
+    here, alice, bob, second, version = await gap(network)
+    node = here.node("tehran")
     await restart(here)
     network.mend("here.test", "there.test")
     assert await copies(node) == {bob.user_id: (version, True)}

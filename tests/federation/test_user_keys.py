@@ -357,8 +357,9 @@ async def test_word_of_a_device_is_taken_over(network: Network) -> None:
     assert await copies(node) == {bob.user_id: (version + 9, False)}
 
 
-@aio
-async def test_a_gap_makes_the_list_stale_and_it_is_asked_for(network: Network) -> None:
+async def gap(network: Network) -> tuple[Play, Device, Device, Device, int]:
+    """alice shares a room with bob, of whose list her node has missed a part, and cannot ask: their town, and the
+    devices of alice and of bob, and the version of the list that it has."""
     here, there = await towns(network)
     alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
     node, second = here.node("tehran"), await bob.another()
@@ -369,6 +370,13 @@ async def test_a_gap_makes_the_list_stale_and_it_is_asked_for(network: Network) 
     await remote_lists.apply_update(here.server, node, update_of(bob, version + 50, version + 40))
     assert not await remote_lists.refresh(here.server, node, bob.user_id)
     assert await copies(node) == {bob.user_id: (version, True)}
+    return here, alice, bob, second, version
+
+
+@aio
+async def test_a_gap_makes_the_list_stale_and_it_is_asked_for(network: Network) -> None:
+    here, alice, bob, second, version = await gap(network)
+    node = here.node("tehran")
     answer = await alice.query(bob)
     assert (answer["device_keys"], set(answer["failures"])) == ({}, {"there.test"}), "a stale list is shown to nobody"
     network.mend("here.test", "there.test")
