@@ -15,10 +15,10 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import structlog
 
-from config.residency import UNKNOWN, DataClass
+from config.residency import DataClass
 from homeserver.media import pages, upload
 from homeserver.protocol.errors import FlowDenied, InvalidParam, LimitExceeded, TooLarge, Unrecognized
-from homeserver.residency import gate, traffic
+from homeserver.residency import gate, places, traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
 from homeserver.runtime.outbound import place_of
@@ -286,9 +286,7 @@ def _check(server: Server, node: Node, place: Place) -> str:
 
     What goes there is that somebody of this node looks at the link.
     """
-    name = place.certificate
-    ours = name == server.name.lower()  # which has several jurisdictions, so that its name says nothing
-    there = UNKNOWN if ours else server.policy.now.jurisdiction_of_server(name)
+    there = places.of_place(server, place)
     gate.check(server, DataClass.MEDIA, node.jurisdiction, there)
     gate.check(server, DataClass.MEDIA, there, node.jurisdiction)
     return there
