@@ -102,10 +102,11 @@ def as_content(stored_rules: bytes | None, user_id: str) -> bytes:
 
 async def change(server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:
     """Replace the caller's rules by what ``edit`` makes of them; raises what it raises, and TooLarge."""
-    await caller.node.advance(_change, server, caller, edit)
+    await caller.node.advance(change_within, server, caller, edit)
 
 
-async def _change(tx: Transaction, server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:
+async def change_within(tx: Transaction, server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:
+    """`change`, within a transaction of `Node.advance`."""
     found = await stored.find(tx, caller.user_nid)
     changed = encode(edit(decode(None if found is None else found[0])))
     if found is not None and found[0] == changed:

@@ -26,11 +26,13 @@ FEATURES: Final = (
     "org.matrix.msc4143",
     "org.matrix.msc4155",
     "org.matrix.msc4222",
+    "org.matrix.msc4306",
+    "org.matrix.msc4308",
     "org.matrix.simplified_msc3575",
 )
 """What is served that is not specified yet, or under a name from before it was: deleting account data, services for
 calls of many, signing in by a QR code, choosing who may invite, the state after the timeline in `/sync`, sliding
-sync, dehydrated devices."""
+sync, dehydrated devices, following threads."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")

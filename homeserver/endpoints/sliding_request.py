@@ -22,6 +22,7 @@ from homeserver.sync.sliding.request import (
     WantedList,
     Wish,
 )
+from homeserver.sync.sliding.threads import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ MOST_STATE: Final = 1000
 """Elements of one ``required_state``."""
 MOST_TIMELINE: Final = 1000
 MOST_MESSAGES: Final = 100
+MOST_THREADS: Final = 100
 NAME_BYTES: Final = 64
 CONN_ID: Final = 255
 FURTHEST: Final = 2**31
@@ -198,7 +200,15 @@ def _extensions(body: Mapping[str, Any]) -> Extensions:
         _scope(_enabled(body, "account_data")),
         _scope(_enabled(body, "receipts")),
         _scope(_enabled(body, "typing")),
+        _threads(_enabled(body, THREADS)),
     )
+
+
+def _threads(body: Mapping[str, Any] | None) -> int | None:
+    if body is None:
+        return None
+    limit = reading.integer(body, "limit", low=1)
+    return MOST_THREADS if limit is None else min(limit, MOST_THREADS)
 
 
 def _enabled(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -48,14 +48,8 @@ async def changes(server: Server, request: Request) -> dict[str, Any]:
     query = request.query
     query.choice("dir", ("b",), "b")
     limit = min(query.integer("limit", USUAL, low=1), server.settings.limits.page_size)
-    after, before = tokens.position(query.get("to"), 0), tokens.position(query.get("from"), NEWEST)
-    found = await thread_subscriptions.changes(request.caller, after, before, limit)
-    subscribed: dict[str, Any] = {}
-    unsubscribed: dict[str, Any] = {}
-    for room_id, root_id, held in found:
-        said: dict[str, Any] = {"bump_stamp": held.pos}
-        if held.subscribed:
-            said["automatic"] = held.automatic
-        (subscribed if held.subscribed else unsubscribed).setdefault(room_id, {})[root_id] = said
+    to = query.get("to")
+    after = tokens.parse(to).position if to is not None and "s" in to else tokens.position(to, 0)  # a `pos` goes too
+    found = await thread_subscriptions.changes(request.caller, after, tokens.position(query.get("from"), NEWEST), limit)
     more = {"end": str(found[-1].held.pos)} if len(found) == limit else {}
-    return {"subscribed": subscribed, "unsubscribed": unsubscribed, **more}
+    return {**thread_subscriptions.shown(found), **more}

@@ -10,13 +10,24 @@ spec: client-server-api/#push-rules
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from homeserver.protocol import globs
-from homeserver.protocol.push_rules import KINDS, NOTHING_CHANGED, OWN_ID, Action, Condition, Rule, Ruleset, is_simple
+from homeserver.protocol.push_rules import (
+    KINDS,
+    NOTHING_CHANGED,
+    OWN_ID,
+    THREAD_SUBSCRIPTION,
+    Action,
+    Condition,
+    Rule,
+    Ruleset,
+    is_simple,
+)
+from homeserver.protocol.relations import THREAD
 
 
 class NotificationLevels(Protocol):
@@ -58,10 +69,11 @@ SILENT: Final = Outcome(False, False, ())
 
 
 class Own(NamedTuple):
-    """Whose rules they are, as far as conditions ask."""
+    """Whose rules they are, as far as conditions ask. ``followed``: the roots of threads that they follow."""
 
     user_id: str
     display_name: str | None
+    followed: Container[str] = ()
 
 
 Test = Callable[[Subject], bool]
@@ -92,8 +104,9 @@ class Narrowed:
             return SILENT
         return None if self._rules[0].own_tests else self._rules[0].outcome
 
-    def outcome(self, user_id: str, display_name: str | None = None) -> Outcome:
-        """The outcome for one user; ``display_name`` is the one in that room. What they sent themselves is silent."""
+    def outcome(self, user_id: str, display_name: str | None = None, followed: Container[str] = ()) -> Outcome:
+        """The outcome for one user; ``display_name`` is the one in that room, ``followed`` are the roots of the threads
+        there that they follow. What they sent themselves is silent."""
         subject = self._subject
         if user_id == subject.sender:
             return SILENT
@@ -101,7 +114,7 @@ class Narrowed:
         for rule in self._rules:
             if not rule.own_tests:
                 return rule.outcome
-            own = own or Own(user_id, display_name)
+            own = own or Own(user_id, display_name, followed)
             if all(test(subject, own) for test in rule.own_tests):
                 return rule.outcome
         return SILENT
@@ -110,7 +123,7 @@ class Narrowed:
 class Evaluator:
     """A compiled ruleset. Immutable but for a bounded memory of which rules concern which event type."""
 
-    __slots__ = ("_by_type", "_rules")
+    __slots__ = ("_by_type", "_rules", "asks_threads")
 
     TYPES_REMEMBERED = 64
 
@@ -122,6 +135,14 @@ class Evaluator:
             if rule.enabled
         ]
         self._by_type: dict[str, list[_Compiled]] = {}
+        self.asks_threads = any(
+            condition["kind"] == THREAD_SUBSCRIPTION
+            for kind in KINDS
+            for rule in ruleset.of_kind(kind)
+            if rule.enabled
+            for condition in rule.conditions or ()
+        )
+        """Whether it matters to a rule which threads its owner follows."""
 
     def narrow(self, subject: Subject) -> Narrowed:
         """Everything that can be said about an event without asking whose rules these are."""
@@ -200,6 +221,10 @@ def _compile_condition(condition: Condition, tests: list[Test], own_tests: list[
     if kind == "contains_display_name":
         tests.append(_has_body)
         own_tests.append(_contains_display_name)
+    elif kind == THREAD_SUBSCRIPTION:
+        subscribed = condition.get("subscribed")
+        tests.append(lambda subject: isinstance(subscribed, bool) and _thread(subject) is not None)
+        own_tests.append(lambda subject, own: (_thread(subject) in own.followed) is subscribed)
     elif condition.get("pattern") is OWN_ID:
         reach = _reader(condition["key"])
         tests.append(lambda subject: isinstance(reach(subject), str))
@@ -211,6 +236,15 @@ def _compile_condition(condition: Condition, tests: list[Test], own_tests: list[
     else:
         make = _MAKERS.get(kind)
         tests.append(_never if make is None else make(condition))
+
+
+def _thread(subject: Subject) -> str | None:
+    """The root of the thread that an event is sent to."""
+    relation = subject.content.get("m.relates_to")
+    if not isinstance(relation, Mapping) or relation.get("rel_type") != THREAD:
+        return None
+    root = relation.get("event_id")
+    return root if isinstance(root, str) else None
 
 
 def _same(value: object, user_id: str) -> bool:

@@ -21,8 +21,16 @@ from homeserver.protocol.identifiers import is_room_id, is_user_id
 Action = str | Mapping[str, Any]
 Condition = Mapping[str, Any]
 
-KINDS: Final = ("override", "content", "room", "sender", "underride")
+POSTCONTENT: Final = "postcontent"
+"""A kind of which clients have no rules of their own. Not specified yet (MSC4306)."""
+
+KINDS: Final = ("override", "content", POSTCONTENT, "room", "sender", "underride")
 """The kinds of rules in the order in which they are checked."""
+
+THREAD_SUBSCRIPTION: Final = "io.element.msc4306.thread_subscription"
+"""The kind of a condition: the event is in a thread that its reader follows, or does not."""
+UNSUBSCRIBED_THREAD: Final = ".io.element.msc4306.rule.unsubscribed_thread"
+SUBSCRIBED_THREAD: Final = ".io.element.msc4306.rule.subscribed_thread"
 
 MAX_BYTES: Final = 256 * 1024
 """The most that a user's ruleset may take when stored."""
@@ -130,8 +138,22 @@ _UNDERRIDE: Final = (
     Rule(".m.rule.encrypted", ("notify",), (_matches("type", "m.room.encrypted"),)),
 )
 
+# Disabled until somebody follows a thread (`Ruleset.with_threads`): who has clients that cannot do that would not be
+# notified of threads any more.
+_POSTCONTENT: Final = (
+    Rule(UNSUBSCRIBED_THREAD, (), ({"kind": THREAD_SUBSCRIPTION, "subscribed": False},), enabled=False),
+    Rule(SUBSCRIBED_THREAD, ("notify", _SOUND), ({"kind": THREAD_SUBSCRIPTION, "subscribed": True},), enabled=False),
+)
+
 PREDEFINED: Final[Mapping[str, tuple[Rule, ...]]] = MappingProxyType(
-    {"override": (_MASTER_RULE, *_OVERRIDE), "content": (), "room": (), "sender": (), "underride": _UNDERRIDE}
+    {
+        "override": (_MASTER_RULE, *_OVERRIDE),
+        "content": (),
+        POSTCONTENT: _POSTCONTENT,
+        "room": (),
+        "sender": (),
+        "underride": _UNDERRIDE,
+    }
 )
 """The predefined rules of each kind, the most important first."""
 
@@ -223,6 +245,15 @@ class Ruleset:
             return self._with_change(rule_id, replace(self.changes.get(rule_id, Change()), actions=actions))
         return self._with_replaced(kind, replace(rule, actions=actions))
 
+    def with_threads(self) -> Ruleset:
+        """Have the rules about followed threads hold, unless the user has said whether they shall."""
+        found = self
+        for rule_id in (UNSUBSCRIBED_THREAD, SUBSCRIBED_THREAD):
+            change = found.changes.get(rule_id, Change())
+            if change.enabled is None:
+                found = found._with_change(rule_id, replace(change, enabled=True))
+        return found
+
     def _with(self, kind: str, rules: Sequence[Rule]) -> Ruleset:
         return replace(self, own={**self.own, kind: tuple(rules)})
 
@@ -246,7 +277,7 @@ def _place(rules: Sequence[Rule], rule_id: str) -> int:
 def check_kind(kind: str) -> None:
     """Raise InvalidParam unless ``kind`` is one of KINDS."""
     if kind not in KINDS:
-        raise InvalidParam("A push rule is of the kind override, content, room, sender or underride")
+        raise InvalidParam("A push rule is of the kind override, content, room, sender or underride, or postcontent")
 
 
 def read_rule(kind: str, rule_id: str, body: Mapping[str, Any]) -> Rule:
@@ -255,6 +286,8 @@ def read_rule(kind: str, rule_id: str, body: Mapping[str, Any]) -> Rule:
     spec: client-server-api/#put_matrixclientv3pushrulesglobalkindruleid
     """
     check_kind(kind)
+    if kind == POSTCONTENT:
+        raise InvalidParam("Of the kind postcontent there are predefined rules only")
     if rule_id.startswith(".") or "/" in rule_id or "\\" in rule_id or "\0" in rule_id or not rule_id:
         raise InvalidParam("The ID of a push rule may not start with a dot, nor hold slashes")
     if (kind == "room" and not is_room_id(rule_id)) or (kind == "sender" and not is_user_id(rule_id)):
@@ -328,6 +361,8 @@ def _read_conditions(conditions: object) -> tuple[Condition, ...]:
             condition.get("value", ...)
         ):
             raise InvalidParam("value must be a string, an integer, a boolean or null")
+        if condition["kind"] == THREAD_SUBSCRIPTION and not isinstance(condition.get("subscribed"), bool):
+            raise InvalidParam("subscribed must be a boolean")
     return tuple(conditions)
 
 

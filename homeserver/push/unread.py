@@ -19,7 +19,7 @@ from homeserver.protocol.event_view import CREATE, MEMBER, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
 from homeserver.protocol.push_evaluation import Evaluator, Narrowed, Subject
 from homeserver.push.threads import of_events as threads_of
-from homeserver.rooms import state
+from homeserver.rooms import state, thread_subscriptions
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
@@ -237,6 +237,7 @@ class _Judge:
     user_id: str
     evaluator: Evaluator
     ignored: frozenset[str]
+    followed: frozenset[str]
 
     def go_on(
         self,
@@ -275,7 +276,7 @@ class _Judge:
         if found is None:
             found = self.evaluator.narrow(_subject(self.room, event))
             narrowed[event.event_nid, self.evaluator] = found
-        return found.settled or found.outcome(self.user_id, _display_name(self.room, self.user_id))
+        return found.settled or found.outcome(self.user_id, _display_name(self.room, self.user_id), self.followed)
 
 
 async def _judge_of(node: Node, room: Room, user_nid: int, user_id: str) -> _Judge:
@@ -283,7 +284,10 @@ async def _judge_of(node: Node, room: Room, user_nid: int, user_id: str) -> _Jud
     evaluator = node.memory(push_rules.Compiled).find(user_nid)
     if evaluator is None:
         evaluator = (await node.read(push_rules.evaluators, node, [user_nid]))[user_nid]
-    return _Judge(node, room, user_id, evaluator, await ignored.of_user(node, user_nid))
+    followed: frozenset[str] = frozenset()
+    if evaluator.asks_threads:
+        followed = await thread_subscriptions.followed(node, user_nid, room.nid)
+    return _Judge(node, room, user_id, evaluator, await ignored.of_user(node, user_nid), followed)
 
 
 def _subject(room: Room, event: Timed) -> Subject:

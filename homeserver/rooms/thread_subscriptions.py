@@ -6,13 +6,19 @@ before that. It rests with who said it, and nobody else is told.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from homeserver.protocol.errors import ConflictingUnsubscription, NotFound, NotInThread
+from homeserver.accounts import push_rules
+from homeserver.protocol.errors import ConflictingUnsubscription, NotFound, NotInThread, TooLarge
+from homeserver.protocol.push_rules import Ruleset
 from homeserver.protocol.relations import THREAD, relation_in
 from homeserver.rooms import history
+from homeserver.runtime.lru import Lru
 from homeserver.storage import streams
 from homeserver.storage import thread_subscriptions as stored
+from homeserver.storage.nodes import Mirror
+from homeserver.storage.streams import Stream
 from homeserver.storage.thread_subscriptions import Change, Subscription
 
 if TYPE_CHECKING:
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from homeserver.context import Caller, Server
     from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
 
 NEWEST = 2**62
 """Behind every position."""
@@ -48,38 +55,93 @@ async def subscribe(server: Server, caller: Caller, room_id: str, root_id: str, 
         if relation_in(event.client) != (THREAD, root_id):
             raise NotInThread("That event is not in the thread")
         cause_pos = event.pos
-    await caller.node.advance(_subscribe, caller, room.nid, root_id, cause_pos)
+    await caller.node.advance(_subscribe, server, caller, room.nid, root_id, cause_pos)
 
 
-async def _subscribe(tx: Transaction, caller: Caller, room_nid: int, root_id: str, cause_pos: int | None) -> None:
+async def _subscribe(
+    tx: Transaction, server: Server, caller: Caller, room_nid: int, root_id: str, cause_pos: int | None
+) -> None:
     held = await stored.find(tx, caller.user_nid, room_nid, root_id)
     if held is not None:
         if cause_pos is not None and not held.subscribed and held.pos > cause_pos:
             raise ConflictingUnsubscription("You have stopped following the thread since that event")
         if held.subscribed and (cause_pos is not None or not held.automatic):
             return
-    await _say(tx, caller, room_nid, root_id, subscribed=True, automatic=cause_pos is not None)
+    await _say(tx, server, caller, room_nid, root_id, subscribed=True, automatic=cause_pos is not None)
+    with suppress(TooLarge):  # they have a client that knows of threads, and may have no room for more rules
+        await push_rules.change_within(tx, server, caller, Ruleset.with_threads)
 
 
 async def unsubscribe(server: Server, caller: Caller, room_id: str, root_id: str) -> None:
     """Stop following a thread. Raises NotFound without such an event that the caller may see, Forbidden."""
     room, seen = await history.reader(server, caller, room_id)
     await history.find(caller.node, room, seen, root_id)
-    await caller.node.advance(_unsubscribe, caller, room.nid, root_id)
+    await caller.node.advance(_unsubscribe, server, caller, room.nid, root_id)
 
 
-async def _unsubscribe(tx: Transaction, caller: Caller, room_nid: int, root_id: str) -> None:
+async def _unsubscribe(tx: Transaction, server: Server, caller: Caller, room_nid: int, root_id: str) -> None:
     held = await stored.find(tx, caller.user_nid, room_nid, root_id)
     if held is None or held.subscribed:
-        await _say(tx, caller, room_nid, root_id, subscribed=False, automatic=False)
+        await _say(tx, server, caller, room_nid, root_id, subscribed=False, automatic=False)
 
 
 async def _say(
-    tx: Transaction, caller: Caller, room_nid: int, root_id: str, *, subscribed: bool, automatic: bool
+    tx: Transaction, server: Server, caller: Caller, room_nid: int, root_id: str, *, subscribed: bool, automatic: bool
 ) -> None:
     pos = await streams.allocate(tx)
     stored.put(tx, caller.user_nid, room_nid, root_id, Subscription(pos, subscribed, automatic))
-    tx.after_commit(lambda: caller.node.announce(pos, []))
+    node, user_nid = caller.node, caller.user_nid
+
+    def announce() -> None:
+        node.memory(Followed).forget(user_nid, room_nid)
+        node.announce(pos, [(Stream.THREADS, [user_nid])])
+        server.wakeups.wake((node.name, user_nid))
+
+    tx.after_commit(announce)
+
+
+class Followed(Mirror):
+    """Which threads of rooms residents follow, in memory (``node.memory(Followed)``), for those whose push rules ask.
+    ``generation`` counts the changes."""
+
+    def __init__(self) -> None:
+        self.roots: Lru[tuple[int, int], frozenset[str]] = Lru(20_000)
+        self.generation = 0
+
+    def forget(self, user_nid: int, room_nid: int) -> None:
+        """A resident follows another set of threads."""
+        self.generation += 1
+        self.roots.pop((user_nid, room_nid))
+
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.generation += 1
+        self.roots.clear()
+
+
+async def followed(node: Node, user_nid: int, room_nid: int) -> frozenset[str]:
+    """The roots of the threads of a room that a resident follows. Usually no trip."""
+    memory = node.memory(Followed)
+    known = memory.roots.get((user_nid, room_nid))
+    if known is not None:
+        return known
+    generation = memory.generation
+    found = frozenset(await node.read(stored.followed, user_nid, room_nid))
+    if generation == memory.generation:
+        memory.roots[user_nid, room_nid] = found
+    return found
+
+
+def shown(found: Sequence[Change]) -> dict[str, Any]:
+    """Changes as clients read them: by room and root of the thread, those that are followed and those no more."""
+    subscribed: dict[str, Any] = {}
+    unsubscribed: dict[str, Any] = {}
+    for room_id, root_id, held in found:
+        said: dict[str, Any] = {"bump_stamp": held.pos}
+        if held.subscribed:
+            said["automatic"] = held.automatic
+        (subscribed if held.subscribed else unsubscribed).setdefault(room_id, {})[root_id] = said
+    return {"subscribed": subscribed, "unsubscribed": unsubscribed}
 
 
 async def changes(caller: Caller, after: int, before: int, limit: int) -> Sequence[Change]:

@@ -28,6 +28,7 @@ class Stream(IntEnum):  # an integer is hashed without Python code: this happens
     ACCOUNT_DATA = auto()  # user_nid of a resident: account data, tags or push rules
     TO_DEVICE = auto()  # device_nid
     DEVICE_LISTS = auto()  # user_nid: public device or cross-signing keys
+    THREADS = auto()  # user_nid of a resident: which threads they follow
 
 
 async def allocate(tx: Transaction, count: int = 1) -> int:

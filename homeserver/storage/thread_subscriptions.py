@@ -39,6 +39,17 @@ async def find(tx: Transaction, user_nid: int, room_nid: int, root_id: str) -> S
     return None if row is None else Subscription(row[0], bool(row[1]), bool(row[2]))
 
 
+@asks_once
+async def followed(tx: Transaction, user_nid: int, room_nid: int) -> list[str]:
+    """The roots of the threads of a room that a resident follows."""
+    rows = await tx.all(
+        "SELECT root_id FROM thread_subscriptions WHERE user_nid = ? AND room_nid = ? AND subscribed = 1",
+        user_nid,
+        room_nid,
+    )
+    return [row[0] for row in rows]
+
+
 def put(tx: Transaction, user_nid: int, room_nid: int, root_id: str, said: Subscription) -> None:
     """Queue what a resident says of a thread."""
     tx.later(

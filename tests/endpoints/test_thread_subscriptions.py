@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from homeserver.accounts import deactivation
 from homeserver.storage import thread_subscriptions as stored
 from tests.deployment import Answer, User
 from tests.rooms.play import Play, cast, play
 from tests.support import aio
+from tests.sync.sliding import Client, ask
 
 __all__ = ["cast", "play"]
 
@@ -144,3 +147,94 @@ async def test_it_goes_with_the_account(play: Play) -> None:
     assert len(await caller.node.read(stored.changes, caller.user_nid, 0, 2**62, 10)) == 1
     await deactivation.deactivate(play.server, alice.user_id)
     assert await caller.node.read(stored.changes, caller.user_nid, 0, 2**62, 10) == []
+
+
+# what follows from it ------------------------------------------------------------------------
+
+
+async def unread(user: User, room_id: str) -> int:
+    """The unread notifications of a room."""
+    sync = (await user.asks("GET", "/_matrix/client/v3/sync")).json
+    return int(sync["rooms"]["join"][room_id]["unread_notifications"]["notification_count"])
+
+
+@aio
+async def test_who_follows_threads_is_notified_of_those(play: Play) -> None:
+    alice, bob, carol = await play.user("alice"), await play.user("bob"), await play.user("carol", "paris")
+    room_id = await play.room_of(alice, bob, carol)
+    first, second = await play.send(alice, room_id, "first"), await play.send(alice, room_id, "second")
+    await reply(play, bob, room_id, first)
+    assert await unread(alice, room_id) == 1, "who follows nothing is notified of every thread"
+    await follow(alice, room_id, first)
+    rules = (await alice.asks("GET", "/_matrix/client/v3/pushrules/global/")).json["postcontent"]
+    assert [rule["enabled"] for rule in rules] == [True, True]
+    await reply(play, bob, room_id, second)
+    assert await unread(alice, room_id) == 1
+    await reply(play, bob, room_id, first)
+    assert await unread(alice, room_id) == 2
+    await asks(alice, "DELETE", room_id, first)
+    await reply(play, bob, room_id, first)
+    assert await unread(alice, room_id) == 2
+    await follow(alice, room_id, second)
+    await reply(play, bob, room_id, second)
+    await play.send(bob, room_id, "main")
+    assert await unread(alice, room_id) == 4
+    found = await play.ask(alice, "GET", "/notifications")
+    assert found["notifications"][1]["actions"] == ["notify", {"set_tweak": "sound", "value": "default"}]
+    await play.settle()
+    assert await unread(carol, room_id) == 8, "nobody else is concerned"
+
+
+@aio
+async def test_the_rules_are_there_to_be_changed_and_not_to_be_added_to(play: Play) -> None:
+    alice = await play.user("alice")
+    room_id = await play.create(alice)
+    kind = "/_matrix/client/v3/pushrules/global/postcontent"
+    rule = f"{kind}/.io.element.msc4306.rule.unsubscribed_thread"
+    assert (await alice.asks("GET", f"{rule}/enabled")).json == {"enabled": False}
+    assert (await alice.asks("PUT", f"{kind}/mine", {"actions": ["notify"]})).status == 400
+    assert (await alice.asks("DELETE", rule)).status == 400
+    assert (await alice.asks("PUT", f"{rule}/enabled", {"enabled": False})).status == 200
+    await follow(alice, room_id, await play.send(alice, room_id, "root"))
+    assert (await alice.asks("GET", f"{rule}/enabled")).json == {"enabled": False}, "said by hand"
+
+
+# sliding sync --------------------------------------------------------------------------------
+
+EXTENSION = "io.element.msc4308.thread_subscriptions"
+
+
+async def told(client: Client, **changed: Any) -> Any:
+    """What an answer says of threads; None: nothing."""
+    return (await client.sync(**changed))["extensions"].get(EXTENSION)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@aio
+async def test_sliding_sync_tells_of_them(play: Play, stable: bool) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id = await play.room_of(alice, bob)
+    roots = [await play.send(alice, room_id, str(number)) for number in range(4)]
+    client = Client(alice, {"extensions": {EXTENSION: {"enabled": True, "limit": 2}}}, stable=stable)
+    assert await told(client) is None
+    for root in roots[:3]:
+        await follow(alice, room_id, root)
+    before = client.pos
+    found = await told(client)
+    assert set(found["subscribed"][room_id]) == set(roots[1:3])
+    assert (found["unsubscribed"], found["subscribed"][room_id][roots[1]]["automatic"]) == ({}, False)
+    rest = (await alice.asks("GET", CHANGES, **{"from": found["prev_batch"], "to": str(before)})).json
+    assert list(rest["subscribed"][room_id]) == [roots[0]]
+    assert await told(client) is None
+    waiting = await client.waits()
+    await asks(alice, "DELETE", room_id, roots[1])
+    found = (await waiting)["extensions"][EXTENSION]
+    assert list(found) == ["subscribed", "unsubscribed"]
+    assert list(found["unsubscribed"][room_id]) == [roots[1]]
+    waiting = await client.waits()
+    await follow(bob, room_id, roots[0])
+    await follow(alice, room_id, roots[3])
+    assert list((await waiting)["extensions"][EXTENSION]["subscribed"][room_id]) == [roots[3]]
+    assert await told(Client(alice, {}, stable=stable)) is None, "nobody asked"
+    for wrong in ({"enabled": True, "limit": 0}, {"enabled": 1}, {"enabled": True, "limit": "2"}):
+        assert (await ask(alice, extensions={EXTENSION: wrong})).status == 400

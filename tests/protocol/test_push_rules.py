@@ -104,7 +104,7 @@ def test_who_is_not_mentioned_is_only_notified(mentions: Any) -> None:
 
 def test_the_ruleset_is_shown_with_the_users_own_id_and_every_kind() -> None:
     shown = NOTHING_CHANGED.as_json(ALICE)
-    assert list(shown) == ["override", "content", "room", "sender", "underride"]
+    assert list(shown) == ["override", "content", "postcontent", "room", "sender", "underride"]
     rules = {rule["rule_id"]: rule for rules in shown.values() for rule in rules}
     assert rules[".m.rule.master"]["enabled"] is False
     assert rules[".m.rule.invite_for_me"]["conditions"][2]["pattern"] == ALICE
@@ -431,3 +431,54 @@ def test_an_ordinary_message_is_settled_for_everybody_at_once() -> None:
     assert mentioning.settled is None
     assert mentioning.outcome(ALICE).highlight
     assert not mentioning.outcome("@carol:example.org").highlight
+
+
+# -- threads that are followed (MSC4306)
+
+IN_THREAD = {"m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}}
+SUBSCRIBED = {"kind": "io.element.msc4306.thread_subscription", "subscribed": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "followed", "expected"),
+    [
+        (IN_THREAD, {"$root"}, Outcome(True, False, ("notify", SOUND))),
+        (IN_THREAD, {"$other"}, SILENT),
+        ({**IN_THREAD, "m.mentions": {"user_ids": [ALICE]}}, (), Outcome(True, True, ("notify", SOUND, HIGHLIGHT))),
+        ({}, {"$root"}, Outcome(True, False, ("notify",))),
+        ({"m.relates_to": {"rel_type": "m.reference", "event_id": "$root"}}, (), Outcome(True, False, ("notify",))),
+        ({"m.relates_to": {"rel_type": "m.thread", "event_id": 5}}, (), Outcome(True, False, ("notify",))),
+        ({"m.relates_to": "$root"}, (), Outcome(True, False, ("notify",))),
+    ],
+)
+def test_threads_of_those_who_follow_some(content: Any, followed: Any, expected: Outcome) -> None:
+    evaluator = Evaluator(NOTHING_CHANGED.with_threads())
+    assert evaluator.asks_threads
+    assert evaluator.narrow(event(content=content)).outcome(ALICE, None, followed) == expected
+
+
+def test_threads_of_those_who_follow_none_are_as_they_were() -> None:
+    assert not Evaluator(NOTHING_CHANGED).asks_threads
+    assert judge(event(content=IN_THREAD)) == Outcome(True, False, ("notify",))
+    assert [rule["enabled"] for rule in NOTHING_CHANGED.as_json(ALICE)["postcontent"]] == [False, False]
+
+
+def test_what_the_user_said_of_the_rules_of_threads_holds() -> None:
+    unsubscribed = ".io.element.msc4306.rule.unsubscribed_thread"
+    rules = NOTHING_CHANGED.with_enabled("postcontent", unsubscribed, False)
+    rules = rules.with_actions("postcontent", ".io.element.msc4306.rule.subscribed_thread", ("notify",)).with_threads()
+    assert [rule.enabled for rule in rules.of_kind("postcontent")] == [False, True]
+    assert decode(encode(rules)) == rules == rules.with_threads()
+    evaluator = Evaluator(rules)
+    assert evaluator.narrow(event(content=IN_THREAD)).outcome(ALICE).notify
+    assert evaluator.narrow(event(content=IN_THREAD)).outcome(ALICE, None, {"$root"}).actions == ("notify",)
+
+
+def test_rules_of_ones_own_about_threads() -> None:
+    assert judge(event(content=IN_THREAD), conditioned(SUBSCRIBED)) == Outcome(True, False, ("notify",))
+    found = Evaluator(conditioned(SUBSCRIBED)).narrow(event(content=IN_THREAD)).outcome(ALICE, None, {"$root"})
+    assert found.highlight
+    with pytest.raises(InvalidParam):
+        conditioned({**SUBSCRIBED, "subscribed": 1})
+    with pytest.raises(InvalidParam):
+        with_rule("postcontent", "mine")

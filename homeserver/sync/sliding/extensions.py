@@ -1,14 +1,15 @@
-"""What a client asks for beside rooms: messages to the device, what keys need, account data, receipts, who is typing.
+"""What a client asks for beside rooms: messages to the device, what keys need, account data, receipts, who is typing,
+which threads are followed.
 
-All but the first two are about the rooms of the request only. What changes of the user's own data and of receipts while
-a room is not among these is told when it is again.
+All but the first two and the last are about the rooms of the request only. What changes of the user's own data and of
+receipts while a room is not among these is told when it is again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,7 +20,7 @@ from homeserver.runtime.lru import Lru
 from homeserver.storage import account_data as stored
 from homeserver.storage import sliding
 from homeserver.storage.streams import Stream
-from homeserver.sync.sliding import receipts
+from homeserver.sync.sliding import receipts, threads
 from homeserver.sync.sliding.connections import LIVE
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Beside:
     of_rooms: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     receipts: Mapping[str, bytes] = field(default_factory=dict)
     typing: Mapping[str, bytes] = field(default_factory=dict)
+    threads: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def worth(self) -> bool:
@@ -67,6 +69,7 @@ class Beside:
             or self.of_rooms
             or self.receipts
             or self.typing
+            or self.threads
         )
 
 
@@ -100,6 +103,8 @@ async def tell(
     found.receipts = await receipts.tell(telling, ledger, scope, listed, told, first)
     if wanted.typing is not None:
         found.typing = _typing(telling, ledger, selection.within(wanted.typing), listed, wish.conn_id)
+    if wanted.threads is not None:
+        found.threads = await threads.tell(telling, wanted.threads)
     return found
 
 

@@ -91,6 +91,8 @@ class Extensions:
     account_data: Scope | None = None
     receipts: Scope | None = None
     typing: Scope | None = None
+    threads: int | None = None
+    """Which threads the user follows, at most so many changes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.sync.sliding.request import Form
+from homeserver.sync.sliding.threads import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,6 +84,8 @@ def _extensions(wish: Wish, beside: Beside, counts: Counts | None) -> Iterator[b
         yield b'"receipts":{"rooms":' + _object(beside.receipts.items()) + b"}"
     if wanted.typing is not None:
         yield b'"typing":{"rooms":' + _object(beside.typing.items()) + b"}"
+    if beside.threads:
+        yield orjson.dumps(THREADS) + b":" + orjson.dumps(beside.threads)
 
 
 def _array(entries: Iterable[bytes]) -> bytes:
