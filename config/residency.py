@@ -281,7 +281,7 @@ class Flow:
         bool,
         Setting(
             Flag(),
-            "Whether users are asked before a room of theirs first crosses this border. Nobody is asked yet.",
+            "Whether users are asked before a room of theirs first crosses this border.",
         ),
     ] = True
 

@@ -1,7 +1,8 @@
 """Joining a room that nobody here is in, through a server that is: its template, our event, and its answer checked.
 
-The policy is asked about the servers that are known before anything leaves, and about all of them once the state is
-known: if the room may not span them, or is not encrypted, the user leaves it again at once and nothing of it is kept.
+The policy, and the user, are asked about the servers that are known before anything leaves, and about all of them once
+the state is known: if the room may not span them, or is not encrypted, the user leaves it again at once and nothing of
+it is kept.
 
 spec: server-server-api/#joining-rooms
 """
@@ -32,7 +33,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.signers import required_signers
-from homeserver.residency import gate
+from homeserver.residency import consents, gate
 from homeserver.rooms import membership
 from homeserver.rooms.adoption import Arrival, adopt
 from homeserver.rooms.checks import ENCRYPTION
@@ -59,12 +60,12 @@ async def join(
     """See `context.Remote.join`."""
 
     async def attempt(destination: str) -> tuple[str, Arrival]:
-        check_with(server, node, destination)
+        await check_with(server, node, destination, user_id)
         return destination, await _handshake(server, node, destination, room_id, user_id, content)
 
     destination, arrival = await by_any(server, via, attempt)
     try:
-        await _check_room(server, node, arrival)
+        await _check_room(server, node, user_id, arrival)
         if await membership.present(server, node, room_id) is None:
             await adopt(server, node, arrival)
         else:
@@ -76,9 +77,12 @@ async def join(
         raise
 
 
-def check_with(server: Server, node: Node, other: str) -> None:
-    """Raise FlowDenied unless a room may span a node and another server."""
-    gate.check_room(server, {node.jurisdiction, server.policy.now.jurisdiction_of_server(other)})
+async def check_with(server: Server, node: Node, other: str, user_id: str) -> None:
+    """Raise FlowDenied unless a room may span a node and another server; ConsentNotGiven unless the user, a resident of
+    the node, has agreed to that."""
+    places = {node.jurisdiction, server.policy.now.jurisdiction_of_server(other)}
+    gate.check_room(server, places)
+    await consents.check(server, node, user_id, places)
 
 
 async def _handshake(
@@ -130,21 +134,24 @@ def merged(rules: RoomRules, event: Event, returned: object) -> Event:
         raise BadAnswer(f"the signatures that came back are none: {error.message}") from None
 
 
-async def _check_room(server: Server, node: Node, arrival: Arrival) -> None:
-    """Raise PlaintextRefused for a room that is not encrypted, FlowDenied for one that spans too much."""
+async def _check_room(server: Server, node: Node, user_id: str, arrival: Arrival) -> None:
+    """Raise PlaintextRefused for a room that is not encrypted, FlowDenied for one that spans too much, ConsentNotGiven
+    for one that spans more than the user has agreed to."""
     encryption = arrival.state.get(ENCRYPTION)
     encrypted = is_encrypted(None if encryption is None else encryption.content)
     if not encrypted and not server.settings.conformance_mode:
         raise PlaintextRefused("That room is not encrypted: users of this server join encrypted rooms only")
     joined = [
-        user_id
-        async for (kind, user_id), event in unhurried(arrival.state.items())
+        member
+        async for (kind, member), event in unhurried(arrival.state.items())
         if kind == MEMBER and event.content.get("membership") == "join"
     ]
     places = {node.jurisdiction}
     places |= {server.nodes[name].jurisdiction for name in (await server.nodes.of_users(joined)).values()}
-    servers = {identifiers.domain_of(user_id) for user_id in joined} - {server.name}
-    gate.check_room(server, places | {server.policy.now.jurisdiction_of_server(name) for name in servers})
+    servers = {identifiers.domain_of(member) for member in joined} - {server.name}
+    places |= {server.policy.now.jurisdiction_of_server(name) for name in servers}
+    gate.check_room(server, places)
+    await consents.check(server, node, user_id, places)
 
 
 async def _come_in(server: Server, destination: str, event: Event) -> None:

@@ -31,7 +31,7 @@ async def knock(
     """See `context.Remote.knock`."""
 
     async def attempt(destination: str) -> Asked:
-        check_with(server, node, destination)
+        await check_with(server, node, destination, user_id)
         return await _through(server, node, destination, room_id, user_id, content)
 
     return await by_any(server, via, attempt)

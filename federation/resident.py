@@ -55,12 +55,15 @@ async def room_for(server: Server, origin: str, room_id: str) -> tuple[Node, Roo
     return home, room
 
 
-def check_span(server: Server, home: Node, room: Room, origin: str) -> None:
-    """Raise FlowDenied unless the room may span the origin too, beside all nodes and servers that are in it."""
-    policy = server.policy.now
-    places = {server.nodes[name].jurisdiction for name in {home.name, *room.head.nodes}}
-    places |= {policy.jurisdiction_of_server(name) for name in {*room.head.servers, origin}}
-    gate.check_room(server, places)
+def check_span(server: Server, home: Node, room: Room, origin: str) -> set[str]:
+    """Raise FlowDenied unless the room may span the origin too, beside all nodes and servers that are in it.
+
+    Returns the jurisdictions that the origin adds to it.
+    """
+    places = membership.reached(server, home, room.head.nodes, room.head.servers)
+    added = {server.policy.now.jurisdiction_of_server(origin)} - places
+    gate.check_room(server, places | added)
+    return added
 
 
 async def template(

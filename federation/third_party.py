@@ -15,11 +15,11 @@ import structlog
 
 from config.residency import DataClass
 from federation import resident
-from federation.joining import check_with
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusal
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of, is_room_id, is_user_id
+from homeserver.residency import consents, gate
 from homeserver.rooms import blocking, membership, proposals, third_party
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.send import Draft
@@ -40,7 +40,8 @@ log = structlog.get_logger("federation")
 async def exchange(server: Server, origin: str, room_id: str, asked: Mapping[str, Any]) -> None:
     """Invite a user of the origin for whom one of ours left an invitation with an identity server.
 
-    Raises InvalidParam, Forbidden, FlowDenied, NotFound, ServerUnreachable.
+    Raises InvalidParam, Forbidden, also when that user, who is not here to be asked, has not agreed to where it leads;
+    FlowDenied, NotFound, ServerUnreachable.
     spec: server-server-api/#put_matrixfederationv1exchange_third_party_inviteroomid
     """
     sender, invited, content = asked.get("sender"), asked.get("state_key"), asked.get("content")
@@ -52,7 +53,7 @@ async def exchange(server: Server, origin: str, room_id: str, asked: Mapping[str
         raise InvalidParam("That is no invitation by a user of this server of a user of yours")
     signed = _signed(content)
     home, room = await resident.room_for(server, origin, room_id)
-    resident.check_span(server, home, room, origin)
+    await consents.check_absent(server, sender, resident.check_span(server, home, room, origin))
     draft = Draft(MEMBER, sender, await third_party.content(server, home, room, signed), invited)
     event, preview = await proposals.invitation(server, home, room, draft)
     await place(server, home, await server.remote.invite(server, home, event, preview))
@@ -107,7 +108,7 @@ async def exchange_invite(
     server: Server, node: Node, room_id: str, sender: str, user_id: str, signed: Mapping[str, Any]
 ) -> None:
     """See `context.Remote.exchange_invite`."""
-    check_with(server, node, domain_of(sender))
+    gate.check_room(server, {node.jurisdiction, server.policy.now.jurisdiction_of_server(domain_of(sender))})
     content = {
         "type": MEMBER,
         "room_id": room_id,

@@ -29,8 +29,9 @@ ACCEPTED = (
     "M_UNKNOWN_POS",
     "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD",
     "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION",
+    "M_CONSENT_NOT_GIVEN",
 )
-"""Error codes that are accepted for a coming version of the specification, or proposed for one."""
+"""Error codes that are accepted for a coming version of the specification, proposed for one, or known to clients."""
 
 OAUTH_ERRORS = frozenset(
     [

@@ -50,21 +50,21 @@ class Browser:
     language: Language
 
 
-async def browser_of(server: Server, request: Request) -> Browser:
-    """Who asks. Raises NodeUnavailable."""
+async def browser_of(server: Server, request: Request, jurisdiction: str | None = None) -> Browser:
+    """Who asks. ``jurisdiction``: where the data rests of whom the page is for, if it is not for who is signed in.
+    Raises NodeUnavailable."""
     mark = _cookie(server, request, _MARK)
     visitor = await browsers.find(server, _cookie(server, request, _SESSION))
-    return Browser(mark or browsers.new_mark(), mark is None, visitor, language_of(server, request, visitor))
+    here = jurisdiction or (None if visitor is None else visitor.node.jurisdiction)
+    return Browser(mark or browsers.new_mark(), mark is None, visitor, language_of(server, request, here))
 
 
-def language_of(server: Server, request: Request, visitor: Visitor | None = None) -> Language:
-    """The one that the browser asks for, else one of the jurisdiction where the visitor's data rests, or new users'."""
+def language_of(server: Server, request: Request, jurisdiction: str | None = None) -> Language:
+    """The one that the browser asks for, else one of the jurisdiction where the reader's data rests, or new users'."""
     policy = server.policy.now
-    if visitor is not None:
-        code = visitor.node.jurisdiction
-    else:
-        code = "" if policy.default.node is None else policy.jurisdiction_of_node(policy.default.node)
-    found = policy.residency.jurisdictions.get(code)
+    if jurisdiction is None and policy.default.node is not None:
+        jurisdiction = policy.jurisdiction_of_node(policy.default.node)
+    found = policy.residency.jurisdictions.get(jurisdiction or "")
     return languages.choose(request.header("accept-language"), found.languages if found else ())
 
 

@@ -13,6 +13,7 @@ spec: client-server-api/#standard-error-response
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -429,6 +430,22 @@ class FlowDenied(Refusal):
                 "org.domicile.reason": "isolated" if isolated else "flow_denied",
                 "org.domicile.flow": {"from": source, "to": destination, "class": data_class},
             },
+        )
+
+
+class ConsentNotGiven(Refusal):
+    """A relation by which rooms of the user would cross a border that they have not agreed to.
+
+    Clients show the page at ``consent_uri``. Not an errcode of the specification, but one that clients know.
+    """
+
+    errcode, status = "M_CONSENT_NOT_GIVEN", 403
+
+    def __init__(self, message: str, *, consent_uri: str, source: str, targets: Sequence[str]) -> None:
+        super().__init__(
+            message,
+            consent_uri=consent_uri,
+            **{"org.domicile.reason": "consent_needed", "org.domicile.consent": {"from": source, "to": list(targets)}},
         )
 
 

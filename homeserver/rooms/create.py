@@ -19,6 +19,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION, MEGOLM
 from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, InvalidRoomState, Refusal
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
+from homeserver.residency import consents
 from homeserver.rooms import aliases, blocking, inviting_by_address, membership, public, references, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
@@ -68,10 +69,10 @@ async def create_room(server: Server, caller: Caller, wish: Wish) -> str:
     cannot be invited then, for a reason that nobody could know before, is left out.
 
     Raises FlowDenied before anything is made, when somebody invited is in a jurisdiction that the room may not
-    span, and InviteBlocked when they take no invitations; Forbidden when the room is to be published by somebody who
-    may not; RoomInUse for an alias that is taken; PlaintextRefused for wishes that weaken encryption;
-    InvalidRoomState, InvalidParam and BadJson for wishes that the rules of the room version do not allow; what
-    `inviting_by_address.resolve` does.
+    span, ConsentNotGiven when the caller has not agreed to where it leads, and InviteBlocked when they take no
+    invitations; Forbidden when the room is to be published by somebody who may not; RoomInUse for an alias that is
+    taken; PlaintextRefused for wishes that weaken encryption; InvalidRoomState, InvalidParam and BadJson for wishes
+    that the rules of the room version do not allow; what `inviting_by_address.resolve` does.
     """
     if wish.visibility == "public":
         public.check_publisher(server, caller)
@@ -106,16 +107,20 @@ async def _tried(caller: Caller, inviting: Coroutine[Any, Any, None]) -> None:
 
 
 async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) -> None:
-    """Refuse who cannot be invited, alone or beside each other. Raises FlowDenied, InviteBlocked, NotFound."""
-    nodes, peers = {caller.node.name}, set[str]()
+    """Refuse who cannot be invited, alone or beside each other, and ask the caller about all places at once.
+
+    Raises FlowDenied, InviteBlocked, NotFound, ConsentNotGiven.
+    """
+    nodes, peers, places = {caller.node.name}, set[str](), set[str]()
     for user_id in invited:
-        await membership.check_relation(server, caller.node, nodes, user_id, peers)
+        places |= await membership.check_relation(server, caller.node, nodes, user_id, peers)
         await blocking.check(server, user_id, caller.user_id)
         home = await server.nodes.of_user(user_id)
         if home is None:
             peers.add(identifiers.domain_of(user_id))
         else:
             nodes.add(home.name)
+    await consents.check(server, caller.node, caller.user_id, places)
 
 
 async def found(

@@ -28,7 +28,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
-from homeserver.residency import gate
+from homeserver.residency import consents, gate
 from homeserver.rooms import blocking, following, invitations, proposals, recommendations, state
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.ordering import in_order
@@ -58,16 +58,22 @@ RESTRICTED = ("restricted", "knock_restricted")
 # the border ---------------------------------------------------------------------------------
 
 
+def reached(server: Server, acting: Node, spanned: Iterable[str], peers: Iterable[str]) -> set[str]:
+    """The jurisdictions of a room with members on certain nodes and servers, in which somebody of ``acting`` acts."""
+    places = {server.nodes[name].jurisdiction for name in {acting.name, *spanned}}
+    return places | {server.policy.now.jurisdiction_of_server(name) for name in peers}
+
+
 async def check_relation(
     server: Server, acting: Node, spanned: Iterable[str], user_id: str, peers: Iterable[str] = ()
-) -> None:
+) -> set[str]:
     """Refuse to bring a user into a room that spans certain nodes, where the policy does not let it span theirs.
 
-    ``peers``: the other servers in the room. Raises FlowDenied naming the missing flow; NotFound for a local user who
-    does not exist; Forbidden for users of other servers where there is no federation.
+    ``peers``: the other servers in the room. Returns the jurisdictions that it spans with them. Raises FlowDenied
+    naming the missing flow; NotFound for a local user who does not exist; Forbidden for users of other servers where
+    there is no federation.
     """
-    jurisdictions = {server.nodes[name].jurisdiction for name in {acting.name, *spanned}}
-    names = set(peers)
+    jurisdictions, names = reached(server, acting, spanned, peers), set(peers)
     if server.nodes.is_local(user_id):
         home = await server.nodes.of_user(user_id)
         if home is None and server.services and await queries.user(server, user_id):
@@ -80,9 +86,26 @@ async def check_relation(
         jurisdictions.update(service.jurisdiction for service in served if service.has_user(user_id))
     else:
         names.add(identifiers.domain_of(user_id))
-    gate.check_room(server, jurisdictions | {server.policy.now.jurisdiction_of_server(name) for name in names})
+        jurisdictions.add(server.policy.now.jurisdiction_of_server(identifiers.domain_of(user_id)))
+    gate.check_room(server, jurisdictions)
     if names and not server.settings.federation.enabled:
         raise Forbidden("This server does not talk with other servers")
+    return jurisdictions
+
+
+async def check_door(
+    server: Server, caller: Caller, spanned: Collection[str], user_id: str, peers: Collection[str] = ()
+) -> None:
+    """`check_relation` for what the caller is about to do, and whether they have agreed to where it leads: every door
+    into a room asks here.
+
+    Who comes in themselves is asked about all that the room spans, who brings somebody else about what they add to it.
+    Raises ConsentNotGiven besides.
+    """
+    places = await check_relation(server, caller.node, spanned, user_id, peers)
+    if user_id != caller.user_id:
+        places -= reached(server, caller.node, spanned, peers)
+    await consents.check(server, caller.node, caller.user_id, places)
 
 
 def spanned(snapshot: Snapshot, room: Room) -> set[str]:
@@ -91,7 +114,7 @@ def spanned(snapshot: Snapshot, room: Room) -> set[str]:
 
 
 async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str) -> None:
-    """`check_relation` for a room that somebody is about to be brought into, unless they are in it.
+    """`check_door` for a room that somebody is about to be brought into, unless they are in it.
 
     Raises Forbidden too for a room that nobody here is in: what is said there would be heard by nobody.
     """
@@ -99,7 +122,7 @@ async def check_entry(server: Server, caller: Caller, room_id: str, user_id: str
     if is_deserted(room.head):
         raise Forbidden("You are not in that room")
     if room.head.membership(user_id) != "join":
-        await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
+        await check_door(server, caller, spanned(room.head, room), user_id, room.head.servers)
 
 
 async def _room_at_home(server: Server, room_id: str) -> tuple[Node, Room]:
@@ -188,8 +211,8 @@ async def join(
 ) -> None:
     """Join a room. Who is in it already stays so. ``via``: servers that may be in it, if nobody here is.
 
-    What they had set for a room that this one replaces holds for it too. Raises Forbidden, FlowDenied, NotFound,
-    NodeUnavailable, PlaintextRefused for a room of others that is not encrypted, ServerUnreachable.
+    What they had set for a room that this one replaces holds for it too. Raises Forbidden, FlowDenied, ConsentNotGiven,
+    NotFound, NodeUnavailable, PlaintextRefused for a room of others that is not encrypted, ServerUnreachable.
     """
     if await _enter(server, caller, room_id, reason, via):
         await following.follow(server, caller, room_id)
@@ -207,7 +230,7 @@ async def _enter(server: Server, caller: Caller, room_id: str, reason: str | Non
     room = found[1]
     if room.head.membership(caller.user_id) == "join":
         return False
-    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
+    await check_door(server, caller, spanned(room.head, room), caller.user_id, room.head.servers)
     content = await own_content(caller.node, caller.user_nid, "join")
     try:
         content = await vouched_for(server, caller, room_id, content)
@@ -332,7 +355,8 @@ async def _met(caller: Caller, condition: object) -> bool:
 async def knock(
     server: Server, caller: Caller, room_id: str, reason: str | None = None, via: Sequence[str] = ()
 ) -> None:
-    """Ask to be let in; ``via`` as for `join`. Raises Forbidden, FlowDenied, NotFound, ServerUnreachable."""
+    """Ask to be let in; ``via`` as for `join`. Raises Forbidden, FlowDenied, ConsentNotGiven, NotFound,
+    ServerUnreachable."""
     found = await present(server, caller.node, room_id)
     content = await own_content(caller.node, caller.user_nid, "knock")
     if found is None:
@@ -343,7 +367,7 @@ async def knock(
         await invitations.keep(server, caller.node, asked.event, asked.preview)
         return
     room = found[1]
-    await check_relation(server, caller.node, spanned(room.head, room), caller.user_id, room.head.servers)
+    await check_door(server, caller, spanned(room.head, room), caller.user_id, room.head.servers)
     await _change(server, caller, room_id, caller.user_id, content, reason)
 
 
@@ -437,16 +461,16 @@ async def invite(
     content: dict[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
-    """Invite a user. Raises Forbidden, FlowDenied before anything is written, InviteBlocked, NotFound."""
+    """Invite a user. Raises Forbidden, FlowDenied and ConsentNotGiven before anything is written, InviteBlocked,
+    NotFound."""
     if not identifiers.is_user_id(user_id):
         raise InvalidParam("user_id is no user ID")
     _, room = await nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
-    await check_relation(server, caller.node, spanned(room.head, room), user_id, room.head.servers)
+    await check_door(server, caller, spanned(room.head, room), user_id, room.head.servers)
     await blocking.check(server, user_id, caller.user_id)
-    readers = {server.nodes[name].jurisdiction for name in {caller.node.name, *spanned(room.head, room)}}
-    readers |= {server.policy.now.jurisdiction_of_server(name) for name in room.head.servers}
+    readers = reached(server, caller.node, spanned(room.head, room), room.head.servers)
     profile = await _profile_of(server, user_id, "invite", readers)
     said = {**profile, **(content or {}), "membership": "invite"}
     if server.nodes.is_local(user_id):

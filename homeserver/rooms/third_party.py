@@ -15,6 +15,7 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
 from homeserver.protocol.identifiers import domain_of
 from homeserver.protocol.membership_rules import keys_of_signer
+from homeserver.residency import consents, gate
 from homeserver.rooms import following, identity_servers, membership, state
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
@@ -71,10 +72,13 @@ async def invite(
 ) -> None:
     """Invite a user of ours, whose node is ``home``, to a room in which the local ``sender`` left the invitation.
 
-    Raises Forbidden, FlowDenied, NodeUnavailable.
+    Raises Forbidden, also when the sender, who is not here to be asked, has not agreed to where that leads; FlowDenied,
+    NodeUnavailable.
     """
     node, room = found
-    await membership.check_relation(server, home, membership.spanned(room.head, room), user_id, room.head.servers)
+    spanned = membership.spanned(room.head, room)
+    places = await membership.check_relation(server, home, spanned, user_id, room.head.servers)
+    await consents.check_absent(server, sender, places - membership.reached(server, node, spanned, room.head.servers))
     draft = Draft(MEMBER, sender, await content(server, node, room, signed), user_id)
     ordered, _ = await in_order(server, node, room.room_id, draft)
     await caught_up(server, ordered, home)
@@ -84,8 +88,8 @@ async def accept(server: Server, caller: Caller, room_id: str, sender: str, sign
     """Have the caller invited by what an identity server signed for them, so that they may join; ``sender`` left the
     invitation. Where only the sender's server can let them in, they are in the room afterwards.
 
-    Raises Forbidden when it is for somebody else, or the room does not know it; FlowDenied, NotFound,
-    ServerUnreachable, NodeUnavailable. spec: client-server-api/#post_matrixclientv3roomsroomidjoin
+    Raises Forbidden when it is for somebody else, or the room does not know it; FlowDenied, ConsentNotGiven,
+    NotFound, ServerUnreachable, NodeUnavailable. spec: client-server-api/#post_matrixclientv3roomsroomidjoin
     """
     if signed.get("mxid") != caller.user_id:
         raise Forbidden("'third_party_signed' is for somebody else")
@@ -94,12 +98,19 @@ async def accept(server: Server, caller: Caller, room_id: str, sender: str, sign
         node, room = found
         if room.head.membership(caller.user_id) == "join":
             return
+        await membership.check_door(
+            server, caller, membership.spanned(room.head, room), caller.user_id, room.head.servers
+        )
         if server.nodes.is_local(sender):
             if room.head.membership(caller.user_id) == "invite":
                 await _left(node, room, signed)
             else:
                 await invite(server, caller.node, found, sender, caller.user_id, signed)
             return
+    if not server.nodes.is_local(sender):
+        places = membership.reached(server, caller.node, (), [domain_of(sender)])
+        gate.check_room(server, places)
+        await consents.check(server, caller.node, caller.user_id, places)
     await server.remote.exchange_invite(server, caller.node, room_id, sender, caller.user_id, signed)
     if found is not None:  # the invitation is on its way here, and may be as long as it likes
         said = await membership.own_content(caller.node, caller.user_nid, "join")

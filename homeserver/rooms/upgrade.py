@@ -17,7 +17,7 @@ from homeserver.protocol import identifiers, room_upgrades
 from homeserver.protocol.encryption_rules import ENCRYPTION
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound, Refusal, TooLarge
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
-from homeserver.residency import gate
+from homeserver.residency import consents, gate
 from homeserver.rooms import aliases, create, following, membership, state
 from homeserver.rooms.following import TOMBSTONE, predecessor_of
 from homeserver.rooms.ordering import in_order
@@ -64,7 +64,8 @@ async def upgrade(server: Server, caller: Caller, room_id: str, rules: RoomRules
     where the version has such.
 
     A request that is repeated finds the room that was made. Raises Forbidden, FlowDenied when the new room may not span
-    what the old one does, InvalidParam, NotFound, NodeUnavailable when the home of the old room is down.
+    what the old one does, ConsentNotGiven, InvalidParam, NotFound, NodeUnavailable when the home of the old room is
+    down.
     """
     if any(not identifiers.is_user_id(user_id) for user_id in creators):
         raise InvalidParam("'additional_creators' must be an array of user IDs")
@@ -83,18 +84,17 @@ async def upgrade(server: Server, caller: Caller, room_id: str, rules: RoomRules
 
 
 async def _check(server: Server, caller: Caller, home: Node, old: Room, creators: Sequence[str]) -> None:
-    """Raise Forbidden, FlowDenied, or NotFound for a creator who does not exist."""
+    """Raise Forbidden, FlowDenied, ConsentNotGiven, or NotFound for a creator who does not exist."""
     if old.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     if not await aliases.has_power_for(home, old, caller.user_id, TOMBSTONE[0]):
         raise Forbidden("You may not replace this room")
     spanned = {caller.node.name, *membership.spanned(old.head, old)}
-    jurisdictions = {server.nodes[name].jurisdiction for name in spanned}
-    gate.check_room(
-        server, jurisdictions | {server.policy.now.jurisdiction_of_server(name) for name in old.head.servers}
-    )
+    places = membership.reached(server, caller.node, spanned, old.head.servers)
+    gate.check_room(server, places)
     for user_id in creators:
-        await membership.check_relation(server, caller.node, spanned, user_id, old.head.servers)
+        places |= await membership.check_relation(server, caller.node, spanned, user_id, old.head.servers)
+    await consents.check(server, caller.node, caller.user_id, places)
 
 
 async def _made_before(caller: Caller, home: Node, old: Room, rules: RoomRules) -> str | None:

@@ -75,6 +75,16 @@ async def find(tx: Transaction, user_id: str) -> Account | None:
     return None if row is None else _account(row)
 
 
+async def living(tx: Transaction, user_nid: int) -> str | None:
+    """The user id of a resident whose account is neither closed nor locked."""
+    row = await tx.one(
+        "SELECT u.user_id FROM users u JOIN accounts a USING (user_nid)"
+        " WHERE u.user_nid = ? AND a.deactivated_ts IS NULL AND a.locked = 0",
+        user_nid,
+    )
+    return None if row is None else str(row[0])
+
+
 async def page(tx: Transaction, after: str, limit: int) -> list[Account]:
     """Accounts of this node in the order of their user ids, behind ``after``."""
     rows = await tx.all(
@@ -149,6 +159,7 @@ _PRIVATE = (
     "thread_subscriptions",
     "backup_sessions",
     "backup_versions",
+    "consents",
     "presence",
     "profiles",
 )

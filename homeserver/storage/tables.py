@@ -66,6 +66,7 @@ TABLES: dict[str, Table] = {
         _resident("oauth_sessions", DataClass.ACCOUNT),
         _resident("upstream_identities", DataClass.ACCOUNT),
         _resident("reports", DataClass.ACCOUNT),
+        _resident("consents", DataClass.ACCOUNT),
         _resident("thread_subscriptions", DataClass.ACCOUNT),
         _resident("backup_versions", DataClass.KEY_BACKUP),
         _resident("backup_sessions", DataClass.KEY_BACKUP),

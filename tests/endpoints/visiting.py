@@ -96,9 +96,14 @@ class Browser:
     headers: dict[str, str] = field(default_factory=dict)
     cookies: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def base(self) -> str:
+        """Where the server is reached."""
+        return self.deployment.server.settings.base_url
+
     async def ask(self, method: str, path: str, fields: dict[str, str] | None = None, **headers: str) -> Page:
         """Make one request; ``path`` may be a whole address of ours."""
-        path = path.removeprefix(BASE)
+        path = path.removeprefix(self.base)
         sent = {**self.headers, "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
         body = b""
         if fields is not None:
@@ -122,7 +127,7 @@ class Browser:
         """Open an address, and go where one is sent, as long as it is with us."""
         page = await self.ask("GET", path)
         for _ in range(10):
-            if page.status not in (302, 303) or not page.location.startswith(BASE + "/"):
+            if page.status not in (302, 303) or not page.location.startswith(self.base + "/"):
                 return page
             page = await self.ask("GET", page.location)
         raise AssertionError("the browser is sent round in circles")
@@ -140,11 +145,11 @@ class Browser:
         """Fill in a form of a page and send it."""
         method, action, fields = page.forms[number]
         filled = {**(entered or {}), **more}
-        assert action.startswith(BASE + "/")
+        assert action.startswith(self.base + "/")
         if method == "get":
             return await self.get(f"{action}?{urlencode({**fields, **filled})}")
         answered = await self.ask(method.upper(), action, {**fields, **filled})
-        if follow and answered.status == 303 and answered.location.startswith(BASE + "/"):
+        if follow and answered.status == 303 and answered.location.startswith(self.base + "/"):
             return await self.get(answered.location)
         return answered
 

@@ -62,7 +62,16 @@ def test_each_language_has_what_the_templates_say(code: str) -> None:
 
 @pytest.mark.parametrize("code", TRANSLATED)
 def test_each_language_has_what_the_endpoints_say(code: str) -> None:
-    modules = ("account_pages", "authorization", "browsing", "signing_in", "sso", "threepid_proofs")
+    modules = (
+        "account_pages",
+        "authorization",
+        "browsing",
+        "consent",
+        "crossing",
+        "signing_in",
+        "sso",
+        "threepid_proofs",
+    )
     said = set().union(*(spoken_by(ROOT / "homeserver" / "endpoints" / f"{name}.py") for name in modules))
     assert "That did not work" in said
     assert said - language(code).texts.keys() == set()
