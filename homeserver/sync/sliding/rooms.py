@@ -19,6 +19,7 @@ from homeserver.sync.sliding import recency, required_state, timeline
 from homeserver.sync.sliding.connections import LIVE, NEVER, Sent
 from homeserver.sync.sliding.room_entry import AVATAR, NAME, Entry, text_in
 from homeserver.sync.sliding.telling import Draft
+from homeserver.sync.sliding.traits import OUTSIDE
 
 if TYPE_CHECKING:
     from homeserver.protocol.event_view import StateKey
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.selection import Selection
     from homeserver.sync.sliding.telling import Telling
     from homeserver.sync.sliding.wanted import Wanted
-
-INVITED = ("invite", "knock")
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ async def tell(telling: Telling, standing: Standing, selection: Selection, liste
     told = Told()
     drafts = _due(telling, standing, selection, listed)
     _note_missed(telling, standing, selection, listed, told)
-    inside = [draft for draft in drafts if draft.listed.membership not in INVITED]
-    outside = [draft for draft in drafts if draft.listed.membership in INVITED]
+    inside = [draft for draft in drafts if draft.listed.membership not in OUTSIDE]
+    outside = [draft for draft in drafts if draft.listed.membership in OUTSIDE]
     inside, strange = await _with_rooms(telling, inside)
     await timeline.fill(telling, inside)
     for draft in inside:

@@ -53,12 +53,9 @@ async def of_rooms(caller: Caller, listed: Iterable[Listed]) -> dict[int, Traits
     outside = [room.room_nid for room in listed if room.membership in OUTSIDE]
     found = await _of_replicas(caller.node, [room.room_nid for room in listed if room.membership not in OUTSIDE])
     if outside:
-        previews = await caller.node.read(_previews, caller.user_nid, outside)
+        previews = await caller.node.read(rooms.invitations, caller.user_nid, outside)
         found.update((nid, _of_preview(previews.get(nid, b"[]"))) for nid in outside)
     return found
-
-
-_previews = rooms.invitations
 
 
 async def _of_replicas(node: Node, nids: Sequence[int]) -> dict[int, Traits]:
