@@ -47,8 +47,11 @@ def load_policy(path: StrPath, server_name: str = "", environ: Mapping[str, str]
     Raises:
         Faults: it cannot be used; all mistakes are in it.
     """
-    residency, problems = _read(Residency, _residency_check(server_name), path, environ)
-    return Policy(_unless(problems, residency), os.fspath(path), server_name)
+    text, problems = _text_of(path)
+    if problems:
+        raise Faults(problems)
+    environ = os.environ if environ is None else environ
+    return policy_from_text(text, os.fspath(path), server_name, environ=environ)
 
 
 def load(path: StrPath, environ: Mapping[str, str] | None = None) -> tuple[Settings, Policy]:
@@ -57,25 +60,54 @@ def load(path: StrPath, environ: Mapping[str, str] | None = None) -> tuple[Setti
     Raises:
         Faults: one of them cannot be used; the mistakes of both are in it.
     """
+    settings, policy = load_apart(path, environ)
+    if isinstance(policy, Faults):
+        raise policy
+    return settings, policy
+
+
+def load_apart(path: StrPath, environ: Mapping[str, str] | None = None) -> tuple[Settings, Policy | Faults]:
+    """The settings of a ``domicile.toml``, and the policy of the residency file that it names, or what is wrong with
+    that: a deployment that has a policy in force can do without the file.
+
+    Raises:
+        Faults: the settings cannot be used; the mistakes of both are in it.
+    """
     settings, problems = _read(Settings, config.settings.faults, path, environ)
     found = settings or Settings(server_name="", residency=Path(os.path.abspath(path)).parent / DEFAULT_RESIDENCY)
     file = shown_beside(path, found.residency)
     guessed = settings is None or any(problem.key == "residency" for problem in problems)
     if guessed and not file.exists():
         raise Faults(problems)
-    residency, more = _read(Residency, _residency_check(found.server_name), file, environ)
-    policy = Policy(_unless([*problems, *more], residency), os.fspath(file), found.server_name)
+    policy: Policy | Faults
+    try:
+        policy = load_policy(file, found.server_name, environ)
+    except Faults as faults:
+        policy = faults
+    if problems:
+        raise Faults([*problems, *(policy.problems if isinstance(policy, Faults) else ())])
     return found, policy
 
 
-def policy_from_text(text: str, file: str = "residency.toml", server_name: str = "") -> Policy:
-    """The policy of a text that is not in a file yet: an edit in the console, a stored version.
+def policy_from_text(
+    text: str,
+    file: str = "residency.toml",
+    server_name: str = "",
+    *,
+    environ: Mapping[str, str] | None = None,
+    beside: StrPath | None = None,
+) -> Policy:
+    """The policy of a text that need not be in a file: an edit in the console, a stored version.
+
+    ``beside``: the file from whose directory relative paths start, when that is not ``file``. The environment counts
+    only when it is given.
 
     Raises:
         Faults: it cannot be used; all mistakes are in it, as mistakes of ``file``.
     """
-    residency, problems = _parse(Residency, _residency_check(server_name), text, Path(file), file, {})
-    return Policy(_unless(problems, residency), file, server_name)
+    place = Path(file if beside is None else beside)
+    residency, problems = _parse(Residency, _residency_check(server_name), text, place, file, environ or {})
+    return Policy(_unless(problems, residency), file, server_name, text=text)
 
 
 def settings_from_text(text: str, file: str = "domicile.toml", environ: Mapping[str, str] | None = None) -> Settings:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 
+from config.policy_changes import Changes
 from config.residency import (
     FLOWING,
     UNKNOWN,
@@ -78,6 +79,7 @@ class Policy:
         file: its name, for citations.
         server_name: the deployment's own, which is no peer; "" when nobody will ask about servers.
         isolated: jurisdictions whose borders are closed for now, whatever flows there are.
+        text: the file's text, from which the document was read; "" when there is none.
     """
 
     def __init__(
@@ -86,9 +88,11 @@ class Policy:
         file: str = "residency.toml",
         server_name: str = "",
         isolated: Collection[str] = (),
+        text: str = "",
     ) -> None:
         self.residency = residency
         self.file = file
+        self.text = text
         self.server_name = server_name.lower()
         self.isolated = frozenset(isolated)
         self._verdicts: dict[tuple[DataClass, str, str], Verdict] = {}
@@ -163,7 +167,7 @@ class Policy:
         """The same policy while these jurisdictions, and no others, are isolated."""
         if frozenset(jurisdictions) == self.isolated:
             return self
-        return Policy(self.residency, self.file, self.server_name, jurisdictions)
+        return Policy(self.residency, self.file, self.server_name, jurisdictions, self.text)
 
     def room_may_span(self, jurisdictions: Iterable[str]) -> list[Verdict]:
         """What is missing for a room to span these jurisdictions: denied verdicts, none when it may.
@@ -179,6 +183,12 @@ class Policy:
             if len(self._spans) < 10_000 and all(self.knows(place) for place in places):
                 self._spans[places] = missing
         return list(missing)
+
+    def crossings(self) -> frozenset[tuple[DataClass, str, str]]:
+        """Everything that may leave: class, source and target."""
+        return frozenset(
+            place for place, verdict in self._verdicts.items() if verdict and verdict.rule != SAME_JURISDICTION
+        )
 
     def asks_consent(self, source: str, target: str) -> bool:
         """Whether a user whose data rests in ``source`` is asked before a room of theirs reaches ``target``.
@@ -233,6 +243,11 @@ class Policy:
     def jurisdictions(self) -> Mapping[str, Jurisdiction]:
         """The declared jurisdictions by code."""
         return self.residency.jurisdictions
+
+    @property
+    def changes(self) -> Changes:
+        """How the policy itself is changed."""
+        return self.residency.changes
 
     @property
     def nodes(self) -> Mapping[str, NodePlace]:

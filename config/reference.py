@@ -14,6 +14,7 @@ from typing import Any
 
 from config.forms import DAY
 from config.kinds import Kind, Secret, SecretFile
+from config.policy_changes import Approver, Changes
 from config.residency import (
     DataClass,
     Default,
@@ -81,6 +82,11 @@ EXAMPLE_RESIDENCY = Residency(
     ),
     retention={"IR": Retention(sessions=60 * DAY, media_cache=14 * DAY)},
     disclosure={"IR": Disclosure(fields=("ip_addresses", "phone_number"), approvals=3)},
+    changes=Changes(
+        plan=True,
+        approvals=1,
+        approvers=(Approver(name="parisa", key="Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"),),
+    ),
 )
 
 

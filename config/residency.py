@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from config import policy_changes
 from config.forms import DAY, SERVER_NAME_PATTERN
 from config.kinds import Choice, Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
+from config.policy_changes import Changes
 from config.problems import Fault
 from config.tables import Line, Name, Setting, TableMap, TableOf, TablesOf
 
@@ -316,6 +318,9 @@ class Disclosure:
     ] = 2
 
 
+BY_HAND = Changes()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
     """The residency policy as a whole."""
@@ -338,6 +343,7 @@ class Residency:
     disclosure: Annotated[Mapping[str, Disclosure], Setting(TableMap(Disclosure, CODE, "disclosure.FR"), "")] = field(
         default_factory=dict
     )
+    changes: Annotated[Changes, Setting(TableOf(Changes), "")] = BY_HAND
 
 
 def faults(residency: Residency) -> Iterator[Fault]:
@@ -348,6 +354,7 @@ def faults(residency: Residency) -> Iterator[Fault]:
     yield from _default_faults(residency)
     yield from _peer_faults(residency)
     yield from _flow_faults(residency)
+    yield from policy_changes.faults(residency.changes)
 
 
 def _not_among(word: str, known: Mapping[str, object], noun: str) -> str:

@@ -34,6 +34,7 @@ from homeserver.jobs import add_jobs, watchers
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.residency import isolation
+from homeserver.residency.changes import chain, taking
 from homeserver.residency.proofs import auditing
 from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
@@ -43,9 +44,11 @@ from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
-from homeserver.storage import directory, migrate, outbox
-from homeserver.storage.connect import Sizes, engine_for
+from homeserver.storage import directory, migrate, outbox, users
+from homeserver.storage.circuit import Unreachable
+from homeserver.storage.connect import Sizes, engine_for, peek
 from homeserver.storage.nodes import Node, Nodes
+from homeserver.storage.policy_versions import NotNewest
 from homeserver.web.connections import Connections
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.parsing import Bounds
@@ -82,13 +85,15 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def opened(settings: Settings, policy: Policy, clock: Clock | None = None) -> AsyncIterator[Server]:
+async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None = None) -> AsyncIterator[Server]:
     """The resources of a deployment, its databases open (or down, if they cannot be reached), and closed at the end.
 
-    A database that was never there is made; one that was, and is gone, stays down. Raises StartError, SchemaMismatch,
-    OSError for a data directory that cannot be used, and Faults for secrets that cannot be read.
+    ``found``: the policy that stands in residency.toml, or what is wrong with it; which one holds is said by
+    `residency.changes.taking`. A database that was never there is made; one that was, and is gone, stays down. Raises
+    StartError, SchemaMismatch, OSError for a data directory that cannot be used, and Faults for secrets that cannot be
+    read, and for a residency.toml that has some where nothing else can be in force.
     """
-    if unreadable := unreadable_secrets(settings, policy):
+    if unreadable := unreadable_secrets(settings, *([] if isinstance(found, Faults) else [found])):
         raise Faults(unreadable)
     key, *further_keys = signing_keys(settings)
     trust = trusted(settings)
@@ -110,17 +115,13 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
             raise StartError(
                 f"the directory of users cannot be opened: {routes.health().reason}; restore it from a backup"
             )
+        identity = identity_of(settings, secret, key, *further_keys)
+        policy = await _policy_in_force(settings, routes, identity, clock, found)
         nodes = [await _open_node(place, settings, routes, clock, stack) for place in policy.nodes.values()]
         server = Server(
             settings=settings,
             policy=CurrentPolicy(policy),
-            identity=Identity(
-                settings.server_name,
-                key,
-                _derived(secret, "identity"),
-                tuple(further_keys),
-                policy_key(settings, secret),
-            ),
+            identity=identity,
             nodes=Nodes(nodes, directory.Directory(routes, _derived(secret, "directory")), settings.server_name),
             clock=clock,
             wakeups=Wakeups(clock),
@@ -135,6 +136,29 @@ async def opened(settings: Settings, policy: Policy, clock: Clock | None = None)
         show(server)
         auditing.show(server)
         yield server
+
+
+async def _policy_in_force(
+    settings: Settings, routes: Engine, identity: Identity, clock: Clock, found: Policy | Faults
+) -> Policy:
+    file = os.fspath(settings.residency) if isinstance(found, Faults) else found.file
+    founded = await routes.read(directory.founded)
+
+    async def inhabited(place: NodePlace) -> bool:
+        if place.name not in founded:
+            return False
+        try:
+            return bool(await peek(address_of(place), "residents", users.ANY_RESIDENT, root=settings.data_dir))
+        except (Unreachable, Faults):
+            return True  # as far as anybody knows
+
+    try:
+        policy = await taking.at_start(routes, identity, clock, found, file, inhabited)
+    except chain.BrokenChain as broken:
+        raise StartError(str(broken)) from None
+    if unreadable := unreadable_secrets(settings, policy):
+        raise Faults(unreadable)
+    return policy
 
 
 async def _open_node(place: NodePlace, settings: Settings, routes: Engine, clock: Clock, stack: AsyncExitStack) -> Node:
@@ -180,11 +204,10 @@ def migrations(kind: str) -> tuple[migrate.Migration, ...]:
 
 def _deployment_secret(settings: Settings) -> tuple[bytes, bool]:
     """The secret from which keys of hashes come, and whether it was made just now."""
-    if settings.deployment_secret is not None:
-        return read_secret(settings.deployment_secret).encode(), False
+    known = known_secret(settings)
+    if known is not None:
+        return known, False
     path = settings.data_dir / SECRET_FILE
-    if path.exists():
-        return path.read_bytes().strip(), False
     if lost := lost_secret(settings):
         raise StartError(lost)
     secret = secrets.token_urlsafe(32).encode()
@@ -197,12 +220,26 @@ def _deployment_secret(settings: Settings) -> tuple[bytes, bool]:
     return secret, True
 
 
+def known_secret(settings: Settings) -> bytes | None:
+    """The deployment secret, if there is one already. Raises Faults, OSError."""
+    if settings.deployment_secret is not None:
+        return read_secret(settings.deployment_secret).encode()
+    path = settings.data_dir / SECRET_FILE
+    return path.read_bytes().strip() if path.exists() else None
+
+
 def lost_secret(settings: Settings) -> str:
     """What to say when the deployment secret was made once and is gone; empty when it is not so."""
     path = settings.data_dir / SECRET_FILE
     if settings.deployment_secret is not None or path.exists() or not (settings.data_dir / DIRECTORY).exists():
         return ""
     return f"{path} is gone, and without it nobody's data can be found: restore it from a backup"
+
+
+def identity_of(settings: Settings, secret: bytes, key: SigningKey, *further_keys: SigningKey) -> Identity:
+    """The deployment's name and keys. Raises StartError, and Faults for the policy server's key."""
+    recommends = policy_key(settings, secret)
+    return Identity(settings.server_name, key, _derived(secret, "identity"), further_keys, recommends)
 
 
 def _derived(secret: bytes, purpose: str) -> bytes:
@@ -260,7 +297,7 @@ def trusted(settings: Settings) -> Trust:
         ) from None
 
 
-def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
+def unreadable_secrets(settings: Settings, *policies: Policy) -> list[Problem]:
     """What is wrong with the files of secrets that the configuration names."""
     registration = settings.registration
     named = [settings.signing_key, settings.deployment_secret, registration.shared_secret, registration.tokens]
@@ -270,7 +307,7 @@ def unreadable_secrets(settings: Settings, policy: Policy) -> list[Problem]:
     named += [provider.client_secret for provider in settings.identity_providers]
     named.append(None if settings.turn is None else settings.turn.secret)
     found: list[Problem] = []
-    for secret in (*named, *(place.password for place in policy.nodes.values())):
+    for secret in (*named, *(place.password for policy in policies for place in policy.nodes.values())):
         if secret is not None:
             try:
                 read_secret(secret)
@@ -446,7 +483,7 @@ def buckets(limits: RateLimits) -> dict[str, Bucket]:
     return {name: Bucket(limit.per_second, limit.burst) for name, limit in named.items()}
 
 
-async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload: asyncio.Event) -> None:
+async def serve(settings: Settings, found: Policy | Faults, stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Serve until ``stop`` is set; ``reload`` being set reads the residency policy and the certificates again.
 
     Raises what `opened` raises, and StartError for a listener that cannot be had.
@@ -454,7 +491,7 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
     if faults := unusable_certificates(settings):
         raise StartError("; ".join(faults))
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(opened(settings, policy))
+        server = await stack.enter_async_context(opened(settings, found))
         bounds = settings.limits
         connections = Connections(
             server.clock, patience(bounds), _capacity(bounds.connections), unrecognised_in(server)
@@ -475,6 +512,7 @@ async def serve(settings: Settings, policy: Policy, stop: asyncio.Event, reload:
         memory.settle()
         watching = [asyncio.ensure_future(watcher) for watcher in watchers(server)]
         reachable = [Public(address) for address in listening.addresses if not address.startswith("unix:")]
+        log.info("residency policy in force", serial=server.policy.now.serial)
         log.info("ready", listening=reachable)
         if settings.conformance_mode:
             log.warning("conformance mode: plaintext is accepted; this server is for tests only")
@@ -507,13 +545,15 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
         await asked.wait()
         asked.clear()
         try:
-            reload_policy(server)
+            await reload_policy(server)
         except Faults as faults:
             for problem in faults.problems:
                 log.error("fault in the residency policy", fault=str(problem))
             log.error("the residency policy was not reloaded; the one before stays in force")
         except StartError as error:
             log.error("the residency policy was not reloaded; the one before stays in force", reason=str(error))
+        except Exception:
+            log.exception("the residency policy was not reloaded; the one before stays in force")
         try:
             listening.reload_certificates()
         except Exception as error:
@@ -523,12 +563,17 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
             log.info("certificates in use")
 
 
-def reload_policy(server: Server) -> None:
-    """Read residency.toml again and put it in force. Raises Faults, and StartError for what needs a restart."""
-    before = server.policy.now
-    policy = load_policy(server.settings.residency, server.name)
-    changed = [name for name in {**before.nodes, **policy.nodes} if before.nodes.get(name) != policy.nodes.get(name)]
-    if changed:
-        raise StartError(f"nodes were added, removed or changed ({', '.join(changed)}): restart the server for that")
+async def reload_policy(server: Server) -> None:
+    """Read residency.toml again and put it in force. Raises Faults, and StartError for what cannot simply be taken."""
+    found = load_policy(server.settings.residency, server.name)
+    if unreadable := unreadable_secrets(server.settings, found):
+        raise Faults(unreadable)
+    routes = server.nodes.directory.engine
+    try:
+        policy, why = await taking.again(routes, server.identity, server.clock, server.policy.now, found)
+    except (chain.BrokenChain, NotNewest) as broken:
+        raise StartError(str(broken)) from None
+    if why:
+        raise StartError(why)
     server.policy.now = policy
     log.info("residency policy in force", serial=policy.serial)

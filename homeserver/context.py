@@ -67,12 +67,14 @@ class Caller:
 class CurrentPolicy:
     """The residency policy in force; replaced as a whole when a new one has been loaded without fault.
 
-    ``isolated``: the jurisdictions that are isolated, whichever policy is in force.
+    ``isolated``: the jurisdictions that are isolated, whichever policy is in force. ``leaving``: the nodes that are
+    about to be given up, on which nobody may come to rest any more.
     """
 
     def __init__(self, policy: Policy, isolated: Collection[str] = ()) -> None:
         self._isolated = frozenset(isolated)
         self._now = policy.isolating(self._isolated)
+        self.leaving: frozenset[str] = frozenset()
 
     @property
     def now(self) -> Policy:
@@ -109,6 +111,11 @@ class Identity:
     def keys(self) -> tuple[SigningKey, ...]:
         """All keys that are in use."""
         return self.key, *self.further_keys
+
+    @property
+    def residency_key(self) -> SigningKey:
+        """What the deployment signs the versions of its residency policy with; it follows from the secret."""
+        return SigningKey("residency", blake2b(self.secret, digest_size=32, person=b"residency").digest())
 
     def tag(self, purpose: str, *parts: str) -> bytes:
         """A keyed 16-byte digest of ``parts``, which are told apart by their lengths."""

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from config.load import load_application_services
 from config.problems import Faults
 from homeserver import app
-from homeserver.storage import directory, migrate
+from homeserver.protocol import policy_chain
+from homeserver.protocol.policy_chain import Link
+from homeserver.residency.changes import chain
+from homeserver.storage import directory, migrate, policy_versions
 from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import peek
 
@@ -36,10 +39,29 @@ async def problems(settings: Settings, policy: Policy) -> list[str]:
     except Faults as faults:
         found += [str(problem) for problem in faults.problems]
     found += filter(None, [app.lost_secret(settings)])
+    found += await _versions(settings)
     found += app.unusable_certificates(settings)
     found += _folders(settings, policy)
     found += [line async for line in _databases(settings, policy)]
     return found
+
+
+async def _versions(settings: Settings) -> list[str]:
+    """What is wrong with the chain of the policy's versions."""
+    if not (settings.data_dir / app.DIRECTORY).exists():
+        return []
+    try:
+        secret = app.known_secret(settings)
+        if secret is None:
+            return []
+        identity = app.identity_of(settings, secret, *app.signing_keys(settings))
+        here = f"sqlite:{app.DIRECTORY}"
+        rows = await peek(here, "policy_versions", policy_versions.ALL, root=settings.data_dir)
+    except (app.StartError, Faults, OSError, Unreachable):
+        return []  # which is said elsewhere
+    links = [Link(serial, bytes(record), text) for serial, record, text in rows]
+    key = identity.residency_key.verify_key
+    return chain.worded(policy_chain.chain_faults(links, settings.server_name, key))
 
 
 def _folders(settings: Settings, policy: Policy) -> Iterator[str]:

@@ -9,6 +9,7 @@ from homeserver.accounts import registration, sessions
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.storage import accounts as stored
 from homeserver.storage import devices as stored_devices
+from homeserver.storage import pins
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.storage.devices import Device
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
+    from homeserver.storage.pins import PinEvidence
 
 
 class Shown(NamedTuple):
@@ -24,6 +26,7 @@ class Shown(NamedTuple):
     account: Account
     node: str
     jurisdiction: str
+    pinned: PinEvidence | None
     threepids: list[Threepid]
     devices: list[Device]
 
@@ -42,7 +45,9 @@ async def show(server: Server, user_id: str) -> Shown:
 async def _show(tx: Transaction, node: Node, user_id: str) -> Shown:
     account = await _account(tx, user_id)
     threepids = await stored.threepids(tx, account.user_nid)
-    return Shown(account, node.name, node.jurisdiction, threepids, await stored_devices.of_user(tx, account.user_nid))
+    pinned = await pins.find(tx, account.user_nid)
+    devices = await stored_devices.of_user(tx, account.user_nid)
+    return Shown(account, node.name, node.jurisdiction, pinned, threepids, devices)
 
 
 async def reset_password(server: Server, user_id: str, password: str, *, log_out: bool = True) -> None:

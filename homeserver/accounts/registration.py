@@ -22,6 +22,7 @@ from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
     InvalidUsername,
+    NodeUnavailable,
     NotFound,
     Refusal,
     Unauthorized,
@@ -30,8 +31,9 @@ from homeserver.protocol.errors import (
 )
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
 from homeserver.storage import accounts as stored
-from homeserver.storage import browser_sessions, upstream_identities
+from homeserver.storage import browser_sessions, pins, upstream_identities
 from homeserver.storage.directory import Kind
+from homeserver.storage.pins import PinEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,11 +175,11 @@ def random_localpart() -> str:
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
 
 
-def placed(server: Server, attributes: Attributes) -> Node:
-    """The node where an account with these attributes rests. Raises Forbidden in the policy's words."""
+def placed(server: Server, attributes: Attributes) -> Pinned:
+    """Where an account with these attributes rests, and why. Raises Forbidden in the policy's words."""
     placement = place(server.policy.now, attributes)
     if isinstance(placement, Pinned):
-        return server.nodes[placement.node]
+        return placement
     if isinstance(placement, MustChoose):
         choices = [
             {"node": name, "jurisdiction": server.policy.now.jurisdiction_of_node(name)} for name in placement.nodes
@@ -200,14 +202,15 @@ async def register(server: Server, wanted: NewAccount) -> Registered:
         wanted.device.check()
     if wanted.password is not None:
         passwords.check_strength(server, wanted.password)
-    node = placed(server, wanted.attributes)
+    pinned = placed(server, wanted.attributes)
+    node = server.nodes[pinned.node]
     await check_available(server, localpart, wanted.service)
     password_hash = None if wanted.password is None else await passwords.hashed(server, wanted.password)
     token = wanted.attributes.token
     if token is not None and not await registration_tokens.use(server, token):
         raise Unauthorized("This registration token does not hold any more")
     try:
-        return await _claim(server, node, localpart, password_hash, wanted)
+        return await _claim(server, node, localpart, password_hash, wanted, pinned)
     except Refusal:
         if token is not None:
             await registration_tokens.give_back(server, token)
@@ -215,25 +218,27 @@ async def register(server: Server, wanted: NewAccount) -> Registered:
 
 
 async def _claim(
-    server: Server, node: Node, localpart: str, password_hash: str | None, wanted: NewAccount
+    server: Server, node: Node, localpart: str, password_hash: str | None, wanted: NewAccount, pinned: Pinned
 ) -> Registered:
     claimed = await server.nodes.directory.claim(Kind.USER, localpart, node.name)
     if claimed != node.name:
         raise UserInUse("That username is taken")
     whose = user_id(localpart, server.name)
     async with contacts.claimed(server, node, wanted.threepids):
-        login = await node.write(_create, server, whose, password_hash, wanted)
+        login = await node.write(_create, server, whose, password_hash, wanted, pinned)
     return Registered(whose, node.name, login)
 
 
 async def _create(
-    tx: Transaction, server: Server, whose: str, password_hash: str | None, wanted: NewAccount
+    tx: Transaction, server: Server, whose: str, password_hash: str | None, wanted: NewAccount, pinned: Pinned
 ) -> Login | None:
-    user_nid = await stored.create(
-        tx, whose, password_hash, server.clock.now_ms(), admin=wanted.admin, guest=wanted.guest
-    )
+    if tx.node in server.policy.leaving:  # it was not when the place was chosen
+        raise NodeUnavailable(tx.node)
+    now = server.clock.now_ms()
+    user_nid = await stored.create(tx, whose, password_hash, now, admin=wanted.admin, guest=wanted.guest)
     if user_nid is None:
         raise UserInUse("That username is taken")
+    pins.put(tx, user_nid, PinEvidence(pinned.how, pinned.conditions, now))
     await contacts.add_within(tx, user_nid, wanted.threepids)
     if wanted.identity is not None and not await upstream_identities.put(tx, *wanted.identity, user_nid):
         raise UserInUse("You have an account already")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from config.load import load
+from config.load import load_apart
 from homeserver import control_socket
 from homeserver.command_line.answers import no
 from homeserver.runtime.capture import capture, capture_in
@@ -79,7 +79,7 @@ def asked(settings: Settings, command: str, arguments: Mapping[str, Any]) -> dic
 
 def perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
     """Have a command done by the running server, or on the databases when there is none; ends with 1 if refused."""
-    settings, policy = load(config)
+    settings, found = load_apart(config)
     if (answer := asked(settings, command, arguments)) is not None:
         return answer
 
@@ -88,7 +88,7 @@ def perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:
         from homeserver.control import commands
 
         with control_socket.exclusively(settings.data_dir):
-            async with app.opened(settings, policy) as server:
+            async with app.opened(settings, found) as server:
                 return await commands.perform(server, command, arguments)
 
     quietly()

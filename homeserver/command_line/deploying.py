@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from config import starter
-from config.load import load, policy_from_text, settings_from_text
+from config.load import load, load_apart, policy_from_text, settings_from_text
 from config.problems import Faults
 from homeserver import control_socket
 from homeserver.command_line.answers import JSON, no
@@ -121,7 +121,7 @@ async def _check(settings: Settings, policy: Policy) -> list[str]:
 @CONFIG
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy and the certificates again."""
-    settings, policy = load(config)
+    settings, found = load_apart(config)
     set_up_logging(settings.log.level, settings.log.format)
     memory.limit_arenas()
     # A database's thread that is done hands its result to this one, which must not wait 5 ms for the interpreter's
@@ -137,6 +137,6 @@ def serve(config: Path) -> None:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         with control_socket.exclusively(settings.data_dir):
-            await app.serve(settings, policy, stop, reload)
+            await app.serve(settings, found, stop, reload)
 
     run(until_stopped())

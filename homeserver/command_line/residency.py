@@ -17,7 +17,7 @@ from homeserver.residency.proofs.logs import Slip
 
 @click.group()
 def residency() -> None:
-    """The policy, and what it comes to: audit, traffic."""
+    """The residency policy: how it is changed, and what it comes to."""
 
 
 @residency.command("audit", epilog="Example: domicile residency audit --log /var/log/domicile.log")

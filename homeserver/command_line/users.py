@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -69,11 +71,20 @@ def user_show(name: str, config: Path, as_json: bool) -> None:
     answer = perform(config, "user-show", user=name)
     lines = [
         f"{answer['user_id']}  {' '.join(answer['state'])}".rstrip(),
-        f"  rests on {answer['node']} in {answer['jurisdiction']}",
+        f"  rests on {answer['node']} in {answer['jurisdiction']}{_why(answer['pinned'])}",
         *(f"  {threepid['medium']} {threepid['address']}" for threepid in answer["threepids"]),
         *(f"  device {device['device_id']} {device['display_name'] or ''}".rstrip() for device in answer["devices"]),
     ]
     tell(answer, as_json, "\n".join(lines))
+
+
+def _why(pinned: dict[str, Any] | None) -> str:
+    """Since when, and by what that was decided."""
+    if pinned is None:
+        return ""
+    day = datetime.fromtimestamp(pinned["ts"] / 1000, UTC).date().isoformat()
+    rule = f" ({pinned['rule']})" if pinned["rule"] else ""
+    return f", since {day}, by {pinned['how']}{rule}"
 
 
 @user.command("deactivate", epilog="Example: domicile user deactivate parisa")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control import isolation, proofs, reports, residency, users
+from homeserver.control import isolation, policy_changes, proofs, reports, residency, users
 from homeserver.control.arguments import Arguments
 from homeserver.protocol.errors import Unrecognized
 
@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "isolation-status": isolation.isolation_status,
     "residency-audit": proofs.residency_audit,
     "residency-traffic": residency.residency_traffic,
+    "residency-history": policy_changes.history,
 }
 
 

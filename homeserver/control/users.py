@@ -68,6 +68,7 @@ async def user_show(server: Server, arguments: Arguments) -> dict[str, Any]:
         **_shown(shown.account),
         "node": shown.node,
         "jurisdiction": shown.jurisdiction,
+        "pinned": None if shown.pinned is None else shown.pinned._asdict(),
         "threepids": [{"medium": threepid.medium, "address": threepid.address} for threepid in shown.threepids],
         "devices": [{"device_id": device.device_id, "display_name": device.display_name} for device in shown.devices],
     }

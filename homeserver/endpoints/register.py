@@ -91,7 +91,7 @@ async def _for_service(server: Server, request: Request, body: dict[str, Any]) -
         NewAccount(
             localpart=reading.text(body, "username", required=True),
             password=None,
-            attributes=Attributes(node=service.node, may_ask=False),
+            attributes=Attributes(node=service.node, named_by="service", may_ask=False),
             device=None if reading.boolean(body, "inhibit_login") else device_wish(body),
             service=service,
         ),

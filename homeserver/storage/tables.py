@@ -45,6 +45,7 @@ TABLES: dict[str, Table] = {
         _plumbing("residents"),
         _plumbing("stream"),
         _resident("accounts", DataClass.ACCOUNT),
+        _resident("pins", DataClass.ACCOUNT),
         _resident("threepids", DataClass.ACCOUNT),
         _resident("devices", DataClass.ACCOUNT),
         _resident("access_tokens", DataClass.ACCOUNT),

@@ -56,6 +56,14 @@ async def resident(tx: Transaction, user_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+ANY_RESIDENT = "SELECT 1 FROM residents LIMIT 1"
+
+
+async def any_resident(tx: Transaction) -> bool:
+    """Whether anybody is a resident of this node."""
+    return await tx.one(ANY_RESIDENT) is not None
+
+
 async def residents_among(tx: Transaction, user_ids: Collection[str]) -> list[int]:
     """Row ids of those of the users who are residents of this node."""
     found: list[int] = []

@@ -246,11 +246,13 @@ def test_show_says_where_an_account_rests(idle: Product) -> None:
         assert done.status == 0
         shown = json.loads(done.out)
         assert shown.pop("created_ts") > 0
+        assert shown["pinned"].pop("ts") > 0
         assert shown == {
             "user_id": "@parisa:domicile.test",
             "state": ["admin"],
             "node": "tehran",
             "jurisdiction": "IR",
+            "pinned": {"how": "phone", "rule": 'phone_prefix = "+98"'},
             "threepids": [{"medium": "msisdn", "address": "989121234567"}],
             "devices": [],
         }

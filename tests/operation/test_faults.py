@@ -219,7 +219,7 @@ def test_postgres_that_is_down(schema: str, tmp_path: Path) -> None:
     product.add_user("pierre", PASSWORD, "--node", "paris")
     parts = urlsplit(schema)
     nobody = parts._replace(netloc=f"{parts.username}@127.0.0.1:1").geturl()
-    product.policy.write_text(product.policy.read_text().replace(schema, nobody))
+    product.policy.write_text(product.policy.read_text().replace(schema, nobody).replace("serial = 1", "serial = 2"))
     with product:
         node_is_down(product, "paris", "onnection refused")
     assert "Traceback" not in product.log.read_text()

@@ -59,7 +59,8 @@ def test_a_file_with_faults_changes_nothing_and_every_fault_is_logged(product: P
     product.user("bob", "paris")
     room = alice.client("POST", "/createRoom", {})["room_id"]
     good = product.policy.read_text()
-    faulty = (good + FLOWS).replace('classes = ["*"]', 'classes = ["evnts"]').replace('to = ["FR"]', 'to = ["XQ"]')
+    better = good.replace("serial = 1", "serial = 2") + FLOWS
+    faulty = better.replace('classes = ["*"]', 'classes = ["evnts"]').replace('to = ["FR"]', 'to = ["XQ"]')
     product.policy.write_text(faulty)
     said = reloaded(product, "not reloaded.*stays in force")
     assert re.search(r"residency\.toml:\d+: flows\[0\]\.to.*XQ", said)
@@ -71,30 +72,32 @@ def test_a_file_with_faults_changes_nothing_and_every_fault_is_logged(product: P
     product.policy.unlink()
     said = reloaded(product, "not reloaded.*stays in force")
     assert "cannot be read: No such file" in said
-    product.policy.write_text(good + FLOWS)
+    product.policy.write_text(better)
     reloaded(product, "residency policy in force")
     invite(alice, room)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "named"),
+    ("old", "new", "named", "advice"),
     [
-        ("sqlite:paris/node.db", "sqlite:elsewhere/node.db", "paris"),
-        ("file:tehran/media", "file:elsewhere/media", "tehran"),
-        ('[nodes.paris]\njurisdiction = "FR"', '[nodes.paris]\njurisdiction = "IR"', "paris"),
+        ("sqlite:paris/node.db", "sqlite:elsewhere/node.db", "paris", "restart"),
+        ("file:tehran/media", "file:elsewhere/media", "tehran", "restart"),
+        ('[nodes.paris]\njurisdiction = "FR"', '[nodes.paris]\njurisdiction = "IR"', "paris", "residency plan"),
         (
             "[[pins]]",
             '[nodes.lyon]\njurisdiction = "FR"\ndatabase = "sqlite:l/node.db"\nmedia = "file:l/media"\n[[pins]]',
             "lyon",
+            "restart",
         ),
     ],
     ids=["database", "media", "jurisdiction", "added"],
 )
-def test_changed_nodes_are_refused(product: Product, old: str, new: str, named: str) -> None:
-    """They need a restart, and the line says so, and which they are."""
-    product.policy.write_text(product.policy.read_text().replace(old, new, 1) + FLOWS)
+def test_changed_nodes_are_refused(product: Product, old: str, new: str, named: str, advice: str) -> None:
+    """They need a restart, or a plan where data would have to move; the line says so, and which they are."""
+    changed = product.policy.read_text().replace(old, new, 1).replace("serial = 1", "serial = 2")
+    product.policy.write_text(changed + FLOWS)
     said = reloaded(product, "not reloaded.*stays in force")
-    assert "restart" in said
+    assert advice in said
     assert named in said
     alice = product.user("alice", "tehran")
     product.user("bob", "paris")

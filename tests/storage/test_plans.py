@@ -35,6 +35,8 @@ MAY_SCAN = {
     "UPDATE remote_device_lists SET stale = 2 WHERE stale = 0": "all of them, after the node missed something",
     "SELECT u.user_id, e.pos FROM erased_users e": "all of them are kept in memory",
     "SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1": "the first row will do",
+    "SELECT 1 FROM residents LIMIT 1": "the first row will do",
+    "DELETE FROM policy_approvals": "all of them, when a policy comes into force",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
     "SELECT jurisdiction, since_ts, reason FROM isolations": "a handful, which an operator has declared",

@@ -121,7 +121,7 @@ def _attributes(server: Server, person: Person, choice: str | None) -> Attribute
     nodes = [node.name for node in server.policy.now.nodes.values() if node.jurisdiction == code]
     if not nodes:
         raise Forbidden("There is no place for your data here.")
-    return Attributes(node=nodes[0])
+    return Attributes(node=nodes[0], named_by="provider")
 
 
 def _jurisdiction(asked: IdentityProvider, person: Person) -> str | None:
@@ -139,7 +139,7 @@ async def register(server: Server, pending: str, mark: str, localpart: str, choi
     """
     person, onward = arrived(server, pending, mark)
     attributes = _attributes(server, person, choice)
-    node = registration.placed(server, attributes)
+    node = server.nodes[registration.placed(server, attributes).node]
     await registration.check_available(server, localpart)
     wanted = NewAccount(
         localpart=localpart, password=None, attributes=attributes, identity=(person.provider.id, person.subject)

@@ -108,7 +108,7 @@ async def ensure_own_user(server: Server, service: ApplicationService) -> bool:
         wanted = NewAccount(
             localpart=localpart_of(service.sender),
             password=None,
-            attributes=Attributes(node=service.node, may_ask=False),
+            attributes=Attributes(node=service.node, named_by="service", may_ask=False),
             service=service,
         )
         with suppress(UserInUse):
