@@ -12,7 +12,7 @@ from homeserver.e2ee import introductions, publication, remote_lists
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.push import watching
+from homeserver.push import displacing, watching
 from homeserver.residency.proofs import auditing
 from homeserver.rooms import chores, delayed, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
@@ -49,6 +49,7 @@ def add_jobs(server: Server) -> None:
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     add("refresh lists of devices", remote_lists.refresh_stale, 10 * MINUTE)
     add("sweep media", sweep.sweep, HOUR)
+    add("remove replaced pushers", displacing.displace_all, MINUTE)
     add("forget clients", clients.forget_idle, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
     add("audit", auditing.run_daily, DAY)

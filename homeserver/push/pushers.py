@@ -12,7 +12,7 @@ import orjson
 from config.residency import DataClass
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, TooLarge
 from homeserver.protocol.threepids import email_address
-from homeserver.push import digests, gateways
+from homeserver.push import digests, displacing, gateways
 from homeserver.push.notification import EVENT_ID_ONLY
 from homeserver.residency import gate, places
 from homeserver.rooms.onlookers import Onlookers
@@ -62,6 +62,8 @@ async def put(server: Server, caller: Caller, body: Mapping[str, Any]) -> None:
     else:
         gateways.check(server, caller.node, pusher["data"]["url"])
     await caller.node.write(_put, server, caller, app_id, pushkey, definition, append)
+    if not append and len(list(server.nodes)) > 1:
+        await displacing.displace(server, caller.node)
 
 
 def read(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +134,8 @@ async def _put(
     if not append:
         await stored.delete_of_others(tx, user_nid, app_id, pushkey)
     now, position = server.clock.now_ms(), node.position
+    if not append and len(list(server.nodes)) > 1:
+        displacing.ask(tx, user_nid, app_id, pushkey, now)
     await stored.put(tx, user_nid, caller.device_nid, app_id, pushkey, definition, now, position)
     if await stored.count(tx, user_nid) > MOST_PUSHERS:
         raise TooLarge(f"An account has at most {MOST_PUSHERS} pushers")

@@ -99,6 +99,11 @@ async def delete_of_others(tx: Transaction, user_nid: int, app_id: str, pushkey:
     await tx.run("DELETE FROM pushers WHERE user_nid <> ? AND app_id = ? AND pushkey = ?", user_nid, app_id, pushkey)
 
 
+async def delete_before(tx: Transaction, app_id: str, pushkey: str, set_ts: int) -> None:
+    """Remove everybody's pushers with this app and key that were set before a time, in milliseconds since 1970."""
+    await tx.run("DELETE FROM pushers WHERE app_id = ? AND pushkey = ? AND set_ts < ?", app_id, pushkey, set_ts)
+
+
 # what delivery asks -------------------------------------------------------------------------
 
 
