@@ -300,6 +300,15 @@ class Retention:
     media_cache: Annotated[
         Duration, Setting(Span(), "Copies of files of other servers that nobody has asked for; pictures of previews.")
     ] = 30 * DAY
+    media: Annotated[
+        Duration | None,
+        Setting(
+            Span(),
+            "Uploaded files that nobody has asked for, counted from when this is set at the earliest; avatars that are"
+            " in use are kept. For ever when it is not set.",
+            365 * DAY,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

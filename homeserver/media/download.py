@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from config.residency import DataClass
-from homeserver.media import remote_media
+from homeserver.media import asked, remote_media
 from homeserver.protocol.errors import NodeUnavailable, NotFound, NotYetUploaded
 from homeserver.protocol.identifiers import is_media_id, is_server_name
 from homeserver.residency import gate, traffic
@@ -92,6 +92,7 @@ async def local(server: Server, media_id: str, jurisdiction: str, wait_ms: int =
     if medium is None:
         medium = await _arrived(server, node, media_id, min(wait_ms, LONGEST_WAIT_MS))
         known.note(medium)
+    await asked.note(server, node, media_id)
     return node, medium
 
 

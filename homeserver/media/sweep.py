@@ -1,5 +1,6 @@
 """Clears away what crashes and clients leave behind: files without a row, content URIs that were never used, pictures
-of previews whose time is over, and copies of other servers' media that nobody asks for."""
+of previews whose time is over, copies of other servers' media that nobody asks for, and uploads likewise, where those
+are not kept for ever."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from homeserver.media import remote_media, store
+from homeserver.media import remote_media, retention, store
 from homeserver.media.download import Known
 from homeserver.media.store import DRAFTS, Files
 from homeserver.protocol.errors import NodeUnavailable
@@ -44,6 +45,7 @@ async def sweep_node(server: Server, node: Node) -> None:
     """Clear away on one node. Raises NodeUnavailable."""
     await _expire(server, node)
     await remote_media.forget_idle(server, node)
+    await retention.forget_idle(server, node)
     files = node.memory(Files)
     before = (server.clock.now_ms() - GRACE_MS) / 1000
     drafts = await files.run(node, _old_files, node.media / DRAFTS, before)

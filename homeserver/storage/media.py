@@ -119,6 +119,44 @@ async def remove_expired(tx: Transaction, now_ms: int, limit: int) -> list[tuple
     return [(row[0], None if row[1] is None else bytes(row[1])) for row in rows]
 
 
+# retention ----------------------------------------------------------------------------------
+
+
+async def touch(tx: Transaction, media_id: str, now_ms: int) -> None:
+    """Note that somebody asks for a medium."""
+    await tx.run("UPDATE media SET asked_ts = ? WHERE media_id = ?", now_ms, media_id)
+
+
+async def begin_noting(tx: Transaction, now_ms: int, limit: int) -> int:
+    """Count the time of media of which nothing is noted from now on; how many these were."""
+    return await tx.run(
+        "UPDATE media SET asked_ts = ? WHERE media_id IN (SELECT media_id FROM media WHERE asked_ts IS NULL"
+        " AND size IS NOT NULL AND expires_ts IS NULL LIMIT ?)",
+        now_ms,
+        limit,
+    )
+
+
+async def note_no_more(tx: Transaction, limit: int) -> int:
+    """Forget when media were asked for; of how many."""
+    return await tx.run(
+        "UPDATE media SET asked_ts = NULL WHERE media_id IN"
+        " (SELECT media_id FROM media WHERE asked_ts IS NOT NULL ORDER BY asked_ts LIMIT ?)",
+        limit,
+    )
+
+
+async def idle(tx: Transaction, before_ms: int, limit: int) -> list[tuple[str, int]]:
+    """Media that nobody has asked for since a time, each with the row id of its owner; the longest ago first."""
+    rows = await tx.all(
+        "SELECT media_id, user_nid FROM media WHERE asked_ts < ? AND size IS NOT NULL AND expires_ts IS NULL"
+        " ORDER BY asked_ts LIMIT ?",
+        before_ms,
+        limit,
+    )
+    return [(row[0], int(row[1])) for row in rows]
+
+
 async def among(tx: Transaction, media_ids: Collection[str]) -> dict[str, bytes | None]:
     """The digests of those of the media that there are; None for pending ones."""
     if not media_ids:
