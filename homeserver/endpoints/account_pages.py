@@ -14,6 +14,7 @@ from homeserver.accounts import contacts, deactivation, devices, profile, regist
 from homeserver.accounts.oauth import browsers, resets
 from homeserver.e2ee import publication
 from homeserver.endpoints import browsing, forms, oauth
+from homeserver.pages import places
 from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
@@ -63,7 +64,6 @@ async def account(server: Server, request: Request) -> Response:
 async def _overview(server: Server, browser: Browser, done: str = "", fault: Refusal | None = None) -> Response:
     visitor = browsing.need_visitor(browser)
     fields = await profile.of_local(server, visitor.user_id, visitor.node.jurisdiction)
-    jurisdictions = server.policy.now.residency.jurisdictions
     return browsing.show(
         server,
         browser,
@@ -72,7 +72,7 @@ async def _overview(server: Server, browser: Browser, done: str = "", fault: Ref
         done=browser.language.text(done),
         user_id=visitor.user_id,
         display_name=str(fields.get("displayname") or ""),
-        jurisdiction=jurisdictions[visitor.node.jurisdiction].label,
+        jurisdiction=places.label(server.policy.now, browser.language, visitor.node.jurisdiction),
         contacts=[_contact(each) for each in await contacts.of_caller(visitor.caller)],
         has_password=visitor.has_password,
     )

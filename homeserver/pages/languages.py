@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
 from babel import Locale, negotiate_locale
+from babel.dates import format_date
 from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
+from babel.units import format_unit
 
 SOURCE: Final = "en"
 LANGUAGES: Final = (SOURCE, "fa", "fr", "ru")
 _MOST: Final = 20
+_UNITS: Final = (("digital-gigabyte", 3), ("digital-megabyte", 2), ("digital-kilobyte", 1), ("digital-byte", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,25 @@ class Language:
     def text(self, english: str) -> str:
         """A text of a page in this language."""
         return self.texts.get(english, english)
+
+    def number(self, number: int) -> str:
+        """A number as it is written in this language."""
+        return format_decimal(number, locale=self.code, numbering_system="default")
+
+    def day(self, ts: int) -> str:
+        """The day of a moment (milliseconds since 1970) in UTC."""
+        return format_date(datetime.fromtimestamp(ts / 1000, UTC), format="long", locale=self.code)
+
+    def size(self, size: int) -> str:
+        """About how many bytes."""
+        unit, power = next((u, p) for u, p in _UNITS if size >= 1024**p or p == 0)
+        return format_unit(
+            round(size / 1024**power, 1 if power else 0),
+            unit,
+            length="short",
+            locale=self.code,
+            numbering_system="default",
+        )
 
 
 @cache

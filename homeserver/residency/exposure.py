@@ -34,6 +34,8 @@ _ROOM: Final[Mapping[str, str]] = {
     "room_addresses": "m.room.canonical_alias",
 }
 """What ``room`` stands for, by the type of the state event that says it."""
+TOLD_BY: Final = tuple(_ROOM.values())
+"""Types of state events that a room need not have, and that tell of it where it has them."""
 _REACTION: Final = "m.reaction"
 _CALLS: Final = IN_CLEAR - {_REACTION, "m.room.redaction"}
 _SENT: Final = {"reactions": frozenset((_REACTION,)), "calls": _CALLS}

@@ -247,7 +247,7 @@ def test_somebody_from_a_real_provider(place: Open, program: Program, landing: L
         )
         assert profile["displayname"] == f"{name} of the University"
         browser.opens(f"{place.base_url}/_domicile/account")
-        assert "France (FR)" in browser.text
+        assert "فرانسه (FR)" in browser.text
         browser.picture(tmp_path / "account_fa.png")
         assert browser.complaints() == []
     with pytest.raises(ApiError):
