@@ -20,7 +20,7 @@ from config.sections.notifying import Push
 from config.sections.rate_limits import RateLimits
 from config.sections.registration import Email, Registration, Sms, Verification
 from config.sections.rooms import DelayedEvents, Encryption, Rooms, ThirdPartyInvites, Users
-from config.sections.serving import Limits, Listener, Log, Operator, Storage
+from config.sections.serving import Limits, Listener, Log, Moves, Operator, Storage
 from config.sections.signing_in import IdentityProvider, OAuth, Passwords, Sessions
 from config.tables import Setting, TableOf, TablesOf
 
@@ -94,6 +94,7 @@ class Settings:
     delayed_events: Annotated[DelayedEvents, Setting(TableOf(DelayedEvents), "")] = field(default_factory=DelayedEvents)
     encryption: Annotated[Encryption, Setting(TableOf(Encryption), "")] = field(default_factory=Encryption)
     storage: Annotated[Storage, Setting(TableOf(Storage), "")] = field(default_factory=Storage)
+    moves: Annotated[Moves, Setting(TableOf(Moves), "")] = field(default_factory=Moves)
     application_services: Annotated[
         tuple[ApplicationServicePlace, ...], Setting(TablesOf(ApplicationServicePlace), "")
     ] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from homeserver.command_line import policy_changes
+from homeserver.command_line import moves, policy_changes
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.deploying import check, init, serve
 from homeserver.command_line.isolation import isolation
@@ -19,7 +19,7 @@ def main() -> None:
     """Domicile: a Matrix homeserver that keeps each user's data in their jurisdiction, and unreadable there."""
 
 
-for command in policy_changes.COMMANDS:
+for command in (*policy_changes.COMMANDS, *moves.COMMANDS):
     residency.add_command(command)
 for command in (init, check, serve, user, report, residency, isolation):
     main.add_command(command)

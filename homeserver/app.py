@@ -35,10 +35,12 @@ from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.residency import isolation
 from homeserver.residency.changes import chain, taking
+from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
 from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
+from homeserver.runtime.doors import Doors
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
@@ -471,6 +473,7 @@ def site_of(server: Server) -> Site[Server]:
         verify=partial(authentication.verify, server),
         observer=Metrics(server.telemetry),
         seconds=server.clock.monotonic,
+        doors=server.nodes.directory.memory(Doors),
         limits=Limits(buckets(settings.rate_limits), server.clock.monotonic) if settings.rate_limits.enabled else None,
         max_body=settings.limits.max_body,
         max_federation_body=settings.limits.max_federation_body,
@@ -500,6 +503,7 @@ async def serve(settings: Settings, found: Policy | Faults, stop: asyncio.Event,
         listening = Listening(site_of(server), connections, Bounds(head=bounds.max_headers))
         control = stack.enter_context(socket_in(settings.data_dir))
         control.unlink(missing_ok=True)
+        await following.settle(server)
         try:
             listening.open(settings.listeners)
             listening.open_socket(control, [Resource.CONTROL.value], mode=0o600)

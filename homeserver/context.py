@@ -18,6 +18,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.policy_server import PolicyServer
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
+from homeserver.runtime.doors import Doors
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Telemetry
@@ -298,6 +299,10 @@ class Server:
     def name(self) -> str:
         """The deployment's server_name."""
         return self.identity.server_name
+
+    def wants_alone(self, user_id: str) -> bool:
+        """Whether the user's requests should come to their end soon, since the user is about to be moved."""
+        return self.nodes.directory.memory(Doors).is_closed(user_id)
 
     async def whose(self, user_id: str) -> Node | None:
         """The node of a local user."""

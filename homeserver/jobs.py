@@ -13,6 +13,7 @@ from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import displacing, watching
+from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
 from homeserver.rooms import chores, delayed, housekeeping, replicas
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
@@ -86,6 +87,7 @@ def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
         yield delayed.follow(server, source)
         if server.settings.federation.enabled:
             yield sender.send(server, source)
+    yield following.follow(server)
     if server.services:
         yield services.introduce(server)
     for service in server.services:

@@ -28,6 +28,7 @@ from homeserver.context import Caller, CurrentPolicy, Identity, Server
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import Clock, FakeClock
+from homeserver.runtime.doors import Doors
 from homeserver.runtime.jobs import Jobs
 from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
@@ -251,6 +252,7 @@ async def start(
         authenticate=lambda token: sessions.authenticate(server, token),
         identify=partial(sessions.identify, server) if server.services else None,
         unlimited=lambda request: sessions.is_unlimited(server, request.token()),
+        doors=server.nodes.directory.memory(Doors),
         observer=observed,
         seconds=clock.monotonic,
         limits=Limits(_buckets(server), clock.monotonic) if read.rate_limits.enabled else None,

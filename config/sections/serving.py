@@ -141,6 +141,26 @@ class Storage:
     ] = 10
 
 
+PATIENCE = Duration(10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """Moving users from node to node."""
+
+    at_once: Annotated[
+        int, Setting(Integer(1, 100), "Users who are moved at the same time; others wait for their turn.")
+    ] = 2
+    patience: Annotated[
+        Duration,
+        Setting(
+            Span(),
+            "How long the requests of a user may be held while they are switched; it is tried again later if that is"
+            " not enough.",
+        ),
+    ] = PATIENCE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """The log. It never holds content, tokens or addresses of users."""

@@ -55,6 +55,11 @@ def _name(identifier: tuple[str, str]) -> str:
     return " ".join(identifier)
 
 
+def route_of(medium: str, address: str) -> str:
+    """The name under which the directory knows where a phone number or e-mail address rests."""
+    return _name((medium, address))
+
+
 async def owner(server: Server, identifier: tuple[str, str]) -> str | None:
     """The user id of whose account it is. Raises NodeUnavailable."""
     name = await server.nodes.directory.find(Kind.THREEPID, _name(identifier))

@@ -28,14 +28,48 @@ Devices = dict[str, "Recipient"]
 
 
 class Remembered(Mirror):
-    """The devices of a node's residents (``node.memory(Remembered)``), by user id."""
+    """The devices of a node's residents (``node.memory(Remembered)``), by user id.
+
+    ``departed``: who was a resident when this process began and is at home elsewhere now. Whoever has asked the
+    directory before that, and writes after it, finds it here.
+    """
 
     def __init__(self) -> None:
         self.held: Lru[str, Devices] = Lru(REMEMBERED, weigh=lambda devices: 1 + len(devices))
+        self.departed: set[str] = set()
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
         self.held.clear()
+
+
+class Departed(Exception):
+    """Somebody is at home on another node by now: the directory knows on which. ``user_ids``: who."""
+
+    def __init__(self, user_ids: set[str]) -> None:
+        super().__init__("somebody has moved to another node")
+        self.user_ids = user_ids
+
+
+def depart(node: Node, user_id: str) -> None:
+    """A user is no resident any more; to be called before anybody else writes on the node."""
+    memory = node.memory(Remembered)
+    memory.departed.add(user_id)
+    memory.held.pop(user_id)
+
+
+def arrive(node: Node, user_id: str) -> None:
+    """A user has become a resident."""
+    memory = node.memory(Remembered)
+    memory.departed.discard(user_id)
+    memory.held.pop(user_id)
+
+
+def check_present(node: Node, user_ids: Iterable[str]) -> None:
+    """Raise Departed if one of these users has left the node. Only inside a writing transaction."""
+    departed = node.memory(Remembered).departed
+    if departed and (gone := departed.intersection(user_ids)):
+        raise Departed(gone)
 
 
 def forget(node: Node, user_id: str) -> None:
@@ -52,8 +86,9 @@ def remembered(node: Node, by_user: Mapping[str, T]) -> dict[str, T]:
 async def of_users(tx: Transaction, node: Node, user_ids: Collection[str]) -> Mapping[str, Devices]:
     """The devices of these users, who are pinned to this node, by user id. Only inside a writing transaction.
 
-    Usually no trip; else one for each 500 users.
+    Usually no trip; else one for each 500 users. Raises Departed.
     """
+    check_present(node, user_ids)
     held = node.memory(Remembered).held
     found = held.find(user_ids)
     if len(found) < len(user_ids):

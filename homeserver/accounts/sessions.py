@@ -121,13 +121,23 @@ async def authenticate(server: Server, token: str, *, even_locked: bool = False)
     spec: client-server-api/#using-access-tokens
     """
     read = tokens.read(tokens.ACCESS, token)
-    node = await _node_of(server, read)
-    known = node.memory(Remembered).find(read) or await _load(server, node, read)
+    known = await _known(server, read)
     if known.expires_ts is not None and known.expires_ts <= server.clock.now_ms():
         raise UnknownToken("The access token has expired", soft_logout=True)
     if known.locked and not even_locked:
         raise UserLocked("This account has been locked", soft_logout=True)
     return known.caller
+
+
+async def _known(server: Server, read: tokens.Read) -> _Known:
+    """What an access token stands for, wherever its owner is by now. Raises UnknownToken."""
+    while True:
+        node = await _node_of(server, read)
+        try:
+            return node.memory(Remembered).find(read) or await _load(server, node, read)
+        except UnknownToken:
+            if await _node_of(server, read) is node:
+                raise
 
 
 class Parameters(Protocol):
@@ -457,8 +467,13 @@ async def refresh(server: Server, token: str, client_id: str | None = None) -> R
     spec: client-server-api/#refreshing-access-tokens
     """
     read = tokens.read(tokens.REFRESH, token)
-    node = await _node_of(server, read)
-    return await node.write(_refresh, server, read, tokens.lineage_of(token), client_id)
+    while True:
+        node = await _node_of(server, read)
+        try:
+            return await node.write(_refresh, server, read, tokens.lineage_of(token), client_id)
+        except UnknownToken:
+            if await _node_of(server, read) is node:  # else they moved meanwhile
+                raise
 
 
 async def _refresh(

@@ -17,7 +17,7 @@ from homeserver.residency.proofs.logs import Slip
 
 @click.group()
 def residency() -> None:
-    """The residency policy: how it is changed, and what it comes to."""
+    """The residency policy: how it is changed, what it comes to, and users on their way from node to node."""
 
 
 @residency.command("audit", epilog="Example: domicile residency audit --log /var/log/domicile.log")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control import isolation, policy_changes, proofs, reports, residency, users
+from homeserver.control import isolation, moves, policy_changes, proofs, reports, residency, users
 from homeserver.control.arguments import Arguments
 from homeserver.protocol.errors import Unrecognized
 
@@ -32,6 +32,10 @@ COMMANDS: Mapping[str, Command] = {
     "residency-audit": proofs.residency_audit,
     "residency-traffic": residency.residency_traffic,
     "residency-history": policy_changes.history,
+    "residency-move": moves.residency_move,
+    "residency-move-status": moves.residency_move_status,
+    "residency-move-stop": moves.residency_move_stop,
+    "residency-move-resume": moves.residency_move_resume,
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from config.residency import DataClass
+from homeserver.accounts import recipients
 from homeserver.e2ee import failures
 from homeserver.e2ee.asking import Asking
 from homeserver.protocol.identifiers import domain_of
@@ -147,14 +148,35 @@ async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted], second
 
 async def _claim_here(server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures) -> list[Claimed]:
     """Claim keys of local users, each from their node."""
+    claimed: list[Claimed] = []
+    left = list(wanted)
+    while left:
+        found, left = await _claim_once(server, own, left, missing)
+        claimed += found
+    return claimed
+
+
+async def _claim_once(
+    server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures
+) -> tuple[list[Claimed], list[Wanted]]:
+    """`_claim_here`; and what was not tried, since somebody is on another node by now."""
     homes = await server.nodes.of_users({each.user_id for each in wanted})
     by_node: dict[str, list[Wanted]] = {}
     for each in wanted:
         home = homes.get(each.user_id)
         if home is not None:
             by_node.setdefault(home, []).append(each)
-    parts = await asyncio.gather(*(_claim_from(server, own, name, part, missing) for name, part in by_node.items()))
-    return [key for part in parts for key in part]
+    left: list[Wanted] = []
+
+    async def of_node(name: str, part: Sequence[Wanted]) -> Collection[Claimed]:
+        try:
+            return await _claim_from(server, own, name, part, missing)
+        except recipients.Departed:
+            left.extend(part)
+            return ()
+
+    parts = await asyncio.gather(*(of_node(name, part) for name, part in by_node.items()))
+    return [key for part in parts for key in part], left
 
 
 async def _claim_there(
@@ -176,21 +198,34 @@ async def claim_for(
 
     spec: server-server-api/#post_matrixfederationv1userkeysclaim
     """
+    claimed: list[Claimed] = []
+    left = list(wanted)
+    while left:
+        found, left = await _claim_once_for(server, origin, left)
+        claimed += found
+    return _by_user(claimed)
+
+
+async def _claim_once_for(server: Server, origin: str, wanted: Sequence[Wanted]) -> tuple[list[Claimed], list[Wanted]]:
+    """`claim_for`; and what was not tried, since somebody is on another node by now."""
     target = server.policy.now.jurisdiction_of_server(origin)
     homes = await server.nodes.of_users({each.user_id for each in wanted})
+    left: list[Wanted] = []
 
     async def of_node(name: str) -> Collection[Claimed]:
         with failures.Failures(server).noting(own=False):
             node = server.nodes[name]
             traffic.concerns(node)
             gate.check(server, DataClass.KEYS, node.jurisdiction, target)
-            return await node.advance_together(
-                _claim, node, [each for each in wanted if homes.get(each.user_id) == name]
-            )
+            part = [each for each in wanted if homes.get(each.user_id) == name]
+            try:
+                return await node.advance_together(_claim, node, part)
+            except recipients.Departed:
+                left.extend(part)
         return ()
 
     parts = await asyncio.gather(*(of_node(name) for name in set(homes.values())))
-    return _by_user(key for part in parts for key in part)
+    return [key for part in parts for key in part], left
 
 
 async def _claim_from(
@@ -204,6 +239,7 @@ async def _claim_from(
 
 
 async def _claim(tx: Transaction, node: Node, wanted: Sequence[Wanted]) -> list[Claimed]:
+    recipients.check_present(node, {each.user_id for each in wanted})
     claimed = await stored.claim(tx, wanted)
     tx.after_commit(lambda: _spent(node, claimed))
     return claimed

@@ -171,9 +171,20 @@ async def keep(tx: Transaction, node: Node, source: str, version: int, lent: Map
 
 
 async def apply_keys(server: Server, source: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
-    """Replace the copy of a user's keys on ``destination``, or forget it; and tell those who share rooms with them."""
+    """Replace the copy of a user's keys on ``destination``, or forget it; and tell those who share rooms with them.
+
+    Only the node where the user is at home is believed: what was on its way when they moved is older.
+    """
     assert parcel.body is not None
-    await destination.advance(_apply, server, source, destination, orjson.loads(parcel.body), mark)
+    body = orjson.loads(parcel.body)
+    if await server.nodes.of_user(body["user_id"]) is not source:
+        await destination.write(_mark_only, mark)
+    else:
+        await destination.advance(_apply, server, source, destination, body, mark)
+
+
+async def _mark_only(tx: Transaction, mark: Mark) -> None:
+    mark(tx)
 
 
 async def _apply(

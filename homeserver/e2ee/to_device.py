@@ -32,7 +32,7 @@ from homeserver.storage.outbox import NewParcel
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.e2ee.to_servers import Contents
@@ -73,6 +73,28 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     if not event_type or len(event_type) > MAX_TYPE:
         raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
     events = _events(caller.user_id, event_type, messages)
+    moved: set[str] = set()
+    while True:
+        try:
+            await _send_once(server, caller, event_type, txn_id, messages, events, moved)
+            return
+        except recipients.Departed as departed:
+            moved |= departed.user_ids
+
+
+async def _send_once(
+    server: Server,
+    caller: Caller,
+    event_type: str,
+    txn_id: str,
+    messages: Messages,
+    events: Events,
+    moved: Collection[str],
+) -> None:
+    """`send`, unless somebody moves to another node meanwhile: raises Departed, and what was delivered is not again.
+
+    ``moved``: who did so before; where they are, others may have been sent their part already.
+    """
     own = caller.node
     here = recipients.remembered(own, events)
     elsewhere = [user_id for user_id in events if user_id not in here]
@@ -85,9 +107,10 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     key = server.identity.tag("to_device", caller.user_id, caller.device_id, event_type, txn_id)
     parcels = []
     if by_node and not await own.read(client_transactions.known, key):
-        for name, part in by_node.items():
-            if not await _hand_over(server, own, name, key, part):
-                parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, key)))
+        for name, whole in by_node.items():
+            for part_key, part in _apart(server, key, whole, moved):
+                if not await _hand_over(server, own, name, part_key, part):
+                    parcels.append(NewParcel(name, TO_DEVICE, body=_body(part, part_key)))
     echo = Echo(caller.user_nid, caller.device_nid, txn_id)
     edus = to_servers.direct_to_device(caller.user_id, event_type, key, abroad)
     try:
@@ -95,6 +118,16 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     except UniqueViolation:
         if not await own.read(client_transactions.known, key):
             raise
+
+
+def _apart(server: Server, key: bytes, events: Events, moved: Collection[str]) -> list[tuple[bytes, Events]]:
+    """What is for a node under one key; and under another what is for those who have moved there meanwhile."""
+    late = {user_id: each for user_id, each in events.items() if user_id in moved}
+    if not late:
+        return [(key, events)]
+    rest = {user_id: each for user_id, each in events.items() if user_id not in moved}
+    parts = [(key, rest), (server.identity.tag("to_device moved", key.hex()), late)]
+    return [(part_key, part) for part_key, part in parts if part]
 
 
 async def _by_node(server: Server, events: Events) -> dict[str, Events]:
@@ -140,11 +173,14 @@ async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: E
     return True
 
 
-async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Events) -> None:
-    if await stored.receive_once(tx, key, server.clock.now_ms()):
-        letters, owners = await _letters(tx, node, events)
-        if letters:
-            _deliver(tx, server, node, letters, owners, await streams.allocate(tx, len(letters)))
+async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, events: Events) -> bool:
+    """Deliver, unless that has been done. Raises Departed."""
+    if not await stored.receive_once(tx, key, server.clock.now_ms()):
+        return False
+    letters, owners = await _letters(tx, node, events)
+    if letters:
+        _deliver(tx, server, node, letters, owners, await streams.allocate(tx, len(letters)))
+    return True
 
 
 def _events(sender: str, event_type: str, messages: Messages) -> Events:
@@ -251,12 +287,46 @@ async def apply_messages(server: Server, _: Node, destination: Node, parcel: Par
         user_id: {device_id: orjson.dumps(event) for device_id, event in devices.items()}
         for user_id, devices in body["events"].items()
     }
-    await destination.advance(_apply, server, destination, bytes.fromhex(body["key"]), events, mark)
+    key = bytes.fromhex(body["key"])
+    moved: set[str] = set()
+    while True:
+        onward = await _by_node(server, {user_id: events[user_id] for user_id in moved})
+        onward.pop(destination.name, None)
+        gone = {user_id for part in onward.values() for user_id in part}
+        parcels = [
+            NewParcel(name, TO_DEVICE, body=_body(part, part_key))
+            for name, whole in onward.items()
+            for part_key, part in _apart(server, key, whole, gone)
+        ]
+        here = {user_id: each for user_id, each in events.items() if user_id not in gone}
+        try:
+            await destination.advance(_apply, server, destination, key, here, parcels, mark)
+            return
+        except recipients.Departed as departed:
+            moved |= departed.user_ids
 
 
-async def _apply(tx: Transaction, server: Server, node: Node, key: bytes, events: Events, mark: Mark) -> None:
+async def _apply(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    key: bytes,
+    events: Events,
+    parcels: Sequence[NewParcel],
+    mark: Mark,
+) -> None:
+    """Deliver, and send on what is for those who are not here any more, unless that has been done."""
     mark(tx)
-    await _receive(tx, server, node, key, events)
+    if await _receive(tx, server, node, key, events) and parcels:
+        first = await streams.allocate(tx, len(parcels))
+        outbox.put(tx, first, parcels)
+        last = first + len(parcels) - 1
+
+        def announce() -> None:
+            node.announce(last, [])
+            server.wakeups.wake(("outbox", node.name))
+
+        tx.after_commit(announce)
 
 
 async def take_from_server(
@@ -269,14 +339,29 @@ async def take_from_server(
 
     spec: server-server-api/#send-to-device-messaging
     """
-    by_node = await _by_node(server, _events(sender, event_type, messages))
+    events = _events(sender, event_type, messages)
+    moved: set[str] = set()
+    while True:
+        try:
+            return await _take_once(server, origin, message_id, events, moved)
+        except recipients.Departed as departed:
+            moved |= departed.user_ids
+
+
+async def _take_once(server: Server, origin: str, message_id: str, all_events: Events, moved: Collection[str]) -> int:
+    """`take_from_server`, unless somebody moves to another node meanwhile; ``moved``: who did so before."""
+    by_node = await _by_node(server, all_events)
     there = server.policy.now.jurisdiction_of_server(origin)
     denied = 0
     for name, events in by_node.items():
         node = server.nodes[name]
         if gate.may_in_time(server, DataClass.MAILBOX, there, node.jurisdiction):
             traffic.concerns(node)
-            await node.advance_together(_receive_from_server, server, node, (origin, message_id), events)
+            late = {user_id: each for user_id, each in events.items() if user_id in moved}
+            rest = {user_id: each for user_id, each in events.items() if user_id not in moved}
+            for name_of, part in ((message_id, rest), (f"{message_id} (moved)", late)):
+                if part:
+                    await node.advance_together(_receive_from_server, server, node, (origin, name_of), part)
         else:
             denied += len(events)
     return denied

@@ -231,6 +231,16 @@ def _sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+async def holds(node: Node, media_id: str, digest: bytes, size: int) -> bool:
+    """Whether the file of a medium is in its place, and as long as it should be. Raises NodeUnavailable."""
+    path = path_of(node.media, media_id, digest)
+    return await node.memory(Files).run(node, _holds, path, size)
+
+
+def _holds(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
 async def erase(node: Node, media_id: str, digest: bytes) -> None:
     """Delete the file of a medium whose row is gone, and all that was derived from it. Raises NodeUnavailable."""
     await node.memory(Files).run(node, _erase, path_of(node.media, media_id, digest))

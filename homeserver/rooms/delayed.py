@@ -108,7 +108,7 @@ async def _schedule(tx: Transaction, server: Server, node: Node, new: NewDelayed
     if len(waiting) >= server.settings.delayed_events.per_user:
         raise LimitExceeded(max(1, waiting[0] - now))
     await stored.add(tx, new, now)
-    tx.after_commit(lambda: server.wakeups.wake(_key(node)))
+    tx.after_commit(lambda: server.wakeups.wake(key(node)))
     return new.delay_id
 
 
@@ -146,14 +146,14 @@ async def act(server: Server, delay_id: str, action: str) -> None:
         try:
             await _deliver(server, node, delay_id, server.clock.now_ms(), early=True)
         except PASSING:
-            server.wakeups.wake(_key(node))  # it will be tried again
+            server.wakeups.wake(key(node))  # it will be tried again
             raise
         done = False
     else:
         change = stored.cancel if action == "cancel" else stored.restart
         done = await node.write(change, delay_id, server.clock.now_ms())
     if done:
-        server.wakeups.wake(_key(node))
+        server.wakeups.wake(key(node))
         return
     found = await node.read(stored.find, delay_id)
     if found is None:
@@ -224,7 +224,7 @@ async def _send(server: Server, node: Node, taken: Delayed) -> None:
 # when the moment comes ----------------------------------------------------------------------
 
 
-def _key(node: Node) -> tuple[str, str]:
+def key(node: Node) -> tuple[str, str]:
     """What `follow` waits for in ``server.wakeups``."""
     return ("delayed events", node.name)
 
@@ -232,7 +232,7 @@ def _key(node: Node) -> tuple[str, str]:
 async def follow(server: Server, node: Node) -> None:
     """Send the delayed events of a node's residents when they are due, and at once those that fell due while the server
     was down; for ever."""
-    with server.wakeups.listen([_key(node)]) as listener:
+    with server.wakeups.listen([key(node)]) as listener:
         while not server.wakeups.stopping:
             try:
                 seconds = await send_due(server, node)

@@ -24,7 +24,7 @@ from homeserver.storage.events import Verdict
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from homeserver.context import Server
     from homeserver.rooms.state import Room
@@ -40,11 +40,13 @@ BATCH = 256
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """Steps that are committed together or not at all. ``also`` queues what belongs into the same transaction."""
+    """Steps that are committed together or not at all. ``also`` queues what belongs into the same transaction;
+    ``first`` does what has to be done before the steps that were submitted after it."""
 
     steps: Sequence[Step]
     done: asyncio.Future[None]
     also: Callable[[Transaction], None] | None = None
+    first: Callable[[Transaction], Awaitable[None]] | None = None
 
 
 class Persister:
@@ -62,7 +64,11 @@ class Persister:
 
 
 def submit(
-    server: Server, node: Node, steps: Sequence[Step], also: Callable[[Transaction], None] | None = None
+    server: Server,
+    node: Node,
+    steps: Sequence[Step],
+    also: Callable[[Transaction], None] | None = None,
+    first: Callable[[Transaction], Awaitable[None]] | None = None,
 ) -> asyncio.Future[None]:
     """Put steps in the queue and move the heads of their rooms; the result comes after the commit.
 
@@ -75,7 +81,7 @@ def submit(
         memory.begin(step.room)
         persister.under_way.add(step.event.event_id)
         step.room.head = step.after
-    submission = Submission(steps, asyncio.get_running_loop().create_future(), also)
+    submission = Submission(steps, asyncio.get_running_loop().create_future(), also, first)
     persister.waiting.append(submission)
     if persister.task is None:
         persister.task = asyncio.get_running_loop().create_task(_empty(server, node, persister))
@@ -159,6 +165,9 @@ def _fail(node: Node, submissions: Iterable[Submission], error: Exception) -> No
 
 
 async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Submission]) -> None:
+    for submission in batch:
+        if submission.first is not None:
+            await submission.first(tx)
     steps = [step for submission in batch for step in submission.steps]
     parcels = [parcel for step in steps for parcel in step.parcels]
     positions = sum(1 + len(step.groups) for step in steps) + len(parcels)

@@ -140,6 +140,18 @@ class Presences:
             found.append(shown)
         return found
 
+    def lose(self, user_nid: int, user_id: str) -> None:
+        """A resident is one no more: nothing about them is shown, or written."""
+        self.shown.pop(user_id, None)
+        followed = self.followed.pop(user_nid, None)
+        if followed is not None:
+            followed.unsaved = followed.changed = followed.again = False
+            followed.devices.clear()
+            if followed.timer is not None:
+                followed.timer.cancel()
+            if followed.task is not None:
+                followed.task.cancel()
+
     def follow(self, caller: Caller) -> Followed:
         """The caller, who may have been offline until now."""
         followed = self.followed.get(caller.user_nid)

@@ -75,7 +75,16 @@ async def _apply_member(server: Server, source: Node, destination: Node, parcel:
     assert parcel.event_nid is not None
     room = await source.read(rooms.by_nid, parcel.room_nid)
     (event,) = await source.read(events.by_nids, [parcel.event_nid])
-    await invitations.take(server, destination, room, event, parcel.body, mark)
+    home = await server.nodes.of_user(event.state_key or "")
+    if home is not None and home is not destination:  # they have moved while it was on its way
+        await invitations.take(server, home, room, event, parcel.body, lambda tx: None)
+        await destination.write(_mark_only, mark)
+    else:
+        await invitations.take(server, destination, room, event, parcel.body, mark)
+
+
+async def _mark_only(tx: Transaction, mark: Mark) -> None:
+    mark(tx)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ async def of(tx: Transaction, kind: str, user_nid: int) -> list[Chore]:
     return [Chore(*row) for row in rows]
 
 
+async def kinds_of(tx: Transaction, user_nid: int) -> list[str]:
+    """The kinds of the chores that are about a resident."""
+    return [str(row[0]) for row in await tx.all("SELECT DISTINCT kind FROM chores WHERE user_nid = ?", user_nid)]
+
+
 async def done(tx: Transaction, chore_nids: Collection[int]) -> None:
     """Delete chores that have been done."""
     await tx.many("DELETE FROM chores WHERE chore_nid = ?", [(chore_nid,) for chore_nid in chore_nids])

@@ -57,13 +57,11 @@ async def _claim(tx: Transaction, kind: str, key: bytes, node: str) -> str:
     return found
 
 
-async def _reroute(tx: Transaction, kind: str, key: bytes, node: str) -> None:
-    await tx.run(
+async def _reroute(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) -> None:
+    await tx.many(
         "INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)"
         " ON CONFLICT (kind, route_key) DO UPDATE SET node = excluded.node",
-        kind,
-        key,
-        node,
+        rows,
     )
 
 
@@ -79,6 +77,7 @@ class Directory:
         self._key = key
         self._known: dict[Kind, Lru[str, str]] = {kind: Lru(REMEMBERED) for kind in Kind}
         self._known_hashes: Lru[tuple[Kind, bytes], str] = Lru(REMEMBERED)
+        self._changes = 0  # of routes: what was read before one is not remembered after it
         self._memories: dict[type[Any], Any] = {}
 
     def hash(self, kind: Kind, name: str) -> bytes:
@@ -89,8 +88,9 @@ class Directory:
         """The name of the node where ``name`` rests, or None."""
         node = self._known[kind].get(name)
         if node is None:
+            changes = self._changes
             node = await self.engine.read(_find, kind.value, self.hash(kind, name))
-            if node is not None:
+            if node is not None and changes == self._changes:
                 self._known[kind][name] = node
         return node
 
@@ -103,17 +103,21 @@ class Directory:
         hashes = {self.hash(kind, name): name for name in names if name not in found}
         keys = list(hashes)
         for start in range(0, len(keys), AT_ONCE):
+            changes = self._changes
             part = await self.engine.read(_find_all, kind.value, keys[start : start + AT_ONCE])
             for key, node in part.items():
-                found[hashes[key]] = known[hashes[key]] = node
+                found[hashes[key]] = node
+                if changes == self._changes:
+                    known[hashes[key]] = node
         return found
 
     async def find_hash(self, kind: Kind, key: bytes) -> str | None:
         """Like `find`, for whoever has only the hash of a name (such as an access token has)."""
         node = self._known_hashes.get((kind, key))
         if node is None:
+            changes = self._changes
             node = await self.engine.read(_find, kind.value, key)
-            if node is not None:
+            if node is not None and changes == self._changes:
                 self._known_hashes[kind, key] = node
         return node
 
@@ -142,8 +146,21 @@ class Directory:
 
     async def reroute(self, kind: Kind, name: str, node: str) -> None:
         """Route ``name`` to ``node``, wherever it led before."""
-        await self.engine.write(_reroute, kind.value, self.hash(kind, name), node)
+        await self.reroute_all([(kind, name)], node)
         self._known[kind][name] = node
+
+    async def reroute_all(self, names: Collection[tuple[Kind, str]], node: str) -> None:
+        """Route all of these to ``node``, wherever they led before: all at once, or none."""
+        rows = [(kind.value, self.hash(kind, name), node) for kind, name in names]
+        try:
+            await self.engine.write(_reroute, rows)
+        finally:
+            for kind, name in names:
+                self.forget(kind, name)
+
+    async def ask(self, kind: Kind, name: str) -> str | None:
+        """The node of ``name``, as the database has it."""
+        return await self.engine.read(_find, kind.value, self.hash(kind, name))
 
     async def release(self, kind: Kind, name: str) -> None:
         """Forget the route of ``name``."""
@@ -152,6 +169,7 @@ class Directory:
 
     def forget(self, kind: Kind, name: str) -> None:
         """Ask the database next time: the route of ``name`` has changed."""
+        self._changes += 1
         self._known[kind].pop(name)
         self._known_hashes.pop((kind, self.hash(kind, name)))
 

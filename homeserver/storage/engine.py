@@ -11,6 +11,7 @@ not have to wait for.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -104,6 +105,16 @@ class Health:
     """When it came to be so, in milliseconds since 1970."""
 
 
+class Write(Protocol):
+    """`Engine.write`, as a value."""
+
+    async def __call__(
+        self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """See `Engine.write`."""
+        ...
+
+
 class Engine(Protocol):
     """The database of one node."""
 
@@ -162,6 +173,14 @@ class Engine(Protocol):
         Raises what ``fn`` raises; `NodeUnavailable` when nothing was committed, its child `CommitUnknown` when the
         database was lost in the COMMIT and may have it or not; `ResidencyViolation`, `InvalidParam` for text that
         no database stores, `ConstraintViolation`, `DatabaseFault`, `NestedTransaction`.
+        """
+        ...
+
+    def alone(self) -> AbstractAsyncContextManager[Write]:
+        """Keep every other writer waiting from when all that came before have written; what is yielded is `write` for
+        whoever is alone. Readers are not kept.
+
+        For the rare moment in which a database must not change while something happens elsewhere.
         """
         ...
 

@@ -7,14 +7,15 @@ about it. Nothing here opens a transaction on two nodes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.runtime.lru import Lru
 from homeserver.storage.directory import Directory, Kind
-from homeserver.storage.engine import ConstraintViolation, Engine, Health, Scope, Transaction
+from homeserver.storage.engine import ConstraintViolation, Engine, Health, Scope, Transaction, Write
 from homeserver.storage.group_commit import GroupCommit
 from homeserver.storage.streams import Changes, Stream, current
 
@@ -87,6 +88,13 @@ class Node:
         """
         with Scope(self.name):  # the caller's: what is written is so in another task
             return await self._group.run(lambda tx: fn(tx, *args, **kw))
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Write]:
+        """See `Engine.alone`. Positions may be taken with what is yielded."""
+        await self.start()
+        async with self._order, self.engine.alone() as write:
+            yield write
 
     async def _was_behind(self) -> bool:
         """Whether `streams.take` failed because ``position`` was not that of the database, which it is now."""

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any, Concatenate, Generic, Protocol, TypeVar
 
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
 from homeserver.runtime.clock import Clock
 from homeserver.storage.circuit import Circuit, Unreachable
-from homeserver.storage.engine import Health, P, Scope, T, Transaction, asks_once, log, run_callbacks
+from homeserver.storage.engine import Health, P, Scope, T, Transaction, Write, asks_once, log, run_callbacks
 from homeserver.storage.open_transaction import Kind, OpenTransaction, Tally
 from homeserver.storage.setbacks import Conflict, InDoubt, Lost, Setback
 
@@ -54,6 +55,7 @@ class OneWriter(ABC, Generic[C]):
         self._tally = Tally()
         self._clock = clock
         self._create = False
+        self._door = asyncio.Lock()  # before the line; held by whoever is alone
         self._line = asyncio.Lock()  # of writers, first come, first served; held by a transaction, not by its caller
         self._readers = readers
         self._seats = asyncio.Semaphore(readers)  # likewise
@@ -152,20 +154,42 @@ class OneWriter(ABC, Generic[C]):
         """See `Engine.write`."""
         self._circuit.check()
         with Scope(self.node):
-            connection = await self._take_writer()
-            for attempt in range(ATTEMPTS):
-                tx = self._transaction(connection, Kind.WRITE)
-                try:
-                    result = await fn(tx, *args, **kwargs)
-                    await tx.commit()
-                    break
-                except BaseException as fault:
-                    if not isinstance(fault, Conflict) or attempt + 1 == ATTEMPTS:
-                        self._when_free(tx, self._end_write)
-                        if isinstance(fault, Setback):
-                            raise self._unavailable(fault, tx) from fault
-                        raise
-                await self._undo_and_wait(tx, attempt)
+            async with self._door:
+                connection = await self._take_writer()
+            return await self._write(connection, fn, *args, **kwargs)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Write]:
+        """See `Engine.alone`."""
+        async with self._door:
+            async with self._line:  # whoever writes has written
+                pass
+            yield self._write_alone
+
+    async def _write_alone(
+        self, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write` for whoever has the door."""
+        self._circuit.check()
+        with Scope(self.node):
+            return await self._write(await self._take_writer(), fn, *args, **kwargs)
+
+    async def _write(
+        self, connection: C, fn: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        for attempt in range(ATTEMPTS):
+            tx = self._transaction(connection, Kind.WRITE)
+            try:
+                result = await fn(tx, *args, **kwargs)
+                await tx.commit()
+                break
+            except BaseException as fault:
+                if not isinstance(fault, Conflict) or attempt + 1 == ATTEMPTS:
+                    self._when_free(tx, self._end_write)
+                    if isinstance(fault, Setback):
+                        raise self._unavailable(fault, tx) from fault
+                    raise
+            await self._undo_and_wait(tx, attempt)
         self._when_free(tx, self._end_write)
         return result
 

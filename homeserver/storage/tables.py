@@ -115,6 +115,13 @@ TABLES: dict[str, Table] = {
         _resident("application_services", DataClass.MAILBOX),
         _plumbing("service_items"),
         _replicated("network_rooms", DataClass.EVENTS),
+        _resident("departures", DataClass.ACCOUNT),
+        _plumbing("arrivals"),
+        _plumbing("staged_rows"),
+        _resident("earlier_homes", DataClass.ACCOUNT),
+        _replicated("places_elsewhere", DataClass.EVENTS),
+        _resident("carried_letters", DataClass.MAILBOX),
+        _resident("move_receipts", DataClass.ACCOUNT),
         _plumbing("migrations"),
     )
 }

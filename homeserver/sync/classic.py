@@ -124,7 +124,9 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         while True:
             answer = await _look(server, caller, wish)
             left = deadline - server.clock.monotonic()
-            if answer.worth or wish.since is None or wish.full_state or left <= 0 or server.wakeups.stopping:
+            if answer.worth or wish.since is None or wish.full_state or left <= 0:
+                break
+            if server.wakeups.stopping or server.wants_alone(caller.user_id):
                 break
             await listener.wait(left)
     answer.key_counts, answer.unused_fallback = await one_time_keys.counts(node, caller.user_nid, caller.device_nid)

@@ -67,7 +67,7 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
         while True:
             found, end = await _behind(server, caller, start, room_id)
             left = deadline - server.clock.monotonic()
-            if found or left <= 0 or server.wakeups.stopping:
+            if found or left <= 0 or server.wakeups.stopping or server.wants_alone(caller.user_id):
                 return Stretch(since or str(Token(start)), found, str(Token(end)))
             await listener.wait(left)
 

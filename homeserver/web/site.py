@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from homeserver.protocol.errors import (
@@ -19,6 +20,7 @@ from homeserver.protocol.errors import (
     Refusal,
     UserSuspended,
 )
+from homeserver.runtime.doors import Doors
 from homeserver.web.incoming import DisconnectedError, Incoming
 from homeserver.web.limits import Limit, Limits
 from homeserver.web.messages import Request, Response, json_response, refused
@@ -53,6 +55,9 @@ class Site(Generic[S]):
     server that signed a request, whose body it reads, or raises a refusal. ``seconds`` is a monotonic clock.
     Raises ValueError when a route needs a check that is not given.
 
+    ``doors``: whoever calls is inside their own door, by user id, while they are answered; it may be closed for a
+    moment.
+
     ``identify(token, request)`` may be given beside ``authenticate``, for a caller who also depends on the request; and
     ``unlimited(request)``, which says of a request without caller that no rate limit holds for it.
     """
@@ -68,6 +73,7 @@ class Site(Generic[S]):
         verify: Callable[[Request], Awaitable[str]] | None = None,
         identify: Callable[[str, Request], Awaitable[Caller]] | None = None,
         unlimited: Callable[[Request], bool] | None = None,
+        doors: Doors | None = None,
         limits: Limits | None = None,
         max_body: int = 4 * 1024 * 1024,
         max_federation_body: int = 16 * 1024 * 1024,
@@ -81,6 +87,7 @@ class Site(Generic[S]):
         self._authenticate = authenticate
         self._identify = identify
         self._unlimited = unlimited
+        self._doors = Doors() if doors is None else doors
         self._verify = verify
         self._limits = limits
         self._max_body = max_body
@@ -104,13 +111,12 @@ class Site(Generic[S]):
     async def answer(self, request: Request, route: Route[S]) -> Response:
         """Answer one request for a route. Raises only CancelledError, when it was asked to."""
         started = self.seconds()
+        inside = ExitStack()
         try:
             if route.auth is not Auth.NONE and route.auth is not Auth.SIGNED:
                 token = request.token()
                 if token is not None:
-                    identify = self._identify
-                    asked = self._authenticate(token) if identify is None else identify(token, request)
-                    request.caller = await asked
+                    request.caller = await self._enter(token, request, inside)
                 elif route.auth is not Auth.OPTIONAL:
                     raise MissingToken("An access token is needed")
                 self._admit(request, route)  # before a large body is waited for
@@ -138,9 +144,23 @@ class Site(Generic[S]):
             response = self._refused(request, route, InternalError("Internal server error"))
             self.observer.failed(request.method, route.path, error)
         finally:
+            inside.close()
             request.incoming.recognised()  # or its body is of no use any more
         self.observer.answered(request.method, route.path, response.status, self.seconds() - started)
         return response
+
+    async def _enter(self, token: str, request: Request, inside: ExitStack) -> Caller:
+        """Who calls, as soon as their door is open; what was found out about them before that is not believed."""
+        doors = self._doors
+        while True:
+            closings = doors.closings
+            identify = self._identify
+            caller = await (self._authenticate(token) if identify is None else identify(token, request))
+            if doors.is_closed(caller.user_id):
+                await doors.opened(caller.user_id)
+            elif closings == doors.closings:
+                inside.enter_context(doors.inside(caller.user_id))
+                return caller
 
     async def call(
         self,

@@ -40,6 +40,9 @@ MAY_SCAN = {
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
     "SELECT jurisdiction, since_ts, reason FROM isolations": "a handful, which an operator has declared",
+    "SELECT move_id, user_id, source, state, account FROM arrivals ORDER": "there are few",
+    "SELECT u.user_id, d.user_nid, d.move_id, d.target, d.state, d.halted, d.wish, d.reason, d.begun_ts, d.changed_ts"
+    " FROM departures d JOIN users u ON u.user_nid = d.user_nid ORDER": "there are few",
     "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
 }
 """How statements begin that read whole tables, and why they may."""

@@ -48,7 +48,12 @@ class _Registering(Turns):
 
 
 def _name(person: Person) -> str:
-    return f"{person.provider.id} {person.subject}"
+    return route_of(person.provider.id, person.subject)
+
+
+def route_of(provider: str, subject: str) -> str:
+    """The name under which the directory knows where an identity at a provider rests."""
+    return f"{provider} {subject}"
 
 
 async def sign_in(server: Server, person: Person) -> str | None:

@@ -58,7 +58,9 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         while True:
             look = await _look(server, caller, wish, standing)
             left = deadline - server.clock.monotonic()
-            if look.worth or wish.pos is None or left <= 0 or server.wakeups.stopping:
+            if look.worth or wish.pos is None or left <= 0:
+                break
+            if server.wakeups.stopping or server.wants_alone(caller.user_id):
                 break
             await listener.wait(left)
     counts = await one_time_keys.counts(node, caller.user_nid, caller.device_nid) if wish.extensions.e2ee else None

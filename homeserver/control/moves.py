@@ -1,0 +1,81 @@
+"""Moving users between nodes: what it would come to, begin, look, stop, go on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from homeserver.control.arguments import given, needed, user_id_of
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.residency.moves import examining, journal
+from homeserver.residency.moves.journal import Moves, Wish
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.control.arguments import Arguments
+    from homeserver.storage.nodes import Node
+
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def _target(server: Server, arguments: Arguments) -> Node:
+    name = needed(arguments, "to")
+    found = next((node for node in server.nodes if node.name == name), None)
+    if found is None:
+        raise NotFound(f"There is no node {name}: there are {', '.join(node.name for node in server.nodes)}")
+    return found
+
+
+def _window(arguments: Arguments) -> tuple[int, int] | None:
+    text = given(arguments, "window")
+    if text is None:
+        return None
+    match = _WINDOW.fullmatch(text)
+    if match is None:
+        raise InvalidParam("A window is written like 01:00-05:00, in UTC")
+    begin, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+    if begin == end:
+        raise InvalidParam("A window must have a length")
+    return begin, end
+
+
+async def residency_move(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Begin to move ``user`` ``to`` a node; as wished in a ``window``, and ``leave_rooms`` that cannot come along.
+
+    With ``dry_run`` nothing is done but said what it would come to.
+    """
+    user_id, target = user_id_of(server, needed(arguments, "user")), _target(server, arguments)
+    wish = Wish(leave_rooms=bool(arguments.get("leave_rooms")), window=_window(arguments))
+    found = await examining.examine(server, user_id, target)
+    if arguments.get("dry_run"):
+        return found.shown()
+    examining.check(found, wish)
+    move_id = await journal.begin(server, user_id, target, wish)
+    return {"move_id": move_id, "user_id": user_id, "from": found.source.name, "to": target.name}
+
+
+async def residency_move_status(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """How far moves are: of ``user``, or all that go on, and the nodes that could not be asked."""
+    found, down = await journal.listed(server)
+    name = given(arguments, "user")
+    if name is not None:
+        user_id = user_id_of(server, name)
+        found = [each for each in found if each["user_id"] == user_id]
+        last = server.nodes.directory.memory(Moves).last.get(user_id)
+        if not found and last is not None:
+            found = [last]
+    return {"moves": found, "nodes_down": down}
+
+
+async def residency_move_stop(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Stop the move of ``user``, who stays where they are."""
+    user_id = user_id_of(server, needed(arguments, "user"))
+    await journal.stop(server, user_id)
+    return {"user_id": user_id}
+
+
+async def residency_move_resume(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Go on with the move of ``user`` that was stopped or has failed."""
+    user_id = user_id_of(server, needed(arguments, "user"))
+    await journal.resume(server, user_id)
+    return {"user_id": user_id}

@@ -1,0 +1,82 @@
+"""After the switch: what is left of the user on the node that they left goes, and all who count them count anew.
+
+Each step may be done twice: a move that was cut off here is taken up where the databases say it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from homeserver.residency.moves import files, rooms_ahead, unpacking
+from homeserver.residency.moves.journal import Moves, State
+from homeserver.residency.moves.switching import leave
+from homeserver.rooms import state
+from homeserver.rooms.holders import Travellers, follow_home, recount
+from homeserver.storage import belongings, users
+from homeserver.storage import moves as stored
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.residency.moves.journal import Move
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.moves import Held
+
+log = structlog.get_logger("residency.moves")
+
+
+async def finish(server: Server, move: Move) -> None:
+    """Do what is left once the directory says that the user is on the target. Raises NodeUnavailable: to be tried
+    again."""
+    move.state = State.ERASING
+    arrival = await move.target.read(stored.arrival, move.move_id)
+    if arrival is None:
+        return
+    move.account = orjson.loads(arrival.account)
+    await move.target.write(stored.note_arrival, move.move_id, State.ERASING.value, arrival.account)
+    server.nodes.directory.memory(Travellers).to.pop(move.user_id, None)
+    user_nid = await move.target.read(users.resident, move.user_id)
+    assert user_nid is not None
+    await move.target.advance(unpacking.wake, server, move, user_nid)
+    leave(server, move)
+    await move.source.advance(erase_rows, move.user_id)
+    for held in await move.target.read(stored.rooms_of, user_nid):
+        if held.replica:
+            await _count_anew(server, move, held)
+    erased = await files.erase(move.source, move.target, user_nid)
+    _remember(server, move)
+    await move.target.write(stored.forget_arrival, move.move_id)
+    log.info("a user was moved", move=move.move_id, source=move.source.name, target=move.target.name, files=erased)
+
+
+async def erase_rows(tx: Transaction, user_id: str) -> None:
+    """What the switch did not come to."""
+    user_nid = await users.resident(tx, user_id)
+    if user_nid is not None:
+        belongings.erase(tx, user_nid, replicas=True)
+
+
+async def _count_anew(server: Server, move: Move, held: Held) -> None:
+    """All nodes that hold a room of the user learn where its members are."""
+    home = await server.nodes.of_room(held.room_id)
+    room = None if home is None else await state.find(home, held.room_id)
+    others = [move.source, move.target, *([] if home is None else [home])]
+    for node in await rooms_ahead.holders(server, room, *others):
+        if home is not None:
+            await follow_home(node, held.room_id, home.name)
+        await recount(server, node, held.room_id)
+
+
+def _remember(server: Server, move: Move) -> None:
+    done: dict[str, Any] = {
+        "move_id": move.move_id,
+        "user_id": move.user_id,
+        "from": move.source.name,
+        "to": move.target.name,
+        "state": State.DONE.value,
+        "halted": None,
+        "reason": None,
+    }
+    server.nodes.directory.memory(Moves).last[move.user_id] = done
