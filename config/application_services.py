@@ -96,38 +96,60 @@ class ApplicationService:
         return self.rate_limited and user_id != self.sender
 
 
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """The services at a moment, by what they are looked up by."""
+
+    all: tuple[ApplicationService, ...]
+    by_token: Mapping[bytes, ApplicationService]
+    by_node: Mapping[str, tuple[ApplicationService, ...]]
+
+
+def _registered(services: Iterable[ApplicationService]) -> _Registered:
+    every = tuple(services)
+    by_node: dict[str, tuple[ApplicationService, ...]] = {}
+    for service in every:
+        by_node[service.node] = (*by_node.get(service.node, ()), service)
+    return _Registered(every, {_digest(service.as_token): service for service in every}, by_node)
+
+
 class ApplicationServices:
-    """The application services of a deployment, which never change while it runs. Their tokens and ids differ."""
+    """The application services of a deployment; replaced as a whole when their registrations have been read again.
+    Their tokens and ids differ."""
 
     def __init__(self, services: Iterable[ApplicationService] = ()) -> None:
-        self.all = tuple(services)
-        self.by_id: Mapping[str, ApplicationService] = {service.id: service for service in self.all}
-        self._by_token = {_digest(service.as_token): service for service in self.all}
-        self._by_node: dict[str, tuple[ApplicationService, ...]] = {}
-        for service in self.all:
-            self._by_node[service.node] = (*self._by_node.get(service.node, ()), service)
+        self._now = _registered(services)
+
+    def replace(self, services: Iterable[ApplicationService]) -> None:
+        """Have these instead of those that there were."""
+        self._now = _registered(services)
+
+    @property
+    def all(self) -> tuple[ApplicationService, ...]:
+        """The services there are."""
+        return self._now.all
 
     def __iter__(self) -> Iterator[ApplicationService]:
-        return iter(self.all)
+        return iter(self._now.all)
 
     def __bool__(self) -> bool:
-        return bool(self.all)
+        return bool(self._now.all)
 
     def of_token(self, token: str) -> ApplicationService | None:
         """The service with this ``as_token``; how long that takes says nothing about the tokens there are."""
-        return self._by_token.get(_digest(token))
+        return self._now.by_token.get(_digest(token))
 
     def on(self, node: str) -> tuple[ApplicationService, ...]:
         """The services of a node."""
-        return self._by_node.get(node, ())
+        return self._now.by_node.get(node, ())
 
     def excluding_from_user(self, user_id: str, but: ApplicationService | None = None) -> ApplicationService | None:
         """The service, other than ``but``, that alone may have this user id."""
-        return next((s for s in self.all if s is not but and s.excludes_others_from_user(user_id)), None)
+        return next((s for s in self._now.all if s != but and s.excludes_others_from_user(user_id)), None)
 
     def excluding_from_alias(self, alias: str, but: ApplicationService | None = None) -> ApplicationService | None:
         """The service, other than ``but``, that alone may make or remove this room alias."""
-        return next((s for s in self.all if s is not but and s.excludes_others_from_alias(alias)), None)
+        return next((s for s in self._now.all if s != but and s.excludes_others_from_alias(alias)), None)
 
 
 def _digest(token: str) -> bytes:

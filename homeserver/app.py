@@ -11,7 +11,7 @@ import os
 import pkgutil
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from hashlib import blake2b
 from importlib.resources import files
@@ -20,13 +20,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
 
-from config.load import load_application_services, load_policy, read_secret
+from config.load import load_apart, load_application_services, load_policy, read_secret
 from config.problems import Faults, Problem
 from federation import authentication, port
 from federation import endpoints as federation_endpoints
 from federation.accounting import counted
 from homeserver import endpoints
 from homeserver.accounts import sessions
+from homeserver.application_services.sending import registered
 from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.control_socket import socket_in
 from homeserver.e2ee import mailbox_bound
@@ -468,8 +469,8 @@ def site_of(server: Server) -> Site[Server]:
         server,
         routes_of(server),
         authenticate=partial(sessions.authenticate, server),
-        identify=partial(sessions.identify, server) if server.services else None,
-        unlimited=(lambda request: sessions.is_unlimited(server, request.token())) if server.services else None,
+        identify=partial(sessions.identify, server),
+        unlimited=lambda request: sessions.is_unlimited(server, request.token()),
         verify=partial(authentication.verify, server),
         observer=Metrics(server.telemetry),
         seconds=server.clock.monotonic,
@@ -486,8 +487,11 @@ def buckets(limits: RateLimits) -> dict[str, Bucket]:
     return {name: Bucket(limit.per_second, limit.burst) for name, limit in named.items()}
 
 
-async def serve(settings: Settings, found: Policy | Faults, stop: asyncio.Event, reload: asyncio.Event) -> None:
-    """Serve until ``stop`` is set; ``reload`` being set reads the residency policy and the certificates again.
+async def serve(
+    settings: Settings, found: Policy | Faults, stop: asyncio.Event, reload: asyncio.Event, config: Path
+) -> None:
+    """Serve until ``stop`` is set; ``reload`` being set reads the residency policy, the application services and the
+    certificates again. ``config``: the file of the settings.
 
     Raises what `opened` raises, and StartError for a listener that cannot be had.
     """
@@ -520,7 +524,7 @@ async def serve(settings: Settings, found: Policy | Faults, stop: asyncio.Event,
         log.info("ready", listening=reachable)
         if settings.conformance_mode:
             log.warning("conformance mode: plaintext is accepted; this server is for tests only")
-        reloading = asyncio.ensure_future(_reload(server, listening, reload))
+        reloading = asyncio.ensure_future(_reload(server, listening, reload, config))
         try:
             await stop.wait()
         finally:
@@ -544,7 +548,7 @@ def _capacity(wanted: int) -> int:
     return possible
 
 
-async def _reload(server: Server, listening: Listening, asked: asyncio.Event) -> None:
+async def _reload(server: Server, listening: Listening, asked: asyncio.Event, config: Path) -> None:
     while True:
         await asked.wait()
         asked.clear()
@@ -559,12 +563,33 @@ async def _reload(server: Server, listening: Listening, asked: asyncio.Event) ->
         except Exception:
             log.exception("the residency policy was not reloaded; the one before stays in force")
         try:
+            await reload_services(server, config)
+        except Faults as faults:
+            for problem in faults.problems:
+                log.error("fault in the application services", fault=str(problem))
+            log.error("the application services were not reloaded; those before stay registered")
+        except Exception:
+            log.exception("the application services were not reloaded")
+        try:
             listening.reload_certificates()
         except Exception as error:
             reason = "; ".join(unusable_certificates(server.settings)) or _reason(error)
             log.error("a certificate was not reloaded; the one before stays in use", reason=reason)
         else:
             log.info("certificates in use")
+
+
+async def reload_services(server: Server, config: Path) -> None:
+    """Read again which application services domicile.toml names, and their registrations; nothing else of it.
+
+    Raises Faults.
+    """
+    settings, _ = load_apart(config)
+    services = load_application_services(settings, server.policy.now)
+    if set(services) != set(server.services):
+        await registered.put_in_force(server, services)
+    if replace(settings, application_services=()) != replace(server.settings, application_services=()):
+        log.warning("domicile.toml has other changes, which hold after a restart")
 
 
 async def reload_policy(server: Server) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from federation import inbound, leftovers, sender
 from homeserver.accounts.oauth import clients
+from homeserver.application_services.sending import registered
 from homeserver.application_services.sending import sender as services
 from homeserver.e2ee import introductions, publication, remote_lists
 from homeserver.e2ee.shipping import KEY_PARCELS
@@ -56,8 +57,7 @@ def add_jobs(server: Server) -> None:
     add("audit", auditing.run_daily, DAY)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
-    if server.services:
-        add("drop what application services do not take", services.trim, HOUR)
+    add("drop what application services do not take", services.trim, HOUR)
     server.jobs.add("give back memory", give_back_memory, every=5 * MINUTE)
 
 
@@ -88,9 +88,5 @@ def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
         if server.settings.federation.enabled:
             yield sender.send(server, source)
     yield following.follow(server)
-    if server.services:
-        yield services.introduce(server)
-    for service in server.services:
-        if service.url is not None:
-            yield services.send(server, service)
+    yield registered.follow(server)
     yield chores.poke(server)

@@ -120,7 +120,8 @@ async def _check(settings: Settings, policy: Policy) -> list[str]:
 @click.command(epilog="Example: domicile serve --config /srv/domicile/domicile.toml")
 @CONFIG
 def serve(config: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy and the certificates again."""
+    """Serve until SIGTERM or Ctrl-C; SIGHUP reads the residency policy, the application services and the
+    certificates again."""
     settings, found = load_apart(config)
     set_up_logging(settings.log.level, settings.log.format)
     memory.limit_arenas()
@@ -137,6 +138,6 @@ def serve(config: Path) -> None:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         with control_socket.exclusively(settings.data_dir):
-            await app.serve(settings, found, stop, reload)
+            await app.serve(settings, found, stop, reload, config)
 
     run(until_stopped())

@@ -42,10 +42,10 @@ ALIASES_AT_ONCE = 1000
 
 class Present(Mirror):
     """How many users of each service have joined rooms (``node.memory(Present)``), by room id, with the state that was
-    counted."""
+    counted, and for which services."""
 
     def __init__(self) -> None:
-        self.held: Lru[str, tuple[State, Counts]] = Lru(REMEMBERED)
+        self.held: Lru[str, tuple[State, Sequence[ApplicationService], Counts]] = Lru(REMEMBERED)
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
@@ -103,13 +103,13 @@ def _present(node: Node, services: Sequence[ApplicationService], room_id: str, s
     """The joined members of a room by service: counted once, and from then on only what changes."""
     memory = node.memory(Present).held
     known = memory.get(room_id)
-    if known is not None and known[0] is state:
-        return known[1]
+    if known is not None and known[0] is state and known[1] == services:
+        return known[2]
     counts: Counts = {}
     for (kind, user_id), entry in state.items():
         if kind == MEMBER and entry.membership == "join":
             _count(counts, services, user_id, 1)
-    memory[room_id] = (state, counts)
+    memory[room_id] = (state, services, counts)
     return counts
 
 
@@ -153,8 +153,8 @@ def mark_steps(tx: Transaction, server: Server, node: Node, steps: Sequence[Step
 
     def remember() -> None:
         held = node.memory(Present).held
-        for room, each in known.items():
-            held[room.room_id] = each
+        for room, (state, counts) in known.items():
+            held[room.room_id] = (state, services, counts)
 
     tx.after_commit(remember)
 
@@ -253,14 +253,21 @@ def mark_letters(
 
 def named(server: Server, alias: str, room_id: str | None) -> None:
     """An alias leads to a room from now on, or nowhere."""
-    is_theirs = any(service.has_alias(alias) for service in server.services)
+    _name(server, server.services, alias, room_id)
+
+
+def _name(server: Server, services: Iterable[ApplicationService], alias: str, room_id: str | None) -> None:
+    is_theirs = any(service.has_alias(alias) for service in services)
     server.nodes.directory.memory(Named).put(alias, room_id if is_theirs else None)
 
 
-async def read_aliases(server: Server, nodes: Iterable[Node]) -> None:
-    """Learn which rooms have aliases in namespaces, from nodes of which that is not known. Raises NodeUnavailable."""
-    memory = server.nodes.directory.memory(Named)
-    if not any(service.aliases for service in server.services):
+async def read_aliases(
+    server: Server, nodes: Iterable[Node], services: Iterable[ApplicationService] | None = None
+) -> None:
+    """Learn which rooms have aliases in namespaces, from nodes of which that is not known; ``services``: others than
+    those that there are. Raises NodeUnavailable."""
+    memory, services = server.nodes.directory.memory(Named), list(server.services if services is None else services)
+    if not any(service.aliases for service in services):
         return
     for node in nodes:
         after = ""
@@ -268,7 +275,7 @@ async def read_aliases(server: Server, nodes: Iterable[Node]) -> None:
             page = await node.read(stored.aliases, after, ALIASES_AT_ONCE)
             for alias, room_id in page:
                 if alias not in memory.rooms:
-                    named(server, alias, room_id)
+                    _name(server, services, alias, room_id)
             if len(page) < ALIASES_AT_ONCE:
                 memory.read.add(node.name)
             else:

@@ -193,11 +193,16 @@ def test_a_service_is_on_a_node_and_in_a_jurisdiction(tmp_path: Path) -> None:
         ("IRC Bridge", "tehran", "FR"),
     ]
     assert [service.id for service in services.on("paris")] == ["telegram"]
-    assert services.of_token("5XvJ_as_token") is services.by_id["telegram"]
+    telegram = services.all[0]
+    assert services.of_token("5XvJ_as_token") is telegram
     assert services.of_token("8eWk_hs_token") is None
-    assert services.excluding_from_user("@telegram_5:example.org") is services.by_id["telegram"]
-    assert services.excluding_from_user("@telegram_5:example.org", services.by_id["telegram"]) is None
+    assert services.excluding_from_user("@telegram_5:example.org") is telegram
+    assert services.excluding_from_user("@telegram_5:example.org", telegram) is None
     assert not loaded(tmp_path)
+    services.replace(services.all[1:])
+    assert [service.id for service in services] == ["IRC Bridge"]
+    assert (services.of_token("5XvJ_as_token"), services.on("paris")) == (None, ())
+    assert services.excluding_from_user("@telegram_5:example.org") is None
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,51 @@ def test_changed_nodes_are_refused(product: Product, old: str, new: str, named: 
         invite(alice, room)
     assert denied.value.status == 403
     assert not (product.folder / "data" / "elsewhere").exists()
+
+
+SERVICE = """
+[[application_services]]
+registration = "bridge.yaml"
+node = "tehran"
+"""
+REGISTRATION = """
+id: bridge
+url: null
+as_token: a-token-of-the-bridge
+hs_token: a-token-for-the-bridge
+sender_localpart: _bridge_bot
+namespaces: {users: [{exclusive: true, regex: "@_bridge_.*"}]}
+"""
+
+
+def registers(product: Product, name: str) -> int:
+    """The status of the answer to a service that registers a user."""
+    body = {"type": "m.login.application_service", "username": name, "inhibit_login": True}
+    try:
+        Api(product.base_url, "a-token-of-the-bridge").client("POST", "/register", body)
+    except ApiError as refused:
+        return refused.status
+    return 200
+
+
+def test_application_services_come_and_go(product: Product) -> None:
+    without = product.settings.read_text()
+    assert registers(product, "_bridge_one") == 401
+    product.add(SERVICE)
+    said = reloaded(product, "the application services were not reloaded; those before stay registered")
+    assert re.search(r"bridge\.yaml: cannot be read", said)
+    assert registers(product, "_bridge_one") == 401
+    (product.folder / "bridge.yaml").write_text(REGISTRATION)
+    reloaded(product, "application services in force.*bridge")
+    assert registers(product, "_bridge_one") == 200
+    said = reloaded(product, "certificates in use")
+    assert "application services" not in said, "nothing has changed"
+    (product.folder / "bridge.yaml").write_text(REGISTRATION.replace("hs_token", "ha_token"))
+    said = reloaded(product, "the application services were not reloaded")
+    assert "hs_token: is missing" in said
+    assert "a-token-of-the-bridge" not in said
+    assert registers(product, "_bridge_two") == 200
+    product.settings.write_text(without + "\n[users]\npresence = false\n")
+    said = reloaded(product, "other changes, which hold after a restart")
+    assert "application services in force" in said
+    assert registers(product, "_bridge_three") == 401

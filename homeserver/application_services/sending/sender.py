@@ -34,7 +34,7 @@ from homeserver.storage import application_services as stored
 from homeserver.storage.application_services import Pending
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from config.application_services import ApplicationService
     from homeserver.context import Server
@@ -138,6 +138,11 @@ class Senders:
 
     def __init__(self) -> None:
         self.held: dict[str, _Sender] = {}
+
+    def keep_only(self, ids: Iterable[str]) -> None:
+        """Forget what sent to services that are gone."""
+        kept = set(ids)
+        self.held = {name: each for name, each in self.held.items() if name in kept}
 
     def behind(self) -> dict[tuple[str, ...], float]:
         """How many positions lie between each service and the end of its node's stream."""
