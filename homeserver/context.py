@@ -46,6 +46,10 @@ class Caller:
     guest: bool = False
     suspended: bool = False
     oauth: bool = False
+    epoch: int = 0
+    """How often they have moved from another node."""
+    came_pos: int = 0
+    """The position of ``node`` at which they came: what is before it in a token of theirs is one of another node."""
     service: ApplicationService | None = None
     """The application service that acts as the user. Without a device, ``device_id`` is empty and ``device_nid`` 0."""
 

@@ -216,6 +216,8 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
             guest=session.guest,
             suspended=session.suspended,
             oauth=session.oauth,
+            epoch=session.epoch,
+            came_pos=session.came_pos,
         ),
         session.expires_ts,
         session.locked,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.storage import device_keys as stored
+from homeserver.storage import rooms
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ async def changed(
     if not keys and not members:
         return [], []
     return await node.read(_changed, user_nid, since, keys, members)
+
+
+async def everybody(node: Node, user_nid: int) -> list[str]:
+    """All whose keys concern a resident: for whom it is not known any more which of them changed."""
+    return sorted(await node.read(rooms.companions, user_nid))
 
 
 async def _changed(

@@ -10,7 +10,7 @@ from homeserver.endpoints import reading
 from homeserver.endpoints.delayed_events import delay_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
-from homeserver.rooms import delayed, guests, history, presence, say
+from homeserver.rooms import delayed, epochs, guests, history, presence, say
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -144,7 +144,8 @@ async def members(server: Server, request: Request) -> Response:
     at = query.get("at")
     wanted, unwanted = (query.choice(name, MEMBERSHIPS, None) for name in ("membership", "not_membership"))
     room, seen = await history.reader(server, request.caller, request.args["roomId"])
-    rows = await history.member_rows(request.caller.node, room, seen, at)
+    then = None if at is None else await epochs.place(request.caller, room.nid, at)
+    rows = await history.member_rows(request.caller.node, room, seen, then)
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
     chunk = [
         history.show_stored(row, now, room_id=room_id)

@@ -13,7 +13,7 @@ from homeserver.endpoints import reading
 from homeserver.endpoints.oauth import ACCOUNT
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam
-from homeserver.rooms import tokens
+from homeserver.rooms import epochs, tokens
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -120,9 +120,11 @@ async def claim(server: Server, request: Request) -> dict[str, Any]:
 async def changes(_: Server, request: Request) -> dict[str, Any]:
     """The users whose keys changed between two tokens of `/sync`."""
     since, upto = (tokens.parse(request.query.require(name)) for name in ("from", "to"))
-    node = request.caller.node
+    caller, node = request.caller, request.caller.node
     await node.start()
-    changed, left = await device_lists.changed(node, request.caller.user_nid, since.position, upto.position)
+    if epochs.is_past(caller, since):
+        return {"changed": await device_lists.everybody(node, caller.user_nid), "left": []}
+    changed, left = await device_lists.changed(node, caller.user_nid, since.position, upto.position)
     return {"changed": changed, "left": left}
 
 

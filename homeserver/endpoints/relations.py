@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms import history, relating, tokens
+from homeserver.rooms import epochs, history, relating, tokens
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
@@ -65,16 +65,16 @@ async def _related(server: Server, request: Request, rel_type: str | None, kind:
         room,
         seen,
         relating.Asked(request.args["eventId"], rel_type, kind, recursive),
-        start=edge if since is None else tokens.parse(since).position,
-        to=None if to is None else tokens.parse(to).position,
+        start=edge if since is None else await epochs.place(caller, room.nid, since, backwards=backwards),
+        to=None if to is None else await epochs.place(caller, room.nid, to, backwards=not backwards),
         backwards=backwards,
         limit=_limit(server, request),
     )
     parts = [b'{"chunk":', history.array(await history.show_all(server, caller, room, seen, page.events))]
     if page.end is not None:
-        parts.append(b',"next_batch":"%s"' % tokens.between(page.end).encode())
+        parts.append(b',"next_batch":"%s"' % tokens.between(page.end, caller.epoch).encode())
     if since is not None:
-        parts.append(b',"prev_batch":"%s"' % tokens.between(page.start).encode())
+        parts.append(b',"prev_batch":"%s"' % tokens.between(page.start, caller.epoch).encode())
     if query.get("recurse") is not None:
         parts.append(b',"recursion_depth":%d' % depth)
     return spliced(*parts, b"}")
@@ -96,11 +96,11 @@ async def threads(server: Server, request: Request) -> Response:
         caller.node,
         room,
         seen,
-        start=caller.node.position if since is None else tokens.parse(since).position,
+        start=caller.node.position if since is None else await epochs.place(caller, room.nid, since),
         limit=_limit(server, request),
         participant=caller.user_id if participated else None,
     )
     parts = [b'{"chunk":', history.array(await history.show_all(server, caller, room, seen, found.roots))]
     if found.end is not None:
-        parts.append(b',"next_batch":"%s"' % tokens.between(found.end).encode())
+        parts.append(b',"next_batch":"%s"' % tokens.between(found.end, caller.epoch).encode())
     return spliced(*parts, b"}")

@@ -118,8 +118,8 @@ async def _result(
     before = await history.page(caller.node, room, seen, start=pos - 1, to=None, backwards=True, limit=around.before)
     after = await history.page(caller.node, room, seen, start=pos, to=None, backwards=False, limit=around.after)
     context: dict[str, Any] = {
-        "start": tokens.between(before.start if before.end is None else before.end),
-        "end": tokens.between(caller.node.position if after.end is None else after.end),
+        "start": tokens.between(before.start if before.end is None else before.end, caller.epoch),
+        "end": tokens.between(caller.node.position if after.end is None else after.end, caller.epoch),
         "events_before": await _show(server, caller, room, seen, before.events),
         "events_after": await _show(server, caller, room, seen, after.events),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.rooms import gaps, history, moments, tokens
+from homeserver.rooms import epochs, gaps, history, moments, tokens
 from homeserver.sync import filters
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -38,8 +38,8 @@ async def messages(server: Server, request: Request) -> Response:
     room, seen = await history.reader(server, caller, request.args["roomId"])
     since, to = query.get("from"), query.get("to")
     edge = caller.node.position if backwards else history.BEGINNING
-    start = edge if since is None else tokens.parse(since).position
-    end = None if to is None else tokens.parse(to).position
+    start = edge if since is None else await epochs.place(caller, room.nid, since, backwards=backwards)
+    end = None if to is None else await epochs.place(caller, room.nid, to, backwards=not backwards)
     wanted = None if chosen is None else chosen.within(room.room_id)
     if backwards:
         page = await gaps.page(server, caller.node, room, seen, start=start, to=end, limit=limit, wanted=wanted)
@@ -48,9 +48,12 @@ async def messages(server: Server, request: Request) -> Response:
             caller.node, room, seen, start=start, to=end, backwards=False, limit=limit, wanted=wanted
         )
     shown = await history.show_all(server, caller, room, seen, page.events)
-    parts = [b'{"start":"%s","chunk":' % (since or tokens.between(page.start)).encode(), history.array(shown)]
+    parts = [
+        b'{"start":"%s","chunk":' % (since or tokens.between(page.start, caller.epoch)).encode(),
+        history.array(shown),
+    ]
     if page.end is not None:
-        parts.append(b',"end":"%s"' % tokens.between(page.end).encode())
+        parts.append(b',"end":"%s"' % tokens.between(page.end, caller.epoch).encode())
     if chosen is not None and chosen.lazy_members:
         senders = {event.sender for event in page.events}
         parts += [b',"state":', await history.members_shown(server, caller, room, seen, senders)]
@@ -101,7 +104,8 @@ async def context(server: Server, request: Request) -> Response:
     start = before.end if before.end is not None else before.start
     end = after.end if after.end is not None else caller.node.position
     return spliced(
-        b'{"start":"%s","end":"%s","event":' % (tokens.between(start).encode(), tokens.between(end).encode()),
+        b'{"start":"%s","end":"%s","event":'
+        % (tokens.between(start, caller.epoch).encode(), tokens.between(end, caller.epoch).encode()),
         shown,
         b',"events_before":',
         history.array(await history.show_all(server, caller, room, seen, before.events)),

@@ -19,7 +19,7 @@ from homeserver.protocol import access
 from homeserver.protocol.access import StateAccess
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER
-from homeserver.rooms import aggregations, erasure, state, tokens
+from homeserver.rooms import aggregations, erasure, state
 from homeserver.rooms.state import Room, Timed, membership_in, timed
 from homeserver.rooms.transactions import DELAYED
 from homeserver.storage import client_transactions, events, rooms
@@ -230,8 +230,8 @@ async def state_entry(node: Node, room: Room, seen: Sight, key: StateKey) -> Sto
     return found[0]
 
 
-async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> list[StoredEvent]:
-    """The member events of a room that somebody may read; ``at`` a token, as they were then, or else at the next
+async def member_rows(node: Node, room: Room, seen: Sight, at: int | None) -> list[StoredEvent]:
+    """The member events of a room that somebody may read; ``at`` a position, as they were then, or else at the next
     moment that this user may see. Raises Forbidden.
     """
     what = state_access(room, seen)
@@ -240,7 +240,7 @@ async def member_rows(node: Node, room: Room, seen: Sight, at: str | None) -> li
     if what is StateAccess.CURRENT and at is None:
         nids = {entry.nid for (kind, _), entry in room.now.state.items() if kind == MEMBER and entry.nid is not None}
         return await node.read(events.by_nids, nids)
-    position = node.position if at is None else tokens.parse(at).position
+    position = node.position if at is None else at
     if what is StateAccess.AT_LEAVING:
         position = min(position, _leaving(seen))
     if not seen.looks_back_to(position):

@@ -266,6 +266,50 @@ async def media_of(tx: Transaction, user_nid: int) -> tuple[int, int]:
     return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
 
+class EarlierHome(NamedTuple):
+    """Where a user was in an epoch, up to which position there, and at which position of the next node the next epoch
+    began."""
+
+    epoch: int
+    node: str
+    left_pos: int
+    came_pos: int
+
+
+async def homes_of(tx: Transaction, user_nid: int) -> list[EarlierHome]:
+    """Where a user was before, in order."""
+    rows = await tx.all(
+        "SELECT epoch, node, left_pos, came_pos FROM earlier_homes WHERE user_nid = ? ORDER BY epoch", user_nid
+    )
+    return [EarlierHome(*row) for row in rows]
+
+
+async def places_on(tx: Transaction, node: str, room_nids: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Where events of rooms stand on another node, and here: (room_nid, position there, position here)."""
+    found: list[tuple[int, int, int]] = []
+    for start in range(0, len(room_nids), 500):
+        part = room_nids[start : start + 500]
+        marks = ",".join("?" * len(part))
+        rows = await tx.all(
+            f"SELECT room_nid, node_pos, pos FROM places_elsewhere WHERE node = ? AND room_nid IN ({marks})",
+            node,
+            *part,
+        )
+        found += [(row[0], row[1], row[2]) for row in rows]
+    return found
+
+
+async def last_letter(tx: Transaction, device_nid: int, epoch: int, node_pos: int) -> int | None:
+    """The position here of the last message that a device had up to a position of an earlier epoch."""
+    row = await tx.one(
+        "SELECT MAX(pos) FROM carried_letters WHERE device_nid = ? AND epoch = ? AND node_pos <= ?",
+        device_nid,
+        epoch,
+        node_pos,
+    )
+    return None if row is None or row[0] is None else int(row[0])
+
+
 # rooms --------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ class Session(NamedTuple):
     locked: bool
     suspended: bool
     oauth: bool
+    epoch: int = 0
+    came_pos: int = 0
 
 
 class Refresh(NamedTuple):
@@ -48,13 +50,15 @@ async def find_access(tx: Transaction, token_hash: bytes) -> Session | None:
     """The session of an access token, expired ones included."""
     row = await tx.one(
         "SELECT u.user_id, t.user_nid, d.device_id, t.device_nid, t.expires_ts, t.refresh_hash,"
-        " a.admin, a.guest, a.locked, a.suspended, o.client_id IS NOT NULL"
+        " a.admin, a.guest, a.locked, a.suspended, o.client_id IS NOT NULL,"
+        " (SELECT COUNT(*) FROM earlier_homes h WHERE h.user_nid = t.user_nid),"
+        " (SELECT COALESCE(MAX(h.came_pos), 0) FROM earlier_homes h WHERE h.user_nid = t.user_nid)"
         " FROM access_tokens t JOIN devices d USING (device_nid)"
         " JOIN accounts a ON a.user_nid = t.user_nid JOIN users u ON u.user_nid = t.user_nid"
         " LEFT JOIN oauth_sessions o ON o.device_nid = t.device_nid WHERE t.token_hash = ?",
         token_hash,
     )
-    return None if row is None else Session(*row[:6], *map(bool, row[6:]))
+    return None if row is None else Session(*row[:6], *map(bool, row[6:11]), *row[11:])
 
 
 async def find_refresh(tx: Transaction, token_hash: bytes) -> Refresh | None:

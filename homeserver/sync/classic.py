@@ -17,7 +17,7 @@ import orjson
 from homeserver.accounts import ignored, push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
 from homeserver.push import unread
-from homeserver.rooms import blocking, ephemeral, erasure, history, presence, state
+from homeserver.rooms import blocking, ephemeral, epochs, erasure, history, presence, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
 from homeserver.storage import events as stored_events
@@ -28,6 +28,7 @@ from homeserver.sync.joined import Asked, Draft
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
+    from homeserver.rooms.epochs import Past
     from homeserver.storage.rooms import StoredMembership
 
 TO_DEVICE_AT_ONCE = 100
@@ -118,7 +119,9 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     node = caller.node
     await node.start()
     if wish.since is not None and wish.since.position <= node.position:  # else it is none that this node has given
-        await to_device.acknowledge(node, caller.device_nid, wish.since.position)
+        is_past = epochs.is_past(caller, wish.since)
+        seen = await epochs.letters(caller, wish.since) if is_past else wish.since.position
+        await to_device.acknowledge(node, caller.device_nid, seen)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
         while True:
@@ -139,12 +142,17 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     since = None if wish.since is None else min(wish.since.position, upto)
     token = Token(upto, ephemeral.now(node))
     seen_ephemeral = 0 if wish.since is None else min(wish.since.ephemeral, token.ephemeral)
+    past = None
+    if wish.since is not None and epochs.is_past(caller, wish.since):
+        past = await _past(caller, wish.since)
+        since = seen_ephemeral = 0  # of all but timelines and letters everything is told again
     ignoring = await ignored.of_user(node, caller.user_nid)
     gone = await erasure.known(node)
-    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after, ignoring, gone)
+    asked = Asked(server, caller, since, upto, wish.chosen, wish.full_state, wish.state_after, ignoring, gone, past)
     answer = Answer(token)
     if since is None or node.changes.changed(Stream.TO_DEVICE, caller.device_nid, since):
-        waiting = await to_device.waiting(node, caller.device_nid, since or 0, upto, TO_DEVICE_AT_ONCE)
+        behind = since or 0 if past is None else past.letters
+        waiting = await to_device.waiting(node, caller.device_nid, behind, upto, TO_DEVICE_AT_ONCE)
         answer.to_device = [message for _, message in waiting]
         if len(waiting) == TO_DEVICE_AT_ONCE:
             # More may wait behind these: the token stays at the last one, and so does all else of this answer.
@@ -155,12 +163,19 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     answer.account_data = own_data.pop(account_data.GLOBAL, [])
     mine = await memberships.of_user(node, caller.user_nid)
     await _rooms(asked, mine, own_data, seen_ephemeral, answer)
-    if since is not None:
+    if past is not None:
+        answer.changed = await device_lists.everybody(node, caller.user_nid)
+    elif since is not None:
         rooms_now = [membership.room_nid for membership in mine if membership.membership == "join"]
         answer.changed, answer.left = await device_lists.changed(node, caller.user_nid, since, upto, rooms_now)
     part = wish.chosen.presence
     answer.presence = await presence.events(server, caller, part, mine, seen_ephemeral, since is None, since)
     return answer
+
+
+async def _past(caller: Caller, token: Token) -> Past:
+    mine = await memberships.of_user(caller.node, caller.user_nid)
+    return await epochs.past(caller, token, [membership.room_nid for membership in mine])
 
 
 # account data -------------------------------------------------------------------------------
@@ -202,17 +217,18 @@ async def _rooms(
     strangers: list[StoredMembership] = []
     drafts: list[tuple[list[bytes], Draft]] = []
     for membership in mine:
+        here = asked.of_room(membership.room_nid)
         if membership.membership == "join" or (
             since is not None and membership.pos > asked.upto and await _was_in(asked, membership)
         ):
-            draft = await _joined(asked, membership, told.get(membership.room_nid, ()), own_data, sights)
+            draft = await _joined(here, membership, told.get(membership.room_nid, ()), own_data, sights)
             if draft is not None:
                 drafts.append((answer.join, draft))
         elif membership.membership in ("invite", "knock"):
             if since is None or asked.full_state or since < membership.pos <= asked.upto:
                 strangers.append(membership)
-        elif _tells_leaving(asked, membership):
-            left = await _left(asked, membership, own_data)
+        elif _tells_leaving(here, membership):
+            left = await _left(here, membership, own_data)
             if isinstance(left, bytes):
                 answer.leave.append(_entry(membership.room_id, left))
             else:
@@ -239,6 +255,8 @@ def _entry(room_id: str, found: bytes) -> bytes:
 
 
 def _tells_leaving(asked: Asked, membership: StoredMembership) -> bool:
+    if asked.gap:
+        return True
     if asked.since is None or asked.full_state:
         return asked.chosen.include_leave
     return asked.since < membership.pos <= asked.upto

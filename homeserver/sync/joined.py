@@ -8,7 +8,7 @@ spec: client-server-api/#get_matrixclientv3sync
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from homeserver.storage import state as stored_state
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
+    from homeserver.rooms.epochs import Past
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
@@ -41,7 +42,9 @@ class Asked:
     """What a request is about: changes with ``since < position <= upto``; ``since`` None: everything.
 
     ``state_after``: state is wanted as it is after the timeline, under this name; None: as it is before it.
-    ``ignored``: users of whom only state is shown; ``erased``: see rooms/erasure.py.
+    ``ignored``: users of whom only state is shown; ``erased``: see rooms/erasure.py. ``past``: what the client was told
+    on another node; of a room, ``given`` stands behind ``since`` and was told already, and with ``gap`` it is not known
+    what was.
     """
 
     server: Server
@@ -53,6 +56,18 @@ class Asked:
     state_after: str | None = None
     ignored: frozenset[str] = frozenset()
     erased: Mapping[str, int] = field(default_factory=dict)
+    past: Past | None = None
+    given: frozenset[int] = frozenset()
+    gap: bool = False
+
+    def of_room(self, room_nid: int) -> Asked:
+        """What is asked about one room."""
+        if self.past is None:
+            return self
+        told = self.past.rooms.get(room_nid)
+        if told is None:
+            return replace(self, since=None, gap=True)
+        return replace(self, since=told.position, given=told.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,9 @@ async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sig
         passed = [event for event in passed if event.state_key is not None or event.sender not in asked.ignored]
     if seen is not None:
         passed = [event for event in passed if seen.sees(event)]
-    limited = len(passed) > limit or not complete
+    if asked.given:
+        passed = [event for event in passed if event.pos not in asked.given]
+    limited = len(passed) > limit or not complete or asked.gap
     passed = passed[-limit:] if limit else []
     passed = list(erasure.shown(room, asked.erased, seen, passed))
     if not passed:
@@ -355,7 +372,7 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
         b'{"timeline":{"events":[',
         b",".join([_shown(draft, event, now, loaded) for event in timeline.events]),
         b'],"limited":true' if timeline.limited else b'],"limited":false',
-        b',"prev_batch":"%s"}' % tokens.between(timeline.floor).encode(),
+        b',"prev_batch":"%s"}' % tokens.between(timeline.floor, asked.caller.epoch).encode(),
         b',"%s":{"events":[' % (asked.state_after or "state").encode(),
         b",".join(state_events),
         b"]}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from homeserver.protocol.errors import Forbidden, NotFound
-from homeserver.rooms import history, public, state, tokens
+from homeserver.rooms import epochs, history, public, state, tokens
 from homeserver.rooms.tokens import Token
 from homeserver.storage import events as stored_events
 from homeserver.storage.streams import Stream
@@ -57,7 +57,10 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
     """
     node = caller.node
     await node.start()
-    start = node.position if since is None else min(tokens.parse(since).position, node.position)
+    token = None if since is None else tokens.parse(since)
+    start = node.position if token is None else min(token.position, node.position)
+    if token is not None and epochs.is_past(caller, token):  # this stream says nothing of what it leaves out
+        start = caller.came_pos
     keys: list[tuple[Any, ...]] = [(node.name, caller.user_nid)]
     if room_id is not None:
         room, _ = await history.reader(server, caller, room_id)

@@ -6,12 +6,12 @@ been told of each room is kept with the connection before the answer goes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homeserver.accounts import ignored
 from homeserver.e2ee import one_time_keys, to_device
-from homeserver.rooms import ephemeral, erasure
+from homeserver.rooms import ephemeral, epochs, erasure
 from homeserver.rooms.tokens import Token
 from homeserver.sync.sliding import connections, extensions, marks, room_list, rooms, selection, writing
 from homeserver.sync.sliding.connections import Change
@@ -51,6 +51,9 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     await node.start()
     standing = await connections.find(server, caller, wish.conn_id, wish.pos)
     inbox = wish.extensions.to_device
+    if inbox is not None and inbox.since is not None and inbox.since < caller.came_pos:  # they have moved since
+        inbox = replace(inbox, since=await epochs.letters(caller, Token(inbox.since)))
+        wish = replace(wish, extensions=replace(wish.extensions, to_device=inbox))
     if inbox is not None and inbox.since is not None and inbox.since <= node.position:
         await to_device.acknowledge(node, caller.device_nid, inbox.since)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)

@@ -69,7 +69,8 @@ class Entry:
                 b',"timeline":[',
                 b",".join([self._shown(event) for event in draft.events]),
                 b'],"limited":true' if draft.limited else b'],"limited":false',
-                b',"prev_batch":"%s","num_live":%d' % (tokens.between(draft.floor).encode(), live),
+                b',"prev_batch":"%s","num_live":%d'
+                % (tokens.between(draft.floor, self.telling.caller.epoch).encode(), live),
             )
         if draft.expanded:
             parts.append(b',"expanded_timeline":true' if self._stable else b',"unstable_expanded_timeline":true')
