@@ -43,6 +43,8 @@ LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
 ROUTES = {LOGIN.key: "homeserver.endpoints.login:log_in"}
 ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
 """What is accepted for a coming version of the specification, and served already."""
+PAGES = {(method, "/_matrix/client/v3/auth/org.domicile.node/fallback/web") for method in ("GET", "POST")}
+"""Pages that the specification describes in its text alone. spec: client-server-api/#fallback"""
 THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
 
 
@@ -59,7 +61,7 @@ def test_what_is_called_is_called_by_something(called: str) -> None:
 
 def test_stable_routes_are_operations_of_the_specification() -> None:
     """A path with a slip in it would otherwise serve nobody and be missed by nobody."""
-    known = {operation.key for operation in read()} | ACCEPTED
+    known = {operation.key for operation in read()} | ACCEPTED | PAGES
     strays = [
         f"{route.method} {route.path}"
         for route in table().routes

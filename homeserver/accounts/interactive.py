@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -40,6 +41,8 @@ REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 MSISDN_IDENTITY: Final = "m.login.msisdn"
 OAUTH: Final = "m.oauth"
+NODE: Final = "org.domicile.node"
+"""The stage in which somebody chooses where their data is to rest; clients that do not know it show its page."""
 STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDENTITY}
 """The stage in which the ownership of an identifier is proved, by its medium."""
 
@@ -48,12 +51,29 @@ BY_PASSWORD: Final[Sequence[Flow]] = ((PASSWORD,),)
 """The flows of what only the owner of an account may do."""
 
 
+class Offer(NamedTuple):
+    """What somebody is asked who has completed certain stages. ``params``: what stages tell clients; ``fields``: what
+    else the answer says."""
+
+    flows: Sequence[Flow]
+    params: Mapping[str, Any] = MappingProxyType({})
+    fields: Mapping[str, Any] = MappingProxyType({})
+
+
+Flows = Sequence[Flow] | Callable[[Mapping[str, str]], Offer]
+"""Flows that are the same whatever has been completed, or what tells them by what each completed stage established."""
+
+
+def _offered(flows: Flows, completed: Mapping[str, str]) -> Offer:
+    return flows(completed) if callable(flows) else Offer(flows)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What is to be authorised. ``user_id`` is the caller; None where nobody has logged in.
 
     ``purpose``: for what an identifier may have been verified that is a stage here. ``params``: what stages tell
-    clients.
+    clients, whatever has been completed.
     """
 
     method: str
@@ -86,7 +106,7 @@ class Sessions(Passing[str, _Session]):
 async def require(
     server: Server,
     operation: Operation,
-    flows: Sequence[Flow],
+    flows: Flows,
     body: Mapping[str, Any],
     *,
     confirmed: Callable[[], bool] | None = None,
@@ -105,7 +125,7 @@ async def require(
     if auth is None:
         session_id, session = under_way.begin(server, operation)
         session.parameters = parameters
-        raise Unauthenticated(_challenge(session_id, session, flows))
+        raise Unauthenticated(_challenge(session_id, session, _offered(flows, {})))
     if not isinstance(auth, dict):
         raise BadJson("auth must be an object")
     session_id, session = _session(server, under_way, operation, flows, auth)
@@ -117,17 +137,32 @@ async def require(
     if stage is not None and not isinstance(stage, str):
         raise BadJson("auth.type must be a string")
     if stage is not None and stage not in session.completed:
-        await _attempt(server, session_id, session, flows, stage, auth)
-    elif confirmed is not None and not _is_complete(session, flows) and confirmed():
+        await _attempt(server, session_id, session, _offered(flows, session.completed), stage, auth)
+    elif confirmed is not None and not _is_complete(session, _offered(flows, session.completed)) and confirmed():
         session.completed[OAUTH] = ""
-    if not _is_complete(session, flows):
-        raise Unauthenticated(_challenge(session_id, session, flows))
+    offer = _offered(flows, session.completed)
+    if not _is_complete(session, offer):
+        raise Unauthenticated(_challenge(session_id, session, offer))
     under_way.pop(session_id, server.clock.monotonic())  # its operation is performed now
     return session.completed
 
 
-def _is_complete(session: _Session, flows: Sequence[Flow]) -> bool:
-    return any(set(flow) <= session.completed.keys() for flow in flows)
+def _is_complete(session: _Session, offer: Offer) -> bool:
+    return any(set(flow) <= session.completed.keys() for flow in offer.flows)
+
+
+def established(server: Server, session_id: str, purpose: Purpose) -> Mapping[str, str] | None:
+    """What each completed stage of a session has established: for the page of a stage. None: it has ended, or is for
+    something else."""
+    session = server.nodes.directory.memory(Sessions).get(session_id, server.clock.monotonic())
+    return session.completed if session is not None and session.operation.purpose is purpose else None
+
+
+def complete(server: Server, session_id: str, stage: str, value: str) -> None:
+    """Note what somebody has established on the page of a stage, which has seen that the session is under way."""
+    session = server.nodes.directory.memory(Sessions).get(session_id, server.clock.monotonic())
+    if session is not None:
+        session.completed[stage] = value
 
 
 def check_legacy(caller: Caller) -> None:
@@ -140,7 +175,7 @@ def check_legacy(caller: Caller) -> None:
 
 
 def _session(
-    server: Server, under_way: Sessions, operation: Operation, flows: Sequence[Flow], auth: Mapping[str, Any]
+    server: Server, under_way: Sessions, operation: Operation, flows: Flows, auth: Mapping[str, Any]
 ) -> tuple[str, _Session]:
     """The session that a client goes on with, or a new one for a client that begins with a stage."""
     session_id = auth.get("session")
@@ -152,13 +187,15 @@ def _session(
     if session is None:
         session_id, session = under_way.begin(server, operation)
         failure = Forbidden("The authentication session has ended; start again")
-        raise Unauthenticated(_challenge(session_id, session, flows), failure)
+        raise Unauthenticated(_challenge(session_id, session, _offered(flows, {})), failure)
     if session.operation != operation:
         raise Forbidden("This authentication session belongs to another request")
     return session_id, session
 
 
-_MAY_CHANGE: Final = frozenset(("auth", "device_id", "initial_device_display_name", "inhibit_login", "refresh_token"))
+_MAY_CHANGE: Final = frozenset(
+    ("auth", "device_id", "initial_device_display_name", "inhibit_login", "refresh_token", NODE)
+)
 
 
 def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
@@ -173,11 +210,12 @@ def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
     return server.identity.tag("interactive", orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode())
 
 
-def _challenge(session_id: str, session: _Session, flows: Sequence[Flow]) -> dict[str, Any]:
+def _challenge(session_id: str, session: _Session, offer: Offer) -> dict[str, Any]:
     challenge: dict[str, Any] = {
-        "flows": [{"stages": list(flow)} for flow in flows],
-        "params": dict(session.operation.params),
+        "flows": [{"stages": list(flow)} for flow in offer.flows],
+        "params": {**session.operation.params, **offer.params},
         "session": session_id,
+        **offer.fields,
     }
     if session.completed:
         challenge["completed"] = list(session.completed)
@@ -185,16 +223,17 @@ def _challenge(session_id: str, session: _Session, flows: Sequence[Flow]) -> dic
 
 
 async def _attempt(
-    server: Server, session_id: str, session: _Session, flows: Sequence[Flow], stage: str, auth: Mapping[str, Any]
+    server: Server, session_id: str, session: _Session, offer: Offer, stage: str, auth: Mapping[str, Any]
 ) -> None:
     """Try a stage; a failure is part of the answer that asks again."""
-    if not any(stage in flow for flow in flows):
+    if not any(stage in flow for flow in offer.flows):
         failure: Refusal = Forbidden("This kind of authentication is not offered here")
-        raise Unauthenticated(_challenge(session_id, session, flows), failure)
+        raise Unauthenticated(_challenge(session_id, session, offer), failure)
+    told = replace(session.operation, params=offer.params)
     try:
-        session.completed[stage] = await _STAGES[stage](server, session.operation, auth)
+        session.completed[stage] = await _STAGES[stage](server, told, auth)
     except (Forbidden, Unauthorized, ThreepidAuthFailed) as failure:
-        raise Unauthenticated(_challenge(session_id, session, flows), failure) from None
+        raise Unauthenticated(_challenge(session_id, session, offer), failure) from None
 
 
 def _text(auth: Mapping[str, Any], name: str) -> str:
@@ -227,6 +266,14 @@ async def _email_identity(server: Server, operation: Operation, auth: Mapping[st
 async def _msisdn_identity(server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
     """spec: client-server-api/#phone-numbermsisdn-based-identity--homeserver"""
     return _identity(server, operation, auth, threepids.MSISDN)
+
+
+async def _node(_server: Server, operation: Operation, auth: Mapping[str, Any]) -> str:
+    """The node that a client names by itself, of those between which its user may choose."""
+    node = _text(auth, "node")
+    if node not in [each["node"] for each in operation.params[NODE]["nodes"]]:
+        raise Forbidden("That is none of the places between which you choose")
+    return node
 
 
 def _identity(server: Server, operation: Operation, auth: Mapping[str, Any], medium: str) -> str:
@@ -308,4 +355,5 @@ _STAGES: Final[Mapping[str, Callable[[Server, Operation, Mapping[str, Any]], Awa
     PASSWORD: _password,
     EMAIL_IDENTITY: _email_identity,
     MSISDN_IDENTITY: _msisdn_identity,
+    NODE: _node,
 }

@@ -11,11 +11,11 @@ from __future__ import annotations
 import secrets
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes, MustChoose, Pinned, place
-from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions
-from homeserver.accounts.interactive import DUMMY, REGISTRATION_TOKEN, STAGE_OF
+from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions, validation
+from homeserver.accounts.interactive import DUMMY, NODE, REGISTRATION_TOKEN, STAGE_OF, Offer
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.application_services import exclusive
 from homeserver.protocol.errors import (
@@ -30,13 +30,14 @@ from homeserver.protocol.errors import (
     UserLocked,
 )
 from homeserver.protocol.identifiers import localpart_of, new_localpart, user_id
+from homeserver.protocol.threepids import MSISDN
 from homeserver.storage import accounts as stored
 from homeserver.storage import browser_sessions, pins, upstream_identities
 from homeserver.storage.directory import Kind
 from homeserver.storage.pins import PinEvidence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from config.application_services import ApplicationService
     from homeserver.accounts.sessions import Login
@@ -91,6 +92,54 @@ def flows(server: Server) -> Sequence[Sequence[str]]:
     must = tuple(STAGE_OF[medium] for medium in needed)
     least = (*token, *(must or (DUMMY,)))
     return (least, *((*token, STAGE_OF[medium], *must) for medium in offered))
+
+
+def offer(server: Server, choice: str | None, completed: Mapping[str, str]) -> Offer:
+    """What somebody is asked who registers: the flows and, where the policy leaves the place of their data to them and
+    the client has not said it for them (``choice``), that too.
+
+    Whether it does may depend on what other stages establish; it is asked for as soon as these are completed.
+    Raises Forbidden when nobody may register, ThreepidAuthFailed for a proof that has ended meanwhile.
+    """
+    offered = flows(server)
+    telling = {*STAGE_OF.values(), REGISTRATION_TOKEN}
+    nodes: dict[str, None] = {}
+    asked: list[Sequence[str]] = []
+    for flow in offered:
+        placement = None
+        if telling.intersection(flow) <= completed.keys():
+            placement = place(server.policy.now, attributes_of(server, completed, choice))
+        if isinstance(placement, MustChoose):
+            nodes |= dict.fromkeys(placement.nodes)
+        chosen = placement is not None and NODE in completed
+        asked.append((*flow, NODE) if chosen or isinstance(placement, MustChoose) else flow)
+    if not nodes:
+        return Offer(asked)
+    choices = _choices(server, list(nodes))
+    reason = {"org.domicile.reason": "node_choice_needed", "org.domicile.nodes": choices}
+    return Offer(asked, {NODE: {"nodes": choices}}, reason)
+
+
+def attributes_of(server: Server, completed: Mapping[str, str], choice: str | None) -> Attributes:
+    """What decides where the data of somebody rests who has completed these stages. Raises ThreepidAuthFailed for a
+    proof that has ended meanwhile."""
+    sid = completed.get(STAGE_OF[MSISDN])
+    return Attributes(
+        phone=None if sid is None else validation.proved(server, sid).identifier.address,
+        token=completed.get(REGISTRATION_TOKEN),
+        choice=completed.get(NODE, choice),
+    )
+
+
+def _choices(server: Server, nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """Nodes to choose from, as clients are told of them."""
+    policy = server.policy.now
+    found = []
+    for name in nodes:
+        code = policy.jurisdiction_of_node(name)
+        languages = list(policy.jurisdictions[code].languages)
+        found.append({"node": name, "jurisdiction": code, "name": policy.label(code), "languages": languages})
+    return found
 
 
 async def check_available(server: Server, username: str, service: ApplicationService | None = None) -> str:
@@ -181,11 +230,9 @@ def placed(server: Server, attributes: Attributes) -> Pinned:
     if isinstance(placement, Pinned):
         return placement
     if isinstance(placement, MustChoose):
-        choices = [
-            {"node": name, "jurisdiction": server.policy.now.jurisdiction_of_node(name)} for name in placement.nodes
-        ]
+        choices = _choices(server, placement.nodes)
         raise Forbidden(
-            "Choose where your account is to be stored, and name it as org.domicile.node",
+            "Choose where your data is to rest.",
             **{"org.domicile.reason": "node_choice_needed", "org.domicile.nodes": choices},
         )
     raise Forbidden(placement.message, **{"org.domicile.reason": "not_offered"})

@@ -107,15 +107,18 @@ def show(
     status: int = 200,
     fault: Refusal | None = None,
     leads_to: Sequence[str] = (),
+    opened_by_client: bool = False,
     **values: Any,
 ) -> Response:
-    """A page. ``fault`` is what went wrong with what was sent; its status is the page's."""
+    """A page. ``fault`` is what went wrong with what was sent; its status is the page's. ``opened_by_client``: see
+    `rendering.page`."""
     spoken = browser.language
     return rendering.page(
         spoken,
         template,
         status=status if fault is None else fault.status,
         leads_to=leads_to,
+        opened_by_client=opened_by_client,
         headers=marks(server, browser),
         fault="" if fault is None else said(spoken, fault),
         **{**_everywhere(server), "form_token": browsers.form_token(server, browser.mark), **values},

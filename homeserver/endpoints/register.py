@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes
@@ -20,7 +21,6 @@ from homeserver.accounts.registration import NewAccount, Registered
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.endpoints import reading
 from homeserver.endpoints.login import SERVICE, device_wish
-from homeserver.protocol.threepids import MSISDN
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     also=("r0",),
 )
 async def register(server: Server, request: Request) -> dict[str, Any]:
-    """Make an account. ``org.domicile.node`` names the node where the policy lets the user choose."""
+    """Make an account. Where the policy lets the user choose, ``org.domicile.node`` names the node; a client that
+    leaves it out is asked for a stage of that name, which has a page."""
     if request.query.choice("kind", ("user", "guest"), "user") == "guest":
         name = reading.text(request.json(required=False), "initial_device_display_name")
         return _shown(await registration.register_guest(server, name))
@@ -55,18 +56,14 @@ async def register(server: Server, request: Request) -> dict[str, Any]:
     if username is not None and guest is None:
         await registration.check_available(server, username)
     operation = Operation(request.method, request.path, purpose=Purpose.REGISTER)
-    done = await interactive.require(server, operation, flows, body)
+    asked = flows if guest is not None else partial(registration.offer, server, choice)
+    done = await interactive.require(server, operation, asked, body)
     sids = [done[stage] for stage in STAGE_OF.values() if stage in done]
     threepids = {proved.identifier.medium: proved for proved in (validation.proved(server, sid) for sid in sids)}
-    phone = threepids.get(MSISDN)
     wanted = NewAccount(
         localpart=registration.random_localpart() if username is None else username,
         password=password,
-        attributes=Attributes(
-            phone=None if phone is None else phone.identifier.address,
-            token=done.get(interactive.REGISTRATION_TOKEN),
-            choice=choice,
-        ),
+        attributes=registration.attributes_of(server, done, choice),
         threepids=tuple(contacts.as_row(server, proved) for proved in threepids.values()),
         device=device,
     )

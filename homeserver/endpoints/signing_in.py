@@ -15,6 +15,7 @@ from homeserver.accounts.oauth import browsers
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.validation import Wish
 from homeserver.endpoints import browsing, forms, oauth
+from homeserver.pages import places
 from homeserver.protocol.errors import Forbidden, InvalidParam, LimitExceeded, Refusal, Unauthorized, UserLocked
 from homeserver.protocol.threepids import EMAIL, MSISDN, email_address, phone_number
 from homeserver.web.limits import Limit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.endpoints.browsing import Browser
     from homeserver.endpoints.forms import Form
+    from homeserver.pages.places import Choice
     from homeserver.web.messages import Request, Response
 
 MXID: Final = "mxid:"
@@ -169,12 +171,12 @@ def _next_page(
         next=onward,
         proofs=_written(step.proofs),
         needs_token=server.settings.registration.mode == "token",
-        places=_places(server, step, entered["token"]),
+        places=_places(server, browser, step, entered["token"]),
         **entered,
     )
 
 
-def _places(server: Server, step: _Step, token: str) -> list[dict[str, str]]:
+def _places(server: Server, browser: Browser, step: _Step, token: str) -> list[Choice]:
     """The nodes between which the user chooses, if the policy lets them."""
     phones = [_proved(server, proof) for proof in step.proofs if proof.medium == MSISDN]
     attributes = Attributes(phone=phones[0].identifier.address if phones else None, token=token or None)
@@ -182,11 +184,7 @@ def _places(server: Server, step: _Step, token: str) -> list[dict[str, str]]:
     placement = place(policy, attributes)
     if not isinstance(placement, MustChoose):
         return []
-    jurisdictions = policy.residency.jurisdictions
-    return [
-        {"node": node, "label": f"{jurisdictions[policy.jurisdiction_of_node(node)].label}: {node}"}
-        for node in placement.nodes
-    ]
+    return places.choices(policy, browser.language, placement.nodes)
 
 
 def _proved(server: Server, proof: _Proof) -> Proved:

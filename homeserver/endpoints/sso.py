@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from homeserver.accounts import login_tokens
 from homeserver.accounts.oauth import identities, upstream
 from homeserver.endpoints import browsing, forms, oauth
+from homeserver.pages import places
 from homeserver.protocol.errors import Forbidden, InvalidParam, Refusal
 from homeserver.protocol.oauth import is_safe_target, origin_of, shown_host, with_login_token
 from homeserver.web.limits import Limit
@@ -117,11 +118,6 @@ async def callback(server: Server, request: Request) -> Response:
 
 def _name_page(server: Server, browser: Browser, pending: str, user: str, fault: Refusal | None = None) -> Response:
     person, _ = identities.arrived(server, pending, browser.mark)
-    policy = server.policy.now
-    places = [
-        {"node": node, "label": policy.residency.jurisdictions[policy.jurisdiction_of_node(node)].label}
-        for node in identities.places(server, person)
-    ]
     return browsing.show(
         server,
         browser,
@@ -134,7 +130,7 @@ def _name_page(server: Server, browser: Browser, pending: str, user: str, fault:
         user=user,
         token="",
         needs_token=False,
-        places=places,
+        places=places.choices(server.policy.now, browser.language, identities.places(server, person)),
     )
 
 

@@ -27,6 +27,14 @@ def _style() -> tuple[str, str]:
     return text, f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
+DONE: Final = (
+    "if(window.onAuthDone){window.onAuthDone()}else if(window.opener&&window.opener.postMessage)"
+    '{window.opener.postMessage("authDone","*")}'
+)
+"""What tells a client that a stage has been completed on its page. spec: client-server-api/#fallback"""
+_DONE_HASH: Final = f"'sha256-{b64encode(sha256(DONE.encode()).digest()).decode()}'"
+
+
 @cache
 def _environment(code: str) -> Environment:
     spoken = language(code)
@@ -42,7 +50,7 @@ def _environment(code: str) -> Environment:
     made.install_gettext_callables(  # type: ignore[attr-defined]  # the extension adds it
         spoken.text, lambda one, many, n: spoken.text(one if n == 1 else many), newstyle=True
     )
-    made.globals.update(language=spoken, fault="", onward="", at_once=False)
+    made.globals.update(language=spoken, fault="", onward="", at_once=False, done="")
     return made
 
 
@@ -57,13 +65,16 @@ def page(
     *,
     status: int = 200,
     leads_to: Sequence[str] = (),
+    opened_by_client: bool = False,
     headers: Sequence[tuple[str, str]] = (),
     **values: Any,
 ) -> Response:
-    """A page as an answer. ``leads_to``: origins or schemes to which its forms may send a browser."""
+    """A page as an answer. ``leads_to``: origins or schemes to which its forms may send a browser.
+    ``opened_by_client``: a client has opened it and waits to be told that it is done with, by the one script there is.
+    """
     policy = (
         f"default-src 'none'; style-src {_style()[1]}; form-action {' '.join((chr(39) + 'self' + chr(39), *leads_to))};"
-        " frame-ancestors 'none'; base-uri 'none'"
+        " frame-ancestors 'none'; base-uri 'none'" + (f"; script-src {_DONE_HASH}" if opened_by_client else "")
     )
     guards = (
         ("Content-Security-Policy", policy),
@@ -71,7 +82,7 @@ def page(
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
         ("X-Frame-Options", "DENY"),
-        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Cross-Origin-Opener-Policy", "unsafe-none" if opened_by_client else "same-origin"),
         ("Vary", "Accept-Language, Cookie"),
         ("Content-Language", spoken.code),
     )

@@ -13,7 +13,16 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from homeserver.context import Server
-from homeserver.endpoints import account_pages, authorization, consent, oauth, residency_pages, signing_in, sso
+from homeserver.endpoints import (
+    account_pages,
+    authorization,
+    consent,
+    oauth,
+    residency_pages,
+    signing_in,
+    sso,
+    stage_pages,
+)
 from homeserver.web.heads import Heads
 from homeserver.web.routes import Route, Table
 from tests import openapi
@@ -29,7 +38,9 @@ issuer = "https://127.0.0.1:1"
 client_id = "domicile"
 """
 
-TABLE: Table[Server] = Table.of(account_pages, authorization, consent, oauth, residency_pages, signing_in, sso)
+TABLE: Table[Server] = Table.of(
+    account_pages, authorization, consent, oauth, residency_pages, signing_in, sso, stage_pages
+)
 ROUTES = [
     route
     for route in TABLE.routes
@@ -40,7 +51,18 @@ NAMES = (
     *("code_challenge_method", "code", "code_verifier", "refresh_token", "grant_type", "device_code", "user_code"),
     *("request", "decision", "form_token", "next", "user", "password", "again", "token", "node", "step", "proofs"),
     *("sid", "secret", "medium", "address", "pending", "do", "device_id", "name", "new", "erase", "action", "iss"),
-    *("redirectUrl", "provider", "error", "login_hint", "token_type_hint", "log_out", "t", "shown", "target"),
+    *(
+        "redirectUrl",
+        "provider",
+        "error",
+        "login_hint",
+        "token_type_hint",
+        "log_out",
+        "t",
+        "shown",
+        "target",
+        "session",
+    ),
 )
 JUNK = (
     *("", " ", "x", "0", "-1", "null", "[]", "{}", "é", "\u202e", "💥" * 50, "%", "%00", "a\r\nSet-Cookie: x=y", "\\"),

@@ -47,7 +47,7 @@ class _Forms(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
             self.forms.append((given["method"], given["action"], {}))
-        elif tag in ("input", "select") and "name" in given and given.get("type") != "checkbox":
+        elif tag in ("input", "select") and "name" in given and given.get("type") not in ("checkbox", "radio"):
             self.forms[-1][2][given["name"]] = given.get("value", "")
         elif tag == "a":
             self.links.append(given["href"])
