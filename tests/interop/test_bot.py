@@ -104,6 +104,3 @@ def test_a_bot_that_is_an_application_service(tmp_path: Path) -> None:
         bot.sends_file(room, name, "application/x-secret", content)
         assert javad.receives_file(room, bot, name) == content
         refused_in_the_clear(bot, room)
-        place.kill9()
-        place.start()
-        all_read_all(room, javad, bot)
