@@ -10,7 +10,8 @@ second lock behind the gate.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -261,6 +262,22 @@ async def caught_up(server: Server, source: Node, destination: Node) -> None:
             await listener.wait(left)
 
 
+class BeingCopied:
+    """Rooms of which somebody else copies the history to a node (``node.memory(BeingCopied)``)."""
+
+    def __init__(self) -> None:
+        self.room_ids: set[str] = set()
+
+    @contextmanager
+    def alone(self, room_id: str) -> Iterator[None]:
+        """Copy the history of a room oneself, from wherever that is."""
+        self.room_ids.add(room_id)
+        try:
+            yield
+        finally:
+            self.room_ids.discard(room_id)
+
+
 async def copy_histories(server: Server) -> None:
     """Copy the older history of all replicas that are not whole yet. A job; it goes on where it was cut off."""
     for destination in server.nodes:
@@ -268,6 +285,8 @@ async def copy_histories(server: Server) -> None:
             continue
         for room in await destination.read(rooms.unfinished):
             home = None if room.home is None else server.nodes[room.home]
+            if room.room_id in destination.memory(BeingCopied).room_ids:
+                continue
             if home is None or not home.engine.health().up:
                 continue
             while server.policy.now.may(DataClass.EVENTS, home.jurisdiction, destination.jurisdiction).allowed:

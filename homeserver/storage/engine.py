@@ -184,6 +184,16 @@ class Engine(Protocol):
         """
         ...
 
+    async def purge(self, tables: Sequence[str]) -> None:
+        """Take what was deleted from ``tables`` out of the files of the database, as far as its engine can.
+
+        SQLite has overwritten it where it stood, and lets go here of the write-ahead log, which had it still.
+        PostgreSQL is asked to VACUUM: the rows are gone then, and their bytes when their places are needed again.
+
+        Raises NodeUnavailable.
+        """
+        ...
+
     def health(self) -> Health:
         """Whether the database answers, as far as is known; asks nothing."""
         ...

@@ -267,6 +267,12 @@ class OneWriter(ABC, Generic[C]):
             self._line.release()
             raise
 
+    def _give_back(self, writer: C) -> None:
+        """What `_take_writer` took."""
+        if self._keeps(writer):
+            self._writer = writer
+        self._line.release()
+
     async def _make(self, *, writing: bool) -> C:
         try:
             connection = await self._connection(writing=writing)

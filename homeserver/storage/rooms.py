@@ -327,6 +327,11 @@ async def aliases(tx: Transaction, room_nid: int) -> list[str]:
     return [row[0] for row in await tx.all("SELECT alias FROM aliases WHERE room_nid = ? ORDER BY alias", room_nid)]
 
 
+async def networks(tx: Transaction, room_nid: int) -> list[str]:
+    """The networks in whose directories application services have published a room."""
+    return [str(row[0]) for row in await tx.all("SELECT network FROM network_rooms WHERE room_nid = ?", room_nid)]
+
+
 async def hand_over_aliases(tx: Transaction, room_nid: int, heir_nid: int) -> None:
     """Point all aliases of a room to another one of this node."""
     await tx.run("UPDATE aliases SET room_nid = ? WHERE room_nid = ?", heir_nid, room_nid)

@@ -43,6 +43,10 @@ MAY_SCAN = {
     "SELECT move_id, user_id, source, state, account FROM arrivals ORDER": "there are few",
     "SELECT u.user_id, d.user_nid, d.move_id, d.target, d.state, d.halted, d.wish, d.reason, d.begun_ts, d.changed_ts"
     " FROM departures d JOIN users u ON u.user_nid = d.user_nid ORDER": "there are few",
+    "SELECT 1 FROM events e JOIN peer_rooms p ON p.room_nid": "when a room is erased; no writer waits for it",
+    "SELECT 1 FROM outbox WHERE room_nid": "when a room is erased: as long as the backlog",
+    "SELECT group_nid FROM state_groups WHERE room_nid": "when a room is erased; no writer waits for it",
+    "SELECT server, since_pos FROM peer_rooms WHERE room_nid": "when a room is erased; no writer waits for it",
     "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
 }
 """How statements begin that read whole tables, and why they may."""

@@ -12,19 +12,25 @@ import structlog
 
 from homeserver.residency.moves import files, rooms_ahead, unpacking
 from homeserver.residency.moves.journal import Moves, State
+from homeserver.residency.moves.rehoming import erase_replica, rehome
 from homeserver.residency.moves.switching import leave
 from homeserver.rooms import state
 from homeserver.rooms.holders import Travellers, follow_home, recount
-from homeserver.storage import belongings, users
+from homeserver.storage import belongings, replica_erasure, users
 from homeserver.storage import moves as stored
+from homeserver.storage.tables import TABLES
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.residency.moves.journal import Move
     from homeserver.storage.engine import Transaction
     from homeserver.storage.moves import Held
+    from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("residency.moves")
+
+TOUCHED = sorted(table.name for table in TABLES.values() if table.owner is not None or table.data_class is not None)
+"""Tables from which rows go."""
 
 
 async def finish(server: Server, move: Move) -> None:
@@ -45,7 +51,9 @@ async def finish(server: Server, move: Move) -> None:
     for held in await move.target.read(stored.rooms_of, user_nid):
         if held.replica:
             await _count_anew(server, move, held)
+    await _erase_rooms(server, move)
     erased = await files.erase(move.source, move.target, user_nid)
+    await _purge(server, move)
     _remember(server, move)
     await move.target.write(stored.forget_arrival, move.move_id)
     log.info("a user was moved", move=move.move_id, source=move.source.name, target=move.target.name, files=erased)
@@ -67,6 +75,39 @@ async def _count_anew(server: Server, move: Move, held: Held) -> None:
         if home is not None:
             await follow_home(node, held.room_id, home.name)
         await recount(server, node, held.room_id)
+    here = await state.find(move.source, held.room_id)
+    if here is not None and move.source.name not in here.now.nodes and home in (move.source, move.target):
+        await rehome(server, held.room_id, move.source, move.target)
+
+
+async def _erase_rooms(server: Server, move: Move) -> None:
+    """The source gives up the rooms with which nobody there has anything to do any more, and the user's name. Raises
+    Postponed."""
+    user_nid = await move.source.read(users.nid, move.user_id)
+    if user_nid is None:
+        return
+    known = {each.room_nid: each.room_id for each in await move.source.read(stored.rooms_of, user_nid)}
+    for room_nid in await move.source.read(replica_erasure.unneeded, list(known)):
+        await erase_replica(server, move.source, room_nid, known[room_nid])
+    if not await move.source.read(replica_erasure.is_anybody, user_nid):
+        await move.source.write(replica_erasure.forget_name, user_nid)
+
+
+async def _purge(server: Server, move: Move) -> None:
+    """Have what was deleted leave the files of the source, too; of several users who leave it, with the last one."""
+    moves = server.nodes.directory.memory(Moves)
+    others = [
+        user_id for user_id, source in moves.sources.items() if user_id != move.user_id and source == move.source.name
+    ]
+    moves.unpurged.add(move.source.name)
+    if not others:
+        await purge(server, move.source)
+
+
+async def purge(server: Server, node: Node) -> None:
+    """Have what was deleted leave the files of a node. Raises NodeUnavailable."""
+    await node.engine.purge(TOUCHED)
+    server.nodes.directory.memory(Moves).unpurged.discard(node.name)
 
 
 def _remember(server: Server, move: Move) -> None:

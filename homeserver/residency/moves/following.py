@@ -106,6 +106,8 @@ async def _take_up(server: Server, moves: Moves) -> None:
                 if row.halted is None:
                     with suppress(NodeUnavailable):
                         _start(server, moves, of_departure(server, row, node))
+            if node.name in moves.unpurged and node.name not in moves.sources.values():
+                await erasing.purge(server, node)
 
 
 def _start(server: Server, moves: Moves, move: Move) -> None:
@@ -114,9 +116,11 @@ def _start(server: Server, moves: Moves, move: Move) -> None:
     # An empty context: a move belongs to no request and to no transaction.
     task = asyncio.get_running_loop().create_task(_run(server, move), context=Context())
     moves.running[move.user_id] = task
+    moves.sources[move.user_id] = move.source.name
 
     def ended(_: asyncio.Task[None]) -> None:
         moves.running.pop(move.user_id, None)
+        moves.sources.pop(move.user_id, None)
         server.wakeups.wake(WOKEN)
 
     task.add_done_callback(ended)
@@ -158,7 +162,10 @@ async def _stay(server: Server, move: Move) -> None:
 async def _wait(server: Server, move: Move, reason: str) -> None:
     """Say why a move does not go on, and give it time."""
     with suppress(NodeUnavailable, Halted):
-        if move.state is not State.ERASING:
+        if move.state is State.ERASING:
+            account = copying.encoded({**move.account, "waits_for": reason})
+            await move.target.write(stored.note_arrival, move.move_id, State.ERASING.value, account)
+        else:
             state = State.CATCHING_UP if move.state is State.SWITCHING else move.state
             await note(server, move, state, reason)
     await server.clock.sleep(RETRY)
@@ -176,6 +183,7 @@ async def _approach(server: Server, move: Move) -> None:
     found = await _rooms(server, move)
     await files.copy(move)
     await copying.copy_round(server, move)
+    await rooms_ahead.bring_left(server, move)
     await rooms_ahead.bring(server, move, found)
     await note(server, move, State.CATCHING_UP)
     pause = FIRST_PAUSE

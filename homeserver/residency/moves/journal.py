@@ -90,6 +90,10 @@ class Moves:
 
     def __init__(self) -> None:
         self.running: dict[str, asyncio.Task[None]] = {}
+        self.sources: dict[str, str] = {}
+        """The nodes that those leave who are being moved, by user id."""
+        self.unpurged: set[str] = set()
+        """Nodes whose files still have what was deleted."""
         self.last: dict[str, dict[str, Any]] = {}
         """How moves ended that ended lately, by user id."""
 

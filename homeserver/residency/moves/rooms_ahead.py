@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from config.residency import DataClass
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.residency import gate
 from homeserver.rooms import replicas, seeding, state
 from homeserver.rooms.holders import Travellers, count, recount
 from homeserver.storage import events, rooms
@@ -97,13 +99,41 @@ async def _plant(server: Server, target: Node, each: Shared) -> None:
     """Copy a room in which nobody else of ours is, and all of its history."""
     room = await state.get(each.home, each.room_id)
     newest = room.recent[-1] if room.recent else None
-    if newest is None or await target.read(_has, newest.event_id):
+    if newest is not None:
+        await _copy(server, each.home, target, each.room_id, room.nid, newest.event_id, newest.event_nid)
+
+
+async def bring_left(server: Server, move: Move) -> None:
+    """Have the target come to hold what the user may still read of rooms that they have left, where the policy lets the
+    events of others go there. Raises NodeUnavailable."""
+    if not gate.may(server, DataClass.EVENTS, move.source.jurisdiction, move.target.jurisdiction):
         return
-    await seeding.plant(server, each.home, target, room.nid, newest.event_nid, _unmarked)
-    held = await target.read(rooms.find, each.room_id)
-    while held is not None and held.history_before is not None:
-        await seeding.copy_history(each.home, target, held)
-        held = await target.read(rooms.by_nid, held.room_nid)
+    left = [
+        held
+        for held in await move.source.read(stored.rooms_of, move.user_nid)
+        if held.replica and held.membership in ("leave", "ban")
+    ]
+    held_there = await move.target.read(stored.replicas_of, [held.room_id for held in left])
+    for held in left:
+        if held.room_id not in held_there:
+            for row in await move.source.read(events.by_ids, [held.event_id]):
+                if row.pos is not None and row.state_group is not None:
+                    where = (held.room_id, held.room_nid, row.event_id, row.event_nid)
+                    await _copy(server, move.source, move.target, *where)
+
+
+async def _copy(
+    server: Server, source: Node, target: Node, room_id: str, room_nid: int, event_id: str, event_nid: int
+) -> None:
+    """Copy a room as it was after an event, and all of its history before."""
+    if await target.read(_has, event_id):
+        return
+    with target.memory(replicas.BeingCopied).alone(room_id):
+        await seeding.plant(server, source, target, room_nid, event_nid, _unmarked)
+        held = await target.read(rooms.find, room_id)
+        while held is not None and held.history_before is not None:
+            await seeding.copy_history(source, target, held)
+            held = await target.read(rooms.by_nid, held.room_nid)
 
 
 def _unmarked(_: Transaction) -> None:

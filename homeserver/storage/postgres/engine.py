@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.clock import Clock
 from homeserver.storage import migrate
 from homeserver.storage.circuit import Unreachable
@@ -69,6 +70,19 @@ class PostgresEngine(OneWriter[Connection]):
         except psycopg.OperationalError as fault:
             raise Unreachable(str(fault).strip()) from fault
         return await self._connection(writing=True)
+
+    async def purge(self, tables: Sequence[str]) -> None:
+        """See `Engine.purge`."""
+        self._circuit.check()
+        try:
+            session = await plain_session(self._url, self.node)
+            try:
+                for table in tables:
+                    await session.execute(SQL("VACUUM {}").format(Identifier(table)))
+            finally:
+                await session.close()
+        except psycopg.OperationalError as fault:
+            raise NodeUnavailable(self.node) from fault
 
     async def _prepare(self, session: Session) -> None:
         """Apply the pending migrations, each as a whole, one process at a time."""

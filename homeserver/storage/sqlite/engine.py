@@ -11,10 +11,11 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.clock import Clock
 from homeserver.storage import migrate
 from homeserver.storage.circuit import Unreachable
-from homeserver.storage.engine import DatabaseFault
+from homeserver.storage.engine import DatabaseFault, Transaction, log
 from homeserver.storage.one_writer import OneWriter
 from homeserver.storage.open_transaction import Kind
 from homeserver.storage.setbacks import Lost, Setback
@@ -24,6 +25,8 @@ from homeserver.storage.sqlite.meaning import meaning
 from homeserver.storage.sqlite.transaction import WRITE, SqliteTransaction
 
 READERS = 3
+PURGES = 12
+"""How often it is tried to empty the write-ahead log."""
 CACHE = 2 * 2**20
 """Bytes of pages that each connection keeps."""
 
@@ -59,6 +62,26 @@ class SqliteEngine(OneWriter[Connection]):
             self._put_aside(_close_once_open(connection, opening))
             raise
         return connection
+
+    async def purge(self, tables: Sequence[str]) -> None:
+        """See `Engine.purge`. Waits for readers that still look at what was there before."""
+        for attempt in range(PURGES):
+            async with self.alone() as write:
+                if await write(_nothing) and await self._truncate():
+                    return
+            await self._clock.sleep(min(0.01 * 2**attempt, 1.0))
+        log.warning("the write-ahead log is in use, and was not emptied", node=self.node)
+
+    async def _truncate(self) -> bool:
+        """Empty the write-ahead log, if nobody reads what is in it. Nobody may be writing."""
+        writer = await self._take_writer()
+        try:
+            busy: int = await writer.post(lambda: writer.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        except sqlite3.Error as fault:
+            raise NodeUnavailable(self.node) from fault
+        finally:
+            self._give_back(writer)
+        return not busy
 
     async def _reach(self) -> Connection:
         self._file.forget()
@@ -101,6 +124,11 @@ class SqliteEngine(OneWriter[Connection]):
             if isinstance(meaning(fault), DatabaseFault):
                 raise migrate.failed(self.node, migration, fault) from fault
             raise
+
+
+async def _nothing(tx: Transaction) -> bool:
+    """Find out that the database is there."""
+    return await tx.one("SELECT 1") is not None
 
 
 async def _close_once_open(connection: Connection, opening: asyncio.Future[None]) -> None:

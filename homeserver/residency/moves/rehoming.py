@@ -1,0 +1,88 @@
+"""Rooms that a node has nothing to do with any more: another one orders them, and the replica goes.
+
+A room's home goes to a node that has members; what is said meanwhile where it was ordered goes the way of all that is
+said away from home (decision 8).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.rooms import replicas, state
+from homeserver.rooms.holders import follow_home
+from homeserver.rooms.persist import commit
+from homeserver.rooms.state import Rooms
+from homeserver.rooms.state_rows import StateRows
+from homeserver.runtime.jobs import Postponed
+from homeserver.storage import application_services, replica_erasure, rooms, users
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+AT_ONCE = 1000
+"""Snapshots that are deleted in one transaction."""
+
+
+async def rehome(server: Server, room_id: str, old: Node, new: Node) -> None:
+    """Have ``new``, which holds the room, order it, with its aliases and its places in directories. May be done twice.
+
+    Raises NodeUnavailable.
+    """
+    await replicas.caught_up(server, old, new)
+    room = await state.find(old, room_id)
+    heir = await state.find(new, room_id)
+    if room is None or heir is None:
+        return
+    aliases, networks, published = await old.read(_belongings, room.nid)
+    await new.write(_take_over, heir.nid, aliases, networks, published)
+    routes = [(Kind.ROOM, room_id), *((Kind.ALIAS, alias) for alias, _ in aliases)]
+    await server.nodes.directory.reroute_all(routes, new.name)
+    names = {old.name, new.name, *room.head.nodes, *heir.head.nodes}
+    for name in sorted(names):
+        await follow_home(server.nodes[name], room_id, new.name)
+    await old.write(rooms.publish, room.nid, False)
+
+
+async def _belongings(tx: Transaction, room_nid: int) -> tuple[list[tuple[str, str]], list[str], bool]:
+    """Aliases with who made them; networks in whose directories the room is; and whether it is in ours."""
+    room = await rooms.by_nid(tx, room_nid)
+    found = [(alias, await rooms.find_alias(tx, alias)) for alias in await rooms.aliases(tx, room_nid)]
+    aliases = [(alias, meant[1]) for alias, meant in found if meant is not None]
+    return aliases, await rooms.networks(tx, room_nid), room.published
+
+
+async def _take_over(
+    tx: Transaction, room_nid: int, aliases: list[tuple[str, str]], networks: list[str], published: bool
+) -> None:
+    users.intern(tx, [creator for _, creator in aliases])
+    for alias, creator in aliases:
+        await rooms.add_alias(tx, alias, room_nid, creator)
+    for network in networks:
+        await application_services.publish(tx, network, room_nid, True)
+    if published:
+        await rooms.publish(tx, room_nid, True)
+
+
+async def erase_replica(server: Server, node: Node, room_nid: int, room_id: str) -> None:
+    """Erase what a node has of a room with which no resident has anything to do. May be done twice, and goes on where
+    it was cut off. Raises Postponed while something of it waits to be sent, NodeUnavailable."""
+    await commit(server, node, [])
+    if await node.read(replica_erasure.is_unsent, room_nid):
+        raise Postponed(f"waits until what {node.name} has to send of a room has been sent")
+    if not await node.write(replica_erasure.hide, room_nid):
+        return
+    node.memory(Rooms).drop(room_id)
+    node.memory(StateRows).clear()
+    while await node.write(replica_erasure.erase_events, room_nid):
+        pass
+    groups = await node.read(replica_erasure.groups, room_nid)
+    for start in range(0, len(groups), AT_ONCE):
+        await node.write(replica_erasure.erase_groups, room_nid, groups[start : start + AT_ONCE])
+    peers = await node.read(replica_erasure.peers_of, room_nid)
+    named = await node.read(replica_erasure.is_named, room_nid)
+    names = [each.name for each in server.nodes]
+    await node.write(replica_erasure.erase_rest, room_nid, peers, names, named=named)
+    node.memory(Rooms).drop(room_id)
