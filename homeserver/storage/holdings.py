@@ -32,18 +32,6 @@ NOT_COUNTED: Final[Mapping[str, str]] = {
     "application_services": "what is on its way to services",
 }
 
-_OF_DEVICES: Final = "device_nid IN (SELECT device_nid FROM devices WHERE user_nid = ?)"
-_OF_ROOMS: Final = "room_nid IN (SELECT room_nid FROM memberships WHERE user_nid = ?)"
-_FOUND_BY: Final[Mapping[str, str]] = {
-    "to_device": _OF_DEVICES,
-    "one_time_keys": _OF_DEVICES,
-    "fallback_keys": _OF_DEVICES,
-    "sliding_positions": _OF_DEVICES,
-    "receipts": f"{_OF_ROOMS} AND user_nid = ?",
-    "aliases": f"{_OF_ROOMS} AND creator_nid = ?",
-}
-"""How rows are found of tables that have no index by their owner."""
-
 
 class Held(NamedTuple):
     """How many rows somebody has in a table, and about how many bytes they are; ``data_class``: that of the table."""
@@ -91,18 +79,16 @@ def _columns() -> dict[str, list[tuple[str, str]]]:
 
 
 @cache
-def statement() -> tuple[str, int]:
-    """What counts everything in one trip, and how many times it wants the row id of the owner."""
+def statement() -> str:
+    """What counts everything in one trip; each of its placeholders stands for the row id of the owner."""
     parts = []
     for table, _ in counted():
         sizes = [
             f"COALESCE(LENGTH({name}), 0)" if kind in ("TEXT", "BLOB") else "8" for name, kind in _columns()[table.name]
         ]
-        where = _FOUND_BY.get(table.name, f"{table.owner} = ?")
         total = f"CAST(COALESCE(SUM({' + '.join(sizes)}), 0) AS BIGINT)"
-        parts.append(f"SELECT '{table.name}', COUNT(*), {total} FROM {table.name} WHERE {where}")
-    text = " UNION ALL ".join(parts)
-    return text, text.count("?")
+        parts.append(f"SELECT '{table.name}', COUNT(*), {total} FROM {table.name} WHERE {table.owner} = ?")
+    return " UNION ALL ".join(parts)
 
 
 async def of_user(tx: Transaction, user_id: str) -> tuple[list[Held], Files]:
@@ -110,8 +96,8 @@ async def of_user(tx: Transaction, user_id: str) -> tuple[list[Held], Files]:
     user_nid = await users.nid(tx, user_id)
     if user_nid is None:
         return [], Files(0, 0)
-    text, marks = statement()
-    found = {row[0]: row[1:] for row in await tx.all(text, *[user_nid] * marks)}
+    text = statement()
+    found = {row[0]: row[1:] for row in await tx.all(text, *[user_nid] * text.count("?"))}
     held = [Held(table.name, data_class, *found[table.name]) for table, data_class in counted()]
     row = await tx.one(
         "SELECT COUNT(size), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM media WHERE user_nid = ?", user_nid

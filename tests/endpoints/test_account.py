@@ -141,7 +141,7 @@ async def test_closing_an_account(deployment: Deployment) -> None:
     assert (answer.status, answer.json) == (200, {"id_server_unbind_result": "success"})
     assert not await is_logged_in(deployment, alice.token)
     assert (await deployment.login(alice)).errcode == "M_FORBIDDEN"
-    assert await rows_of(deployment, "paris", caller.user_nid) == {"accounts": 1, "chores": 2}
+    assert await rows_of(deployment, "paris", caller.user_nid) == {"accounts": 1, "chores": 2, "pins": 1}
     chore = (await caller.node.read(chores.waiting, DEACTIVATED, 10))[0]
     assert chore.user_id == alice.user_id
     assert await caller.node.read(erasures.is_erased, caller.user_nid)

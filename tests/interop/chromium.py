@@ -106,6 +106,17 @@ class Chromium:
         self._do("POST", f"/element/{button}/click")
         self._until(lambda: not self._run("return window.here || document.readyState !== 'complete'"))
 
+    def chooses(self, name: str, value: str) -> None:
+        """Choose one of several values of a field."""
+        element = self._element(f"[name={name}][value={json.dumps(value)}]")
+        self._do("POST", f"/element/{element}/click")
+
+    def before_each_page(self, script: str) -> None:
+        """Run a script before whatever a page runs, as whoever opened the page could."""
+        params = {"source": script}
+        command = {"cmd": "Page.addScriptToEvaluateOnNewDocument", "params": params}
+        self._do("POST", "/goog/cdp/execute", command)
+
     def _element(self, selector: str, using: str = "css selector") -> str:
         return str(self._do("POST", "/element", {"using": using, "value": selector})[ELEMENT])
 
@@ -128,6 +139,15 @@ class Chromium:
     def direction(self) -> str:
         """In which direction the page is written."""
         return str(self._run("return getComputedStyle(document.querySelector('main')).direction"))
+
+    def direction_of(self, selector: str) -> str:
+        """In which direction a part of the page is written."""
+        return str(self._run(f"return getComputedStyle(document.querySelector({json.dumps(selector)})).direction"))
+
+    @property
+    def title(self) -> str:
+        """What the page is called."""
+        return str(self._run("return document.title"))
 
     @property
     def styled(self) -> bool:
