@@ -10,14 +10,10 @@ from config.tables import Setting
 CLEAR_EVENT_TYPES = (
     "m.reaction",
     "m.room.redaction",
-    "m.call.invite",
-    "m.call.candidates",
-    "m.call.answer",
-    "m.call.select_answer",
-    "m.call.reject",
-    "m.call.hangup",
-    "m.call.negotiate",
-    "m.call.sdp_stream_metadata_changed",
+    "m.rtc.notification",
+    "org.matrix.msc4075.rtc.notification",
+    "m.rtc.decline",
+    "org.matrix.msc4310.rtc.decline",
 )
 """The only events, besides ``m.room.encrypted`` and state, that may ever be sent in the clear."""
 

@@ -172,9 +172,8 @@ FAULTS = [
         (
             3,
             "encryption.allow_in_clear[1]",
-            'wanted "m.reaction", "m.room.redaction", "m.call.invite", "m.call.candidates", "m.call.answer", '
-            '"m.call.select_answer", "m.call.reject", "m.call.hangup", "m.call.negotiate" or '
-            '"m.call.sdp_stream_metadata_changed", found "m.sticker"',
+            'wanted "m.reaction", "m.room.redaction", "m.rtc.notification", "org.matrix.msc4075.rtc.notification", '
+            '"m.rtc.decline" or "org.matrix.msc4310.rtc.decline", found "m.sticker"',
         ),
     ),
     (

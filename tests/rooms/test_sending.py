@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from config.sections.rooms import CLEAR_EVENT_TYPES
+from homeserver.protocol.encryption_rules import IN_CLEAR
 from homeserver.rooms import state
 from homeserver.rooms.persist import Persister
 from tests.deployment import POLICY
@@ -150,6 +152,26 @@ async def test_plaintext_is_refused(play: Play) -> None:
     refused = await play.refused(alice, "PUT", path, {"msgtype": "m.text", "body": "readable"})
     assert refused.json["org.domicile.plaintext_refused"] is True
     assert await play.texts(alice, room_id) == []
+
+
+@aio
+async def test_a_call_rings_and_is_declined_in_the_clear(play: Play) -> None:
+    """As the list of what is allowed in the clear says, which the settings and the rules agree on."""
+    assert set(CLEAR_EVENT_TYPES) == IN_CLEAR
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    room_id = await play.room_of(alice, bob)
+    path = f"/rooms/{quote(room_id)}/send"
+    ring = {"notification_type": "ring", "sender_ts": 1752583130365, "lifetime": 30000}
+    rung = await play.ask(alice, "PUT", f"{path}/m.rtc.notification/t1", ring)
+    relation = {"rel_type": "m.reference", "event_id": rung["event_id"]}
+    await play.ask(bob, "PUT", f"{path}/m.rtc.decline/t2", {"m.relates_to": relation})
+    await play.settle()
+    for user in (alice, bob):
+        kinds = [event["type"] for event in await play.timeline(user, room_id)]
+        assert kinds[-2:] == ["m.rtc.notification", "m.rtc.decline"]
+    offer = {"call_id": "c", "party_id": "p", "version": "1", "offer": {"type": "offer", "sdp": "v=0"}}
+    refused = await play.refused(alice, "PUT", f"{path}/m.call.invite/t3", offer)
+    assert refused.json["org.domicile.reason"] == "plaintext_refused"
 
 
 @aio
