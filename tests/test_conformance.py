@@ -43,7 +43,9 @@ LOGIN = Operation("client-server", "POST", "/_matrix/client/v3/login", "login")
 ROUTES = {LOGIN.key: "homeserver.endpoints.login:log_in"}
 ACCEPTED = {("POST", "/_matrix/client/v4/sync")}
 """What is accepted for a coming version of the specification, and served already."""
-PAGES = {(method, "/_matrix/client/v3/auth/org.domicile.node/fallback/web") for method in ("GET", "POST")}
+PAGES = {(method, "/_matrix/client/v3/auth/org.domicile.node/fallback/web") for method in ("GET", "POST")} | {
+    key("GET", "/_matrix/client/v3/auth/{authType}/fallback/web")
+}
 """Pages that the specification describes in its text alone. spec: client-server-api/#fallback"""
 THIS_TEST = "tests/test_conformance.py::test_a_true_line_has_no_fault"
 

@@ -9,7 +9,7 @@ spec: client-server-api/#user-interactive-authentication-api
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -41,6 +41,7 @@ REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 MSISDN_IDENTITY: Final = "m.login.msisdn"
 OAUTH: Final = "m.oauth"
+SSO: Final = "m.login.sso"
 NODE: Final = "org.domicile.node"
 """The stage in which somebody chooses where their data is to rest; clients that do not know it show its page."""
 STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDENTITY}
@@ -49,6 +50,8 @@ STAGE_OF: Final = {threepids.MSISDN: MSISDN_IDENTITY, threepids.EMAIL: EMAIL_IDE
 Flow = Sequence[str]
 BY_PASSWORD: Final[Sequence[Flow]] = ((PASSWORD,),)
 """The flows of what only the owner of an account may do."""
+BY_BROWSER: Final[Sequence[Flow]] = ((SSO,),)
+"""The same, of an account without a password: its owner signs in to our pages, and confirms it there."""
 
 
 class Offer(NamedTuple):
@@ -85,11 +88,13 @@ class Operation:
 
 @dataclass(slots=True)
 class _Session:
-    """One authentication under way. ``completed``: what each completed stage established."""
+    """One authentication under way. ``completed``: what each completed stage established; ``stages``: those that were
+    offered last."""
 
     operation: Operation
     parameters: bytes | None = None
     completed: dict[str, str] = field(default_factory=dict)
+    stages: Collection[str] = ()
 
 
 class Sessions(Passing[str, _Session]):
@@ -103,6 +108,11 @@ class Sessions(Passing[str, _Session]):
         return session_id, session
 
 
+async def by_owner(caller: Caller) -> Sequence[Flow]:
+    """The flows of what only the caller may do."""
+    return BY_PASSWORD if caller.guest or await sessions.has_password(caller) else BY_BROWSER
+
+
 async def require(
     server: Server,
     operation: Operation,
@@ -113,9 +123,10 @@ async def require(
 ) -> Mapping[str, str]:
     """Let pass whoever has completed one of the flows with the ``auth`` of this body.
 
-    Returns what each stage established: the user id for m.login.password, the token for m.login.registration_token,
-    the session of the verification for m.login.email.identity and m.login.msisdn (see `validation.proved`).
-    ``confirmed`` says, of whoever comes back without a stage, whether they have completed m.oauth in a browser.
+    Returns what each stage established: the user id for m.login.password and m.login.sso, the token for
+    m.login.registration_token, the session of the verification for m.login.email.identity and m.login.msisdn (see
+    `validation.proved`). ``confirmed`` says, of whoever comes back without a stage, whether they have completed m.oauth
+    in a browser.
     Raises Unauthenticated, which is the answer that asks for more; BadJson and MissingParam for a malformed ``auth``;
     LimitExceeded.
     """
@@ -156,6 +167,20 @@ def established(server: Server, session_id: str, purpose: Purpose) -> Mapping[st
     something else."""
     session = server.nodes.directory.memory(Sessions).get(session_id, server.clock.monotonic())
     return session.completed if session is not None and session.operation.purpose is purpose else None
+
+
+def waiting(server: Server, session_id: str, stage: str) -> Operation:
+    """What a session is to authorise in which a stage has been offered. Raises Forbidden."""
+    session = server.nodes.directory.memory(Sessions).get(session_id, server.clock.monotonic())
+    if session is None or stage not in session.stages:
+        raise Forbidden("This has ended. Go back to your client, and begin again there.")
+    return session.operation
+
+
+async def attempt(server: Server, session_id: str, stage: str, fields: Mapping[str, Any]) -> None:
+    """Complete a stage on its page, by what would stand in ``auth``. Raises what the stage raises, and Forbidden."""
+    operation = waiting(server, session_id, stage)
+    complete(server, session_id, stage, await _STAGES[stage](server, operation, fields))
 
 
 def complete(server: Server, session_id: str, stage: str, value: str) -> None:
@@ -211,6 +236,7 @@ def _digest(server: Server, body: Mapping[str, Any]) -> bytes | None:
 
 
 def _challenge(session_id: str, session: _Session, offer: Offer) -> dict[str, Any]:
+    session.stages = {stage for flow in offer.flows for stage in flow}
     challenge: dict[str, Any] = {
         "flows": [{"stages": list(flow)} for flow in offer.flows],
         "params": {**session.operation.params, **offer.params},
@@ -349,8 +375,14 @@ def _text_of(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
+async def _sso(_server: Server, _operation: Operation, _auth: Mapping[str, Any]) -> str:
+    """spec: client-server-api/#single-sign-on"""
+    raise Forbidden("This is confirmed in a browser, at the address of its fallback")
+
+
 _STAGES: Final[Mapping[str, Callable[[Server, Operation, Mapping[str, Any]], Awaitable[str]]]] = {
     DUMMY: _dummy,
+    SSO: _sso,
     REGISTRATION_TOKEN: _registration_token,
     PASSWORD: _password,
     EMAIL_IDENTITY: _email_identity,

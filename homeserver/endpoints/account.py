@@ -78,9 +78,11 @@ async def deactivate(server: Server, request: Request) -> dict[str, Any]:
 
 
 async def _authorise(server: Server, request: Request) -> str:
-    """The user who has proved by password to own the account."""
+    """The user who has proved to own the account."""
     caller = request.caller_or_none
     if caller is not None:
         interactive.check_legacy(caller)
     operation = Operation(request.method, request.path, None if caller is None else caller.user_id)
-    return (await interactive.require(server, operation, BY_PASSWORD, request.json()))[PASSWORD]
+    flows = BY_PASSWORD if caller is None else await interactive.by_owner(caller)
+    done = await interactive.require(server, operation, flows, request.json())
+    return next(iter(done.values()))

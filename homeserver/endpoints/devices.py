@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.accounts import devices, interactive
-from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.accounts.interactive import Operation
 from homeserver.e2ee import publication
 from homeserver.endpoints import reading
 from homeserver.web.messages import json_response
@@ -102,6 +102,7 @@ async def _delete(server: Server, request: Request, device_ids: list[str]) -> No
     interactive.check_legacy(caller)
     if caller.service is None:
         operation = Operation(request.method, request.path, caller.user_id)
-        await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
+        flows = await interactive.by_owner(caller)
+        await interactive.require(server, operation, flows, request.json(required=False))
     await devices.remove(server, caller.node, caller.user_id, caller.user_nid, device_ids)
     await publication.told(server, caller.node)

@@ -20,6 +20,7 @@ VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
 """The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
 
 FEATURES: Final = (
+    "com.beeper.msc4169",
     "org.matrix.msc3391",
     "org.matrix.msc3814",
     "org.matrix.msc4108",
@@ -29,10 +30,13 @@ FEATURES: Final = (
     "org.matrix.msc4306",
     "org.matrix.msc4308",
     "org.matrix.simplified_msc3575",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
 )
 """What is served that is not specified yet, or under a name from before it was: deleting account data, services for
 calls of many, signing in by a QR code, choosing who may invite, the state after the timeline in `/sync`, sliding
-sync, dehydrated devices, following threads."""
+sync, dehydrated devices, following threads; redacting by ``/send``, rooms in common, and fields of profiles."""
 
 ALWAYS_ENCRYPTED: Final = tuple(
     f"io.element.e2ee_forced.{preset}" for preset in ("private", "trusted_private", "public")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import devices, interactive, login_tokens, sessions
-from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.accounts.interactive import Operation
 from homeserver.accounts.sessions import DeviceWish, Login
 from homeserver.e2ee import publication
 from homeserver.endpoints import reading
@@ -84,10 +84,11 @@ async def _by_password(server: Server, body: dict[str, Any], wish: DeviceWish) -
     spec="client-server-api/#post_matrixclientv1loginget_token",
 )
 async def get_token(server: Server, request: Request) -> dict[str, Any]:
-    """A token for one login as the caller, who confirms each with the password."""
+    """A token for one login as the caller, who confirms each."""
     interactive.check_legacy(request.caller)
     operation = Operation(request.method, request.path, request.caller.user_id)
-    await interactive.require(server, operation, BY_PASSWORD, request.json(required=False))
+    flows = await interactive.by_owner(request.caller)
+    await interactive.require(server, operation, flows, request.json(required=False))
     token, expires_in_ms = login_tokens.make(server, request.caller)
     return {"login_token": token, "expires_in_ms": expires_in_ms}
 

@@ -107,6 +107,7 @@ async def auth_metadata(server: Server, request: Request) -> Response:
             **creates,
             "account_management_uri": base + ACCOUNT,
             "account_management_actions_supported": list(ACTIONS),
+            "org.matrix.msc4191.account_management_uri": base + ACCOUNT,  # COMPAT(matrix-rust-sdk, 2025): before v1.18
         },
         headers=FRESH,
     )

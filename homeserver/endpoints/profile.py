@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.accounts import profile
 from homeserver.protocol.errors import MissingParam
@@ -12,6 +12,9 @@ from homeserver.web.routes import Auth, route
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
+
+BEFORE: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userId}/{keyName}"
+"""COMPAT(Element, 2025): where fields were before they were specified."""
 
 
 @route(
@@ -32,7 +35,7 @@ async def whole(server: Server, request: Request) -> dict[str, Any]:
     "/_matrix/client/v3/profile/{userId}/{keyName}",
     auth=Auth.OPTIONAL,
     spec="client-server-api/#get_matrixclientv3profileuseridkeyname",
-    also=("r0",),
+    also=("r0", BEFORE),
 )
 async def field(server: Server, request: Request) -> dict[str, Any]:
     """One field of a profile."""
@@ -46,7 +49,7 @@ async def field(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.GUEST,
     limit=Limit.PROFILE,
     spec="client-server-api/#put_matrixclientv3profileuseridkeyname",
-    also=("r0",),
+    also=("r0", BEFORE),
     unless_suspended=True,
 )
 async def set_field(server: Server, request: Request) -> dict[str, Any]:
@@ -66,6 +69,7 @@ async def set_field(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.GUEST,
     limit=Limit.PROFILE,
     spec="client-server-api/#delete_matrixclientv3profileuseridkeyname",
+    also=(BEFORE,),
     unless_suspended=True,
 )
 async def delete_field(server: Server, request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import contacts, interactive
-from homeserver.accounts.interactive import BY_PASSWORD, Operation
+from homeserver.accounts.interactive import Operation
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import ServerNotTrusted
 from homeserver.protocol.threepids import identifier
@@ -69,7 +69,7 @@ async def _add(server: Server, request: Request, credentials: Mapping[str, Any])
     sid = reading.text(credentials, "sid", required=True)
     interactive.check_legacy(caller)
     operation = Operation(request.method, request.path, caller.user_id)
-    await interactive.require(server, operation, BY_PASSWORD, request.json())
+    await interactive.require(server, operation, await interactive.by_owner(caller), request.json())
     await contacts.add(server, caller, sid, client_secret)
     return {}
 

@@ -64,6 +64,7 @@ def test_each_language_has_what_the_templates_say(code: str) -> None:
 def test_each_language_has_what_the_endpoints_say(code: str) -> None:
     modules = (
         "account_pages",
+        "authenticating",
         "authorization",
         "browsing",
         "consent",
