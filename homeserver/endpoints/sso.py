@@ -36,6 +36,12 @@ def _target(text: str) -> str:
     return text
 
 
+def _registers(request: Request) -> bool:
+    """Whether somebody wants to make an account. Raises InvalidParam."""
+    name = "action" if request.query.get("action") is not None else "org.matrix.msc3824.action"  # before v1.18
+    return request.query.choice(name, ("login", "register"), "login") == "register"
+
+
 def _onward(request: Request) -> str:
     """Our page that sends the token to where the client wants it. Raises MissingParam, InvalidParam."""
     return f"{CONTINUE}?{urlencode({'redirectUrl': _target(forms.in_query(request).need('redirectUrl'))})}"
@@ -53,8 +59,7 @@ def _onward(request: Request) -> str:
 async def redirect_to_sso(server: Server, request: Request) -> Response:
     """Have somebody sign in to our pages, by whatever way there is."""
     onward = _onward(request)
-    registers = request.query.choice("action", ("login", "register"), "login") == "register"
-    page = browsing.SIGN_UP if registers and server.settings.registration.mode != "closed" else browsing.LOGIN
+    page = browsing.SIGN_UP if _registers(request) and server.settings.registration.mode != "closed" else browsing.LOGIN
     return _found(server, f"{page}?next={quote(onward, safe='')}")
 
 
@@ -70,7 +75,7 @@ async def redirect_to_sso(server: Server, request: Request) -> Response:
 async def redirect_to_provider(server: Server, request: Request) -> Response:
     """Have somebody sign in through one provider."""
     onward = _onward(request)
-    request.query.choice("action", ("login", "register"), "login")
+    _registers(request)
     asked = upstream.provider(server, request.args["idpId"])
     return _found(server, f"{START}?{urlencode({'provider': asked.id, 'next': onward})}")
 

@@ -129,10 +129,11 @@ async def test_a_legacy_client_logs_in_by_the_pages(deployment: Deployment) -> N
     token = (await browser.send(page)).told["loginToken"]
     login = await deployment.asked("POST", "/_matrix/client/v3/login", {"type": "m.login.token", "token": token})
     assert login.json["user_id"] == "@alice:example.org"
-    page = await Browser(deployment).get(
-        "/_matrix/client/r0/login/sso/redirect?redirectUrl=https://app.example.com/&action=register"
-    )
-    assert page.path.startswith("/_domicile/register?next=")
+    for name in ("action", "org.matrix.msc3824.action"):
+        page = await Browser(deployment).get(
+            f"/_matrix/client/r0/login/sso/redirect?redirectUrl=https://app.example.com/&{name}=register"
+        )
+        assert page.path.startswith("/_domicile/register?next=")
 
 
 # -- where the data of new users rests
