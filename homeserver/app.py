@@ -14,9 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields, replace
 from functools import partial
 from hashlib import blake2b
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
 
@@ -25,17 +23,18 @@ from config.problems import Faults, Problem
 from federation import authentication, port
 from federation import endpoints as federation_endpoints
 from federation.accounting import counted
-from homeserver import endpoints
+from homeserver import endpoints, places
 from homeserver.accounts import sessions
 from homeserver.application_services.sending import registered
 from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.control_socket import socket_in
 from homeserver.e2ee import mailbox_bound
-from homeserver.jobs import add_jobs, watchers
+from homeserver.jobs import Watch, add_jobs
 from homeserver.media import thumbnails
 from homeserver.protocol.signing import SigningKey, read_keys
 from homeserver.residency import isolation
-from homeserver.residency.changes import chain, taking
+from homeserver.residency.changes import applying, chain, recovering, taking
+from homeserver.residency.changes.moving import WatchedMoves
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
 from homeserver.runtime import memory, open_files
@@ -47,9 +46,9 @@ from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
-from homeserver.storage import directory, migrate, outbox, users
+from homeserver.storage import directory, outbox, users
 from homeserver.storage.circuit import Unreachable
-from homeserver.storage.connect import Sizes, engine_for, peek
+from homeserver.storage.connect import engine_for, peek
 from homeserver.storage.nodes import Node, Nodes
 from homeserver.storage.policy_versions import NotNewest
 from homeserver.web.connections import Connections
@@ -107,10 +106,10 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
         routes = engine_for(
             "directory",
             f"sqlite:{DIRECTORY}",
-            migrations("directory"),
+            places.migrations("directory"),
             root=settings.data_dir,
             clock=clock,
-            sizes=_sizes(settings),
+            sizes=places.sizes(settings),
         )
         stack.push_async_callback(routes.close)
         await routes.open(create=fresh or (not (settings.data_dir / DIRECTORY).exists() and _nothing_founded(settings)))
@@ -120,7 +119,11 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
             )
         identity = identity_of(settings, secret, key, *further_keys)
         policy = await _policy_in_force(settings, routes, identity, clock, found)
-        nodes = [await _open_node(place, settings, routes, clock, stack) for place in policy.nodes.values()]
+        there = places.OpenPlaces(settings, routes, clock)
+        stack.push_async_callback(there.close_all)
+        begun = await recovering.half_moved(routes, settings.server_name, settings.residency)
+        named = {place.name: place for place in (*begun, *policy.nodes.values())}
+        nodes = [await there.node(place) for place in named.values()]
         server = Server(
             settings=settings,
             policy=CurrentPolicy(policy),
@@ -133,6 +136,7 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
             outbound=Outbound(SystemNames(), trust, clock, telemetry, settings.federation.allow_addresses),
             remote=port,
             services=load_application_services(settings, policy),
+            places=there,
         )
         stack.push_async_callback(server.outbound.close)
         await isolation.load(server)
@@ -151,10 +155,15 @@ async def _policy_in_force(
         if place.name not in founded:
             return False
         try:
-            return bool(await peek(address_of(place), "residents", users.ANY_RESIDENT, root=settings.data_dir))
+            return bool(await peek(places.address_of(place), "residents", users.ANY_RESIDENT, root=settings.data_dir))
         except (Unreachable, Faults):
             return True  # as far as anybody knows
 
+    if await _finished(settings, routes):
+        try:
+            found = load_policy(file, settings.server_name)
+        except Faults as faults:
+            found = faults
     try:
         policy = await taking.at_start(routes, identity, clock, found, file, inhabited)
     except chain.BrokenChain as broken:
@@ -164,45 +173,21 @@ async def _policy_in_force(
     return policy
 
 
-async def _open_node(place: NodePlace, settings: Settings, routes: Engine, clock: Clock, stack: AsyncExitStack) -> Node:
-    new = place.name not in await routes.read(directory.founded)
-    engine = engine_for(
-        place.name,
-        address_of(place),
-        migrations("node"),
-        root=settings.data_dir,
-        clock=clock,
-        sizes=_sizes(settings),
-    )
-    stack.push_async_callback(engine.close)
-    await engine.open(create=new)
-    if new and engine.health().up:
-        await routes.write(directory.found, place.name)
-    return Node(place.name, place.jurisdiction, engine, place.media_path(settings.data_dir))
-
-
-def _sizes(settings: Settings) -> Sizes:
-    return Sizes(settings.storage.readers, settings.storage.cache, settings.storage.connections)
+async def _finished(settings: Settings, routes: Engine) -> bool:
+    """Bring to its end what was cut off when a plan had just come into force; whether there was anything to do."""
+    try:
+        notes = await recovering.recover(routes, settings.residency)
+    except OSError as error:
+        log.error("the file of the policy could not be replaced", reason=str(error))
+        return False
+    for note in notes or ():
+        log.warning("a plan has come into force", note=note)
+    return notes is not None
 
 
 def _nothing_founded(settings: Settings) -> bool:
     """Whether no node has ever been made here: only then may a missing directory be made anew."""
     return not any(settings.data_dir.glob("*/node.db"))
-
-
-def address_of(place: NodePlace) -> str:
-    """The address of a node's database, with its password."""
-    if place.password is None:
-        return place.database
-    parts = urlsplit(place.database)
-    user, _, host = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}:{quote(read_secret(place.password), safe='')}@{host}"
-    return urlunsplit(parts._replace(netloc=netloc))
-
-
-def migrations(kind: str) -> tuple[migrate.Migration, ...]:
-    """The migrations of a kind of database, ``directory`` or ``node``."""
-    return migrate.load(files("homeserver.storage") / "schema" / kind)
 
 
 def _deployment_secret(settings: Settings) -> tuple[bytes, bool]:
@@ -310,12 +295,14 @@ def unreadable_secrets(settings: Settings, *policies: Policy) -> list[Problem]:
     named += [provider.client_secret for provider in settings.identity_providers]
     named.append(None if settings.turn is None else settings.turn.secret)
     found: list[Problem] = []
-    for secret in (*named, *(place.password for policy in policies for place in policy.nodes.values())):
+    for secret in named:
         if secret is not None:
             try:
                 read_secret(secret)
             except Faults as faults:
                 found += faults.problems
+    for policy in policies:
+        found += places.unreadable_passwords(policy)
     return found
 
 
@@ -374,7 +361,7 @@ class Metrics:
 
 def show(server: Server) -> None:
     """Have `/metrics` show the state of the databases, of what waits, and of the jobs."""
-    gauge, nodes = server.telemetry.gauge, list(server.nodes)
+    gauge, nodes = server.telemetry.gauge, server.nodes
     depths: dict[tuple[str, ...], float] = {}
 
     async def count(node: Node) -> None:
@@ -382,6 +369,15 @@ def show(server: Server) -> None:
         for other in nodes:
             if other is not node:
                 depths[node.name, other.name] = waiting.get(other.name, 0)
+
+    async def count_all() -> None:
+        there = {node.name for node in nodes}
+        for pair in [pair for pair in depths if not there.issuperset(pair)]:
+            del depths[pair]
+        faults = await asyncio.gather(*(count(node) for node in nodes), return_exceptions=True)
+        for fault in faults:
+            if isinstance(fault, Exception):
+                raise fault
 
     def by_node(number: Callable[[Engine], float]) -> Callable[[], Mapping[tuple[str, ...], float]]:
         return lambda: {(node.name,): number(node.engine) for node in nodes}
@@ -401,8 +397,7 @@ def show(server: Server) -> None:
     gauge("domicile_database_trips", "Trips to a node's database.", trips, ["node"], grows=True)
     refused = "Rows that a node refused because their owner is pinned elsewhere."
     gauge("domicile_residency_violations", refused, violations, ["node"], grows=True)
-    for node in nodes:
-        server.telemetry.before_answers(partial(count, node))
+    server.telemetry.before_answers(count_all)
     waiting = "Rows on their way to another node."
     gauge("domicile_outbox_rows", waiting, lambda: depths, ["source", "destination"])
     gauge(
@@ -498,7 +493,7 @@ async def serve(
     if faults := unusable_certificates(settings):
         raise StartError("; ".join(faults))
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(opened(settings, found))
+        server = replace(await stack.enter_async_context(opened(settings, found)), mover=WatchedMoves())
         bounds = settings.limits
         connections = Connections(
             server.clock, patience(bounds), _capacity(bounds.connections), unrecognised_in(server)
@@ -518,7 +513,9 @@ async def serve(
         add_jobs(server)
         server.jobs.start()
         memory.settle()
-        watching = [asyncio.ensure_future(watcher) for watcher in watchers(server)]
+        watch = Watch(server)
+        if isinstance(server.places, places.OpenPlaces):
+            server.places.watch = watch
         reachable = [Public(address) for address in listening.addresses if not address.startswith("unix:")]
         log.info("residency policy in force", serial=server.policy.now.serial)
         log.info("ready", listening=reachable)
@@ -532,9 +529,9 @@ async def serve(
             server.wakeups.stop()
             reloading.cancel()
             await listening.close(SHUTDOWN)
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, reloading, return_exceptions=True)
+            await applying.stop(server)
+            await watch.stop()
+            await asyncio.gather(reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)
             await thumbnails.close(server)
     log.info("stopped")
@@ -598,6 +595,8 @@ async def reload_policy(server: Server) -> None:
     if unreadable := unreadable_secrets(server.settings, found):
         raise Faults(unreadable)
     routes = server.nodes.directory.engine
+    if server.nodes.directory.memory(applying.Applying).busy:
+        raise StartError("a plan is being applied at the moment")
     try:
         policy, why = await taking.again(routes, server.identity, server.clock, server.policy.now, found)
     except (chain.BrokenChain, NotNewest) as broken:

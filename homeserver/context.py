@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from config.application_services import ApplicationService, ApplicationServices
 from config.policy import Policy
+from config.residency import NodePlace
 from config.settings import Settings
 from homeserver.protocol.errors import Forbidden, MissingParam
 from homeserver.protocol.events import Event
@@ -283,6 +284,41 @@ class Remote(Protocol):
         ...
 
 
+class Mover(Protocol):
+    """What moves a user to another node, with all that they own."""
+
+    async def move(self, server: Server, user_id: str, destination: Node) -> None:
+        """Move a user to the end; goes on with a move that was begun, and does nothing for who rests there already.
+
+        Raises refusals that say why it cannot be done.
+        """
+        ...
+
+
+class Places(Protocol):
+    """Where nodes come from while the server runs, and go."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests are answered meanwhile."""
+        ...
+
+    def faults(self, policy: Policy) -> list[str]:
+        """What would keep a policy from being served, beyond what it says itself: one sentence each."""
+        ...
+
+    async def open(self, server: Server, place: NodePlace) -> Node:
+        """The node of a place, which is made if it never was there, and is one of the server's from then on.
+
+        Raises NodeUnavailable when its database cannot be reached, SchemaMismatch, OSError, Faults.
+        """
+        ...
+
+    async def close(self, server: Server, name: str) -> None:
+        """Let a node go: nothing is asked of it any more. What it holds stays where it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The resources of one running deployment."""
@@ -298,6 +334,8 @@ class Server:
     outbound: Outbound
     remote: Remote
     services: ApplicationServices = field(default_factory=ApplicationServices)
+    places: Places | None = None
+    mover: Mover | None = None
 
     @property
     def name(self) -> str:

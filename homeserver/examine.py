@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from config.load import load_application_services
 from config.problems import Faults
-from homeserver import app
+from homeserver import app, places
 from homeserver.protocol import policy_chain
 from homeserver.protocol.policy_chain import Link
 from homeserver.residency.changes import chain
@@ -89,7 +89,7 @@ async def _databases(settings: Settings, policy: Policy) -> AsyncIterator[str]:
         here = f"sqlite:{app.DIRECTORY}"
         try:
             ledger = await peek(here, "migrations", migrate.READ, root=root)
-            migrate.pending("directory", app.migrations("directory"), ledger, create=False)
+            migrate.pending("directory", places.migrations("directory"), ledger, create=False)
             founded = {name for (name,) in await peek(here, "founded_nodes", directory.FOUNDED, root=root)}
         except (Unreachable, migrate.SchemaMismatch) as fault:
             yield f"the directory of users: {_line(fault)}"
@@ -107,8 +107,8 @@ async def _database(place: NodePlace, settings: Settings, founded: bool) -> None
         if founded:
             raise Unreachable(f"{place.database_path(settings.data_dir)} is gone: restore it from a backup")
         return
-    ledger = await peek(app.address_of(place), "migrations", migrate.READ, root=settings.data_dir)
-    migrate.pending(place.name, app.migrations("node"), ledger, create=not founded)
+    ledger = await peek(places.address_of(place), "migrations", migrate.READ, root=settings.data_dir)
+    migrate.pending(place.name, places.migrations("node"), ledger, create=not founded)
 
 
 def _line(fault: Exception) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +27,11 @@ from homeserver.runtime.jobs import Postponed
 from homeserver.sync.sliding import connections
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from homeserver.context import Server
     from homeserver.rooms.replicas import ParcelKind
+    from homeserver.storage.nodes import Node
 
     Work = Callable[[Server], Awaitable[object]]
 
@@ -74,19 +78,63 @@ async def give_back_memory() -> None:
     memory.give_back()
 
 
-def watchers(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
+class Watch:
     """What runs as long as the server: shipping between each pair of nodes, telling those who have pushers, sending
-    what is to be sent later, sending to other servers, and doing the chores that are asked."""
-    for source in server.nodes:
-        for destination in server.nodes:
-            if source is not destination:
-                yield replicas.ship(server, source, destination, PARCELS)
-        yield publication.follow(server, source)
-        yield introductions.follow(server, source)
-        yield watching.push(server, source)
-        yield delayed.follow(server, source)
-        if server.settings.federation.enabled:
-            yield sender.send(server, source)
+    what is to be sent later, sending to other servers, and doing the chores that are asked.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._tasks: dict[asyncio.Task[None], frozenset[str]] = {}
+        for node in server.nodes:
+            self._start(_of(server, node), node.name)
+            for other in server.nodes:
+                if other is not node:
+                    self._start(replicas.ship(server, node, other, PARCELS), node.name, other.name)
+        for coroutine in _of_all(server):
+            self._start(coroutine)
+
+    def admit(self, node: Node) -> None:
+        """A node has come, which is one of the server's already."""
+        self._start(_of(self._server, node), node.name)
+        for other in self._server.nodes:
+            if other is not node:
+                self._start(replicas.ship(self._server, node, other, PARCELS), node.name, other.name)
+                self._start(replicas.ship(self._server, other, node, PARCELS), other.name, node.name)
+
+    async def dismiss(self, name: str) -> None:
+        """A node goes: end what concerns it."""
+        await self._end([task for task, names in self._tasks.items() if name in names])
+
+    async def stop(self) -> None:
+        """End all of it."""
+        await self._end(list(self._tasks))
+
+    def _start(self, coroutines: Coroutine[Any, Any, None] | Iterator[Coroutine[Any, Any, None]], *names: str) -> None:
+        for coroutine in [coroutines] if isinstance(coroutines, Coroutine) else coroutines:
+            # An empty context: it belongs to no request, not even to the one that brings a node.
+            task = asyncio.get_running_loop().create_task(coroutine, context=Context())
+            self._tasks[task] = frozenset(names)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+            del self._tasks[task]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _of(server: Server, node: Node) -> Iterator[Coroutine[Any, Any, None]]:
+    """What runs for one node."""
+    yield publication.follow(server, node)
+    yield introductions.follow(server, node)
+    yield watching.push(server, node)
+    yield delayed.follow(server, node)
+    if server.settings.federation.enabled:
+        yield sender.send(server, node)
+
+
+def _of_all(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
+    """What runs once."""
     yield following.follow(server)
     yield registered.follow(server)
     yield chores.poke(server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,6 +75,36 @@ def asked(settings: Settings, command: str, arguments: Mapping[str, Any]) -> dic
     if status != 200:
         no(f"domicile: {answer.get('error', answer)}")
     return answer
+
+
+def perform_long(
+    config: Path, command: str, arguments: Mapping[str, Any], then: str, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """`perform` for what takes long: the command answers with ``done`` or how far it is, which ``tell`` is told; after
+    that it is asked ``then`` again and again."""
+    settings, found = load_apart(config)
+    if (answer := asked(settings, command, arguments)) is not None:
+        while not answer["done"]:
+            tell(answer)
+            answer = asked(settings, then, {})
+            if answer is None:
+                no("domicile: the server has stopped; start it, and go on")
+        return answer
+
+    async def work() -> dict[str, Any]:
+        from homeserver import app
+        from homeserver.control import commands
+
+        with control_socket.exclusively(settings.data_dir):
+            async with app.opened(settings, found) as server:
+                answer = await commands.perform(server, command, arguments)
+                while not answer["done"]:
+                    tell(answer)
+                    answer = await commands.perform(server, then, {})
+                return answer
+
+    quietly()
+    return run(work())
 
 
 def perform(config: Path, command: str, **arguments: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""``domicile residency check``, ``history``: the policy file, and the versions that were in force."""
+"""``domicile residency check``, ``plan``, ``approve``, ``apply``, ``history``, ``rollback``: changing the policy."""
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 
 import click
 
+from config.kinds import quoted
 from config.load import load_apart, load_policy
 from config.problems import Faults
+from homeserver.command_line import plans
 from homeserver.command_line.answers import JSON, no, tell
-from homeserver.command_line.asking import CONFIG, perform
+from homeserver.command_line.asking import CONFIG, perform, perform_long
+from homeserver.protocol import policy_chain
+from homeserver.protocol.signing import SigningKey, read_keys, write_keys
 
 FILE = click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 
@@ -60,4 +65,120 @@ def _line(version: dict[str, Any]) -> str:
     return f"{version['serial']:>4}  {since}  {how:<12}  {version['record_sha256'][:16]}{approved}"
 
 
-COMMANDS = (residency_check, residency_history)
+def _draft(file: Path | None, config: Path) -> dict[str, Any]:
+    """The text that is to be the next policy, as a command is given it."""
+    settings, _ = load_apart(config)
+    path = settings.residency if file is None else file
+    try:
+        return {"text": path.read_bytes().decode("utf-8-sig"), "file": str(path)}
+    except UnicodeDecodeError:
+        no(f"domicile: {path} is not UTF-8")
+
+
+def _show_plan(answer: dict[str, Any], as_json: bool, how_to_apply: str) -> None:
+    text = list(plans.lines(answer))
+    if answer["digest"] and not answer["obstacles"]:
+        text.append(f"To apply it: {how_to_apply}")
+    tell(answer, as_json, "\n".join(text))
+    sys.exit(1 if answer["obstacles"] else 0)
+
+
+@click.command("plan", epilog="Example: domicile residency plan draft.toml --json")
+@FILE
+@CONFIG
+@JSON
+def residency_plan(file: Path | None, config: Path, as_json: bool) -> None:
+    """What FILE, or residency.toml, would do as the next policy. Changes nothing. Status 1 if it cannot be applied."""
+    answer = perform(config, "residency-plan", **_draft(file, config))
+    _show_plan(answer, as_json, f"domicile residency apply {answer['digest']}{f' {file}' if file else ''}")
+
+
+def _applied(config: Path, command: str, arguments: dict[str, Any], as_json: bool) -> None:
+    answer = perform_long(config, command, arguments, "residency-progress", plans.tell_progress)
+    plans.end_progress()
+    tell(answer, as_json, "\n".join([*answer["notes"], f"Version {answer['serial']} is in force."]))
+
+
+@click.command("apply", epilog="Example: domicile residency apply 3b0c44298fc1c149afbf4c8996fb9242 draft.toml")
+@click.argument("digest", required=False)
+@FILE
+@click.option("--resume", is_flag=True, help="Go on with a plan whose applying was cut off.")
+@click.option("--give-up", is_flag=True, help="Forget such a plan.")
+@CONFIG
+@JSON
+def residency_apply(
+    digest: str | None, file: Path | None, resume: bool, give_up: bool, config: Path, as_json: bool
+) -> None:
+    """Put FILE, or residency.toml, in force, if what it would do still is the plan with this DIGEST."""
+    if (digest is not None) + resume + give_up != 1:
+        raise click.UsageError("give the digest that `domicile residency plan` shows, or --resume, or --give-up")
+    if give_up:
+        answer = perform(config, "residency-give-up")
+        tell(answer, as_json, f"The plan {answer['plan']} is given up.")
+    elif resume:
+        _applied(config, "residency-resume", {}, as_json)
+    else:
+        _applied(config, "residency-apply", {"plan": digest, **_draft(file, config)}, as_json)
+
+
+@click.command("rollback", epilog="Example: domicile residency rollback 6")
+@click.argument("serial", type=int)
+@click.argument("digest", required=False)
+@CONFIG
+@JSON
+def residency_rollback(serial: int, digest: str | None, config: Path, as_json: bool) -> None:
+    """Put the text of an earlier version in force again, as the next one; without DIGEST, only show the plan."""
+    if digest is not None:
+        _applied(config, "residency-apply", {"plan": digest, "restores": serial}, as_json)
+        return
+    answer = perform(config, "residency-plan", restores=serial)
+    _show_plan(answer, as_json, f"domicile residency rollback {serial} {answer['digest']}")
+
+
+@click.command("approver", epilog="Example: domicile residency approver parisa --key-file parisa.key")
+@click.argument("name")
+@click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where it goes.")
+def residency_approver(name: str, key_file: Path) -> None:
+    """Make the key with which somebody approves plans, and print what the policy has to say of them."""
+    key = SigningKey.generate("approver")
+    try:
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        no(f"{key_file} is there already; nothing was written")
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(write_keys([key]))
+    click.echo(f"[[changes.approvers]]\nname = {quoted(name)}\nkey = {quoted(key.verify_key.base64)}")
+
+
+@click.command("approve", epilog="Example: domicile residency approve 3b0c4429… --name parisa --key-file parisa.key")
+@click.argument("digest")
+@click.option("--name", required=True, help="As the policy in force names you.")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file that `domicile residency approver` made; it is not sent anywhere.",
+)
+@CONFIG
+@JSON
+def residency_approve(digest: str, name: str, key_file: Path, config: Path, as_json: bool) -> None:
+    """Say yes to the plan with this DIGEST, which `domicile residency plan` shows."""
+    settings, _ = load_apart(config)
+    try:
+        (key,) = read_keys(key_file.read_text(encoding="ascii"))
+    except ValueError:
+        no(f"domicile: {key_file} does not hold one key; `domicile residency approver` makes one")
+    said = policy_chain.approve(settings.server_name, digest, name, key)
+    answer = perform(config, "residency-approve", plan=digest, **said._asdict())
+    tell(answer, as_json, f"Approved by {', '.join(answer['given'])}: {len(answer['given'])} of {answer['needed']}.")
+
+
+COMMANDS = (
+    residency_check,
+    residency_plan,
+    residency_approver,
+    residency_approve,
+    residency_apply,
+    residency_history,
+    residency_rollback,
+)

@@ -36,6 +36,12 @@ COMMANDS: Mapping[str, Command] = {
     "residency-move-status": moves.residency_move_status,
     "residency-move-stop": moves.residency_move_stop,
     "residency-move-resume": moves.residency_move_resume,
+    "residency-plan": policy_changes.plan,
+    "residency-apply": policy_changes.apply,
+    "residency-resume": policy_changes.resume,
+    "residency-give-up": policy_changes.give_up,
+    "residency-progress": policy_changes.progress,
+    "residency-approve": policy_changes.approve,
 }
 
 

@@ -166,6 +166,18 @@ class Nodes:
             raise NodeUnavailable(name)
         return node
 
+    def add(self, node: Node) -> None:
+        """One more node. Raises ValueError when there is one of this name."""
+        if node.name in self._nodes:
+            raise ValueError(f"there are two nodes {node.name}")
+        self._nodes = {**self._nodes, node.name: node}
+
+    def remove(self, name: str) -> Node:
+        """Take a node out; whoever is going through them at the moment still meets it. Raises NodeUnavailable."""
+        node = self[name]
+        self._nodes = {other: each for other, each in self._nodes.items() if other != name}
+        return node
+
     def is_local(self, user_id: str) -> bool:
         """Does this deployment answer for the user?"""
         return user_id.endswith(self._suffix)

@@ -5,7 +5,6 @@ The fixture ``stage`` makes one with everything flowing between tehran and paris
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from homeserver.control import commands
-from homeserver.jobs import add_jobs, watchers
+from homeserver.jobs import Watch, add_jobs
 from homeserver.protocol.errors import Refusal
 from homeserver.residency.moves import following
 from homeserver.runtime.clock import SystemClock
@@ -41,11 +40,12 @@ class Stage(Play):
         await following.settle(self.server)
         add_jobs(self.server)
         self.server.jobs.start()
-        self._shipping += [asyncio.ensure_future(watcher) for watcher in watchers(self.server)]
+        self._watch = Watch(self.server)
 
     async def end(self) -> None:
         """Stop it."""
         self.server.wakeups.stop()
+        await self._watch.stop()
         await super().end()
         await self.server.jobs.stop()
 

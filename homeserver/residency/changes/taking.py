@@ -13,6 +13,7 @@ import structlog
 from config.problems import Faults
 from homeserver.protocol.policy_chain import How
 from homeserver.residency.changes import chain
+from homeserver.storage import policy_plans
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -85,12 +86,19 @@ async def at_start(
         return now
     if found.residency == now.residency:  # so its lines are those to cite
         return found
-    why = obstacle(now, found) or await _homeless(now, found, inhabited)
+    why = obstacle(now, found) or await _under_way(routes) or await _homeless(now, found, inhabited)
     if why:
         log.error(f"the residency policy was not taken from its file; {KEPT}", reason=why, serial=now.serial)
         return now
     await chain.append(routes, chain.next_link(identity, link, found, How.READ, clock.now_ms()), link)
     return found
+
+
+async def _under_way(routes: Engine) -> str:
+    journal = await routes.read(policy_plans.application)
+    if journal is None or not journal.moves:
+        return ""
+    return "a plan that moves users was begun: go on with `domicile residency apply --resume`, or `--give-up`"
 
 
 async def _homeless(now: Policy, found: Policy, inhabited: Callable[[NodePlace], Awaitable[bool]]) -> str:
@@ -101,13 +109,16 @@ async def _homeless(now: Policy, found: Policy, inhabited: Callable[[NodePlace],
 async def again(routes: Engine, identity: Identity, clock: Clock, now: Policy, found: Policy) -> tuple[Policy, str]:
     """The policy that holds from now on in a running server, and why it is not the one that was found in the file.
 
-    Raises BrokenChain.
+    Raises BrokenChain, Faults.
     """
     link = await chain.newest(routes, identity)
-    if found.residency == now.residency or link is None:
+    if link is None:
+        return found, ""
+    now = chain.policy_of(link, now.file, identity.server_name)
+    if found.residency == now.residency:
         return found, ""
     changed = [name for name in {**now.nodes, **found.nodes} if now.nodes.get(name) != found.nodes.get(name)]
-    why = obstacle(now, found)
+    why = obstacle(now, found) or await _under_way(routes)
     if not why and changed:
         why = (
             f"nodes were added, removed or changed ({', '.join(changed)}): restart the server for that,"
