@@ -34,4 +34,7 @@ def _put(document: Any, path: KeyPath, value: Any) -> None:
             document = document[step]
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"there is no {step} in it") from None
-    document[last] = value
+    try:
+        document[last] = value
+    except (IndexError, TypeError):
+        raise ValueError(f"there is no {last} in it") from None

@@ -38,7 +38,10 @@ def key_of(server: Server) -> dict[str, str]:
 
 async def in_force(server: Server) -> dict[str, Any]:
     """What anybody may know of the policy in force: its number, since when, the hash of its record, and the key."""
-    link = await chain.newest(server.nodes.directory.engine, server.identity)
+    try:
+        link = await chain.newest(server.nodes.directory.engine, server.identity)
+    except chain.BrokenChain:  # which the operator is told elsewhere
+        link = None
     if link is None:
         return {"server_name": server.name, **key_of(server), "version": None}
     version = policy_chain.read(link.record)
