@@ -364,6 +364,40 @@ def test_whoever_is_killed_it_is_done_whole_or_not_at_all(
     assert sorted(path.name for path in product.folder.glob("*residency*")) == ["residency.toml"]
 
 
+@pytest.mark.parametrize("moved", [0, 1, 4])
+def test_a_server_that_is_killed_while_it_moves_users_goes_on(product: Product, moved: int) -> None:
+    """Those who have been moved already are served from where they are now, before anybody goes on."""
+    text = re.sub(r"serial = 1", "serial = 2", product.policy.read_text()).replace('"paris"', '"lyon"') + LYON
+    paris = re.search(r"\[nodes\.paris\].*?\n\n", text, re.DOTALL)
+    assert paris
+    text = text.replace(paris[0], "")
+    product.start()
+    people = {f"user{number}": product.user(f"user{number}", "paris") for number in range(6)}
+    product.policy.write_text(text)
+    digest = plan_of(product, text)
+    with ThreadPoolExecutor() as pool:
+        applying = pool.submit(product.run, "residency", "apply", digest)
+        while not applying.done():
+            listed = json.loads(product.run("user", "list", "--json").out)["users"]
+            if sum(user["node"] == "lyon" for user in listed) >= moved:
+                break
+        product.kill9()
+        assert "Traceback" not in applying.result().err
+    with product:
+        for name, user in people.items():
+            assert user.client("GET", "/account/whoami")["user_id"] == f"@{name}:domicile.test"
+        done = product.run("residency", "apply", digest)
+        assert (done.status, done.out) == (0, "Version 2 is in force.\n"), done.err
+        for name, user in people.items():
+            assert user.client("GET", "/account/whoami")["user_id"] == f"@{name}:domicile.test"
+        listed = json.loads(product.run("user", "list", "--json").out)["users"]
+        assert sorted(user["user_id"] for user in listed if user["node"] == "lyon") == [
+            f"@{name}:domicile.test" for name in people
+        ]
+    assert [version["how"] for version in versions(product)] == ["first", "applied"]
+    assert product.policy.read_text() == text
+
+
 def test_what_somebody_wrote_into_the_file_after_the_kill_stays_there(product: Product, tmp_path: Path) -> None:
     old = product.policy.read_text()
     text = draft(product)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from config.load import policy_from_text
 from config.placement import Attributes
 from config.problems import Faults
 from homeserver.accounts import registration, registration_tokens
 from homeserver.accounts.registration import NewAccount
 from homeserver.protocol.errors import Conflict
-from homeserver.residency.changes import planning
+from homeserver.residency.changes import comparing, planning
 from homeserver.residency.changes.surveying import NAMED, Named
 from homeserver.storage.engine import Transaction
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
@@ -125,8 +126,29 @@ async def test_a_pin_rule_that_names_another_node_takes_those_along_whom_it_brou
     (move,) = planning.shown(await planned(server, text))["moves"]
     assert (move["from"], move["to"], move["users"]) == ("paris", "tehran", [brought])
     assert move["why"] == 'pin rule token = "fr-*"'
+    untouched = following(FLOWING, more='[retention.IR]\nsessions = "3d"\n')
+    assert planning.shown(await planned(server, untouched))["moves"] == []
+    assert made_rules(FLOWING, untouched) == {}
     await server.nodes["paris"].write(_forget_rule)
     assert planning.shown(await planned(server, text))["moves"] == []
+
+
+def made_rules(before: str, after: str) -> dict[str, tuple[str, str]]:
+    """The pin rules of one text that name another node in another."""
+    return comparing.renamed_rules(policy_from_text(before), policy_from_text(after))
+
+
+@aio
+async def test_who_was_brought_by_a_rule_goes_where_it_says_when_their_node_goes(deploy: Deploy) -> None:
+    """Even to another jurisdiction; others of the same node stay in theirs."""
+    deployment = await deploy()
+    server = moving(deployment.server, Rerouting())
+    await founded(server, POLICY)
+    await deployment.user("luc", "paris")
+    brought = await with_token(deployment, "pierre", "fr-1")
+    text = following(POLICY, (PARIS, LYON), ('node = "paris"', 'node = "tehran"'))
+    moves = {move["to"]: move["users"] for move in planning.shown(await planned(server, text))["moves"]}
+    assert moves == {"tehran": [brought], "lyon": ["@luc:example.org"]}
 
 
 async def _forget_rule(tx: Transaction) -> None:
