@@ -14,6 +14,14 @@ CLEAR_EVENT_TYPES = (
     "org.matrix.msc4075.rtc.notification",
     "m.rtc.decline",
     "org.matrix.msc4310.rtc.decline",
+    "m.key.verification.request",
+    "m.key.verification.ready",
+    "m.key.verification.start",
+    "m.key.verification.accept",
+    "m.key.verification.key",
+    "m.key.verification.mac",
+    "m.key.verification.done",
+    "m.key.verification.cancel",
 )
 """The only events, besides ``m.room.encrypted`` and state, that may ever be sent in the clear."""
 

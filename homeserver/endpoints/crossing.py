@@ -36,6 +36,7 @@ SEEN: Final[Mapping[str, str]] = {
     "relations": "which message answers or changes which",
     "reactions": "reactions",
     "calls": "that somebody calls",
+    "verifying": "who verifies whom, where their apps do not hide it",
     "devices": "which devices you have",
     "file_sizes": "when files are sent, and how large they are",
     "profile": "your name and your picture",

@@ -12,9 +12,18 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any, Final, NoReturn
 
+from homeserver.protocol.clear_shapes import (
+    REQUEST,
+    SHAPES,
+    check_keys,
+    check_relation,
+    check_relations,
+    is_short,
+    is_verification_request,
+)
 from homeserver.protocol.errors import PlaintextRefused
 
 ENCRYPTED: Final = "m.room.encrypted"
@@ -26,11 +35,6 @@ ROTATION_PERIOD_MS: Final = 7 * 24 * 60 * 60 * 1000
 ROTATION_PERIOD_MSGS: Final = 100
 """The recommended default, and the most that a room may have. spec: client-server-api/#mroomencryption"""
 
-_LONGEST_NAME: Final = 255
-"""Characters of an identifier, a key or another short word in the clear."""
-_LONGEST_REACTION: Final = 64
-_LONGEST_REASON: Final = 500
-_MOST_ENTRIES: Final = 50
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{43}")
 _MEGOLM_VERSION: Final = 3
 _MEGOLM_TRAILER: Final = 8 + 64
@@ -46,12 +50,6 @@ _CIPHERTEXT_KEYS: Final = frozenset(
         "m.relates_to",
         "im.nheko.relations.v1.relations",
     )
-)
-_RELATION_KEYS: Final = frozenset(
-    ("rel_type", "event_id", "key", "is_falling_back", "io.element.show_reply", "m.in_reply_to")
-)
-_TEXT_KEYS: Final = frozenset(
-    ("body", "formatted_body", "msgtype", "m.new_content", "m.text", "m.message", "url", "file")
 )
 _MESSAGE_TYPES: Final = frozenset(
     (
@@ -79,7 +77,6 @@ _NOT_ENCRYPTED: Final = (
     "Your app sent this one in readable form; it was neither sent on nor kept. Use an app that encrypts."
 )
 _NO_CIPHERTEXT: Final = "Your app marked this message as encrypted, but it is not: {}. It was neither sent on nor kept."
-_TOO_MUCH: Final = "Your app put more than it needs into a part of the message that is not encrypted: {}."
 
 
 # -- events
@@ -107,8 +104,9 @@ def refuse_plaintext(
         if event_type in _MESSAGE_TYPES or event_type.startswith(_MESSAGE_TYPE_PREFIXES):
             raise PlaintextRefused(_NOT_ENCRYPTED)
     else:
-        check_shape = _SHAPES.get(event_type)
-        if check_shape is None or (allow_in_clear is not None and event_type not in allow_in_clear):
+        name = REQUEST if is_verification_request(event_type, content) else event_type
+        check_shape = SHAPES.get(name)
+        if check_shape is None or (allow_in_clear is not None and name not in allow_in_clear):
             raise PlaintextRefused(_NOT_ENCRYPTED)
         check_shape(content)
 
@@ -122,14 +120,6 @@ def is_plaintext(
     except PlaintextRefused:
         return True
     return False
-
-
-def narrowed(types: Iterable[str]) -> frozenset[str]:
-    """The types in the clear that an operator leaves. Raises ValueError naming those that never may be."""
-    chosen = frozenset(types)
-    if beyond := sorted(chosen - IN_CLEAR):
-        raise ValueError(f"never allowed in the clear: {', '.join(beyond)}")
-    return chosen
 
 
 # -- ciphertext
@@ -150,13 +140,13 @@ def _check_ciphertext(content: Mapping[str, Any]) -> None:
         return
     if "sender_key" in content and not _is_key(content["sender_key"]):
         _not_ciphertext("its sender_key is no key")
-    if "device_id" in content and not _is_short(content["device_id"]):
+    if "device_id" in content and not is_short(content["device_id"]):
         _not_ciphertext("its device_id is none")
-    _check_keys(content, _CIPHERTEXT_KEYS)
+    check_keys(content, _CIPHERTEXT_KEYS)
     if "m.relates_to" in content:
-        _check_relation(content["m.relates_to"])
+        check_relation(content["m.relates_to"])
     if "im.nheko.relations.v1.relations" in content:
-        _check_relations(content["im.nheko.relations.v1.relations"])
+        check_relations(content["im.nheko.relations.v1.relations"])
 
 
 def is_megolm_message(text: object) -> bool:
@@ -200,119 +190,7 @@ def _not_ciphertext(why: str) -> NoReturn:
     raise PlaintextRefused(_NO_CIPHERTEXT.format(why))
 
 
-# -- what is allowed in the clear
-
-
-def _check_relation(relation: object) -> None:
-    """spec: client-server-api/#definition-mrelates_to"""
-    if not isinstance(relation, Mapping):
-        _too_much("m.relates_to")
-    _check_keys(relation, _RELATION_KEYS, "m.relates_to.")
-    for name in ("rel_type", "event_id"):
-        if name in relation and not _is_short(relation[name]):
-            _too_much(f"m.relates_to.{name}")
-    if "key" in relation:
-        _check_reaction_key(relation["key"])
-    for name in ("is_falling_back", "io.element.show_reply"):
-        if not isinstance(relation.get(name, False), bool):
-            _too_much(f"m.relates_to.{name}")
-    if "m.in_reply_to" in relation:
-        reply = relation["m.in_reply_to"]
-        if not isinstance(reply, Mapping) or set(reply) != {"event_id"} or not _is_short(reply["event_id"]):
-            _too_much("m.in_reply_to")
-
-
-def _check_relations(relations: object) -> None:
-    if not isinstance(relations, list) or len(relations) > _MOST_ENTRIES:
-        _too_much("relations")
-    for relation in relations:
-        _check_relation(relation)
-
-
-def _check_reaction_key(key: object) -> None:
-    longest = _LONGEST_NAME if isinstance(key, str) and key.startswith("mxc://") else _LONGEST_REACTION
-    if not isinstance(key, str) or len(key) > longest:
-        raise PlaintextRefused("Reactions are not encrypted, and this one is too long to be a reaction")
-
-
-def _check_reaction(content: Mapping[str, Any]) -> None:
-    """An annotation and nothing else. spec: client-server-api/#mreaction"""
-    _check_keys(content, frozenset(("m.relates_to", "shortcode", "com.beeper.reaction.shortcode")))
-    relation = content.get("m.relates_to")
-    _check_relation(relation)
-    if not isinstance(relation, Mapping) or not {"rel_type", "event_id", "key"} <= relation.keys():
-        raise PlaintextRefused("A reaction must name the message that it is for, and a key")
-    if relation["rel_type"] != "m.annotation":
-        raise PlaintextRefused("A reaction must be an annotation")
-    for name in ("shortcode", "com.beeper.reaction.shortcode"):
-        if name in content:
-            _check_reaction_key(content[name])
-
-
-def _check_redaction(content: Mapping[str, Any]) -> None:
-    """The redacted event's id and a short reason, which everybody sees. spec: client-server-api/#mroomredaction"""
-    _check_keys(content, frozenset(("redacts", "reason", "org.matrix.msc3912.with_relations", "with_rel_types")))
-    if "redacts" in content and not _is_short(content["redacts"]):
-        _too_much("redacts")
-    reason = content.get("reason")
-    if reason is not None and (not isinstance(reason, str) or len(reason) > _LONGEST_REASON):
-        raise PlaintextRefused(f"The reason of a redaction is not encrypted; it may have {_LONGEST_REASON} characters")
-    for name in ("org.matrix.msc3912.with_relations", "with_rel_types"):
-        if name in content:
-            _check_short_values(name, content[name], 1)
-
-
-def _check_signalling(content: Mapping[str, Any]) -> None:
-    """Short words, numbers and relations, no text."""
-    for name, value in content.items():
-        if name in _TEXT_KEYS:
-            _too_much(name)
-        if name == "m.relates_to":
-            _check_relation(value)
-        else:
-            _check_short_values(name, value, 2)
-
-
-def _check_short_values(name: str, value: object, depth: int) -> None:
-    """Refuse anything but short strings, numbers, booleans and, down to ``depth``, small containers of them."""
-    if _is_short(name) and (value is None or isinstance(value, bool | int) or _is_short(value)):
-        return
-    if depth and isinstance(value, list) and len(value) <= _MOST_ENTRIES:
-        for each in value:
-            _check_short_values(name, each, depth - 1)
-    elif depth and isinstance(value, Mapping) and len(value) <= _MOST_ENTRIES and not _TEXT_KEYS & value.keys():
-        for key, each in value.items():
-            _check_short_values(key, each, depth - 1)
-    else:
-        _too_much(name)
-
-
-def _check_keys(content: Mapping[str, Any], allowed: Set[str], within: str = "") -> None:
-    for key in content:
-        if key not in allowed:
-            _too_much(within + key[:_LONGEST_NAME])
-
-
-def _is_short(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_NAME
-
-
-def _too_much(name: str) -> NoReturn:
-    raise PlaintextRefused(_TOO_MUCH.format(name))
-
-
-_SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any]], None]]] = {
-    "m.reaction": _check_reaction,
-    "m.room.redaction": _check_redaction,
-    # Ringing and declining say that there is a call. The older m.call.* are not here: they carry the addresses of the
-    # callers, and the fingerprints that authenticate the call's media, which a server could then exchange.
-    "m.rtc.notification": _check_signalling,
-    "org.matrix.msc4075.rtc.notification": _check_signalling,
-    "m.rtc.decline": _check_signalling,
-    "org.matrix.msc4310.rtc.decline": _check_signalling,
-}
-
-IN_CLEAR: Final = frozenset(_SHAPES)
+IN_CLEAR: Final = frozenset(SHAPES)
 """The types, other than of state events, that a server may read. An operator can only narrow it."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from config.residency import FLOWING, DataClass
+from homeserver.protocol.clear_shapes import REQUEST, STEPS
 from homeserver.protocol.encryption_rules import IN_CLEAR
 from homeserver.residency import gate
 
@@ -20,7 +21,17 @@ CROSSING: Final = tuple(each for each in FLOWING if each is not DataClass.NOTIFI
 """The classes of which rooms carry data across a border. Notifications go to gateways, whatever the rooms span."""
 
 _OF_CLASS: Final[Mapping[DataClass, tuple[str, ...]]] = {
-    DataClass.EVENTS: ("membership", "member_names", "room", "roles", "timing", "relations", "reactions", "calls"),
+    DataClass.EVENTS: (
+        "membership",
+        "member_names",
+        "room",
+        "roles",
+        "timing",
+        "relations",
+        "reactions",
+        "calls",
+        "verifying",
+    ),
     DataClass.KEYS: ("devices",),
     DataClass.MEDIA: ("file_sizes",),
     DataClass.PROFILE: ("profile",),
@@ -37,8 +48,9 @@ _ROOM: Final[Mapping[str, str]] = {
 TOLD_BY: Final = tuple(_ROOM.values())
 """Types of state events that a room need not have, and that tell of it where it has them."""
 _REACTION: Final = "m.reaction"
-_CALLS: Final = IN_CLEAR - {_REACTION, "m.room.redaction"}
-_SENT: Final = {"reactions": frozenset((_REACTION,)), "calls": _CALLS}
+_VERIFYING: Final = frozenset((REQUEST, *STEPS))
+_CALLS: Final = IN_CLEAR - {_REACTION, "m.room.redaction"} - _VERIFYING
+_SENT: Final = {"reactions": frozenset((_REACTION,)), "calls": _CALLS, "verifying": _VERIFYING}
 _SEALED: Final = {DataClass.EVENTS: "messages", DataClass.MEDIA: "files"}
 
 VISIBLE: Final = (

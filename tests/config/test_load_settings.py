@@ -172,8 +172,9 @@ FAULTS = [
         (
             3,
             "encryption.allow_in_clear[1]",
-            'wanted "m.reaction", "m.room.redaction", "m.rtc.notification", "org.matrix.msc4075.rtc.notification", '
-            '"m.rtc.decline" or "org.matrix.msc4310.rtc.decline", found "m.sticker"',
+            "wanted "
+            + ", ".join(f'"{name}"' for name in CLEAR_EVENT_TYPES[:-1])
+            + f' or "{CLEAR_EVENT_TYPES[-1]}", found "m.sticker"',
         ),
     ),
     (

@@ -48,6 +48,11 @@ export function verification(self) {
                 follow(await self.crypto.requestDeviceVerification(user, device_id));
             },
 
+            /** Asks somebody in a room that both are in. */
+            async ask_in_room({ user, room }) {
+                follow(await self.crypto.requestVerificationDM(user, room));
+            },
+
             async accept_verification({ user, timeout }) {
                 const mine = () => asked.findIndex((received) => received.otherUserId === user);
                 follow(asked.splice(await until(() => (mine() < 0 ? undefined : mine()), timeout), 1)[0]);

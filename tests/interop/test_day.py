@@ -227,7 +227,7 @@ def test_a_day(place: Hasty, wardrobe: Wardrobe, kind: Kind) -> None:
     assert set(tablet.call("threads", room=room)) == set(desktop.call("threads", room=room))
     assert len(tablet.call("threads", room=room)) == 2
     phone.trusts(desktop, tablet)
-    phone.call("ask_device", user=simon.user_id, device_id=tablet.device_id)
+    phone.call("ask_in_room", user=simon.user_id, room=room)
     compare_emoji(phone, tablet)
     for device, person in ((laptop, simon), (phone, simon), (desktop, soraya), (tablet, soraya)):
         device.call("wait_for_verified_user", user=person.user_id)
