@@ -6,6 +6,7 @@ import click
 
 from homeserver.command_line import moves, policy_changes
 from homeserver.command_line.answers import Plain
+from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
 from homeserver.command_line.isolation import isolation
 from homeserver.command_line.reports import report
@@ -21,7 +22,7 @@ def main() -> None:
 
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS):
     residency.add_command(command)
-for command in (init, check, serve, user, report, residency, isolation):
+for command in (init, check, serve, user, report, residency, isolation, backup, restore):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from federation.accounting import counted
 from homeserver import endpoints, places
 from homeserver.accounts import sessions
 from homeserver.application_services.sending import registered
+from homeserver.archives import backing_up
 from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.control_socket import socket_in
 from homeserver.e2ee import mailbox_bound
@@ -530,6 +531,7 @@ async def serve(
             reloading.cancel()
             await listening.close(SHUTDOWN)
             await applying.stop(server)
+            await backing_up.stop(server)
             await watch.stop()
             await asyncio.gather(reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)

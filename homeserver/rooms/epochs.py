@@ -49,10 +49,16 @@ def is_past(caller: Caller, token: Token) -> bool:
 
 async def _home(caller: Caller, token: Token) -> EarlierHome | None:
     """Where the caller was when they were given the token; None: here as well, but before something else."""
+    home = await _earlier(caller, token)
+    return None if home is None or home.node == caller.node.name else home
+
+
+async def _earlier(caller: Caller, token: Token) -> EarlierHome | None:
+    """Where the caller was, which may be here: before another home, or before the node came back from a backup."""
     homes = await caller.node.read(stored.homes_of, caller.user_nid)
     for home in homes:
         if home.epoch == token.epoch or (token.epoch is None and token.position < home.came_pos):
-            return None if home.node == caller.node.name else home
+            return home
     return None
 
 
@@ -60,7 +66,7 @@ async def past(caller: Caller, token: Token, room_nids: Iterable[int]) -> Past:
     """What a token of `/sync` of an earlier epoch stands for now."""
     home = await _home(caller, token)
     if home is None:
-        return Past({}, caller.came_pos)
+        return Past({}, await letters(caller, token))
     by_room: dict[int, list[tuple[int, int]]] = {}
     for room_nid, there, here in await caller.node.read(stored.places_on, home.node, list(room_nids)):
         by_room.setdefault(room_nid, []).append((there, here))
@@ -83,7 +89,7 @@ def _since(places: Iterable[tuple[int, int]], position: int) -> Since | None:
 
 async def letters(caller: Caller, token: Token, home: EarlierHome | None = None) -> int:
     """The position up to which a device that has the token has its messages."""
-    home = home or await _home(caller, token)
+    home = home or await _earlier(caller, token)
     if home is None or home.epoch != caller.epoch - 1:
         return caller.came_pos
     last = await caller.node.read(stored.last_letter, caller.device_nid, home.epoch, token.position)

@@ -1,0 +1,134 @@
+"""``domicile backup`` and ``restore``: archives of nodes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from config.load import load_apart
+from homeserver import control_socket
+from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.asking import CONFIG, perform_long, quietly, run
+
+if TYPE_CHECKING:
+    from config.policy import Policy
+    from config.problems import Faults
+    from config.settings import Settings
+    from homeserver.archives.reading import Archive
+
+
+@click.command(epilog="Example: domicile backup --node tehran --to /backup/tehran.domicile")
+@click.option("--node", help="The node.")
+@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; it must not be there.")
+@click.option("--to-key", help="A public key to which the archive is sealed, for it leaves the machine.")
+@click.option(
+    "--make-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Make a pair of keys instead: the private one into this file, and the public one is shown.",
+)
+@CONFIG
+@JSON
+def backup(
+    node: str | None, to: Path | None, to_key: str | None, make_key: Path | None, config: Path, as_json: bool
+) -> None:
+    """Archive one node, its database as it is at one moment and its media, whether the server runs or not."""
+    if make_key is not None:
+        _make_key(make_key, as_json)
+        return
+    if node is None or to is None:
+        raise click.UsageError("--node and --to are needed")
+    arguments = {"node": node, "to": os.path.abspath(to), "key": to_key}
+    try:
+        answer = perform_long(config, "backup", arguments, "backup-progress", _tell_progress)
+    finally:
+        _end_progress()
+    rows = sum(answer["rows"].values())
+    text = f"{to}: node {node}, {rows} rows and {answer['files']} files, {answer['bytes']} bytes"
+    if answer["files_gone"]:
+        text += f"; {answer['files_gone']} files were not there: deleted meanwhile, or lost"
+    tell(answer, as_json, text)
+
+
+def _make_key(path: Path, as_json: bool) -> None:
+    from homeserver.archives import sealing
+
+    private, public = sealing.make_key()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(private + "\n")
+    words = f"Wrote {path}: keep it where the archives are not.\nSeal to it with --to-key {public}"
+    tell({"file": str(path), "public_key": public}, as_json, words)
+
+
+def _tell_progress(answer: dict[str, Any]) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{answer['rows']} rows, {answer['files']} files", nl=False, err=True)
+
+
+def _end_progress() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+@click.command(epilog="Example: domicile restore --node tehran --from /backup/tehran.domicile")
+@click.option("--node", required=True, help="The node.")
+@click.option(
+    "--from", "source", required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The archive."
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The private key of an archive that is sealed.",
+)
+@CONFIG
+@JSON
+def restore(node: str, source: Path, key_file: Path | None, config: Path, as_json: bool) -> None:
+    """Put an archive of a node back, into an empty database and an empty media folder, while no server runs."""
+    settings, found = load_apart(config)
+    quietly()
+    answer = run(_restored(settings, found, node, _archive(source, key_file)))
+    erased = f"; {answer['erased']} users who rest elsewhere by now were left out" if answer["erased"] else ""
+    rows = sum(answer["rows"].values())
+    tell(answer, as_json, f"Restored node {node}: {rows} rows and {answer['files_restored']} files{erased}")
+
+
+def _archive(source: Path, key_file: Path | None) -> Archive:
+    from homeserver.archives import sealing
+    from homeserver.archives.reading import Archive
+
+    try:
+        key = None if key_file is None else sealing.private_key(key_file.read_text(encoding="ascii"))
+    except ValueError as error:
+        no(f"domicile: {key_file} cannot be used: {error}")
+    return Archive(source, key)
+
+
+async def _restored(settings: Settings, found: Policy | Faults, name: str, archive: Archive) -> dict[str, Any]:
+    from homeserver import app, places
+    from homeserver.archives import restoring
+    from homeserver.protocol.errors import Conflict
+    from homeserver.storage import directory
+    from homeserver.storage.connect import engine_for
+
+    with control_socket.exclusively(settings.data_dir):
+        async with app.opened(settings, found) as server:
+            if name not in server.policy.now.nodes:
+                raise Conflict(f"There is no node {name}; there are {', '.join(server.policy.now.nodes)}")
+            node, place = server.nodes[name], server.policy.now.nodes[name]
+            await node.engine.close()  # which would look for the database all the while
+            target = restoring.Place(
+                server.name,
+                name,
+                place.jurisdiction,
+                place.engine,
+                node.media,
+                lambda migrations: engine_for(
+                    name, places.address_of(place), migrations, root=settings.data_dir, clock=server.clock
+                ),
+            )
+            answer = await restoring.restore(archive, target, server.nodes.directory, server.clock.now_ms())
+            await server.nodes.directory.engine.write(directory.found, name)
+            return answer

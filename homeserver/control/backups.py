@@ -1,0 +1,40 @@
+"""Archives of nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from homeserver.archives import backing_up, sealing
+from homeserver.control.arguments import given, needed
+from homeserver.protocol.errors import Conflict, InvalidParam
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.control.arguments import Arguments
+
+
+async def backup(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Archive ``node`` into the file ``to``, an absolute path; sealed to ``key`` if that is given."""
+    name, path, text = needed(arguments, "node"), Path(needed(arguments, "to")), given(arguments, "key")
+    names = [node.name for node in server.nodes]
+    if name not in names:
+        raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
+    if not path.is_absolute():
+        raise InvalidParam("'to' must be an absolute path")
+    try:
+        key = None if text is None else sealing.public_key(text)
+    except ValueError as error:
+        raise InvalidParam(f"The public key cannot be used: {error}") from None
+    try:
+        return await backing_up.begin(server, server.nodes[name], path, key)
+    except OSError as error:
+        raise Conflict(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+async def progress(server: Server, _: Arguments) -> dict[str, Any]:
+    """Wait for the end of what is being archived; ``done``, or how far it has come."""
+    try:
+        return await backing_up.progress(server)
+    except OSError as error:
+        raise Conflict(f"The backup could not be written: {error.strerror or error}") from None
