@@ -16,6 +16,7 @@ from config.residency import NodePlace
 from config.settings import Settings
 from homeserver.protocol.errors import Forbidden, MissingParam
 from homeserver.protocol.events import Event
+from homeserver.protocol.move_receipts import key_name_of
 from homeserver.protocol.policy_server import PolicyServer
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.clock import Clock
@@ -122,6 +123,11 @@ class Identity:
     def residency_key(self) -> SigningKey:
         """What the deployment signs the versions of its residency policy with; it follows from the secret."""
         return SigningKey("residency", blake2b(self.secret, digest_size=32, person=b"residency").digest())
+
+    def node_key(self, node: str) -> SigningKey:
+        """What a node signs with that users move to or from; it follows from the secret and the node's name."""
+        seed = blake2b(node.encode(), key=self.secret, digest_size=32, person=b"node").digest()
+        return SigningKey(key_name_of(node), seed)
 
     def tag(self, purpose: str, *parts: str) -> bytes:
         """A keyed 16-byte digest of ``parts``, which are told apart by their lengths."""

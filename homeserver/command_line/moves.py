@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _watched(settings: Settings, user_id: str, *, quiet: bool) -> dict[str, Any]
         answer = asked(settings, "residency-move-status", {"user": user_id})
         if answer is None:
             no("domicile: noted; the user is moved when the server runs, and `domicile residency status` tells how far")
-        found: dict[str, Any] = next(iter(answer["moves"]), {"state": "done"})
+        found: dict[str, Any] = answer["moves"][0]  # there is one, or the receipt of it
         if found["state"] == "done":
             return found
         if found["halted"] is not None:
@@ -133,5 +134,22 @@ def residency_resume(name: str, config: Path, as_json: bool) -> None:
     tell(answer, as_json, f"The move of {answer['user_id']} goes on")
 
 
-COMMANDS = (residency_move, residency_status, residency_stop, residency_resume)
+@click.command("receipts", epilog="Example: domicile residency receipts parisa --json")
+@click.argument("name")
+@CONFIG
+@JSON
+def residency_receipts(name: str, config: Path, as_json: bool) -> None:
+    """What the nodes have signed of a user's moves: from where to where, when, and how much was copied and erased."""
+    answer = perform(config, "residency-receipts", user=name)
+    tell(answer, as_json, "\n".join(map(_receipt_line, answer["contents"])) or "They have never been moved.")
+
+
+def _receipt_line(said: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(said["switched_ts"] / 1000, UTC).isoformat(timespec="seconds")
+    rows = sum(what["rows"] for what in said["copied"].values())
+    moved = " -> ".join(f"{said[end]['node']} ({said[end]['jurisdiction']})" for end in ("from", "to"))
+    return f"{when}  {moved}  {rows} rows, {said['files']} files; signed by both nodes"
+
+
+COMMANDS = (residency_move, residency_status, residency_stop, residency_resume, residency_receipts)
 """Commands of ``domicile residency``."""

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Command] = {
     "residency-history": policy_changes.history,
     "residency-move": moves.residency_move,
     "residency-move-status": moves.residency_move_status,
+    "residency-receipts": moves.residency_receipts,
     "residency-move-stop": moves.residency_move_stop,
     "residency-move-resume": moves.residency_move_resume,
     "residency-plan": policy_changes.plan,

@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from homeserver.control.arguments import given, needed, user_id_of
+from homeserver.protocol import move_receipts
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.residency.moves import examining, journal
-from homeserver.residency.moves.journal import Moves, Wish
+from homeserver.residency.moves.journal import Wish
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -61,10 +62,22 @@ async def residency_move_status(server: Server, arguments: Arguments) -> dict[st
     if name is not None:
         user_id = user_id_of(server, name)
         found = [each for each in found if each["user_id"] == user_id]
-        last = server.nodes.directory.memory(Moves).last.get(user_id)
-        if not found and last is not None:
+        if not found and (last := await journal.last_of(server, user_id)) is not None:
             found = [last]
     return {"moves": found, "nodes_down": down}
+
+
+async def residency_receipts(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """The receipts of the moves of ``user``, the oldest first, and the key that they can be checked with."""
+    receipts = await journal.receipts(server, user_id_of(server, needed(arguments, "user")))
+    key = server.identity.residency_key.verify_key
+    return {
+        "server_name": server.name,
+        "key_id": key.key_id,
+        "key": key.base64,
+        "receipts": [receipt.decode() for receipt in receipts],
+        "contents": [move_receipts.verify(receipt, server.name, key) for receipt in receipts],
+    }
 
 
 async def residency_move_stop(server: Server, arguments: Arguments) -> dict[str, Any]:

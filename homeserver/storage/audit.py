@@ -57,7 +57,12 @@ async def residents(tx: Transaction) -> list[Held]:
 
 
 # What a node may have a copy of: rooms in which one of its residents is, was, or is invited.
-_JUSTIFIED: Final = "SELECT m.room_nid FROM memberships m JOIN residents r ON r.user_nid = m.user_nid"
+# Rooms of somebody who is being moved here are here before them.
+_JUSTIFIED: Final = (
+    "SELECT m.room_nid FROM memberships m JOIN residents r ON r.user_nid = m.user_nid"
+    " UNION ALL SELECT m.room_nid FROM arrivals a JOIN users u ON u.user_id = a.user_id"
+    " JOIN memberships m ON m.user_nid = u.user_nid"
+)
 
 _BY_ROOM: Final = ("current_state", "room_nodes", "relations", "threads", "aliases", "receipts", "network_rooms")
 """Tables of copies whose rows name their room."""

@@ -145,6 +145,26 @@ async def forget_arrival(tx: Transaction, move_id: str) -> None:
     await tx.run("DELETE FROM arrivals WHERE move_id = ?", move_id)
 
 
+# receipts -----------------------------------------------------------------------------------
+
+
+async def put_receipt(tx: Transaction, move_id: str, user_nid: int, ended_ts: int, receipt: bytes) -> None:
+    """Keep the receipt of a move that has ended here; there is one."""
+    await tx.run(
+        "INSERT INTO move_receipts (move_id, user_nid, ended_ts, receipt) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        move_id,
+        user_nid,
+        ended_ts,
+        receipt,
+    )
+
+
+async def receipts_of(tx: Transaction, user_nid: int) -> list[bytes]:
+    """The receipts of a resident's moves, the oldest first."""
+    rows = await tx.all("SELECT receipt FROM move_receipts WHERE user_nid = ? ORDER BY ended_ts, move_id", user_nid)
+    return [row[0] for row in rows]
+
+
 # staging ------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,15 @@ _NEEDED = (
 )
 
 
+async def rooms_of(tx: Transaction, user_nid: int) -> dict[int, str]:
+    """The rooms in which a user has, or had, a membership, with their ids; half erased ones too."""
+    rows = await tx.all(
+        "SELECT r.room_nid, r.room_id FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_nid = ?",
+        user_nid,
+    )
+    return {int(row[0]): str(row[1]) for row in rows}
+
+
 async def unneeded(tx: Transaction, room_nids: Sequence[int]) -> list[int]:
     """Those of the rooms that no resident is in, was in, or is invited to."""
     found: list[int] = []

@@ -42,12 +42,12 @@ class Stage(Play):
         self.server.jobs.start()
         self._watch = Watch(self.server)
 
-    async def end(self) -> None:
-        """Stop it."""
+    async def end(self, grace: float = 10.0) -> None:
+        """Stop it; what needs longer is cut off."""
         self.server.wakeups.stop()
         await self._watch.stop()
         await super().end()
-        await self.server.jobs.stop()
+        await self.server.jobs.stop(grace)
 
     async def device(self, localpart: str, node: str = "tehran") -> Device:
         """Make an account whose only device has published its keys."""

@@ -129,6 +129,11 @@ def digests(rows: Rows) -> dict[str, str]:
     return {table: digest(found) for table, found in sorted(rows.items()) if found}
 
 
+def counted(rows: Rows) -> dict[str, dict[str, Any]]:
+    """How many rows of each table there are, and their `digest`: what a receipt says."""
+    return {table: {"rows": len(found), "sha256": digest(found)} for table, found in sorted(rows.items()) if found}
+
+
 def digest(rows: Iterable[BelongingRow]) -> str:
     """SHA-256 over the keys and contents of rows, in the order of the keys, in hexadecimal."""
     whole = sha256()

@@ -5,11 +5,13 @@ Each step may be done twice: a move that was cut off here is taken up where the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
+from homeserver.protocol import move_receipts
+from homeserver.protocol.move_receipts import Receipt
 from homeserver.residency.moves import files, rooms_ahead, unpacking
 from homeserver.residency.moves.journal import Moves, State
 from homeserver.residency.moves.rehoming import erase_replica, rehome
@@ -53,8 +55,8 @@ async def finish(server: Server, move: Move) -> None:
             await _count_anew(server, move, held)
     await _erase_rooms(server, move)
     erased = await files.erase(move.source, move.target, user_nid)
+    await _keep_receipt(server, move, user_nid, erased)
     await _purge(server, move)
-    _remember(server, move)
     await move.target.write(stored.forget_arrival, move.move_id)
     log.info("a user was moved", move=move.move_id, source=move.source.name, target=move.target.name, files=erased)
 
@@ -86,11 +88,38 @@ async def _erase_rooms(server: Server, move: Move) -> None:
     user_nid = await move.source.read(users.nid, move.user_id)
     if user_nid is None:
         return
-    known = {each.room_nid: each.room_id for each in await move.source.read(stored.rooms_of, user_nid)}
+    known = await move.source.read(replica_erasure.rooms_of, user_nid)
     for room_nid in await move.source.read(replica_erasure.unneeded, list(known)):
         await erase_replica(server, move.source, room_nid, known[room_nid])
+        move.account["erased_rooms"] = move.account.get("erased_rooms", 0) + 1
     if not await move.source.read(replica_erasure.is_anybody, user_nid):
         await move.source.write(replica_erasure.forget_name, user_nid)
+
+
+async def _keep_receipt(server: Server, move: Move, user_nid: int, erased_files: int) -> None:
+    """Have both nodes sign what was done, and keep it with the user."""
+    identity, now, account = server.identity, server.clock.now_ms(), move.account
+    before = await move.target.read(stored.receipts_of, user_nid)
+    receipt = Receipt(
+        server_name=server.name,
+        move_id=move.move_id,
+        user_id=move.user_id,
+        source=move.source.name,
+        source_jurisdiction=move.source.jurisdiction,
+        target=move.target.name,
+        target_jurisdiction=move.target.jurisdiction,
+        begun_ts=account["begun_ts"],
+        switched_ts=account["switched_ts"],
+        ended_ts=now,
+        copied=account["copied"],
+        files=account["files"],
+        erased_files=erased_files,
+        erased_rooms=account.get("erased_rooms", 0),
+        previous=move_receipts.digest(before[-1]) if before else None,
+    )
+    keys = {node.name: identity.node_key(node.name) for node in (move.source, move.target)}
+    signed = move_receipts.signed(receipt, keys, identity.residency_key)
+    await move.target.write(stored.put_receipt, move.move_id, user_nid, now, signed)
 
 
 async def _purge(server: Server, move: Move) -> None:
@@ -108,16 +137,3 @@ async def purge(server: Server, node: Node) -> None:
     """Have what was deleted leave the files of a node. Raises NodeUnavailable."""
     await node.engine.purge(TOUCHED)
     server.nodes.directory.memory(Moves).unpurged.discard(node.name)
-
-
-def _remember(server: Server, move: Move) -> None:
-    done: dict[str, Any] = {
-        "move_id": move.move_id,
-        "user_id": move.user_id,
-        "from": move.source.name,
-        "to": move.target.name,
-        "state": State.DONE.value,
-        "halted": None,
-        "reason": None,
-    }
-    server.nodes.directory.memory(Moves).last[move.user_id] = done

@@ -34,6 +34,11 @@ def medium_of(row: BelongingRow, user_nid: int) -> Medium:
     return Medium(values["media_id"], user_nid, *(values[name] for name in names))  # type: ignore[arg-type]
 
 
+def has_file(row: BelongingRow) -> bool:
+    """Whether there is a file for a row of `media`."""
+    return medium_of(row, 0).sha256 is not None
+
+
 async def of_user(node: Node, user_nid: int) -> AsyncIterator[Medium]:
     """The media of a user of a node."""
     after: Sequence[Param] = ()

@@ -205,7 +205,8 @@ def _closed(server: Server, move: Move) -> str | None:
 
 
 async def _begin(server: Server, move: Move) -> None:
-    account = copying.encoded({"begun_ts": move.begun_ts})
+    move.account = {"begun_ts": move.begun_ts}
+    account = copying.encoded(move.account)
     await move.target.write(stored.expect, move.move_id, move.user_id, move.source.name, account)
     arrival = await move.target.read(stored.arrival, move.move_id)
     if arrival is not None and arrival.state == "unpacked":

@@ -94,8 +94,6 @@ class Moves:
         """The nodes that those leave who are being moved, by user id."""
         self.unpurged: set[str] = set()
         """Nodes whose files still have what was deleted."""
-        self.last: dict[str, dict[str, Any]] = {}
-        """How moves ended that ended lately, by user id."""
 
 
 WOKEN = ("moves",)
@@ -113,7 +111,6 @@ async def begin(server: Server, user_id: str, target: Node, wish: Wish) -> str:
     begun = await source.write(_begin, user_id, move_id, target.name, wish.encoded(), server.clock.now_ms())
     if not begun:
         raise Conflict(f"{user_id} is being moved already: look with `domicile residency status {user_id}`")
-    server.nodes.directory.memory(Moves).last.pop(user_id, None)
     server.wakeups.wake(WOKEN)
     return move_id
 
@@ -206,6 +203,33 @@ async def resume(server: Server, user_id: str) -> None:
         raise Conflict(f"The move of {user_id} is going on")
     await source.write(stored.halt, row.move_id, None, None, server.clock.now_ms())
     server.wakeups.wake(WOKEN)
+
+
+async def receipts(server: Server, user_id: str) -> list[bytes]:
+    """The receipts of the moves of a user, the oldest first. Raises NotFound, NodeUnavailable."""
+    node = await server.nodes.of_user(user_id)
+    user_nid = None if node is None else await node.read(users.resident, user_id)
+    if node is None or user_nid is None:
+        raise NotFound(f"There is no user {user_id}")
+    return await node.read(stored.receipts_of, user_nid)
+
+
+async def last_of(server: Server, user_id: str) -> dict[str, Any] | None:
+    """The last move of a user, which has come to its end, as it is shown; None when they were never moved. Raises
+    NotFound, NodeUnavailable."""
+    found = await receipts(server, user_id)
+    if not found:
+        return None
+    said = orjson.loads(found[-1])
+    return {
+        "move_id": said["move_id"],
+        "user_id": user_id,
+        "from": said["from"]["node"],
+        "to": said["to"]["node"],
+        "state": State.DONE.value,
+        "halted": None,
+        "reason": None,
+    }
 
 
 async def fail(server: Server, move: Move, reason: str) -> None:

@@ -32,7 +32,7 @@ from homeserver.storage.belongings import BELONGINGS
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from homeserver.context import Server
     from homeserver.residency.moves.copying import Rows
@@ -121,14 +121,18 @@ async def _switch(server: Server, move: Move, found: Sequence[Shared], rows: Row
 
 async def _unpack(server: Server, move: Move, rows: Rows) -> None:
     """Make the user a resident of the target, of whom the directory says that they are on the source."""
+    move.account.update(
+        copied=copying.counted(rows),
+        files=sum(1 for row in rows["media"] if files.has_file(row)),
+        switched_ts=server.clock.now_ms(),
+    )
     arriving = unpacking.Arriving(
         await move.source.read(streams.current),
         await move.source.read(stored.keys_changed_at, move.user_nid),
         await move.source.read(unpacking.places_of, move.user_nid),
         copying.digests(rows),
     )
-    arrival = await move.target.advance(unpacking.unpack, server, move, arriving)
-    await _note_arrival(move, "unpacked", arriving.digests, arriving.position, arrival)
+    await move.target.advance(unpacking.unpack, server, move, arriving)
 
 
 async def _changed(move: Move, rows: Rows) -> Rows:
@@ -139,11 +143,6 @@ async def _changed(move: Move, rows: Rows) -> Rows:
     if not work and copying.same(rows, now, skipped):
         return {}
     return {table: each for table, each in now.items() if table not in skipped}
-
-
-async def _note_arrival(move: Move, state: str, digests: Mapping[str, str], position: int, arrival: int) -> None:
-    move.account.update(digests=dict(digests), left_pos=position, came_pos=arrival)
-    await move.target.write(stored.note_arrival, move.move_id, state, copying.encoded(move.account))
 
 
 async def _commit(server: Server, move: Move, found: Sequence[Shared], rows: Rows, write: Write) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.e2ee import one_time_keys
-from homeserver.residency.moves import carrying
+from homeserver.residency.moves import carrying, copying
 from homeserver.residency.moves.copying import MEMBERSHIPS, check_digests, digest
 from homeserver.residency.moves.rooms_ahead import COMPARED
 from homeserver.rooms import delayed, transactions
@@ -57,8 +57,8 @@ async def places_of(tx: Transaction, user_nid: int) -> dict[str, list[tuple[str,
     return found
 
 
-async def unpack(tx: Transaction, server: Server, move: Move, arriving: Arriving) -> int:
-    """Make a user a resident, with all that was staged of them; returns the position at which they arrive.
+async def unpack(tx: Transaction, server: Server, move: Move, arriving: Arriving) -> None:
+    """Make a user a resident, with all that was staged of them; and note that this has been done.
 
     Raises Impossible when what is read back is not what was sent.
     """
@@ -105,7 +105,8 @@ async def unpack(tx: Transaction, server: Server, move: Move, arriving: Arriving
     keys = [row.key for row in rows["event_transactions"]]
     joined = {each.room_id: each.membership == "join" for each in held}
     tx.after_commit(lambda: _announce(server, move, user_nid, last, devices, keys, joined))
-    return arrival
+    account = {**move.account, "left_pos": arriving.position, "came_pos": arrival}
+    await stored.note_arrival(tx, move.move_id, "unpacked", copying.encoded(account))
 
 
 def _device(content: bytes) -> str:
