@@ -12,7 +12,7 @@ import structlog
 
 from homeserver.protocol.errors import Conflict, NodeUnavailable, Refusal
 from homeserver.protocol.policy_chain import How
-from homeserver.residency.changes import chain, surveying
+from homeserver.residency.changes import chain, moving, surveying
 from homeserver.residency.changes.recovering import recover
 from homeserver.storage import policy_plans, users
 from homeserver.storage.policy_versions import NotNewest
@@ -132,6 +132,8 @@ async def close_unused(server: Server) -> None:
 async def _check_empty(server: Server, emptied: frozenset[str]) -> None:
     """Nobody rests on nodes that go, and nobody comes any more: they are closed to newcomers. Raises Conflict."""
     for name in sorted(emptied):
+        if await server.nodes[name].read(users.any_resident):
+            await moving.settled(server)
         # In a transaction that writes, and so is in line with those that make accounts.
         if await server.nodes[name].write(users.any_resident):
             raise Conflict(f"Somebody has got an account on {name} meanwhile: plan again")
