@@ -116,11 +116,12 @@ def residency_status(name: str | None, config: Path, as_json: bool) -> None:
 
 @click.command("stop", epilog="Example: domicile residency stop parisa")
 @click.argument("name")
+@click.option("--forget", is_flag=True, help="There is nothing to resume then.")
 @CONFIG
 @JSON
-def residency_stop(name: str, config: Path, as_json: bool) -> None:
-    """Stop the move of a user, who stays where they are, until it is resumed."""
-    answer = perform(config, "residency-move-stop", user=name)
+def residency_stop(name: str, forget: bool, config: Path, as_json: bool) -> None:
+    """Stop the move of a user, who stays where they are, until it is resumed; what was copied is thrown away."""
+    answer = perform(config, "residency-move-stop", user=name, forget=forget)
     tell(answer, as_json, f"The move of {answer['user_id']} is stopped")
 
 

@@ -81,9 +81,11 @@ async def residency_receipts(server: Server, arguments: Arguments) -> dict[str, 
 
 
 async def residency_move_stop(server: Server, arguments: Arguments) -> dict[str, Any]:
-    """Stop the move of ``user``, who stays where they are."""
+    """Stop the move of ``user``, who stays where they are; with ``forget`` there is nothing to go on with then."""
     user_id = user_id_of(server, needed(arguments, "user"))
     await journal.stop(server, user_id)
+    if arguments.get("forget"):
+        await journal.forget(server, user_id)
     return {"user_id": user_id}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from homeserver.rooms import state
+from homeserver.storage.engine import Transaction
 from tests.deployment import POLICY
 from tests.e2ee.play import Device, events, message
 from tests.moves.play import Staging, closed_window
@@ -170,6 +171,29 @@ async def test_a_move_is_stopped_and_goes_on(stage: Staging) -> None:
         await play.server.clock.sleep(0.01)
     assert (await alice.user.caller()).node.name == "tehran"
     await play.send(alice.user, room, "still here")
-    assert "accounts" not in await play.rows_of("paris", alice)
+    assert await play.rows_of("paris", alice) == {}
+    assert await play.node("paris").read(_ahead) == (0, 0)
+    assert (await play.command("residency-audit"))["findings"] == []
     await play.command("residency-move-resume", user="alice")
     assert (await play.refusal("residency-move-resume", user="alice")).errcode == "M_UNKNOWN"
+
+
+async def _ahead(tx: Transaction) -> tuple[int, int]:
+    """How many rows are staged, and how many events there are."""
+    staged = await tx.one("SELECT COUNT(*) FROM staged_rows")
+    events_there = await tx.one("SELECT COUNT(*) FROM events")
+    assert staged is not None
+    assert events_there is not None
+    return int(staged[0]), int(events_there[0])
+
+
+@aio
+async def test_a_move_is_forgotten(stage: Staging) -> None:
+    play = await stage()
+    alice = await play.device("alice")
+    await play.command("residency-move", user="alice", to="paris", window=closed_window())
+    await play.command("residency-move-stop", user="alice", forget=True)
+    assert (await play.command("residency-move-status"))["moves"] == []
+    assert await play.node("paris").read(_ahead) == (0, 0)
+    await play.move(alice)
+    assert (await alice.user.caller()).node.name == "paris"

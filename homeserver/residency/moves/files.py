@@ -84,6 +84,13 @@ async def _copy(move: Move, medium: Medium) -> int:
     return written.size
 
 
+async def forget(move: Move) -> None:
+    """Delete the copies of files on the target of a user who does not come. Raises NodeUnavailable."""
+    async for medium in of_user(move.source, move.user_nid):
+        if medium.sha256 is not None:
+            await store.erase(move.target, medium.media_id, medium.sha256)
+
+
 async def erase(source: Node, target: Node, user_nid: int) -> int:
     """Delete from ``source`` the files of a user who is on ``target`` now, and what was derived from them; returns how
     many. Raises NodeUnavailable."""

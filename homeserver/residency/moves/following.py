@@ -30,10 +30,12 @@ from homeserver.residency.moves.journal import (
     of_departure,
     words,
 )
+from homeserver.residency.moves.rehoming import erase_replica
 from homeserver.residency.moves.switching import is_busy, switch, whose
 from homeserver.rooms import membership
 from homeserver.runtime.jobs import Postponed
 from homeserver.storage import moves as stored
+from homeserver.storage import replica_erasure, users
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +100,13 @@ async def _take_up(server: Server, moves: Moves) -> None:
             continue
         with suppress(NodeUnavailable):
             for arrival in await node.read(stored.arrivals):
-                if arrival.state != "staging":
-                    move = of_arrival(server, node, arrival)
-                    if await whose(server, move) == node.name:
-                        _start(server, moves, move)
+                move = of_arrival(server, node, arrival)
+                if arrival.user_id in moves.running:
+                    continue
+                if await whose(server, move) == node.name:
+                    _start(server, moves, move)
+                else:
+                    await _clear_away_halted(server, node, arrival)
             for row in await node.read(stored.departures):
                 if row.halted is None:
                     with suppress(NodeUnavailable):
@@ -153,10 +158,39 @@ async def _run(server: Server, move: Move) -> None:
 
 
 async def _stay(server: Server, move: Move) -> None:
+    """The user stays for now: what has gone ahead of them rests where it may not any more, and goes. What cannot be
+    done now is done when it is looked for moves again."""
     try:
         await rooms_ahead.call_back(server, move)
-    except NodeUnavailable:
-        log.info("rooms were not called back: a node is down", move=move.move_id)
+        await _clear_away(server, move)
+    except (NodeUnavailable, Postponed) as reason:
+        log.info("what went ahead was not cleared away", move=move.move_id, reason=words(reason))
+
+
+async def _clear_away(server: Server, move: Move) -> None:
+    """Leave nothing on the target of a user who does not come. Raises NodeUnavailable, Postponed."""
+    arrival = await move.target.read(stored.arrival, move.move_id)
+    if arrival is None or await whose(server, move) == move.target.name:
+        return
+    await move.target.advance(unpacking.undo, move.user_id)
+    await move.target.write(stored.clear_staged, move.move_id)
+    await files.forget(move)
+    user_nid = await move.target.read(users.nid, move.user_id)
+    known = {} if user_nid is None else await move.target.read(replica_erasure.rooms_of, user_nid)
+    for room_nid in await move.target.read(replica_erasure.unneeded, list(known)):
+        await erase_replica(server, move.target, room_nid, known[room_nid])
+    await move.target.write(stored.forget_arrival, move.move_id)
+
+
+async def _clear_away_halted(server: Server, target: Node, arrival: Arrival) -> None:
+    """Clear away after a move that goes on no more, unless that has been done. Raises NodeUnavailable."""
+    source = server.nodes[arrival.source]
+    row = await source.read(stored.departure_of, arrival.user_id)
+    if row is None or row.move_id != arrival.move_id or row.halted is not None:
+        user_nid = await source.read(users.nid, arrival.user_id)
+        move = of_arrival(server, target, arrival)
+        move.user_nid = user_nid or 0
+        await _stay(server, move)
 
 
 async def _wait(server: Server, move: Move, reason: str) -> None:

@@ -6,6 +6,7 @@ user is said by the directory alone.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,8 +19,6 @@ from homeserver.storage import moves as stored
 from homeserver.storage import users
 
 if TYPE_CHECKING:
-    import asyncio
-
     from homeserver.context import Server
     from homeserver.storage.engine import Transaction
     from homeserver.storage.moves import Arrival, Departure
@@ -194,6 +193,15 @@ async def stop(server: Server, user_id: str) -> None:
     task = server.nodes.directory.memory(Moves).running.get(user_id)
     if task is not None:
         task.cancel()
+        await asyncio.wait([task])  # it clears away what has gone ahead
+
+
+async def forget(server: Server, user_id: str) -> None:
+    """Have a move that goes on no more be none. Raises NotFound, Conflict for one that goes on, NodeUnavailable."""
+    source, row = await find(server, user_id)
+    if row.halted is None:
+        raise Conflict(f"The move of {user_id} is going on: stop it first")
+    await source.write(stored.give_up, row.move_id)
 
 
 async def resume(server: Server, user_id: str) -> None:
