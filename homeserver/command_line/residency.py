@@ -26,7 +26,7 @@ def residency() -> None:
     "--log",
     "logs",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="A log file to look through for addresses, phone numbers and tokens; may be repeated.",
 )
 @CONFIG

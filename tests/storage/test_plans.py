@@ -52,7 +52,7 @@ MAY_SCAN = {
 }
 """How statements begin that read whole tables, and why they may."""
 
-READ_ALL = {"audit"}
+READ_ALL = {"archive", "audit"}
 """Modules whose business is to read everything, while nobody waits for it."""
 
 
