@@ -75,12 +75,10 @@ def _end_progress() -> None:
 
 @click.command(epilog="Example: domicile restore --node tehran --from /backup/tehran.domicile")
 @click.option("--node", required=True, help="The node.")
-@click.option(
-    "--from", "source", required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The archive."
-)
+@click.option("--from", "source", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The archive.")
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="The private key of an archive that is sealed.",
 )
 @CONFIG
