@@ -82,11 +82,11 @@ async def test_who_may_and_what_must_be_said(play: Play, verb: str) -> None:
 
 
 @aio
-async def test_invitations_by_address_are_not_taken(play: Play) -> None:
+async def test_no_identity_server_is_asked_that_the_operator_has_not_allowed(play: Play) -> None:
     alice = await play.user("alice")
     wish = {"id_server": "id.example.org", "id_access_token": "x", "medium": "email", "address": "bob@example.org"}
     answer = await ask(alice, await play.create(alice), "invite", **wish)
-    assert (answer.status, answer.errcode) == (400, "M_INVALID_PARAM")
+    assert (answer.status, answer.errcode) == (400, "M_SERVER_NOT_TRUSTED")
 
 
 @pytest.mark.parametrize("node", ["tehran", "paris"])
