@@ -6,8 +6,6 @@ import tomllib
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-import tomlkit
-
 if TYPE_CHECKING:
     from config.problems import KeyPath
 
@@ -17,6 +15,8 @@ def edited(text: str, path: KeyPath, value: Any) -> str:
 
     Raises ValueError when the path leads nowhere, or the text cannot be changed without changing more than that.
     """
+    import tomlkit  # not above: a server that runs holds no parser of comments
+
     document = tomlkit.parse(text)
     _put(document, path, value)
     changed = tomlkit.dumps(document)
