@@ -1,4 +1,5 @@
-"""``domicile residency move``, ``status``, ``stop`` and ``resume``: users on their way from node to node."""
+"""``domicile residency move``, ``status``, ``stop`` and ``resume``: users, and the order of rooms, on their way
+from node to node."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ LOOK_AGAIN = 0.5
 
 
 @click.command("move", epilog="Example: domicile residency move @parisa:example.org --to paris --dry-run")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--room", metavar="ROOM_ID", help="Move no user: have the node order this room, in which it has members.")
 @click.option("--to", required=True, help="The node where all their data is to rest.")
 @click.option("--dry-run", is_flag=True, help="Say what it would come to, and do nothing. Status 1: it cannot be done.")
 @click.option("--leave-rooms", is_flag=True, help="Let the user leave the rooms that may not span the node.")
@@ -31,7 +33,8 @@ LOOK_AGAIN = 0.5
 @CONFIG
 @JSON
 def residency_move(
-    name: str,
+    name: str | None,
+    room: str | None,
     to: str,
     dry_run: bool,
     leave_rooms: bool,
@@ -40,7 +43,17 @@ def residency_move(
     config: Path,
     as_json: bool,
 ) -> None:
-    """Move a user, with all that is theirs, to another node; they stay logged in and notice nothing but a moment."""
+    """Move a user, with all that is theirs, to another node; they stay logged in and notice nothing but a moment.
+
+    With --room, it is a room's order that goes there, and its members stay where they are.
+    """
+    if (name is None) == (room is None):
+        raise click.UsageError("Name a user, or a room with --room.")
+    if room is not None:
+        if leave_rooms or window or detach:
+            raise click.UsageError("--leave-rooms, --window and --detach are about users.")
+        _move_room(config, room, to, dry_run=dry_run, as_json=as_json)
+        return
     wish = {"user": name, "to": to, "leave_rooms": leave_rooms, "window": window}
     if dry_run:
         found = perform(config, "residency-move", dry_run=True, **wish)
@@ -55,6 +68,21 @@ def residency_move(
     settings, _ = load(config)
     ended = _watched(settings, begun["user_id"], quiet=as_json)
     tell(ended, as_json, f"{ended['user_id']} rests on {ended['to']}; nothing of theirs is left on {ended['from']}")
+
+
+def _move_room(config: Path, room: str, to: str, *, dry_run: bool, as_json: bool) -> None:
+    """Have a node order a room; with ``dry_run`` say what keeps it from that, with status 1 if anything does."""
+    found = perform(config, "residency-move-room", room=room, to=to, dry_run=dry_run)
+    obstacles = found.get("obstacles", [])
+    if found["from"] == found["to"]:
+        said = f"{room} is ordered by {to} already"
+    elif dry_run:
+        said = "\n".join([f"{room} from {found['from']} to {to}:", *(f"  first: {each}" for each in obstacles)])
+    else:
+        said = f"{room} is ordered by {to}, and was by {found['from']}"
+    tell(found, as_json, said)
+    if obstacles:
+        sys.exit(1)
 
 
 def _described(found: dict[str, Any]) -> str:

@@ -83,6 +83,9 @@ def _moves(plan: dict[str, Any]) -> Iterator[str]:
 
 def _rooms(plan: dict[str, Any]) -> Iterator[str]:
     rooms = plan["rooms"]
+    for name, count in rooms["ordered_by"].items():
+        if count:
+            yield f"Rooms that {name} orders, and other nodes will that have members: {count}"
     if rooms["healed"]:
         yield f"Rooms that break no rule any more: {rooms['healed']}"
     if rooms["broken"]:

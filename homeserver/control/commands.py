@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "residency-traffic": residency.residency_traffic,
     "residency-history": policy_changes.history,
     "residency-move": moves.residency_move,
+    "residency-move-room": moves.residency_move_room,
     "residency-move-status": moves.residency_move_status,
     "residency-receipts": moves.residency_receipts,
     "residency-move-stop": moves.residency_move_stop,

@@ -1,4 +1,4 @@
-"""Moving users between nodes: what it would come to, begin, look, stop, go on."""
+"""Moving users, and the order of rooms, between nodes: what it would come to, begin, look, stop, go on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.control.arguments import given, needed, user_id_of
 from homeserver.protocol import move_receipts
 from homeserver.protocol.errors import InvalidParam, NotFound
-from homeserver.residency.moves import examining, journal
+from homeserver.residency.moves import examining, homes, journal
 from homeserver.residency.moves.journal import Wish
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ async def residency_move(server: Server, arguments: Arguments) -> dict[str, Any]
     examining.check(found, wish)
     move_id = await journal.begin(server, user_id, target, wish)
     return {"move_id": move_id, "user_id": user_id, "from": found.source.name, "to": target.name}
+
+
+async def residency_move_room(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Have the node ``to`` order ``room``. With ``dry_run`` nothing is done but said what keeps it from that."""
+    room_id, target = needed(arguments, "room"), _target(server, arguments)
+    if arguments.get("dry_run"):
+        home, obstacles = await homes.examine(server, room_id, target)
+        return {"room_id": room_id, "from": home.name, "to": target.name, "obstacles": obstacles}
+    home = await homes.move(server, room_id, target)
+    return {"room_id": room_id, "from": home.name, "to": target.name}
 
 
 async def residency_move_status(server: Server, arguments: Arguments) -> dict[str, Any]:

@@ -287,7 +287,7 @@ async def copy_histories(server: Server) -> None:
             home = None if room.home is None else server.nodes[room.home]
             if room.room_id in destination.memory(BeingCopied).room_ids:
                 continue
-            if home is None or not home.engine.health().up:
+            if home is None or home is destination or not home.engine.health().up:
                 continue
             while server.policy.now.may(DataClass.EVENTS, home.jurisdiction, destination.jurisdiction).allowed:
                 if not await seeding.copy_history(home, destination, room):

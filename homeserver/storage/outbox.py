@@ -76,6 +76,17 @@ async def depth(tx: Transaction) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+async def held_back(tx: Transaction) -> dict[str, int]:
+    """How many parcels are held back from each node."""
+    rows = await tx.all("SELECT destination, COUNT(*) FROM outbox WHERE pos < 0 GROUP BY destination")
+    return {row[0]: row[1] for row in rows}
+
+
+async def forget(tx: Transaction, destination: str) -> None:
+    """Drop all parcels for a node that is no more."""
+    await tx.run("DELETE FROM outbox WHERE destination = ?", destination)
+
+
 async def clear(tx: Transaction, destination: str, upto: int) -> None:
     """Drop the parcels that the destination has applied."""
     await tx.run("DELETE FROM outbox WHERE destination = ? AND pos > 0 AND pos <= ?", destination, upto)

@@ -97,8 +97,8 @@ def advance(tx: Transaction, room_nid: int, tips: Sequence[str], state_group: in
     tx.later("UPDATE rooms SET tips = ?, state_group = ? WHERE room_nid = ?", [(" ".join(tips), state_group, room_nid)])
 
 
-def set_home(tx: Transaction, room_nid: int, home: str) -> None:
-    """Queue which node orders the room."""
+def set_home(tx: Transaction, room_nid: int, home: str | None) -> None:
+    """Queue which node orders the room; None: no node that there is."""
     tx.later("UPDATE rooms SET home = ? WHERE room_nid = ?", [(home, room_nid)])
 
 

@@ -99,6 +99,8 @@ async def servers(tx: Transaction, after: str, limit: int) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-async def any_home(tx: Transaction, node: str) -> bool:
-    """Whether this node orders any room."""
-    return await tx.one("SELECT 1 FROM rooms WHERE home = ? AND state_group IS NOT NULL LIMIT 1", node) is not None
+@asks_once
+async def homes(tx: Transaction, node: str) -> int:
+    """How many rooms of which this node has a replica are ordered by a node."""
+    row = await tx.one("SELECT COUNT(*) FROM rooms WHERE home = ? AND state_group IS NOT NULL", node)
+    return 0 if row is None else int(row[0])

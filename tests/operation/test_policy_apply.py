@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -226,15 +227,28 @@ def test_users_of_a_node_that_goes_are_moved_and_go_on(product: Product) -> None
     with product:
         pierre, marie = product.user("pierre", "paris"), product.user("marie", "paris")
         alice = product.user("alice", "tehran")
+        room = quote(str(pierre.client("POST", "/createRoom", {"room_alias_name": "hall"})["room_id"]))
+        pierre.client("POST", f"/rooms/{room}/invite", {"user_id": "@marie:domicile.test"})
+        marie.client("POST", f"/rooms/{room}/join", {})
         product.policy.write_text(text)
         shown = product.run("residency", "plan")
         assert shown.status == 0, shown.err
+        assert "Rooms that paris orders, and other nodes will that have members: 1" in shown.out
         assert re.search(r"Users that move from paris to lyon \(node gone\): 2", shown.out)
         digest = plan_of(product, text)
         done = product.run("residency", "apply", digest)
         assert (done.status, done.out) == (0, "Version 2 is in force.\n"), done.err
         for user, name in ((pierre, "pierre"), (marie, "marie"), (alice, "alice")):
             assert user.client("GET", "/account/whoami")["user_id"] == f"@{name}:domicile.test"
+        marie.client("PUT", f"/rooms/{room}/state/m.room.member/@marie:domicile.test", {"membership": "leave"})
+        assert pierre.client("GET", f"/rooms/{room}/joined_members")["joined"].keys() == {"@pierre:domicile.test"}
+        assert pierre.client("GET", f"/directory/room/{quote('#hall:domicile.test')}")["room_id"] == unquote(room)
+        told = product.run("residency", "move", "--room", unquote(room), "--to", "lyon")
+        assert (told.status, told.out) == (0, f"{unquote(room)} is ordered by lyon already\n")
+        told = product.run("residency", "move", "--room", unquote(room), "--to", "tehran", "--dry-run")
+        assert told.status == 1
+        assert "first: nobody in that room rests on tehran" in told.out
+        assert product.run("residency", "move", "alice", "--room", unquote(room), "--to", "lyon").status == 2
         listed = product.run("user", "list").out
         assert len(re.findall("  lyon", listed)) == 2
         assert "  paris" not in listed
@@ -373,6 +387,9 @@ def test_a_server_that_is_killed_while_it_moves_users_goes_on(product: Product, 
     text = text.replace(paris[0], "")
     product.start()
     people = {f"user{number}": product.user(f"user{number}", "paris") for number in range(6)}
+    room = quote(str(people["user0"].client("POST", "/createRoom", {"preset": "public_chat"})["room_id"]))
+    for number in (3, 5):
+        people[f"user{number}"].client("POST", f"/rooms/{room}/join", {})
     product.policy.write_text(text)
     digest = plan_of(product, text)
     with ThreadPoolExecutor() as pool:
@@ -394,6 +411,10 @@ def test_a_server_that_is_killed_while_it_moves_users_goes_on(product: Product, 
         assert sorted(user["user_id"] for user in listed if user["node"] == "lyon") == [
             f"@{name}:domicile.test" for name in people
         ]
+        people["user5"].client(
+            "PUT", f"/rooms/{room}/state/m.room.member/@user5:domicile.test", {"membership": "leave"}
+        )
+        assert len(people["user3"].client("GET", f"/rooms/{room}/joined_members")["joined"]) == 2
     assert [version["how"] for version in versions(product)] == ["first", "applied"]
     assert product.policy.read_text() == text
 

@@ -1,8 +1,9 @@
 """Putting a plan in force, so that whoever is killed in between, it is done whole or not at all.
 
-The order: note what is begun; open new nodes; move users; then, in one transaction, the version is stored, which is the
-moment from which it holds; swap the policy in memory; put the text in place of the file; let nodes go. Everything
-before that moment can be done again or given up, everything after it is done again when the server starts.
+The order: note what is begun; open new nodes; move users, and the homes of rooms; then, in one transaction, the version
+is stored, which is the moment from which it holds; swap the policy in memory; put the text in place of the file; let
+nodes go. Everything before that moment can be done again or given up, everything after it is done again when the server
+starts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The steps by which a plan comes into force in a process: nodes open, users move, the version is stored, and the
-policy in memory is another in the same moment.
+"""The steps by which a plan comes into force in a process: nodes open, users move, other nodes order the rooms, the
+version is stored, and the policy in memory is another in the same moment.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import structlog
 
 from homeserver.protocol.errors import Conflict, NodeUnavailable, Refusal
 from homeserver.protocol.policy_chain import How
-from homeserver.residency.changes import chain, moving, surveying
+from homeserver.residency.changes import chain, letting_go, moving, surveying
 from homeserver.residency.changes.recovering import recover
-from homeserver.storage import policy_plans, users
+from homeserver.storage import outbox, policy_plans, users
 from homeserver.storage.policy_versions import NotNewest
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ async def carry_out(server: Server, progress: Progress, journal: Application, ma
         await _open_nodes(server, [made.after.nodes[name] for name in nodes["new"]])
         await _move_users(server, progress, made)
         await _check_empty(server, emptied)
+        await letting_go.let_go(server, emptied, nodes["gone"], progress.at)
         progress.at("putting it in force")
         progress.final = True
         link = await _record(server, journal, made)
@@ -79,6 +80,8 @@ async def carry_out(server: Server, progress: Progress, journal: Application, ma
         if server.places is not None:
             try:
                 await server.places.close(server, name)
+                for node in server.nodes:
+                    await node.write(outbox.forget, name)
             except Exception:  # it is in force all the same, and the next start does not open the node
                 log.exception("a node that is not in the policy any more was not closed", node=name)
     return link.serial

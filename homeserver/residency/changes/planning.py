@@ -1,7 +1,7 @@
 """A plan: everything that a text would do as the next policy, and a digest by which it is approved and applied.
 
 Making one changes nothing. The digest covers the version in force, the text, and what the plan says would happen; not
-how many bytes that takes.
+how many bytes that takes, nor how many rooms nodes order that are to go.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from config.load import policy_from_text
 from homeserver.protocol import canonical, policy_chain
 from homeserver.protocol.errors import Conflict, NodeUnavailable, NotFound
-from homeserver.residency.changes import chain, comparing, file, surveying
+from homeserver.residency.changes import chain, comparing, file, letting_go, surveying
 from homeserver.residency.changes.edit import edited
 from homeserver.residency.changes.surveying import NOWHERE, Survey
-from homeserver.storage import outbox, policy_plans, policy_versions, surveys
+from homeserver.storage import policy_plans, policy_versions
 
 if TYPE_CHECKING:
     from config.policy import Policy
@@ -99,7 +99,7 @@ async def plan(
         try:
             if not made.down:
                 made.survey = await surveying.survey(server, before, after, tell)
-                made.obstacles += await _leftovers(server, changes["nodes"]["gone"])
+                made.obstacles += await letting_go.obstacles(server, changes["nodes"]["gone"])
         except NodeUnavailable as down:
             made.down.append(str(down.fields.get("org.domicile.node", "")) or down.message)
     made.obstacles += _obstacles(server, made)
@@ -130,18 +130,6 @@ async def restoring(server: Server, serial: int) -> str:
     if link is None or newest is None or any(policy_chain.link_faults(link, server.name, key)):
         raise NotFound(f"There is no version {serial} that can be believed; `domicile residency history` lists them")
     return edited(link.text, ("serial",), newest.serial + 1)
-
-
-async def _leftovers(server: Server, gone: list[str]) -> list[str]:
-    """What nodes that are to go still hold besides users."""
-    found = []
-    for name in gone:
-        node = server.nodes[name]
-        if await node.read(surveys.any_home, name):
-            found.append(f"node {name} orders rooms, which have to be moved to another node first")
-        if any((await node.read(outbox.depth)).values()):
-            found.append(f"node {name} has parcels that wait for other nodes: try again when they have arrived")
-    return found
 
 
 def _obstacles(server: Server, made: Plan) -> list[str]:

@@ -77,6 +77,8 @@ class Survey:
     healed: int = 0
     servers_lost: Named = field(default_factory=Named)
     servers_gained: Named = field(default_factory=Named)
+    homes: dict[str, int] = field(default_factory=dict)
+    """How many rooms are ordered by nodes that have to be left."""
 
 
 # users --------------------------------------------------------------------------------------
@@ -140,6 +142,9 @@ async def survey(server: Server, before: Policy, after: Policy, tell: Callable[[
         tell(f"users of {node.name}")
         async for page in moves(node, before, after):
             await _note_moves(found, joining, node, before, after, page)
+        place = after.nodes.get(node.name)
+        if place is None or place.jurisdiction != before.jurisdiction_of_node(node.name):
+            found.homes[node.name] = await node.read(surveys.homes, node.name)
     if asks_rooms(before, after) or joining:
         for node in list(server.nodes):
             tell(f"rooms of {node.name}")
@@ -212,6 +217,7 @@ def shown(found: Survey) -> dict[str, Any]:
             "broken": found.broken_rooms.count,
             "rooms": [room._asdict() for room in found.broken],
             "healed": found.healed,
+            "ordered_by": found.homes,
         },
         "servers": {
             "lost": found.servers_lost.count,

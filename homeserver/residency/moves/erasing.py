@@ -14,7 +14,7 @@ from homeserver.protocol import move_receipts
 from homeserver.protocol.move_receipts import Receipt
 from homeserver.residency.moves import files, rooms_ahead, unpacking
 from homeserver.residency.moves.journal import Moves, State
-from homeserver.residency.moves.rehoming import erase_replica, rehome
+from homeserver.residency.moves.rehoming import erase_replica, heir_of, rehome
 from homeserver.residency.moves.switching import leave
 from homeserver.rooms import state
 from homeserver.rooms.holders import Travellers, follow_home, recount
@@ -79,7 +79,9 @@ async def _count_anew(server: Server, move: Move, held: Held) -> None:
         await recount(server, node, held.room_id)
     here = await state.find(move.source, held.room_id)
     if here is not None and move.source.name not in here.now.nodes and home in (move.source, move.target):
-        await rehome(server, held.room_id, move.source, move.target)
+        # Who has left a room has what they may still read of it there, which is not the room as it is now.
+        heir = heir_of(here, move.source, move.target.name) if home is move.source else None
+        await rehome(server, held.room_id, move.source, move.target if heir is None else server.nodes[heir])
 
 
 async def _erase_rooms(server: Server, move: Move) -> None:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms import replicas, state
+from config.residency import DataClass
+from homeserver.residency import gate
+from homeserver.rooms import replicas, seeding, state
 from homeserver.rooms.holders import follow_home
 from homeserver.rooms.persist import commit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.state_rows import StateRows
 from homeserver.runtime.jobs import Postponed
-from homeserver.storage import application_services, replica_erasure, rooms, users
+from homeserver.storage import application_services, events, replica_erasure, rooms, users
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from homeserver.context import Server
+    from homeserver.rooms.state import Room
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
@@ -26,24 +31,68 @@ AT_ONCE = 1000
 """Snapshots that are deleted in one transaction."""
 
 
-async def rehome(server: Server, room_id: str, old: Node, new: Node) -> None:
+def heir_of(room: Room, old: Node, preferred: str = "", without: Collection[str] = ()) -> str | None:
+    """The node that is to order a room in place of ``old``: one with members, and of these ``preferred``, or else the
+    one that has the most. None when nobody of ours is in it elsewhere."""
+    members = {name: count for name, count in room.now.nodes.items() if count > 0 and name not in {old.name, *without}}
+    if preferred in members:
+        return preferred
+    return max(members, key=lambda name: (members[name], name), default=None)
+
+
+async def rehome(server: Server, room_id: str, old: Node, new: Node) -> bool:
     """Have ``new``, which holds the room, order it, with its aliases and its places in directories. May be done twice.
 
-    Raises NodeUnavailable.
+    False, and nothing done, when ``new`` does not hold it yet. Raises NodeUnavailable.
     """
     await replicas.caught_up(server, old, new)
     room = await state.find(old, room_id)
     heir = await state.find(new, room_id)
     if room is None or heir is None:
-        return
+        return False
+    names = {old.name, new.name, *room.head.nodes, *heir.head.nodes}
+    await _complete(server, room_id, old, new)
     aliases, networks, published = await old.read(_belongings, room.nid)
     await new.write(_take_over, heir.nid, aliases, networks, published)
+    for name in sorted(names - {old.name, new.name}):
+        await _follow_history(room_id, new, server.nodes[name])
     routes = [(Kind.ROOM, room_id), *((Kind.ALIAS, alias) for alias, _ in aliases)]
     await server.nodes.directory.reroute_all(routes, new.name)
-    names = {old.name, new.name, *room.head.nodes, *heir.head.nodes}
+    await all_follow(server, room_id, new, names)
+    await old.write(_give_away, room.nid, [alias for alias, _ in aliases], networks)
+    return True
+
+
+async def all_follow(server: Server, room_id: str, home: Node, names: Collection[str]) -> None:
+    """Have nodes that hold a room know which one orders it. Raises NodeUnavailable."""
     for name in sorted(names):
-        await follow_home(server.nodes[name], room_id, new.name)
-    await old.write(rooms.publish, room.nid, False)
+        await follow_home(server.nodes[name], room_id, home.name)
+
+
+async def _complete(server: Server, room_id: str, old: Node, new: Node) -> None:
+    """Copy what the new home lacks of the history: others will ask it for that."""
+    if not gate.may(server, DataClass.EVENTS, old.jurisdiction, new.jurisdiction):
+        return
+    held = await new.read(rooms.find, room_id)
+    with new.memory(replicas.BeingCopied).alone(room_id):
+        while held is not None and held.history_before is not None:
+            await seeding.copy_history(old, new, held)
+            held = await new.read(rooms.by_nid, held.room_nid)
+
+
+async def _follow_history(room_id: str, new: Node, other: Node) -> None:
+    """Have a node that has not been copied all of the history go on with it at the new home: how far it has come is a
+    position of the home."""
+    held = await other.read(rooms.find, room_id)
+    if held is None or held.history_before is None:
+        return
+    for oldest in await other.read(events.timeline_forwards, held.room_nid, -(2**62), 2**62, 1):
+        for there in await new.read(events.by_ids, [oldest.event_id]):
+            await other.write(_set_history, held.room_nid, there.pos)
+
+
+async def _set_history(tx: Transaction, room_nid: int, before: int | None) -> None:
+    rooms.set_history_before(tx, room_nid, before)
 
 
 async def _belongings(tx: Transaction, room_nid: int) -> tuple[list[tuple[str, str]], list[str], bool]:
@@ -64,6 +113,15 @@ async def _take_over(
         await application_services.publish(tx, network, room_nid, True)
     if published:
         await rooms.publish(tx, room_nid, True)
+
+
+async def _give_away(tx: Transaction, room_nid: int, aliases: list[str], networks: list[str]) -> None:
+    """What stands with the new home stands here no more: it may be taken away there."""
+    for alias in aliases:
+        await rooms.drop_alias(tx, alias)
+    for network in networks:
+        await application_services.publish(tx, network, room_nid, False)
+    await rooms.publish(tx, room_nid, False)
 
 
 async def erase_replica(server: Server, node: Node, room_nid: int, room_id: str) -> None:
