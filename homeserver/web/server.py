@@ -33,11 +33,15 @@ class _Prompt:
 
     def write(self: Any, data: bytes) -> None:
         if self.connected and not self.dataBuffer and not self._tempDataBuffer and not self._writeDisconnected:
-            written = self.writeSomeData(data)
-            if isinstance(written, int):  # an error shows again, and is seen to, when the event loop writes
-                if written == len(data):
-                    return
-                data = data[written:]
+            rest: bytes | memoryview = data
+            while rest:
+                written = self.writeSomeData(rest)
+                if not isinstance(written, int):
+                    break  # an error shows again, and is seen to, when the event loop writes
+                rest = memoryview(rest)[written:]
+                if written < self.SEND_LIMIT:
+                    break  # all of it, or the socket has enough
+            data = bytes(rest)
         super().write(data)  # type: ignore[misc]  # of the transport that this is mixed into
 
 

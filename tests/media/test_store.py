@@ -6,6 +6,7 @@ import asyncio
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from homeserver.storage import media as stored
 from homeserver.storage.directory import Kind
 from homeserver.storage.engine import Transaction
 from homeserver.storage.media import Content
+from homeserver.storage.nodes import Node
 from homeserver.web.incoming import Incoming
 from tests.deployment import NAME, Deployment, User, start
 from tests.media.transfers import (
@@ -314,6 +316,41 @@ async def test_readings_close_their_files(deployment: Deployment) -> None:
     assert held() == 1
     del forgotten
     await until(lambda: held() == 0)  # the thread that opened it lets go a moment later
+
+
+@aio
+async def test_what_is_in_memory_is_read_without_a_thread(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await deployment.user("alice")
+    content = os.urandom(5 * store.CHUNK // 2)
+    media_id = await uploaded(alice, content)
+    node = deployment.node("tehran")
+    hops: list[object] = []
+    run, preadv = store.Files.run, os.preadv
+
+    async def counting(self: store.Files, node: Node, work: Any, *args: Any, **kwargs: Any) -> Any:
+        hops.append(work)
+        return await run(self, node, work, *args, **kwargs)
+
+    def cold(fd: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        raise BlockingIOError
+
+    def lukewarm(fd: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        return preadv(fd, [buffers[0][:100_000]], offset, flags)
+
+    monkeypatch.setattr(store.Files, "run", counting)
+    monkeypatch.setattr(os, "preadv", lukewarm)
+    assert (await get(alice, download_path(media_id))).body == content
+    assert len(hops) == 1  # it opens the file
+    part = await get(alice, download_path(media_id), Range="bytes=300000-600000")
+    assert part.body == content[300_000:600_001]
+    hops.clear()
+    monkeypatch.setattr(os, "preadv", cold)
+    assert (await get(alice, download_path(media_id))).body == content
+    assert len(hops) == 3
+    assert not node.engine.health().reason
 
 
 @pytest.mark.parametrize(
