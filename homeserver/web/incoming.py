@@ -1,12 +1,13 @@
 """The body of a request while it arrives.
 
-Whoever reads it never waits for more than they asked for, and no more than ``HIGH_WATER`` bytes wait
-for a reader that is slow: then the connection is told to stop reading.
+Whoever reads it never waits for more than they asked for, and no more than ``HIGH_WATER`` bytes, or what they ask for
+at once, wait for a reader that is slow: then the connection is told to stop reading.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -27,7 +28,7 @@ def too_large(limit: int) -> TooLarge:
 
 
 class Incoming(AsyncIterator[bytes]):
-    """A body of at most ``limit`` bytes: read it piece by piece (``async for``) or whole (`whole`).
+    """A body of at most ``limit`` bytes: read it piece by piece (``async for``), in `chunks`, or whole (`whole`).
 
     ``declared`` is the Content-Length, or None for a chunked body.
     ``flow(stop)`` is called with True when the connection should stop reading, False when it may go on;
@@ -36,6 +37,7 @@ class Incoming(AsyncIterator[bytes]):
     """
 
     __slots__ = (
+        "_enough",
         "_error",
         "_flow",
         "_pieces",
@@ -44,7 +46,6 @@ class Incoming(AsyncIterator[bytes]):
         "_waiter",
         "_waiting",
         "_wanted",
-        "_whole",
         "declared",
         "discarding",
         "finished",
@@ -70,7 +71,7 @@ class Incoming(AsyncIterator[bytes]):
         self._share = share
         self._pieces: deque[bytes] = deque()
         self._waiting = 0  # bytes in _pieces
-        self._whole = False  # somebody waits for all of it
+        self._enough: float = 1  # bytes for which the reader waits
         self._stopped = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -119,9 +120,9 @@ class Incoming(AsyncIterator[bytes]):
             return
         self._pieces.append(piece)
         self._waiting += len(piece)
-        if self._waiter is not None and not self._whole:
+        if self._waiter is not None and self._waiting >= self._enough:
             self._wake()
-        if self._waiting > HIGH_WATER and not self._whole and self._flow is not None:
+        if self._waiting > HIGH_WATER and self._waiting > self._enough and self._flow is not None:
             self._stopped = True
             self._flow(True)
 
@@ -152,24 +153,25 @@ class Incoming(AsyncIterator[bytes]):
 
     async def whole(self) -> bytes:
         """The entire body. Raises TooLarge, another refusal, or DisconnectedError."""
-        self._whole = True
-        self._begin()
-        while not self.finished and self._error is None:
-            await self._more()
-        if self._error is not None:
-            raise self._error
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._waiting = 0
-        return body
+        await self._have(math.inf)
+        return self._all()
+
+    def chunks(self, size: int) -> AsyncIterator[bytes]:
+        """All of it in chunks of at least ``size`` bytes, but for the last: their reader is woken for no less. Raises
+        what `whole` does.
+        """
+        return _Chunks(self, size)
+
+    async def chunk(self, size: int) -> bytes:
+        """The next chunk; empty at the end. See `chunks`."""
+        await self._have(size)
+        chunk = self._all()
+        self._go_on()
+        return chunk
 
     async def __anext__(self) -> bytes:
         """The next piece. Raises TooLarge, another refusal, or DisconnectedError."""
-        self._begin()
-        while not self._pieces and not self.finished and self._error is None:
-            await self._more()
-        if self._error is not None:
-            raise self._error
+        await self._have(1)
         if not self._pieces:
             raise StopAsyncIteration
         piece = self._pieces.popleft()
@@ -178,25 +180,48 @@ class Incoming(AsyncIterator[bytes]):
             self._go_on()
         return piece
 
-    def _begin(self) -> None:
+    async def _have(self, enough: float) -> None:
+        """Wait until so many bytes are there, or all that will be. Raises what keeps the rest from coming."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None and not self.finished:
             wanted()
-        if self._whole:
+        self._enough = enough
+        while self._waiting < enough and not self.finished and self._error is None:
             self._go_on()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._error is not None:
+            raise self._error
+
+    def _all(self) -> bytes:
+        """What has come and was not read."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting = 0
+        return body
 
     def _go_on(self) -> None:
         if self._stopped and self._flow is not None:
             self._stopped = False
             self._flow(False)
 
-    async def _more(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """Not a generator, which would have to be closed by who stops in the middle of it."""
+
+    def __init__(self, incoming: Incoming, size: int) -> None:
+        self._incoming = incoming
+        self._size = size
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._incoming.chunk(self._size)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
