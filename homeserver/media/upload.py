@@ -61,8 +61,8 @@ async def upload(
     written = await _receive(server, node, media_id, body, declared)
     content = Content(content_type, filename, *written)
     try:
-        await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
-        await node.write(_add, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
+        await server.nodes.directory.add(Kind.MEDIA, media_id, node.name)
+        await node.advance_together(_add, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
     except (CommitUnknown, asyncio.CancelledError):
         raise  # there may be a row: the sweep will see
     except Exception:
@@ -84,7 +84,7 @@ async def create(server: Server, caller: Caller) -> tuple[str, int]:
     now = server.clock.now_ms()
     expires = now + round(rules.pending_lifetime.seconds * 1000)
     media_id = store.new_id()
-    await server.nodes.directory.claim(Kind.MEDIA, media_id, node.name)
+    await server.nodes.directory.add(Kind.MEDIA, media_id, node.name)
     first = await node.write(stored.reserve, media_id, caller.user_nid, now, expires, rules.pending_uploads)
     if first is not None:
         await server.nodes.directory.release(Kind.MEDIA, media_id)

@@ -12,7 +12,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeserver.runtime.lru import Lru
-from homeserver.storage.engine import asks_once
+from homeserver.storage.engine import Scope, asks_once
+from homeserver.storage.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -57,6 +58,10 @@ async def _claim(tx: Transaction, kind: str, key: bytes, node: str) -> str:
     return found
 
 
+async def _add(tx: Transaction, kind: str, key: bytes, node: str) -> None:
+    tx.later("INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)", [(kind, key, node)])
+
+
 async def _reroute(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) -> None:
     await tx.many(
         "INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)"
@@ -74,6 +79,7 @@ class Directory:
 
     def __init__(self, engine: Engine, key: bytes) -> None:
         self.engine = engine
+        self._group = GroupCommit(engine.write)
         self._key = key
         self._known: dict[Kind, Lru[str, str]] = {kind: Lru(REMEMBERED) for kind in Kind}
         self._known_hashes: Lru[tuple[Kind, bytes], str] = Lru(REMEMBERED)
@@ -143,6 +149,16 @@ class Directory:
         if kind is Kind.USER:  # who is going to come with an access token
             self._known_hashes[kind, key] = found
         return found
+
+    async def add(self, kind: Kind, name: str, node: str) -> None:
+        """Route to ``node`` a name that nobody can have given before, because it was drawn from so many.
+
+        One trip, shared with whoever adds at the same time. Raises ConstraintViolation for a name that has a route.
+        """
+        key = self.hash(kind, name)
+        with Scope(self.engine.node):
+            await self._group.run(lambda tx: _add(tx, kind.value, key, node))
+        self._known[kind][name] = node
 
     async def reroute(self, kind: Kind, name: str, node: str) -> None:
         """Route ``name`` to ``node``, wherever it led before."""

@@ -49,14 +49,10 @@ async def find(tx: Transaction, media_id: str) -> Medium | None:
 async def add(
     tx: Transaction, media_id: str, user_nid: int, content: Content, now_ms: int, until_ms: int | None = None
 ) -> None:
-    """Add a medium whose file is in its place; ``until_ms``: how long it is kept, when that is not for ever."""
-    await tx.run(
+    """Queue a medium whose file is in its place; ``until_ms``: how long it is kept, when that is not for ever."""
+    tx.later(
         f"INSERT INTO media ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        media_id,
-        user_nid,
-        *content,
-        now_ms,
-        until_ms,
+        [(media_id, user_nid, *content, now_ms, until_ms)],
     )
 
 

@@ -14,7 +14,7 @@ from homeserver.media import store, sweep, upload
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
 from homeserver.storage import media as stored
 from homeserver.storage.directory import Kind
-from homeserver.storage.engine import Transaction
+from homeserver.storage.engine import ConstraintViolation, Transaction
 from homeserver.storage.media import Content
 from homeserver.storage.nodes import Node
 from homeserver.web.incoming import Incoming
@@ -351,6 +351,30 @@ async def test_what_is_in_memory_is_read_without_a_thread(
     assert (await get(alice, download_path(media_id))).body == content
     assert len(hops) == 3
     assert not node.engine.health().reason
+
+
+@aio
+async def test_uploads_at_the_same_time_share_their_commits(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    first = await uploaded(alice, b"the first one makes the folder")
+    node, directory = deployment.node("tehran"), deployment.server.nodes.directory
+    media_ids = [store.new_id() for _ in range(8)]
+    trips = directory.engine.trips
+    await asyncio.gather(*(directory.add(Kind.MEDIA, media_id, "tehran") for media_id in media_ids))
+    assert directory.engine.trips == trips + 1
+    for media_id in media_ids:
+        directory.forget(Kind.MEDIA, media_id)
+        assert await route(deployment, media_id) == "tehran"
+    with pytest.raises(ConstraintViolation):
+        await directory.add(Kind.MEDIA, first, "paris")
+    directory.forget(Kind.MEDIA, first)
+    assert await route(deployment, first) == "tehran"
+
+    trips = node.engine.trips
+    uploads = await asyncio.gather(*(uploaded(alice, CONTENT) for _ in range(8)))
+    assert node.engine.trips <= trips + 8
+    for media_id in uploads:
+        assert (await get(alice, download_path(media_id))).body == CONTENT
 
 
 @pytest.mark.parametrize(
