@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,38 @@ def _finding_line(finding: dict[str, Any]) -> str:
     whose = f"  {finding['user_id']}" if finding["user_id"] else ""
     note = "" if finding["violation"] else "  (an earlier policy may have let it come)"
     return f"{finding['node']}  {finding['where']}{whose}  rows: {finding['rows']}  {finding['fault']}{note}"
+
+
+@residency.command("evidence", epilog="Example: domicile residency evidence --node paris --to paris-evidence.json")
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Where it goes.")
+@click.option("--node", help="Of this node only.")
+@click.option("--user", help="Of the node where this user rests, with the user's own pin and receipts: for them alone.")
+@click.option("--with-texts", is_flag=True, help="With the texts of the policies, but those in which passwords stand.")
+@CONFIG
+@JSON
+def residency_evidence(
+    target: Path, node: str | None, user: str | None, with_texts: bool, config: Path, as_json: bool
+) -> None:
+    """Write down, signed, what this deployment claims, so that anybody can check it with scripts/verify-evidence: the
+    policies that were in force, what an audit finds now, why users are pinned, moves. Status 1 if something rests where
+    it may not, or a node is down: the bundle says so."""
+    if node is not None and user is not None:
+        raise click.UsageError("give --node or --user, not both")
+    answer = perform(config, "residency-evidence", node=node, user=user, texts=with_texts)
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        no(f"domicile: {target} is there already: name another file")
+    bundle = answer.pop("bundle").encode()
+    with open(descriptor, "wb") as file:
+        file.write(bundle)
+    written = {**answer, "file": str(target), "sha256": hashlib.sha256(bundle).hexdigest()}
+    how = f"To check it: scripts/verify-evidence {target} --key {answer['key']}"
+    tell(written, as_json, f"{target}: evidence of {', '.join(answer['nodes']) or 'no node'}, signed. {how}")
+    if answer["nodes_down"]:
+        no(f"domicile: down, and not in it: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    if answer["violations"]:
+        no("domicile: it says that something rests where it may not; `domicile residency audit` lists what")
 
 
 @residency.command("traffic", epilog="Example: domicile residency traffic --json")

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "isolation-off": isolation.isolation_off,
     "isolation-status": isolation.isolation_status,
     "residency-audit": proofs.residency_audit,
+    "residency-evidence": proofs.residency_evidence,
     "residency-traffic": residency.residency_traffic,
     "residency-history": policy_changes.history,
     "residency-move": moves.residency_move,

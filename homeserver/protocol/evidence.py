@@ -1,0 +1,96 @@
+"""Bundles of evidence: what a deployment claims about where data rests, for strangers to check with nothing else.
+
+A bundle is canonical JSON: parts, and a head that names the SHA-256 of each part in order and is signed by the
+residency key and the keys by which other servers know the deployment. What a node says of itself it signs itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+from homeserver.protocol import canonical
+from homeserver.protocol.signing import sign_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.protocol.signing import SigningKey
+
+KIND: Final = "org.domicile.residency_evidence"
+"""What the signatures of a head are for."""
+NODE: Final = "org.domicile.node_evidence"
+"""What a node's signature under what it says of itself is for."""
+FORMAT: Final = 1
+
+
+def bundle(head: Mapping[str, Any], parts: Mapping[str, Any], keys: Sequence[tuple[str, SigningKey]]) -> bytes:
+    """A bundle as it is handed out. ``head``: what it says besides; ``keys``: signers and their keys.
+
+    Raises BadJson for what has no canonical form.
+    """
+    signed: dict[str, Any] = {
+        "type": KIND,
+        "format": FORMAT,
+        **head,
+        "parts": [{"name": name, "sha256": digest(part)} for name, part in parts.items()],
+    }
+    for signer, key in keys:
+        signed = sign_json(signed, signer, key)
+    listed = [{"name": name, "content": part} for name, part in parts.items()]
+    return canonical.encode({"head": signed, "parts": listed}) + b"\n"
+
+
+def digest(part: object) -> str:
+    """SHA-256 of the canonical form of a part, in hexadecimal."""
+    return hashlib.sha256(canonical.encode(part)).hexdigest()
+
+
+def extract(text: str) -> dict[str, Any]:
+    """What a stranger may see of the text of a policy: places, peers, flows, and who has to approve of changes; nothing
+    of databases, of pin rules, in which tokens may stand, or of disclosure."""
+    said = tomllib.loads(text)
+    return {
+        "jurisdictions": sorted(said.get("jurisdictions", {})),
+        "nodes": {name: node["jurisdiction"] for name, node in said.get("nodes", {}).items()},
+        **{name: said.get(name, []) for name in ("peers", "flows")},
+        "changes": said.get("changes", {}),
+    }
+
+
+# a Merkle tree, as certificate transparency has it (RFC 6962, section 2.1) -------------------
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    """The hash of a leaf."""
+    return hashlib.sha256(b"\0" + leaf).digest()
+
+
+def root(hashes: Sequence[bytes]) -> bytes:
+    """The root over hashes of leaves, in their order."""
+    if not hashes:
+        return hashlib.sha256().digest()
+    level = list(hashes)
+    while len(level) > 1:  # an odd one goes up as it is, which is the same tree
+        pairs = [_inner(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0]
+
+
+def path(hashes: Sequence[bytes], index: int) -> list[tuple[str, bytes]]:
+    """The hashes that lead from one leaf to the root, and on which side each stands: ``left`` or ``right``."""
+    found = []
+    level = list(hashes)
+    while len(level) > 1:
+        other = index ^ 1
+        if other < len(level):
+            found.append(("left" if other < index else "right", level[other]))
+        pairs = [_inner(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(pairs) * 2 :]
+        index //= 2
+    return found
+
+
+def _inner(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
