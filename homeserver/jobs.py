@@ -19,7 +19,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import displacing, watching
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
-from homeserver.rooms import chores, delayed, housekeeping, replicas
+from homeserver.rooms import chores, delayed, housekeeping, replicas, reunion
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
@@ -58,6 +58,7 @@ def add_jobs(server: Server) -> None:
     add("remove replaced pushers", displacing.displace_all, MINUTE)
     add("forget clients", clients.forget_idle, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
+    add("tell nodes what they have forgotten", reunion.reunite, MINUTE)
     add("audit", auditing.run_daily, DAY)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)

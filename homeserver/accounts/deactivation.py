@@ -7,16 +7,17 @@ spec: client-server-api/#account-deactivation
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from config.residency import DataClass
 from homeserver.accounts import contacts, devices, push_rules, sessions
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.identifiers import localpart_of
 from homeserver.residency import gate
 from homeserver.storage import accounts as stored
-from homeserver.storage import chores, erasures, outbox, streams
+from homeserver.storage import chores, closed_accounts, erasures, outbox, streams
 from homeserver.storage.erasures import Erased
 from homeserver.storage.outbox import NewParcel
 
@@ -43,7 +44,29 @@ async def deactivate(server: Server, user_id: str, *, erase: bool = False) -> No
     if node is None:
         raise NotFound("There is no such user")
     had = await node.advance(_deactivate, server, node, user_id, erase)
+    await closed_accounts.note(server.nodes.directory, localpart_of(user_id), erased=erase)
     await contacts.forget_routes(server, had)
+
+
+async def finish(server: Server, node: Node, user_id: str, body: dict[str, Any]) -> None:
+    """What is left to be done of closing an account, as a chore of the kind `DEACTIVATED` says, before its rooms are
+    left: note it where no archive of the node reaches; close again what came back with one. Raises NodeUnavailable.
+    """
+    erased = await node.advance(_close_again, server, node, user_id, body)
+    await closed_accounts.note(server.nodes.directory, localpart_of(user_id), erased=erased)
+
+
+async def _close_again(tx: Transaction, server: Server, node: Node, user_id: str, body: dict[str, Any]) -> bool:
+    """Returns whether the user is erased."""
+    account = await stored.find(tx, user_id)
+    if account is None:
+        return False
+    erased = await erasures.is_erased(tx, account.user_nid)
+    if body.get("erase") and not erased:
+        await _erase(tx, server, node, user_id, account.user_nid)
+    if body.get("again"):
+        await _empty(tx, server, node, user_id, account.user_nid)
+    return erased or bool(body.get("erase"))
 
 
 async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str, erase: bool) -> list[tuple[str, str]]:
@@ -51,24 +74,32 @@ async def _deactivate(tx: Transaction, server: Server, node: Node, user_id: str,
     account = await stored.find(tx, user_id)
     if account is None:
         raise NotFound("There is no such user")
-    if erase and not await erasures.is_erased(tx, account.user_nid):
+    erasing = erase and not await erasures.is_erased(tx, account.user_nid)
+    if erasing:
         await _erase(tx, server, node, user_id, account.user_nid)
     if not await stored.deactivate(tx, account.user_nid, server.clock.now_ms()):
+        if erasing:
+            chores.ask(tx, DEACTIVATED, account.user_nid)  # which notes it, if this process does not come to it
         return []
     had = [(threepid.medium, threepid.address) for threepid in await stored.threepids(tx, account.user_nid)]
-    told = await devices.remove_within(tx, server, node, user_id, account.user_nid, None, closing=True)
-    if not told and await stored.signing_keys(tx, account.user_nid):
-        await devices.tell(tx, server, node, account.user_nid)
-    stored.wipe(tx, account.user_nid)
+    await _empty(tx, server, node, user_id, account.user_nid)
     chores.ask(tx, DEACTIVATED, account.user_nid)
+    tx.after_commit(lambda: server.wakeups.wake(chores.key(node.name, DEACTIVATED)))
+    return had
+
+
+async def _empty(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> None:
+    """Take away what only served the owner of an account."""
+    told = await devices.remove_within(tx, server, node, user_id, user_nid, None, closing=True)
+    if not told and await stored.signing_keys(tx, user_nid):
+        await devices.tell(tx, server, node, user_nid)
+    stored.wipe(tx, user_nid)
 
     def announce() -> None:
         sessions.forget(server, node, user_id)
-        node.memory(push_rules.Compiled).forget(account.user_nid)
-        server.wakeups.wake(chores.key(node.name, DEACTIVATED))
+        node.memory(push_rules.Compiled).forget(user_nid)
 
     tx.after_commit(announce)
-    return had
 
 
 async def _erase(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> None:

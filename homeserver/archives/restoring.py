@@ -1,7 +1,8 @@
 """Archives put back, into an empty database and an empty folder.
 
 Nothing is written before all of the archive has been compared with its digests. Files come before rows, and all rows
-come in one transaction: the node is empty, or it is all there. Files that a restore left that was cut off are kept.
+come in one transaction, with what has to be made of them since time has gone on: the node is empty, or it is all there
+and fit to be served. Files that a restore left that was cut off are kept.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from homeserver.accounts.deactivation import DEACTIVATED
+from homeserver.accounts.devices import KEYS_CHANGED
 from homeserver.archives.backing_up import media_files, node_migrations
 from homeserver.archives.sealing import CHUNK, Damaged
 from homeserver.media import store
 from homeserver.protocol.errors import Conflict
 from homeserver.protocol.identifiers import localpart_of
+from homeserver.storage import aftermath, closed_accounts, migrate, streams
 from homeserver.storage import archive as stored
-from homeserver.storage import migrate
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -37,7 +40,7 @@ _MEDIA: Final = re.compile(r"media/((?:[a-z2-7]{2}/)?[\w-][\w.-]*)")
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an archive is put back. ``kind``: ``sqlite`` or ``postgresql``. ``opened`` gives an engine, not open yet,
-    with some migrations."""
+    with some migrations. ``others``: the other nodes, by name. ``keep_sessions``: who was signed in stays so."""
 
     deployment: str
     node: str
@@ -45,6 +48,17 @@ class Place:
     kind: str
     media: Path
     opened: Callable[[Sequence[migrate.Migration]], Engine]
+    others: Sequence[str] = ()
+    keep_sessions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What the directory knows of an archive's residents, by row id: who is on another node by now (``gone``), and
+    whose account has been closed, with whether they were erased."""
+
+    gone: frozenset[int]
+    closed: Mapping[int, bool]
 
 
 async def restore(archive: Archive, place: Place, directory: Directory, now_ms: int) -> dict[str, Any]:
@@ -59,7 +73,8 @@ async def _restore(archive: Archive, place: Place, directory: Directory, now_ms:
     manifest = await asyncio.to_thread(archive.verified)
     migrations = _fitting(manifest, place)
     await asyncio.to_thread(_refuse_other_files, archive, place.media)
-    gone = await _gone(archive, stored.layouts(migrations), place, directory)
+    users = await asyncio.to_thread(_residents, archive, stored.layouts(migrations))
+    since = await _since(users, place, directory)
     engine = place.opened(migrations)
     try:
         await engine.open(create=True)
@@ -68,10 +83,10 @@ async def _restore(archive: Archive, place: Place, directory: Directory, now_ms:
         await engine.read(_refuse_rows, migrations)
         files = await asyncio.to_thread(_unpack, archive, place.media)
         jump = stored.gap((now_ms - int(manifest["time"])) / 1000)
-        await engine.write(_write, archive, place, migrations, jump, gone)
+        ended = await engine.write(_write, archive, place, migrations, jump, since, now_ms)
     finally:
         await engine.close()
-    return {**manifest, "files_restored": files, "erased": len(gone)}
+    return {**manifest, "files_restored": files, "erased": len(since.gone), **ended}
 
 
 def _fitting(manifest: dict[str, Any], place: Place) -> tuple[migrate.Migration, ...]:
@@ -117,32 +132,30 @@ def _digest(file: BinaryIO) -> bytes:
     return digest.digest()
 
 
-async def _gone(
-    archive: Archive, layouts: Sequence[stored.Layout], place: Place, directory: Directory
-) -> frozenset[int]:
-    """The residents in an archive whom the directory has on another node by now, by row id."""
+def _residents(archive: Archive, layouts: Sequence[stored.Layout]) -> dict[int, str]:
+    """The residents in an archive, by row id."""
     by_name = {layout.table: layout for layout in layouts}
+    residents: set[int] = set()
+    users: dict[int, str] = {}
+    for table, part in archive.rows():
+        if table == "residents":
+            residents.update(row[0] for row in stored.rows_of(by_name[table], part))
+        elif table == "users":
+            columns = by_name[table].columns
+            nid, name = columns.index("user_nid"), columns.index("user_id")
+            rows = stored.rows_of(by_name[table], part)
+            users.update((row[nid], row[name]) for row in rows if row[nid] in residents)
+        else:
+            break
+    return users
 
-    def read() -> tuple[set[int], dict[int, str]]:
-        residents: set[int] = set()
-        users: dict[int, str] = {}
-        for table, part in archive.rows():
-            if table == "residents":
-                residents.update(row[0] for row in stored.rows_of(by_name[table], part))
-            elif table == "users":
-                columns = by_name[table].columns
-                nid, name = columns.index("user_nid"), columns.index("user_id")
-                rows = stored.rows_of(by_name[table], part)
-                users.update((row[nid], row[name]) for row in rows if row[nid] in residents)
-            else:
-                break
-        return residents, users
 
-    _, users = await asyncio.to_thread(read)
-    homes = await directory.find_all(Kind.USER, {localpart_of(user_id) for user_id in users.values()})
-    return frozenset(
-        nid for nid, user_id in users.items() if homes.get(localpart_of(user_id), place.node) != place.node
-    )
+async def _since(users: Mapping[int, str], place: Place, directory: Directory) -> Since:
+    names = {nid: localpart_of(user_id) for nid, user_id in users.items()}
+    homes = await directory.find_all(Kind.USER, set(names.values()))
+    gone = frozenset(nid for nid, name in names.items() if homes.get(name, place.node) != place.node)
+    closed = await closed_accounts.among(directory, set(names.values()))
+    return Since(gone, {nid: closed[name] for nid, name in names.items() if name in closed and nid not in gone})
 
 
 async def _refuse_rows(tx: Transaction, migrations: Sequence[migrate.Migration]) -> None:
@@ -198,9 +211,10 @@ async def _write(
     place: Place,
     migrations: Sequence[migrate.Migration],
     jump: int,
-    gone: frozenset[int],
-) -> None:
-    """All rows. May be called again from the start."""
+    since: Since,
+    now_ms: int,
+) -> dict[str, Any]:
+    """All rows, and what is made of them; returns what did not go on. May be called again from the start."""
     await _refuse_rows(tx, migrations)
     layouts = stored.layouts(migrations)
     by_name = {layout.table: layout for layout in layouts}
@@ -211,5 +225,18 @@ async def _write(
         if table not in by_name:
             raise Damaged(f"it has a table {table}, which its version had not")
         await stored.put(tx, by_name[table], await asyncio.to_thread(stored.rows_of, by_name[table], packed))
-    await stored.settle(tx, place.node, jump, gone)
     await stored.count_on(tx, layouts, place.kind)
+    await stored.modernise(tx, node_migrations()[len(migrations) :], place.kind)
+    await stored.settle(tx, place.node, jump, since.gone)
+    return await _reinstate(tx, place, since, now_ms)
+
+
+async def _reinstate(tx: Transaction, place: Place, since: Since, now_ms: int) -> dict[str, Any]:
+    came = await streams.current(tx)
+    sessions = 0 if place.keep_sessions else await aftermath.end_sessions(tx)
+    delayed = await aftermath.call_off(tx)
+    await aftermath.halt_moves(tx)
+    await aftermath.close_again(tx, since.closed, DEACTIVATED, now_ms)
+    await aftermath.publish_keys(tx, KEYS_CHANGED, came)
+    await aftermath.ask_others(tx, place.others, came)
+    return {"sessions_ended": sessions, "delayed_events_dropped": delayed, "closed_again": len(since.closed)}

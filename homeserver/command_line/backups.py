@@ -15,6 +15,8 @@ from homeserver.command_line.answers import JSON, no, tell
 from homeserver.command_line.asking import CONFIG, perform_long, quietly, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from config.policy import Policy
     from config.problems import Faults
     from config.settings import Settings
@@ -81,16 +83,38 @@ def _end_progress() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The private key of an archive that is sealed.",
 )
+@click.option(
+    "--keep-sessions",
+    is_flag=True,
+    help="Leave everybody signed in who was when the archive was made, also where a phone has been stolen since.",
+)
 @CONFIG
 @JSON
-def restore(node: str, source: Path, key_file: Path | None, config: Path, as_json: bool) -> None:
-    """Put an archive of a node back, into an empty database and an empty media folder, while no server runs."""
+def restore(node: str, source: Path, key_file: Path | None, keep_sessions: bool, config: Path, as_json: bool) -> None:
+    """Put an archive of a node back, into an empty database and an empty media folder, while no server runs.
+
+    Everybody on the node has to sign in again, and keeps keys and messages: nobody can know which sessions were ended
+    after the archive was made, by somebody whose phone was stolen, say."""
     settings, found = load_apart(config)
     quietly()
-    answer = run(_restored(settings, found, node, _archive(source, key_file)))
-    erased = f"; {answer['erased']} users who rest elsewhere by now were left out" if answer["erased"] else ""
+    answer = run(_restored(settings, found, node, _archive(source, key_file), keep_sessions))
+    tell(answer, as_json, "\n".join(_restored_lines(node, answer, keep_sessions)))
+
+
+def _restored_lines(node: str, answer: dict[str, Any], keep_sessions: bool) -> Iterator[str]:
     rows = sum(answer["rows"].values())
-    tell(answer, as_json, f"Restored node {node}: {rows} rows and {answer['files_restored']} files{erased}")
+    yield f"Restored node {node}: {rows} rows and {answer['files_restored']} files"
+    if answer["erased"]:
+        yield f"{answer['erased']} users who rest elsewhere by now were left out"
+    if answer["closed_again"]:
+        yield f"{answer['closed_again']} accounts that had been closed since are closed again"
+    if answer["delayed_events_dropped"]:
+        yield f"{answer['delayed_events_dropped']} events that were to be sent later will not be"
+    if keep_sessions:
+        yield "Sessions that were ended since are open again: have passwords of stolen devices reset, and log them out"
+    else:
+        yield f"{answer['sessions_ended']} devices have to sign in again; passwords changed since are the old ones"
+    yield "When the server runs, the other nodes tell it what they know that is newer"
 
 
 def _archive(source: Path, key_file: Path | None) -> Archive:
@@ -104,7 +128,9 @@ def _archive(source: Path, key_file: Path | None) -> Archive:
     return Archive(source, key)
 
 
-async def _restored(settings: Settings, found: Policy | Faults, name: str, archive: Archive) -> dict[str, Any]:
+async def _restored(
+    settings: Settings, found: Policy | Faults, name: str, archive: Archive, keep_sessions: bool
+) -> dict[str, Any]:
     from homeserver import app, places
     from homeserver.archives import restoring
     from homeserver.protocol.errors import Conflict
@@ -126,6 +152,8 @@ async def _restored(settings: Settings, found: Policy | Faults, name: str, archi
                 lambda migrations: engine_for(
                     name, places.address_of(place), migrations, root=settings.data_dir, clock=server.clock
                 ),
+                [other for other in server.policy.now.nodes if other != name],
+                keep_sessions,
             )
             answer = await restoring.restore(archive, target, server.nodes.directory, server.clock.now_ms())
             await server.nodes.directory.engine.write(directory.found, name)

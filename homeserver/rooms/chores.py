@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import orjson
 import structlog
 
+from homeserver.accounts import deactivation
 from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.accounts.profile import CHANGED
 from homeserver.context import Caller
@@ -137,6 +139,7 @@ async def _spread(server: Server, node: Node, chore: Chore) -> None:
 
 
 async def _leave(server: Server, node: Node, chore: Chore) -> None:
+    await deactivation.finish(server, node, chore.user_id, orjson.loads(chore.body))
     for held in await node.read(rooms.memberships_of, chore.user_nid):
         if held.membership not in ("join", "invite", "knock"):
             continue

@@ -89,7 +89,7 @@ async def _mark_only(tx: Transaction, mark: Mark) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ordered:
+class Ordered:
     """The node from which an event comes, as `receive` asks it (`receive.Source`); ``group``: the state after it."""
 
     node: Node
@@ -128,7 +128,7 @@ async def _apply_event(
             orderer=source.name,
             txn_key=parcel.body,
             also=mark,
-            source=_Ordered(source, row.state_group),
+            source=Ordered(source, row.state_group),
         )
     except NotFound:  # the destination gave the room up meanwhile
         done = None

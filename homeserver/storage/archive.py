@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from homeserver.storage import belongings, migrate
+from homeserver.storage.postgres import dialect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -132,6 +133,15 @@ async def put(tx: Transaction, layout: Layout, rows: Sequence[Row]) -> None:
     sql = f"INSERT INTO {layout.table} ({', '.join(layout.columns)}) VALUES ({marks})"
     for start in range(0, len(rows), PAGE):
         await tx.many(sql, rows[start : start + PAGE])
+
+
+async def modernise(tx: Transaction, migrations: Sequence[migrate.Migration], engine: str) -> None:
+    """Bring rows that an older version archived to the schema of this one. ``engine``: ``sqlite`` or ``postgresql``."""
+    on_postgres = engine == "postgresql"
+    for migration in migrations:
+        for statement in migrate.statements(migration.sql, "postgres" if on_postgres else engine):
+            await tx.run(dialect.rewrite(statement) if on_postgres else statement)
+        await tx.run(migrate.RECORD, migration.number, migration.name, migration.digest)
 
 
 def gap(seconds: float) -> int:

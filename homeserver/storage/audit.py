@@ -43,7 +43,7 @@ async def owners(tx: Transaction, table: Table) -> list[Held]:
     """Whose rows a resident table has."""
     rows = await tx.all(
         f"SELECT u.user_id, COUNT(*) FROM {table.name} t LEFT JOIN users u ON u.user_nid = t.{table.owner}"
-        " GROUP BY u.user_id ORDER BY u.user_id"
+        f" WHERE t.{table.owner} IS NOT NULL GROUP BY u.user_id ORDER BY u.user_id"
     )
     return [Held(*row) for row in rows]
 

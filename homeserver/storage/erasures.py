@@ -5,7 +5,7 @@ spec: client-server-api/#post_matrixclientv3accountdeactivate
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.users import NID_OF
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.storage.engine import Transaction
+
+
+AT_ONCE: Final = 500
+"""Users who are looked up in one statement."""
 
 
 class Erased(Mirror):
@@ -46,6 +50,21 @@ async def of_room(tx: Transaction, room_nid: int) -> list[str]:
 async def is_erased(tx: Transaction, user_nid: int) -> bool:
     """Whether a user has been erased."""
     return await tx.one("SELECT 1 FROM erased_users WHERE user_nid = ?", user_nid) is not None
+
+
+async def known_among(tx: Transaction, user_ids: Sequence[str]) -> list[str]:
+    """Those of some users whom this node knows, and does not know to be erased."""
+    found: list[str] = []
+    for start in range(0, len(user_ids), AT_ONCE):
+        part = user_ids[start : start + AT_ONCE]
+        marks = ",".join("?" * len(part))
+        rows = await tx.all(
+            f"SELECT u.user_id FROM users u WHERE u.user_id IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM erased_users e WHERE e.user_nid = u.user_nid)",
+            *part,
+        )
+        found += [str(row[0]) for row in rows]
+    return found
 
 
 def put(tx: Transaction, user_ids: Sequence[str], pos: int) -> None:

@@ -390,6 +390,16 @@ async def transaction_event(tx: Transaction, txn_key: bytes) -> str | None:
     return None if row is None else str(row[0])
 
 
+async def transactions_of(tx: Transaction, event_ids: Collection[str]) -> dict[str, bytes]:
+    """The transaction keys of events that have one, by event id."""
+    if not event_ids:
+        return {}
+    rows = await tx.all(
+        f"SELECT event_id, txn_key FROM event_transactions WHERE event_id IN ({_marks(event_ids)})", *event_ids
+    )
+    return {str(event_id): bytes(key) for event_id, key in rows}
+
+
 async def transaction_keys(tx: Transaction) -> list[bytes]:
     """All transaction keys that are remembered."""
     return [row[0] for row in await tx.all("SELECT txn_key FROM event_transactions")]

@@ -25,7 +25,7 @@ def archived(product: Product, file: Path, *more: str) -> dict[str, Any]:
 
 
 def restored(product: Product, file: Path, *more: str) -> dict[str, Any]:
-    done = product.run("restore", "--node", "tehran", "--from", str(file), "--json", *more)
+    done = product.run("restore", "--node", "tehran", "--from", str(file), "--keep-sessions", "--json", *more)
     assert done.status == 0, done.err
     answer: dict[str, Any] = json.loads(done.out)
     return answer

@@ -1,0 +1,50 @@
+"""Which accounts have been closed for ever, as the directory knows it, where no older archive of their node reaches.
+
+One hash and one bit for each, and nothing that a route does not say already of who it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from homeserver.storage.directory import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.storage.directory import Directory
+    from homeserver.storage.engine import Transaction
+
+AT_ONCE: Final = 1000
+"""Accounts that are looked up in one statement."""
+
+
+async def note(directory: Directory, localpart: str, *, erased: bool) -> None:
+    """Note that an account is closed; who was noted as ``erased`` stays so. Raises NodeUnavailable."""
+    await directory.engine.write(_note, directory.hash(Kind.USER, localpart), erased)
+
+
+async def _note(tx: Transaction, key: bytes, erased: bool) -> None:
+    await tx.run(
+        "INSERT INTO closed_accounts (route_key, erased) VALUES (?, ?) ON CONFLICT (route_key)"
+        " DO UPDATE SET erased = CASE WHEN excluded.erased = 1 THEN 1 ELSE closed_accounts.erased END",
+        key,
+        int(erased),
+    )
+
+
+async def among(directory: Directory, localparts: Collection[str]) -> dict[str, bool]:
+    """Those whose accounts are closed, and whether they were erased too. Raises NodeUnavailable."""
+    names = {directory.hash(Kind.USER, localpart): localpart for localpart in localparts}
+    keys = list(names)
+    found: dict[str, bool] = {}
+    for start in range(0, len(keys), AT_ONCE):
+        rows = await directory.engine.read(_among, keys[start : start + AT_ONCE])
+        found.update((names[key], erased) for key, erased in rows)
+    return found
+
+
+async def _among(tx: Transaction, keys: Sequence[bytes]) -> list[tuple[bytes, bool]]:
+    marks = ",".join("?" * len(keys))
+    rows = await tx.all(f"SELECT route_key, erased FROM closed_accounts WHERE route_key IN ({marks})", *keys)
+    return [(bytes(key), bool(erased)) for key, erased in rows]
