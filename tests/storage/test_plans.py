@@ -52,7 +52,7 @@ MAY_SCAN = {
 }
 """How statements begin that read whole tables, and why they may."""
 
-READ_ALL = {"archive", "audit"}
+READ_ALL = {"aftermath", "archive", "audit", "forgotten"}
 """Modules whose business is to read everything, while nobody waits for it."""
 
 
