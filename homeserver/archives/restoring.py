@@ -98,12 +98,17 @@ def _fitting(manifest: dict[str, Any], place: Place) -> tuple[migrate.Migration,
     ):
         if manifest.get(what) != mine:
             raise Conflict(f"the archive is of the {what} {manifest.get(what)}, and not of {mine}")
-    known = node_migrations()
-    applied = [(int(number), str(name), str(digest)) for number, name, digest in manifest["schema"]]
     try:
-        migrate.pending(place.node, known, applied, create=False)
+        return applied_to(place.node, manifest)
     except migrate.SchemaMismatch as fault:
         raise Conflict(f"the archive does not fit this program: {fault}") from None
+
+
+def applied_to(node: str, manifest: dict[str, Any]) -> tuple[migrate.Migration, ...]:
+    """The migrations that the database of a node had, of which a manifest is. Raises SchemaMismatch."""
+    known = node_migrations()
+    applied = [(int(number), str(name), str(digest)) for number, name, digest in manifest["schema"]]
+    migrate.pending(node, known, applied, create=False)
     return known[: max(number for number, _, _ in applied)]
 
 
@@ -171,14 +176,19 @@ def _unpack(archive: Archive, media: Path) -> int:
     for name, part in archive.parts():
         if not name.startswith("media/"):
             continue
-        found = _MEDIA.fullmatch(name)
-        if found is None or store.belongs_to(name.rpartition("/")[2]) is None:
-            raise Damaged(f"{name} is no file of a media folder")
-        _place(media, media / found[1], part)
+        _place(media, media / media_path(name), part)
         count += 1
     (media / store.DRAFTS).mkdir(mode=0o700, exist_ok=True)
     _sync(media)
     return count
+
+
+def media_path(name: str) -> str:
+    """Where a part of an archive stands in a media folder. Raises Damaged for what leads anywhere else."""
+    found = _MEDIA.fullmatch(name)
+    if found is None or store.belongs_to(name.rpartition("/")[2]) is None:
+        raise Damaged(f"{name} is no file of a media folder")
+    return found[1]
 
 
 def _place(media: Path, path: Path, part: BinaryIO) -> None:

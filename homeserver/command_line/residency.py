@@ -31,17 +31,39 @@ def residency() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A log file to look through for addresses, phone numbers and tokens; may be repeated.",
 )
+@click.option(
+    "--backup",
+    "backups",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="An archive of a node to look into too; may be repeated.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The private key of archives that are sealed.",
+)
 @CONFIG
 @JSON
-def residency_audit(node: str | None, logs: tuple[Path, ...], config: Path, as_json: bool) -> None:
+def residency_audit(
+    node: str | None,
+    logs: tuple[Path, ...],
+    backups: tuple[Path, ...],
+    key_file: Path | None,
+    config: Path,
+    as_json: bool,
+) -> None:
     """List what rests where it may not, in databases and media folders. Status 1 if anything does."""
-    answer = perform(config, "residency-audit", node=node)
+    key = None if key_file is None else key_file.read_text(encoding="ascii", errors="replace").strip()
+    paths = [os.path.abspath(path) for path in backups]
+    answer = perform(config, "residency-audit", node=node, backups=paths, key=key)
     answer["logs"] = [{"file": str(path), **slip._asdict()} for path in logs for slip in _slips(path)]
     lines = [_finding_line(each) for each in answer["findings"]]
     lines += [f"{each['file']}:{each['line']}: shows {each['shows']}" for each in answer["logs"]]
     bad = answer["violations"] + len(answer["logs"])
     verdict = f"{bad} things rest where they may not" if bad else "Everything rests where it may"
-    tell(answer, as_json, "\n".join([*lines, f"{verdict}. Audited: {', '.join(answer['nodes']) or 'no node'}."]))
+    looked_at = [*answer["nodes"], *(each["file"] for each in answer["backups"])]
+    tell(answer, as_json, "\n".join([*lines, f"{verdict}. Audited: {', '.join(looked_at) or 'no node'}."]))
     if answer["nodes_down"]:
         no(f"domicile: down, and not audited: {', '.join(answer['nodes_down'])}; `domicile check` says why")
     if bad:
@@ -56,7 +78,8 @@ def _slips(path: Path) -> list[Slip]:
 def _finding_line(finding: dict[str, Any]) -> str:
     whose = f"  {finding['user_id']}" if finding["user_id"] else ""
     note = "" if finding["violation"] else "  (an earlier policy may have let it come)"
-    return f"{finding['node']}  {finding['where']}{whose}  rows: {finding['rows']}  {finding['fault']}{note}"
+    file = f"{finding['file']}: " if finding["file"] else ""
+    return f"{file}{finding['node']}  {finding['where']}{whose}  rows: {finding['rows']}  {finding['fault']}{note}"
 
 
 @residency.command("evidence", epilog="Example: domicile residency evidence --node paris --to paris-evidence.json")

@@ -33,3 +33,11 @@ def needed(arguments: Arguments, name: str) -> str:
     if value is None:
         raise MissingParam(f"'{name}' is missing")
     return value
+
+
+def several(arguments: Arguments, name: str) -> list[str]:
+    """Strings; none if there are none. Raises BadJson."""
+    values = arguments.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(each, str) and "\0" not in each for each in values):
+        raise BadJson(f"'{name}' must be a list of strings")
+    return values

@@ -18,7 +18,8 @@ from homeserver.storage import belongings, migrate
 from homeserver.storage.postgres import dialect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from homeserver.storage.engine import Param, Row, Transaction
 
@@ -129,10 +130,36 @@ async def clear(tx: Transaction, tables: Collection[Layout]) -> None:
 
 async def put(tx: Transaction, layout: Layout, rows: Sequence[Row]) -> None:
     """Write rows of a table as they were."""
-    marks = ", ".join("?" * len(layout.columns))
-    sql = f"INSERT INTO {layout.table} ({', '.join(layout.columns)}) VALUES ({marks})"
     for start in range(0, len(rows), PAGE):
-        await tx.many(sql, rows[start : start + PAGE])
+        await tx.many(_insert(layout), rows[start : start + PAGE])
+
+
+def _insert(layout: Layout) -> str:
+    marks = ", ".join("?" * len(layout.columns))
+    return f"INSERT INTO {layout.table} ({', '.join(layout.columns)}) VALUES ({marks})"
+
+
+def unpack(path: Path, node: str, migrations: Sequence[migrate.Migration], parts: Iterable[tuple[str, bytes]]) -> None:
+    """Make a file of SQLite with rows as they were archived, whoever they are of. Raises ValueError."""
+    by_name = {layout.table: layout for layout in layouts(migrations)}
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("PRAGMA synchronous = OFF")  # nobody goes on with it after a crash
+        made.execute("BEGIN")
+        made.execute(migrate.LEDGER)
+        for migration in (migrate.Migration(0, node, ""), *migrations):
+            for statement in migrate.statements(migration.sql, "sqlite"):
+                made.execute(statement)
+            made.execute(migrate.RECORD, (migration.number, migration.name, migration.digest))
+        made.execute("DELETE FROM stream")
+        for table, part in parts:
+            if table not in by_name:
+                raise ValueError(f"it has a table {table}, which its version had not")
+            try:
+                made.executemany(_insert(by_name[table]), rows_of(by_name[table], part))
+            except sqlite3.Error as fault:
+                raise ValueError(f"rows of {table} are none: {fault}") from None
+        made.execute("COMMIT")
 
 
 async def modernise(tx: Transaction, migrations: Sequence[migrate.Migration], engine: str) -> None:
