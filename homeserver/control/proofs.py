@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def residency_audit(server: Server, arguments: Arguments) -> dict[str, Any]:
-    """Audit all nodes, or the ``node`` named, and archives: ``backups`` are absolute paths, ``key`` opens sealed ones."""
+    """Audit all nodes, or the ``node`` named, and the archives ``backups`` (absolute paths; ``key`` opens them)."""
     name = _node_name(server, arguments)
     archives = _archives(several(arguments, "backups"), given(arguments, "key"))
     answer = (await auditing.run(server, [] if name is None else [name])).shown()
