@@ -56,6 +56,11 @@ REMEMBERED: Final = 2_000
 """Answers that are given again without a look."""
 KEPT_MS: Final = 7 * 24 * 60 * 60 * 1000
 """How long it is known that a message to devices was delivered."""
+HEARD_MS: Final = 2 * 60 * 60 * 1000
+"""For how long a server has to be back before that is forgotten: who was cut off for longer, and has not had our last
+answer, begins with what we have."""
+SILENT_MS: Final = 90 * 24 * 60 * 60 * 1000
+"""When it is forgotten of who has not come back."""
 
 Answer = dict[str, dict[str, dict[str, str]]]
 
@@ -214,10 +219,10 @@ async def _for_a_while(server: Server, tasks: Iterable[asyncio.Task[None]]) -> N
 
 async def forget_old(server: Server) -> None:
     """Forget which messages to devices were delivered so long ago that nobody sends them again."""
-    before = server.clock.now_ms() - KEPT_MS
+    now = server.clock.now_ms()
     for node in server.nodes:
         try:
-            await node.write(received.forget, before)
+            await node.write(received.forget, now - KEPT_MS, now - HEARD_MS, now - SILENT_MS)
         except NodeUnavailable:
             continue
 

@@ -30,6 +30,7 @@ from homeserver.storage import auth_links, events, outbox, rooms, state
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from config.policy import Verdict
     from homeserver.context import Server
     from homeserver.protocol.event_view import StateKey
     from homeserver.rooms.seeding import Mark
@@ -56,7 +57,8 @@ class ParcelKind:
 
     ``apply(server, source, destination, parcel, mark)`` calls ``mark(tx)`` in the destination's transaction; it returns
     the future of that transaction's commit if it did not wait for it. A parcel that the policy no longer allows is
-    dropped if it is ``fleeting``; otherwise it waits, and all of its room with it (see lanes.py).
+    dropped if it is ``fleeting``; otherwise it waits, and all of its room with it (see lanes.py). All wait for the end
+    of an isolation.
     """
 
     data_class: DataClass
@@ -198,12 +200,12 @@ async def _ship_waiting(
     after: int,
     under_way: list[asyncio.Future[None]],
 ) -> tuple[bool, int]:
-    def may(kind: str) -> bool:
-        data_class = kinds[kind].data_class
-        return server.policy.now.may(data_class, source.jurisdiction, destination.jurisdiction).allowed
+    def verdict(kind: str) -> Verdict:
+        return server.policy.now.may(kinds[kind].data_class, source.jurisdiction, destination.jurisdiction)
 
     def waits(kind: str) -> bool:
-        return not kinds[kind].fleeting and not may(kind)
+        found = verdict(kind)
+        return not found and (found.held or not kinds[kind].fleeting)
 
     await source.start()
     await lanes.reopen(after, waits)
@@ -219,7 +221,7 @@ async def _ship_waiting(
         if waits(parcel.kind):  # since a moment ago
             await asyncio.gather(*under_way)
             return False, after
-        if may(parcel.kind):
+        if verdict(parcel.kind):
             done = await how.apply(server, source, destination, parcel, _mark(source.name, parcel.pos))
             if done is not None:
                 under_way.append(done)

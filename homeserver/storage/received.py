@@ -19,6 +19,11 @@ async def take_message(tx: Transaction, origin: str, message_id: str, ts: int) -
     return count == 1
 
 
-async def forget(tx: Transaction, before_ts: int) -> None:
-    """Drop what was noted before ``before_ts``."""
-    tx.later("DELETE FROM received_to_device WHERE ts < ?", [(before_ts,)])
+async def forget(tx: Transaction, before_ts: int, heard_before_ts: int, never_ts: int) -> None:
+    """Drop what was noted before ``before_ts`` of servers that have been heard since, at the latest at
+    ``heard_before_ts``; and of all what was noted before ``never_ts``."""
+    tx.later(
+        "DELETE FROM received_to_device WHERE ts < ? AND (ts < ? OR origin IN"
+        " (SELECT origin FROM received_to_device WHERE ts >= ? AND ts < ?))",
+        [(before_ts, never_ts, before_ts, heard_before_ts)],
+    )
