@@ -33,8 +33,12 @@ T = TypeVar("T")
 
 CHUNK: Final = 256 * 1024
 """Bytes that are written or read at once."""
+WHOLE: Final = 1024 * 1024
+"""An upload of no more bytes is written when all of it is there: each hop to a thread costs as much as many bytes."""
 THREADS: Final = 4
 """How many files of a node are written or read at the same moment."""
+MANY: Final = 64
+"""More pieces than these are put together before they are written."""
 DRAFTS: Final = "drafts"
 
 _AT_ONCE: Final[int | None] = getattr(os, "RWF_NOWAIT", None)  # "or not at all", which Linux can be told
@@ -64,6 +68,11 @@ def is_ours(media_id: str) -> bool:
     return _ID.fullmatch(media_id) is not None
 
 
+def held(declared: int | None) -> int:
+    """How many bytes of an upload of so many wait in memory at most until they are written."""
+    return WHOLE if declared is not None and declared <= WHOLE else CHUNK
+
+
 def path_of(root: Path, media_id: str, digest: bytes) -> Path:
     """Where the file of a medium lies. The digest is part of its name, so that of two uploads to one id each has its
     own file, and the row says which one counts.
@@ -88,6 +97,7 @@ class Files:
         """Where the event loop reads to, for a moment."""
         self.founded = False
         self.founding = asyncio.Lock()
+        self._lasting: set[Path] = set()  # folders whose names were synced, after they were made
 
     async def run(self, node: Node, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``work(*args)`` in a thread. A folder that fails is a node that fails: raises NodeUnavailable."""
@@ -96,6 +106,20 @@ class Files:
         except OSError as fault:
             log.error("media folder failed", node=node.name, errno=fault.errno, reason=fault.strerror)
             raise NodeUnavailable(node.name) from fault
+
+    def place(self, draft: Path, path: Path) -> None:
+        """Rename a file that has been synced into its place, durably. Waits for the disk."""
+        folder = path.parent
+        try:
+            draft.rename(path)
+        except FileNotFoundError:
+            self._lasting.discard(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            draft.rename(path)
+        _sync_folder(folder)
+        if folder not in self._lasting:  # last: a file system that has written both down has nothing to do
+            _sync_folder(folder.parent)
+            self._lasting.add(folder)
 
 
 async def _founded(node: Node) -> Files:
@@ -127,8 +151,9 @@ def _make(folder: Path) -> None:
 class Draft:
     """A file in the making. Whoever began it finishes or discards it."""
 
-    def __init__(self, node: Node, files: Files, media_id: str) -> None:
+    def __init__(self, node: Node, files: Files, media_id: str, held: int) -> None:
         self.size = 0
+        self._held = held
         self._node = node
         self._files = files
         self._media_id = media_id
@@ -141,11 +166,11 @@ class Draft:
         self._lock = threading.Lock()  # one that was cancelled may be discarded while a thread still writes
 
     async def add(self, piece: bytes) -> None:
-        """Take the next bytes; once a chunk is together it is written. Raises NodeUnavailable."""
+        """Take the next bytes; what is more than is to be held is written. Raises NodeUnavailable."""
         self._pieces.append(piece)
         self.size += len(piece)
         self._waiting += len(piece)
-        if self._waiting >= CHUNK:
+        if self._waiting > self._held:
             pieces, self._pieces, self._waiting = self._pieces, [], 0
             await self._files.run(self._node, self._write, pieces)
 
@@ -164,20 +189,25 @@ class Draft:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
-            chunk = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            self._hash.update(chunk)
-            while chunk:
-                chunk = chunk[os.write(self._fd, chunk) :]
+            if len(pieces) > MANY:
+                pieces = [b"".join(pieces)]
+            for piece in pieces:
+                self._hash.update(piece)
+            written = os.writev(self._fd, pieces)
+            if written < sum(map(len, pieces)):
+                rest = memoryview(b"".join(pieces))[written:]
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
 
     def _finish(self) -> Written:
-        self._write(self._pieces or [b""])
+        self._write(self._pieces)
         with self._lock:
             if self._over:
                 raise FileNotFoundError("the draft has been discarded")
             os.fsync(self._fd)
             self._close()
             digest = self._hash.digest()
-            _place(self._path, path_of(self._node.media, self._media_id, digest))
+            self._files.place(self._path, path_of(self._node.media, self._media_id, digest))
             self._over = True
         return Written(self.size, digest)
 
@@ -194,36 +224,24 @@ class Draft:
         os.close(fd)
 
 
-async def begin(node: Node, media_id: str) -> Draft:
-    """Begin a draft of a medium's file. Raises NodeUnavailable."""
-    return Draft(node, await _founded(node), media_id)
+async def begin(node: Node, media_id: str, declared: int | None = None) -> Draft:
+    """Begin a draft of a medium's file, of so many bytes if that is known. Raises NodeUnavailable."""
+    return Draft(node, await _founded(node), media_id, held(declared))
 
 
 async def keep(node: Node, medium: Medium, name: str, content: bytes) -> None:
     """Keep what was derived from a medium beside it, to be had by `derived`. Raises NodeUnavailable."""
     files = await _founded(node)
-    await files.run(node, _keep, node.media, derived_path(node, medium, name), content)
+    await files.run(node, _keep, files, node.media, derived_path(node, medium, name), content)
 
 
-def _keep(root: Path, path: Path, content: bytes) -> None:
+def _keep(files: Files, root: Path, path: Path, content: bytes) -> None:
     draft = root / DRAFTS / f"{path.name}.{secrets.token_hex(8)}"
     with open(draft, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _place(draft, path)
-
-
-def _place(draft: Path, path: Path) -> None:
-    """Rename a file that has been synced into its place, durably."""
-    try:
-        path.parent.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    else:
-        _sync_folder(path.parent.parent)
-    draft.rename(path)
-    _sync_folder(path.parent)
+    files.place(draft, path)
 
 
 def _sync_folder(path: Path) -> None:

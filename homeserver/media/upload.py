@@ -160,7 +160,7 @@ async def _receive(
     most = server.settings.media.max_upload
     if declared is not None and declared > most:
         raise _too_large(most)
-    draft = await store.begin(node, media_id)
+    draft = await store.begin(node, media_id, declared)
     try:
         async for piece in body:
             if draft.size + len(piece) > most:

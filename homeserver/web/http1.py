@@ -155,7 +155,7 @@ class Connection(Protocol):
         self._connections.add(self)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        """Parse what has come, and answer what is complete."""
+        """Parse what has come, and answer what is complete. Of ``data`` itself nothing is kept: it may be a view."""
         if self._deaf:
             self._dropped += len(data)
             if self._dropped > DROPPED:

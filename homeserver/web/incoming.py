@@ -28,7 +28,7 @@ def too_large(limit: int) -> TooLarge:
 
 
 class Incoming(AsyncIterator[bytes]):
-    """A body of at most ``limit`` bytes: read it piece by piece (``async for``), in `chunks`, or whole (`whole`).
+    """A body of at most ``limit`` bytes: read it piece by piece (``async for``), in `portions`, or whole (`whole`).
 
     ``declared`` is the Content-Length, or None for a chunked body.
     ``flow(stop)`` is called with True when the connection should stop reading, False when it may go on;
@@ -156,28 +156,29 @@ class Incoming(AsyncIterator[bytes]):
         await self._have(math.inf)
         return self._all()
 
-    def chunks(self, size: int) -> AsyncIterator[bytes]:
-        """All of it in chunks of at least ``size`` bytes, but for the last: their reader is woken for no less. Raises
-        what `whole` does.
+    def portions(self, size: int) -> AsyncIterator[bytes]:
+        """Piece by piece; but when none is there its reader is not woken for less than ``size`` bytes, or the rest.
+
+        Raises what `whole` does.
         """
-        return _Chunks(self, size)
+        return _Portions(self, size)
 
-    async def chunk(self, size: int) -> bytes:
-        """The next chunk; empty at the end. See `chunks`."""
-        await self._have(size)
-        chunk = self._all()
-        self._go_on()
-        return chunk
-
-    async def __anext__(self) -> bytes:
-        """The next piece. Raises TooLarge, another refusal, or DisconnectedError."""
-        await self._have(1)
+    async def piece(self, size: int = 1) -> bytes:
+        """The next piece, empty at the end. See `portions`."""
+        await self._have(1 if self._pieces else size)
         if not self._pieces:
-            raise StopAsyncIteration
+            return b""
         piece = self._pieces.popleft()
         self._waiting -= len(piece)
         if self._waiting <= HIGH_WATER // 2:
             self._go_on()
+        return piece
+
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises TooLarge, another refusal, or DisconnectedError."""
+        piece = await self.piece()
+        if not piece:
+            raise StopAsyncIteration
         return piece
 
     async def _have(self, enough: float) -> None:
@@ -213,7 +214,7 @@ class Incoming(AsyncIterator[bytes]):
             self._waiter.set_result(None)
 
 
-class _Chunks(AsyncIterator[bytes]):
+class _Portions(AsyncIterator[bytes]):
     """Not a generator, which would have to be closed by who stops in the middle of it."""
 
     def __init__(self, incoming: Incoming, size: int) -> None:
@@ -221,7 +222,7 @@ class _Chunks(AsyncIterator[bytes]):
         self._size = size
 
     async def __anext__(self) -> bytes:
-        chunk = await self._incoming.chunk(self._size)
-        if not chunk:
+        piece = await self._incoming.piece(self._size)
+        if not piece:
             raise StopAsyncIteration
-        return chunk
+        return piece

@@ -14,18 +14,23 @@ from OpenSSL import SSL
 from twisted.internet import tcp, unix
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.main import CONNECTION_LOST
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from config.sections.serving import Limits as Bounded
 from config.sections.serving import Listener
 from homeserver.web.connections import Connections, Patience
-from homeserver.web.http1 import Network, Service
+from homeserver.web.http1 import Connection, Network, Service
 from homeserver.web.parsing import Bounds
 from homeserver.web.routes import Resource
 from homeserver.web.site import Site
 
 BACKLOG = 1024
+RECEIVED = 256 * 1024
+"""Bytes that are received at once."""
+
+_received = memoryview(bytearray(RECEIVED))
 
 
 class _Prompt:
@@ -46,7 +51,19 @@ class _Prompt:
 
 
 class _TcpConnection(_Prompt, tcp.Server):
-    pass
+    """Receives to one place for all, where much is received at once and nothing has to be made for it."""
+
+    def doRead(self) -> Any:  # noqa: N802
+        """Hand on what has come."""
+        try:
+            count = self.socket.recv_into(_received)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        view = _received[:count]
+        # of what Connection is handed it keeps nothing
+        return self._dataReceived(cast(bytes, view) if isinstance(self.protocol, Connection) else bytes(view))
 
 
 class _TcpPort(tcp.Port):

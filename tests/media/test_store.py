@@ -129,7 +129,7 @@ async def test_a_crash_at_each_step_of_an_upload(engines: Databases, monkeypatch
     async def cut_later(*args: object, **kwargs: object) -> None:
         raise PowerCutError
 
-    for owner, step in ((os, "write"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
+    for owner, step in ((os, "writev"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, cut_later if owner is stored else cut)
             patch.setattr(store.Draft, "discard", cut_later)  # a process that is gone tidies nothing
@@ -166,6 +166,48 @@ async def test_a_file_is_synced_before_it_has_its_name(deployment: Deployment, m
     assert [step for step in done if step == "file"] == ["file"]
     assert done.index("file") < done.index("rename") < len(done) - 1
     assert done[-1] == "folder"
+
+
+@aio
+async def test_the_name_of_a_new_folder_is_synced_whoever_made_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await deployment.user("alice")
+    await uploaded(alice, b"the first one makes the place for drafts")
+    synced: list[Path] = []
+    sync = store._sync_folder
+
+    def syncing(folder: Path) -> None:
+        synced.append(folder)
+        sync(folder)
+
+    monkeypatch.setattr(store, "_sync_folder", syncing)
+    media = deployment.node("tehran").media
+    for name, known in (("aa", False), ("aa", True), ("bb", False), ("bb", True)):
+        if name == "bb":  # another process has made it, and perhaps not synced it yet
+            (media / name).mkdir(exist_ok=True)
+        monkeypatch.setattr(store, "new_id", lambda name=name, known=known: f"{name}{'23'[known] * 30}")
+        synced.clear()
+        await uploaded(alice, CONTENT)
+        assert synced == ([media / name] if known else [media / name, media])
+
+
+@aio
+async def test_what_a_disk_takes_piece_by_piece_is_whole(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await deployment.user("alice")
+    caller = await alice.caller()
+    writev, write = os.writev, os.write
+    monkeypatch.setattr(os, "writev", lambda fd, pieces: writev(fd, [pieces[0][:1000]]))
+    monkeypatch.setattr(os, "write", lambda fd, rest: write(fd, rest[: max(1, len(rest) // 2)]))
+    for declared, pieces in ((len(CONTENT), 7), (len(CONTENT), store.MANY + 1), (None, 10)):
+        draft = await store.begin(caller.node, store.new_id(), declared)
+        step = len(CONTENT) // pieces + 1
+        for at in range(0, len(CONTENT), step):
+            await draft.add(CONTENT[at : at + step])
+        assert await draft.finish() == (len(CONTENT), sha256(CONTENT).digest())
+    assert [path.read_bytes() for path in files_in(deployment, "tehran")] == [CONTENT] * 3
 
 
 @aio

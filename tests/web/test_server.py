@@ -19,6 +19,7 @@ from OpenSSL import SSL
 from config.sections.serving import Limits as Bounded
 from config.sections.serving import Listener, Resource, Tls
 from homeserver.runtime.clock import FakeClock
+from homeserver.web.http1 import PIPELINED
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.server import Listening, patience
 from tests.support import aio
@@ -235,3 +236,15 @@ async def test_only_a_trusted_proxy_says_who_the_client_is() -> None:
 def test_what_the_settings_say_about_time() -> None:
     said = patience(Bounded())
     assert (said.receive, said.idle) == (30.0, 75.0)
+
+
+@aio
+async def test_what_waits_is_not_what_others_send_meanwhile() -> None:
+    """All connections receive to one place: what is kept of it is a copy."""
+    async with stage() as at:
+        first, second = await at.client(), await at.client()
+        bodies = [b"%d" % number * 20_000 for number in range(PIPELINED + 8)]
+        await first.send(b"".join(request("POST", "/echo", body) for body in bodies))
+        await second.send(request("POST", "/echo", b"x" * MIB))
+        assert (await second.answer()).body == b"x" * MIB
+        assert [(await first.answer()).body for _ in bodies] == bodies
