@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from homeserver.runtime.telemetry import Telemetry
 from homeserver.runtime.wakeups import Wakeups
 from homeserver.storage import migrate
 from homeserver.storage.directory import Directory
+from homeserver.storage.migrate import Migration
 from homeserver.storage.nodes import Node, Nodes
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.routes import Table
@@ -214,6 +215,27 @@ class Deployment:
 Deploy = Callable[..., Awaitable[Deployment]]
 
 
+# What is the same for every deployment of this process, and is never changed.
+
+
+@cache
+def migrations(database: str) -> tuple[Migration, ...]:
+    """The migrations of a ``node`` or of the ``directory``."""
+    return migrate.load(files("homeserver.storage") / "schema" / database)
+
+
+@cache
+def routes_of_homeserver() -> Table[Server]:
+    """The routes of every endpoint but the federation's."""
+    return Table.of(*(module for module in endpoint_modules() if module.__name__.startswith("homeserver.")))
+
+
+@cache
+def system_trust() -> Trust:
+    """The authorities that the system believes: reading them takes milliseconds."""
+    return Trust()
+
+
 async def start(
     databases: Databases, *, settings: str = SETTINGS, policy: str = POLICY, clock: Clock | None = None
 ) -> Deployment:
@@ -221,14 +243,13 @@ async def start(
     clock = clock or FakeClock()
     read = settings_from_text(settings, str(databases.directory / "domicile.toml"))
     rules = policy_from_text(policy, "residency.toml", read.server_name)
-    schema = files("homeserver.storage") / "schema"
     nodes = []
     for place in rules.nodes.values():
-        engine = await databases.open(place.name, migrate.load(schema / "node"))
+        engine = await databases.open(place.name, migrations("node"))
         node = Node(place.name, place.jurisdiction, engine, Path(databases.directory, place.name, "media"))
         await node.start()
         nodes.append(node)
-    routes = await databases.open("directory", migrate.load(schema / "directory"))
+    routes = await databases.open("directory", migrations("directory"))
     telemetry = Telemetry()
     server = Server(
         settings=read,
@@ -241,14 +262,14 @@ async def start(
         wakeups=Wakeups(clock),
         jobs=Jobs(clock, telemetry),
         telemetry=telemetry,
-        outbound=Outbound(SystemNames(), Trust(), clock, telemetry),
+        outbound=Outbound(SystemNames(), system_trust(), clock, telemetry),
         remote=port,
         services=load_application_services(read, rules),
     )
     observed = Observed()
     site = Site(
         server,
-        Table.of(*(module for module in endpoint_modules() if module.__name__.startswith("homeserver."))),
+        routes_of_homeserver(),
         authenticate=lambda token: sessions.authenticate(server, token),
         identify=partial(sessions.identify, server) if server.services else None,
         unlimited=lambda request: sessions.is_unlimited(server, request.token()),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -45,6 +46,7 @@ class Schemas:
         self._url = url
         self._idle: dict[str, list[str]] = {}
         self._made: dict[str, Made] = {}
+        self._open: Connection | None = None  # kept, for it knows the tables: a new one reads the catalogue first
 
     def take(self, kind: str) -> str:
         """The name of a schema: one that is empty but for its tables, or one that is not there yet."""
@@ -54,7 +56,7 @@ class Schemas:
     async def remember(self, kind: str, schema: str) -> None:
         """Note what a schema is that has just been made; once for each kind."""
         if kind not in self._made:
-            async with await self._connect() as connection:
+            async with self._connection() as connection:
                 tables = [name for (name,) in await self._all(connection, _TABLES, [schema])]
                 rows = {}
                 for table in tables:
@@ -66,7 +68,7 @@ class Schemas:
     async def give_back(self, kind: str, schema: str) -> None:
         """Empty a schema for the next test."""
         made = self._made.get(kind)
-        async with await self._connect() as connection:
+        async with self._connection() as connection:
             if made is None or await self._objects(connection, schema) != made.objects:
                 await connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
                 return
@@ -81,13 +83,22 @@ class Schemas:
 
     async def drop_all(self) -> None:
         """Leave nothing in the server."""
-        async with await self._connect() as connection:
+        async with self._connection() as connection:
             for schema in itertools.chain.from_iterable(self._idle.values()):
                 await connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+            await connection.close()
         self._idle.clear()
 
-    async def _connect(self) -> Connection:
-        return await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """The connection that is kept; closed when what is done with it fails, for some tests end connections."""
+        if self._open is None or self._open.closed:
+            self._open = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+        try:
+            yield self._open
+        except BaseException:
+            await self._open.close()
+            raise
 
     async def _objects(self, connection: Connection, schema: str) -> list[str]:
         return [name for (name,) in await self._all(connection, _OBJECTS, {"schema": schema})]

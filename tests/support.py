@@ -8,11 +8,13 @@ environment variable ``DOMICILE_TEST_POSTGRES`` (``scripts/postgres`` starts one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -154,10 +156,12 @@ class Databases:
         """An open engine on the node's database, which is created when it does not exist."""
         keep = self.kind == "postgres" and bool(migrations) and node not in self._schemas
         if keep:
-            kind = " ".join((node, *(migration.digest for migration in migrations)))  # the ledger names the node
+            kind = _kind(node, migrations)
             self._schemas[node] = schemas_of(self._url).take(kind)
             self._kept[node] = kind, self._schemas[node]
         engine = self.engine(node, migrations)
+        if self.kind == "sqlite" and migrations:
+            _put(self.directory / node / "node.db", await _empty_file(node, migrations))
         await engine.open(create=True)
         if keep:
             await schemas_of(self._url).remember(*self._kept[node])
@@ -181,6 +185,36 @@ class Databases:
             schemas = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
             for (schema,) in await (await connection.execute(schemas, (f"{self._schema}_",))).fetchall():
                 await connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
+
+
+def _kind(node: str, migrations: Sequence[Migration]) -> str:
+    """What a database is that these migrations make; their ledger names the node."""
+    return " ".join((node, *(migration.digest for migration in migrations)))
+
+
+_empty: dict[str, bytes] = {}
+"""Database files with all tables made, by kind: writing one is quicker than making one."""
+
+
+async def _empty_file(node: str, migrations: Sequence[Migration]) -> bytes:
+    """A database file that the migrations have made."""
+    kind = _kind(node, migrations)
+    if kind not in _empty:
+        with TemporaryDirectory() as directory:
+            engine = engine_for(node, "sqlite:node.db", migrations, root=Path(directory), clock=SystemClock())
+            await engine.open(create=True)
+            await engine.close()
+            with open(f"{directory}/node.db", "rb") as file:  # noqa: ASYNC230 - nobody waits but the test
+                _empty[kind] = file.read()
+    return _empty[kind]
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Make a file that only its owner reads, unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(content)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
