@@ -8,6 +8,7 @@ from homeserver.command_line import moves, policy_changes
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
+from homeserver.command_line.doctor import doctor
 from homeserver.command_line.isolation import isolation
 from homeserver.command_line.reports import report
 from homeserver.command_line.residency import residency
@@ -22,7 +23,7 @@ def main() -> None:
 
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS):
     residency.add_command(command)
-for command in (init, check, serve, user, report, residency, isolation, backup, restore):
+for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control import backups, isolation, moves, policy_changes, proofs, reports, residency, users
+from homeserver.control import backups, doctor, isolation, moves, policy_changes, proofs, reports, residency, users
 from homeserver.control.arguments import Arguments
 from homeserver.protocol.errors import Unrecognized
 
@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Command] = {
     "report-dismiss": reports.report_dismiss,
     "backup": backups.backup,
     "backup-progress": backups.progress,
+    "doctor": doctor.doctor,
     "isolation-on": isolation.isolation_on,
     "isolation-off": isolation.isolation_off,
     "isolation-status": isolation.isolation_status,

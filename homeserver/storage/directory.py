@@ -178,6 +178,16 @@ class Directory:
         """The node of ``name``, as the database has it."""
         return await self.engine.read(_find, kind.value, self.hash(kind, name))
 
+    async def ask_all(self, kind: Kind, names: Collection[str]) -> dict[str, str]:
+        """The nodes of those names that have a route, as the database has it."""
+        hashes = {self.hash(kind, name): name for name in names}
+        keys = list(hashes)
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), AT_ONCE):
+            part = await self.engine.read(_find_all, kind.value, keys[start : start + AT_ONCE])
+            found.update((hashes[key], node) for key, node in part.items())
+        return found
+
     async def release(self, kind: Kind, name: str) -> None:
         """Forget the route of ``name``."""
         await self.engine.write(_release, kind.value, self.hash(kind, name))

@@ -121,6 +121,9 @@ class Engine(Protocol):
     node: str
     """Name of the node."""
 
+    kind: str
+    """``sqlite`` or ``postgresql``."""
+
     @property
     def trips(self) -> int:
         """How often the database was asked so far: thread hops on SQLite, round trips on PostgreSQL."""

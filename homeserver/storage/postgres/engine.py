@@ -38,6 +38,8 @@ _LOCK = 0x446F6D6963696C65
 class PostgresEngine(OneWriter[Connection]):
     """The `Engine` of a node whose database is in PostgreSQL."""
 
+    kind = "postgresql"
+
     def __init__(
         self,
         node: str,

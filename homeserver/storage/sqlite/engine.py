@@ -34,6 +34,8 @@ CACHE = 2 * 2**20
 class SqliteEngine(OneWriter[Connection]):
     """The `Engine` of a node whose database is a file."""
 
+    kind = "sqlite"
+
     def __init__(
         self,
         node: str,
