@@ -26,8 +26,8 @@ log = structlog.get_logger("rooms.lanes")
 
 
 class Lanes:
-    """What is held back between two nodes. ``closed``: by lane, the kind of its oldest parcel. ``waits`` says of a kind
-    whether the policy holds it back.
+    """What is held back between two nodes. ``closed``: by lane, the kind of its oldest parcel. ``waits`` says of a
+    kind, or of a parcel, whether the policy holds it back.
     """
 
     def __init__(self, server: Server, source: Node, destination: Node) -> None:
@@ -59,14 +59,14 @@ class Lanes:
         last = first + len(waiting) - 1
         tx.after_commit(lambda: self._source.announce(last, []))
 
-    async def let_through(self, parcels: Sequence[Parcel], waits: Callable[[str], bool]) -> list[Parcel]:
+    async def let_through(self, parcels: Sequence[Parcel], waits: Callable[[Parcel], bool]) -> list[Parcel]:
         """Those of the oldest parcels that may go now; the others have been set aside."""
         through: list[Parcel] = []
         aside: list[int] = []
         closed = dict(self.closed)
         for parcel in parcels:
             lane = outbox.lane_of(parcel)
-            if lane not in closed and not waits(parcel.kind):
+            if lane not in closed and not waits(parcel):
                 through.append(parcel)
                 continue
             if lane not in closed:

@@ -21,7 +21,9 @@ from config.residency import DataClass
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.versions import rules_of
+from homeserver.residency import authors
 from homeserver.rooms import invitations, seeding
+from homeserver.rooms import state as room_state
 from homeserver.rooms.lanes import Lanes
 from homeserver.rooms.persist import submit
 from homeserver.rooms.receive import receive
@@ -211,8 +213,9 @@ async def _ship_waiting(
     await lanes.reopen(after, waits)
     visible = source.position
     parcels = await source.read(outbox.waiting, destination.name, after, AT_ONCE)
+    withheld = await _withheld(server, source, destination, parcels)
     kind = None
-    for parcel in await lanes.let_through(parcels, waits):
+    for parcel in await lanes.let_through(parcels, lambda each: waits(each.kind) or each.pos in withheld):
         how = kinds[parcel.kind]
         if parcel.kind != kind:
             await asyncio.gather(*under_way)
@@ -234,6 +237,32 @@ async def _ship_waiting(
     destination.memory(Progress).reached[source.name] = visible if complete else after
     server.wakeups.wake(("inbox", destination.name))
     return complete, after
+
+
+async def _withheld(server: Server, source: Node, destination: Node, parcels: Sequence[Parcel]) -> set[int]:
+    """The positions of parcels with what somebody has written whose own node may not send it there, though this one,
+    which has a copy, may."""
+    target = destination.jurisdiction
+    if not authors.some_closed(server, target):
+        return set()
+    rows = await source.read(events.by_nids, {parcel.event_nid for parcel in parcels if parcel.event_nid is not None})
+    senders = {row.event_nid: row.sender for row in rows}
+    closed = await authors.withheld(server, target, set(senders.values()))
+    found = {parcel.pos for parcel in parcels if senders.get(parcel.event_nid or 0) in closed}
+    for parcel in parcels:
+        if parcel.kind == "room" and parcel.room_nid is not None and parcel.pos not in found:
+            room = await source.read(rooms.by_nid, parcel.room_nid)
+            if await _is_withheld(server, source, room.room_id, target):
+                found.add(parcel.pos)
+    return found
+
+
+async def _is_withheld(server: Server, source: Node, room_id: str, target: str) -> bool:
+    """Whether a room has events of somebody whose own node may not send them to a jurisdiction."""
+    if not authors.some_closed(server, target):
+        return False
+    room = await room_state.find(source, room_id)
+    return room is not None and bool(await authors.among(server, target, room.now.state))
 
 
 def _mark(source: str, pos: int) -> Mark:
@@ -290,6 +319,8 @@ async def copy_histories(server: Server) -> None:
             if room.room_id in destination.memory(BeingCopied).room_ids:
                 continue
             if home is None or home is destination or not home.engine.health().up:
+                continue
+            if await _is_withheld(server, home, room.room_id, destination.jurisdiction):
                 continue
             while server.policy.now.may(DataClass.EVENTS, home.jurisdiction, destination.jurisdiction).allowed:
                 if not await seeding.copy_history(home, destination, room):

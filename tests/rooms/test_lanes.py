@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pytest
+
 from config.load import policy_from_text
 from config.residency import DataClass
 from homeserver.rooms import replicas
@@ -164,3 +166,48 @@ async def test_a_room_is_whole_after_a_time_in_which_nothing_flowed(cast: Cast) 
     await play.send(alice, room_id, "5")
     await play.assert_equal(room_id)
     assert await play.texts(bob, room_id) == [str(number) for number in range(6)]
+
+
+# whose events they are ----------------------------------------------------------------------
+
+BERLIN = """
+[jurisdictions.DE]
+name = "Germany"
+[nodes.berlin]
+jurisdiction = "DE"
+database = "sqlite:berlin/node.db"
+media = "file:berlin/media"
+"""
+
+
+def among_three(*closed: tuple[str, str]) -> str:
+    """A policy by which everything flows between three jurisdictions, but from some to others."""
+    places = ("IR", "FR", "DE")
+    pairs = [(a, b) for a in places for b in places if a != b and (a, b) not in closed]
+    flow = '[[flows]]\nfrom = "{}"\nto = ["{}"]\nclasses = ["*"]\nconsent = false\n'
+    return POLICY + BERLIN + "".join(flow.format(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+@aio
+async def test_a_copy_elsewhere_is_no_way_around_the_author_s_node(cast: Cast) -> None:
+    """Paris orders the room and may send to Berlin; what Alice writes in Tehran may not go there: it waits in Paris."""
+    play = await cast(policy=among_three())
+    alice, pierre = await play.user("alice"), await play.user("pierre", "paris")
+    dieter, dora = await play.user("dieter", "berlin"), await play.user("dora", "berlin")
+    room, other = await play.room_of(pierre, alice, dieter), await play.room_of(pierre, dora)
+    play.server.policy.now = policy_from_text(among_three(("IR", "DE")), "residency.toml", play.server.name)
+    await play.send(pierre, room, "from Paris")
+    await play.send(alice, room, "from Tehran")
+    await play.send(pierre, room, "and behind it")
+    await play.send(pierre, other, "elsewhere")
+    for user in (alice, pierre):
+        await play.settle()
+        assert await play.texts(user, room) == ["from Paris", "from Tehran", "and behind it"]
+    assert await play.texts(dora, other) == ["elsewhere"]
+    assert await play.texts(dieter, room) == ["from Paris"]
+    play.server.policy.now = policy_from_text(among_three(), "residency.toml", play.server.name)
+    await play.send(pierre, room, "again")
+    await play.deployment.clock.advance(2)
+    await play.settle()
+    assert await play.texts(dieter, room) == ["from Paris", "from Tehran", "and behind it", "again"]

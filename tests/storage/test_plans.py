@@ -36,8 +36,6 @@ MAY_SCAN = {
     "SELECT u.user_id, e.pos FROM erased_users e": "all of them are kept in memory",
     "SELECT 1 FROM media WHERE size IS NOT NULL LIMIT 1": "the first row will do",
     "SELECT 1 FROM residents LIMIT 1": "the first row will do",
-    "SELECT COUNT(*) FROM rooms WHERE home = ? AND state_group": "when an operator wants to give up a node",
-    "SELECT destination, COUNT(*) FROM outbox WHERE pos < 0": "when an operator wants to give up a node",
     "DELETE FROM policy_approvals": "all of them, when a policy comes into force",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
