@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from homeserver.command_line import moves, policy_changes
+from homeserver.command_line.admin_log import admin_log
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
@@ -23,7 +24,7 @@ def main() -> None:
 
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS):
     residency.add_command(command)
-for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor):
+for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log):
     main.add_command(command)
 
 if __name__ == "__main__":

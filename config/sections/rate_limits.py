@@ -70,6 +70,9 @@ class RateLimits:
         per_second=2, burst=30
     )
     report: Annotated[RateLimit, _bucket("Reports to the operator, by user.")] = RateLimit(per_second=0.05, burst=20)
+    administration: Annotated[RateLimit, _bucket("Calls of the admin API, by user.")] = RateLimit(
+        per_second=5, burst=50
+    )
     request: Annotated[RateLimit, _bucket("Everything else, by user.")] = RateLimit(per_second=50, burst=300)
     federation: Annotated[RateLimit, _bucket("Requests of another server, by server.")] = RateLimit(
         per_second=50, burst=500

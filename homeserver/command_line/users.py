@@ -11,6 +11,7 @@ import click
 
 from homeserver.command_line.answers import JSON, no, tell
 from homeserver.command_line.asking import CONFIG, perform
+from homeserver.protocol.roles import Role
 
 PASSWORD = click.option(
     "--password-stdin", is_flag=True, required=True, help="Read the password from the first line of standard input."
@@ -31,7 +32,7 @@ def _password() -> str:
 
 @click.group()
 def user() -> None:
-    """Accounts: add, list, show, deactivate, reset-password."""
+    """Accounts: add, list, show, deactivate, reset-password; and their roles."""
 
 
 @user.command("add", epilog="Example: domicile user add parisa --node tehran --password-stdin < password.txt")
@@ -40,7 +41,7 @@ def user() -> None:
 @PASSWORD
 @click.option("--phone", help="A verified phone number, with + and country code.")
 @click.option("--node", help="The node where all their data rests; else the pins of the policy decide.")
-@click.option("--admin", is_flag=True, help="May administer this server.")
+@click.option("--admin", is_flag=True, help="Gives them the role operator.")
 @JSON
 def user_add(
     localpart: str, config: Path, password_stdin: bool, phone: str | None, node: str | None, admin: bool, as_json: bool
@@ -107,3 +108,49 @@ def user_reset_password(name: str, config: Path, password_stdin: bool, as_json: 
     """Give an account another password, and log its devices out."""
     answer = perform(config, "user-reset-password", user=name, password=_password())
     tell(answer, as_json, f"{answer['user_id']} has a new password; its devices are logged out")
+
+
+ROLE = click.argument("role", type=click.Choice([*Role]))
+
+
+@user.group("role")
+def user_role() -> None:
+    """Roles of those who administer the deployment: add, remove, list."""
+
+
+@user_role.command("add", epilog="Example: domicile user role add parisa auditor")
+@click.argument("name")
+@ROLE
+@CONFIG
+@JSON
+def role_add(name: str, role: str, config: Path, as_json: bool) -> None:
+    """Give somebody a role."""
+    answer = perform(config, "user-role-add", user=name, role=role)
+    tell(answer, as_json, _roles_of(answer))
+
+
+@user_role.command("remove", epilog="Example: domicile user role remove parisa auditor")
+@click.argument("name")
+@ROLE
+@CONFIG
+@JSON
+def role_remove(name: str, role: str, config: Path, as_json: bool) -> None:
+    """Take a role from somebody."""
+    answer = perform(config, "user-role-remove", user=name, role=role)
+    tell(answer, as_json, _roles_of(answer))
+
+
+@user_role.command("list", epilog="Example: domicile user role list --json")
+@click.argument("name", required=False)
+@CONFIG
+@JSON
+def role_list(name: str | None, config: Path, as_json: bool) -> None:
+    """Who has which role. Status 1 when a node could not be asked."""
+    answer = perform(config, "user-role-list", user=name)
+    tell(answer, as_json, "\n".join(map(_roles_of, answer["users"])) or "Nobody has a role.")
+    if answer["nodes_down"]:
+        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+
+
+def _roles_of(answer: dict[str, Any]) -> str:
+    return f"{answer['user_id']}  {' '.join(answer['roles']) or '(no role)'}"

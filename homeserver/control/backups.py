@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.archives import backing_up, sealing
 from homeserver.control.arguments import given, needed
@@ -13,20 +13,28 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.control.arguments import Arguments
 
+FOLDER: Final = "backups"
+"""Where archives go that are given a name only."""
+
 
 async def backup(server: Server, arguments: Arguments) -> dict[str, Any]:
-    """Archive ``node`` into the file ``to``, an absolute path; sealed to ``key`` if that is given."""
+    """Archive ``node`` into the file ``to``, an absolute path, or a name in the folder `FOLDER` of the data directory;
+    sealed to ``key`` if that is given."""
     name, path, text = needed(arguments, "node"), Path(needed(arguments, "to")), given(arguments, "key")
     names = [node.name for node in server.nodes]
     if name not in names:
         raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
+    if path.name == str(path):
+        path = server.settings.data_dir.resolve() / FOLDER / path
     if not path.is_absolute():
-        raise InvalidParam("'to' must be an absolute path")
+        raise InvalidParam("'to' must be an absolute path, or a name")
     try:
         key = None if text is None else sealing.public_key(text)
     except ValueError as error:
         raise InvalidParam(f"The public key cannot be used: {error}") from None
     try:
+        if path.parent == server.settings.data_dir.resolve() / FOLDER:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return await backing_up.begin(server, server.nodes[name], path, key)
     except OSError as error:
         raise Conflict(f"{path} cannot be written: {error.strerror or error}") from None

@@ -9,12 +9,28 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control import backups, doctor, isolation, moves, policy_changes, proofs, reports, residency, users
-from homeserver.control.arguments import Arguments
+from homeserver.control import (
+    admin_log,
+    backups,
+    doctor,
+    isolation,
+    moves,
+    policy_changes,
+    proofs,
+    recording,
+    reports,
+    residency,
+    roles,
+    users,
+)
+from homeserver.control.arguments import Arguments, user_id_of
+from homeserver.control.declared import declared_of
 from homeserver.protocol.errors import Unrecognized
 
 if TYPE_CHECKING:
     from homeserver.context import Server
+    from homeserver.control.declarations import Declared
+    from homeserver.control.recording import Record
 
 Command = Callable[["Server", Arguments], Awaitable[dict[str, Any]]]
 
@@ -24,6 +40,10 @@ COMMANDS: Mapping[str, Command] = {
     "user-show": users.user_show,
     "user-deactivate": users.user_deactivate,
     "user-reset-password": users.user_reset_password,
+    "user-role-list": roles.role_list,
+    "user-role-add": roles.role_add,
+    "user-role-remove": roles.role_remove,
+    "admin-log": admin_log.admin_log,
     "report-list": reports.report_list,
     "report-dismiss": reports.report_dismiss,
     "backup": backups.backup,
@@ -52,7 +72,34 @@ COMMANDS: Mapping[str, Command] = {
 
 
 async def perform(server: Server, command: str, arguments: Arguments) -> dict[str, Any]:
-    """Do what the command line asks. Raises Unrecognized, and what the command raises."""
+    """Do what the command line asks, and write it down. Raises Unrecognized, and what the command raises."""
     if command not in COMMANDS:
         raise Unrecognized("This server does not know that command: is the command line of another version?")
-    return await COMMANDS[command](server, arguments)
+    declared = declared_of(command)
+    if not declared.is_change(arguments):
+        return await COMMANDS[command](server, arguments)
+    person = person_of(server, declared, arguments)
+    record = await recording.at_machine(server, command, declared, arguments, person)
+    answer = await recorded(server, record, command, arguments)
+    if person is not None and not record.chain.user_id:  # who was not there before
+        await (await recording.at_machine(server, command, declared, arguments, person)).end()
+    return answer
+
+
+async def recorded(server: Server, record: Record, command: str, arguments: Arguments) -> dict[str, Any]:
+    """Do what changes something, between two entries of the log. Raises what the command raises, and NodeUnavailable
+    when nothing was done since it could not be written down."""
+    await record.begin()
+    try:
+        answer = await COMMANDS[command](server, arguments)
+    except Exception as fault:
+        await record.end(fault)
+        raise
+    await record.end()
+    return answer
+
+
+def person_of(server: Server, declared: Declared, arguments: Arguments) -> str | None:
+    """The user id of the person whom the arguments name."""
+    name = declared.person(arguments)
+    return None if name is None else user_id_of(server, name)

@@ -147,6 +147,16 @@ class Forbidden(Refusal):
     errcode, status = "M_FORBIDDEN", 403
 
 
+class RoleNeeded(Forbidden):
+    """Only those may do this who have one of some roles, and the caller has none of them."""
+
+    def __init__(self, roles: Sequence[str]) -> None:
+        named = " or ".join(roles)
+        super().__init__(
+            f"This needs the role {named}", **{"org.domicile.reason": "role_needed", "org.domicile.roles": [*roles]}
+        )
+
+
 class NotRecommended(Forbidden):
     """A policy server does not recommend an event. spec: server-server-api/#post_matrixpolicyv1sign"""
 

@@ -160,6 +160,7 @@ _PRIVATE = (
     "backup_sessions",
     "backup_versions",
     "consents",
+    "roles",
     "presence",
     "profiles",
 )

@@ -154,6 +154,9 @@ _LIST = (
     _own("profiles", "field", "value"),
     _own("media", "media_id", "content_type filename size sha256 created_ts expires_ts asked_ts"),
     _own("consents", "source target", "classes shown language policy_serial given_ts withdrawn_ts"),
+    _own("roles", "role", "given_ts"),
+    _own("admin_log", "seq", "entry"),
+    _own("admin_log_heads", "", "entries digest", "entries"),
     _own("earlier_homes", "epoch", "node left_pos came_pos"),
     _own("move_receipts", "move_id", "ended_ts receipt"),
     # Public, or of rooms, and so in tables of which replicas exist.

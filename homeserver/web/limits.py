@@ -45,6 +45,7 @@ class Limit(StrEnum):
     PROFILE = "profile"
     REPORT = "report"
     DIRECTORY = "directory"
+    ADMINISTRATION = "administration"
     FEDERATION = "federation"
 
 

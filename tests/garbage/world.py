@@ -16,7 +16,10 @@ from urllib.parse import quote
 
 import orjson
 
+from homeserver.accounts import roles
 from homeserver.protocol.errors import Refusal
+from homeserver.protocol.roles import Role
+from homeserver.residency import isolation
 from homeserver.runtime.clock import FakeClock, Timer
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
@@ -98,7 +101,10 @@ class World:
         gone = await self.deployment.login(nora)
         self.tokens["gone"] = gone.json["access_token"]
         await self.deployment.asked("POST", CLIENT + "/logout", {}, token=gone.json["access_token"])
-        self.tokens["grace"] = (await self.deployment.user("grace", admin=True)).token
+        grace = await self.deployment.user("grace", admin=True)
+        self.tokens["grace"] = grace.token
+        for role in Role:
+            await roles.give(self.deployment.server, grace.user_id, role)
         self.alice = await self.deployment.user("alice", admin=True)  # whom no other administrator can lock or suspend
         self.dora = await self.deployment.user("dora", "paris", admin=True)
         self.house = await self._room(self.alice, self.dora)
@@ -250,6 +256,11 @@ class World:
         return faults
 
     # what must hold
+
+    async def open_borders(self) -> None:
+        """Take back what an administrator has declared."""
+        for each in await isolation.declared(self.deployment.server):
+            await isolation.release(self.deployment.server, each.jurisdiction)
 
     async def still_works(self) -> None:
         """Alice and Dora write to each other as if nothing had been, and everything is where it belongs."""

@@ -1,0 +1,130 @@
+"""Keeping the deployment running: backups, isolation, and the log of what administrators do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from homeserver.control.declarations import (
+    ANYTHING,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Declared,
+    Schema,
+    by_name,
+    listed,
+    made_of,
+    maybe,
+    need,
+    one_of,
+    take,
+)
+from homeserver.control.declared.accounts import DOWN, LOOKING, OPERATORS
+from homeserver.protocol.roles import Role
+
+ARCHIVE_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+
+_BACKUP: Final[Schema] = one_of(
+    made_of(done={"const": False}, rows=NUMBER, files=NUMBER),
+    made_of(
+        done={"const": True},
+        deployment=TEXT,
+        node=TEXT,
+        jurisdiction=TEXT,
+        time=NUMBER,
+        schema=listed(listed(ANYTHING)),
+        position=NUMBER,
+        rows=by_name(NUMBER),
+        files=NUMBER,
+        files_gone=NUMBER,
+        bytes=NUMBER,
+    ),
+)
+_DECLARED_ISOLATION: Final[Schema] = made_of(jurisdiction=TEXT, since_ts=NUMBER, reason=TEXT)
+_JURISDICTION: Final = need("jurisdiction", "The code of the jurisdiction.")
+
+DECLARED: Final[Mapping[str, Declared]] = {
+    "backup": Declared(
+        says="Archive a node into a file on the server; how far it is, or the manifest",
+        roles=OPERATORS,
+        changes=True,
+        door=("POST", "/nodes/{node}/backup"),
+        arguments=(
+            need("node", "The node."),
+            need(
+                "to",
+                "The name of the file, of letters, digits, '.', '_' and '-', in the folder backups of the data"
+                " directory. It must not be there yet.",
+                {"type": "string", "pattern": ARCHIVE_NAME},
+            ),
+            take("key", "A public key to which the archive is sealed; see `domicile backup`."),
+        ),
+        answer=_BACKUP,
+    ),
+    "backup-progress": Declared(
+        says="Wait a moment for the end of the backup that is being made",
+        roles=LOOKING,
+        changes=False,
+        door=("GET", "/backup"),
+        answer=_BACKUP,
+    ),
+    "isolation-status": Declared(
+        says="Which jurisdictions are isolated, and what waits to cross borders",
+        roles=frozenset(Role),
+        changes=False,
+        door=("GET", "/isolations"),
+        answer=made_of(
+            isolated=listed(_DECLARED_ISOLATION),
+            waiting=listed(made_of(node=TEXT, rows_for_nodes=by_name(NUMBER), servers=NUMBER)),
+        ),
+    ),
+    "isolation-on": Declared(
+        says="Close the borders of a jurisdiction: domestic service goes on, and what would leave or come waits",
+        roles=OPERATORS,
+        changes=True,
+        door=("PUT", "/isolations/{jurisdiction}"),
+        arguments=(_JURISDICTION, take("reason", "Why.")),
+        answer=_DECLARED_ISOLATION,
+    ),
+    "isolation-off": Declared(
+        says="Open the borders of a jurisdiction again; what waits is judged by the policy of this day",
+        roles=OPERATORS,
+        changes=True,
+        door=("DELETE", "/isolations/{jurisdiction}"),
+        arguments=(_JURISDICTION,),
+        answer=made_of(),
+    ),
+    "admin-log": Declared(
+        says="What administrators have done, the newest last, and what is wrong with the log",
+        roles=frozenset({Role.AUDITOR}),
+        changes=False,
+        door=("GET", "/log"),
+        arguments=(
+            take("node", "Only what rests on this node."),
+            take("limit", "How many entries, of the newest; all are checked.", NUMBER),
+        ),
+        answer=made_of(
+            entries=listed(
+                made_of(
+                    node=maybe(TEXT),
+                    chain=TEXT,
+                    seq=NUMBER,
+                    ts=NUMBER,
+                    who=TEXT,
+                    command=TEXT,
+                    arguments={"type": "object"},
+                    outcome={"enum": ["begun", "done", "failed", "refused"]},
+                    begun=maybe(NUMBER),
+                    errcode=maybe(TEXT),
+                    sha256=TEXT,
+                )
+            ),
+            checked=NUMBER,
+            intact=FLAG,
+            faults=listed(made_of(node=maybe(TEXT), chain=TEXT, fault=TEXT)),
+            nodes_down=DOWN,
+            key=made_of(key_id=TEXT, key=TEXT),
+        ),
+    ),
+}
