@@ -15,9 +15,7 @@ from homeserver.command_line.asking import CONFIG, perform
 
 @click.command("admin-log", epilog="Example: domicile admin-log --node tehran --json")
 @click.option("--node", help="Only what rests on this node.")
-@click.option(
-    "--limit", type=click.IntRange(0, 10_000), default=500, show_default=True, help="How many."
-)
+@click.option("--limit", type=click.IntRange(0, 10_000), default=500, show_default=True, help="How many.")
 @CONFIG
 @JSON
 def admin_log(node: str | None, limit: int, config: Path, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from homeserver.protocol import admin_chain
 from homeserver.protocol.admin_chain import MACHINE
+from homeserver.protocol.errors import InvalidSignature
 from homeserver.protocol.roles import Role
 from homeserver.storage import admin_log, users
 from homeserver.storage.engine import Transaction
@@ -168,5 +169,5 @@ async def test_an_entry_is_checked_with_the_public_key_alone(office: Office) -> 
     key = server.identity.residency_key.verify_key
     read = [admin_chain.verified(record, NAME, key) for record in records]
     assert [each.previous for each in read] == [None, *map(admin_chain.digest, records[:-1])]
-    with pytest.raises(admin_chain.InvalidSignature):
+    with pytest.raises(InvalidSignature):
         admin_chain.verified(records[0], "elsewhere.example", key)

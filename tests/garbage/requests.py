@@ -213,7 +213,7 @@ def _segment(values: Values, route: Route[Any], name: str, event_type: str) -> s
     """What fits a named segment."""
     known, random = values.known, values.random
     state_key = random.choice((known.me, known.alice, known.trudy)) if event_type == "m.room.member" else ""
-    fits = {
+    fits: dict[str, tuple[str, ...]] = {
         "roomId": (known.room,) * 5 + (known.house,), "roomIdOrAlias": (known.room, known.alias, known.house),
         "roomAlias": (known.alias, f"#{fresh()}:{known.server}"), "userId": (known.me,) * 4 + (known.alice,),
         "eventId": (known.event,) * 3 + (known.secret,), "deviceId": (known.device,), "serverName": (known.server,),
@@ -225,7 +225,7 @@ def _segment(values: Values, route: Route[Any], name: str, event_type: str) -> s
         "keyName": ("displayname", "avatar_url", "m.tz", "org.example.field"),
         "receiptType": ("m.read", "m.read.private", "m.fully_read"),
         "eventType": ("m.room.encrypted",) * 3 + ("m.reaction", event_type),
-        "node": ("tehran", "paris"), "jurisdiction": ("IR", "FR"), "reportId": ("1",), "role": (*Role,),
+        "node": ("tehran", "paris"), "jurisdiction": ("IR", "FR"), "reportId": ("1",), "role": tuple(map(str, Role)),
     }  # fmt: skip
     if "{stateKey}" in route.path and name == "eventType":
         return event_type

@@ -62,6 +62,19 @@ DECLARED: Final[Mapping[str, Declared]] = {
             ),
         ),
     ),
+    "residency-move-room": Declared(
+        says="Have a node order a room in which it has members; or say what keeps it from that",
+        roles=MOVERS,
+        changes=True,
+        looks_if="dry_run",
+        door=("POST", "/residency/moves/rooms"),
+        arguments=(
+            need("room", "The room ID.", kept=Kept.DIGEST),
+            need("to", "The node that is to order it."),
+            take("dry_run", "Say what keeps it from that, and do nothing.", FLAG),
+        ),
+        answer=made_of({"obstacles": listed(TEXT)}, room_id=TEXT, from_=TEXT, to=TEXT),
+    ),
     "residency-move-status": Declared(
         says="How far moves are: of one user, or all that have not come to their end",
         roles=LOOKING | MOVERS,
@@ -133,6 +146,18 @@ DECLARED: Final[Mapping[str, Declared]] = {
                 made_of(node=TEXT, where=TEXT, fault=TEXT, rows=NUMBER, user_id=maybe(TEXT), violation=FLAG)
             ),
         ),
+    ),
+    "residency-evidence": Declared(
+        says="Signed evidence of what rests where, which strangers can check offline",
+        roles=LOOKING,
+        changes=False,
+        door=("GET", "/residency/evidence"),
+        arguments=(
+            take("node", "Only of this node."),
+            take("user", "Of the node of this user, with what concerns them.", kept=Kept.PERSON),
+            take("texts", "With the texts of the policies.", FLAG),
+        ),
+        answer=made_of(bundle=TEXT, nodes=listed(TEXT), nodes_down=DOWN, violations=NUMBER, key=TEXT),
     ),
     "residency-traffic": Declared(
         says="Bytes that went from one jurisdiction to another since the server was started",
