@@ -143,8 +143,17 @@ DECLARED: Final[Mapping[str, Declared]] = {
             nodes_down=DOWN,
             violations=NUMBER,
             findings=listed(
-                made_of(node=TEXT, where=TEXT, fault=TEXT, rows=NUMBER, user_id=maybe(TEXT), violation=FLAG)
+                made_of(
+                    node=TEXT,
+                    where=TEXT,
+                    fault=TEXT,
+                    rows=NUMBER,
+                    user_id=maybe(TEXT),
+                    violation=FLAG,
+                    file=maybe(TEXT),
+                )
             ),
+            backups=listed(made_of(file=TEXT, node=TEXT, time=NUMBER)),
         ),
     ),
     "residency-evidence": Declared(
