@@ -69,6 +69,17 @@ DECLARED: Final[Mapping[str, Declared]] = {
         door=("GET", "/backup"),
         answer=_BACKUP,
     ),
+    "doctor": Declared(
+        says="Examine all nodes and the directory, or one node, for what does not hold together",
+        roles=LOOKING,
+        changes=False,
+        door=("GET", "/doctor"),
+        arguments=(take("node", "Only this node."),),
+        answer=made_of(
+            examined=listed(TEXT),
+            findings=listed(made_of(node=maybe(TEXT), what=TEXT, count=NUMBER, remedy=TEXT)),
+        ),
+    ),
     "isolation-status": Declared(
         says="Which jurisdictions are isolated, and what waits to cross borders",
         roles=frozenset(Role),
