@@ -25,7 +25,7 @@ from tests.interop.api import Api
 from tests.interop.deployment import Deployment
 from tests.support import Databases
 
-ROUNDS = int(os.environ.get("DOMICILE_TEST_KILLS", "10"))
+ROUNDS = int(os.environ.get("DOMICILE_TEST_KILLS", "15"))
 """How often the server is killed on each engine."""
 SENDERS = 4
 """Concurrent senders of each user."""

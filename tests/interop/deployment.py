@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,14 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.federation.authority import Authority
+from tests.interop import forked
 from tests.interop.api import Api
 from tests.interop.cast import Country
-from tests.interop.client import ROOT
+from tests.interop.forked import Forked
 from tests.interop.links import Link
 from tests.interop.remains import Remains
 
 NODES: Mapping[Country, str] = {"IR": "tehran", "FR": "paris"}
-DOMICILE = [sys.executable, "-m", "homeserver"]
 START_SECONDS = 60.0
 
 SETTINGS = """\
@@ -172,7 +171,7 @@ class Deployment:
         self._federation_port = free_port()
         self.link = None if authority is None else Link(self._federation_port)
         self.server_name = "domicile.test" if self.link is None else f"localhost:{self.link.port}"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self._listener: threading.Thread | None = None
         self._secret = secrets.token_hex(16)
         self._tokens = {country: f"{country.lower()}-{secrets.token_hex(8)}" for country in NODES}
@@ -225,19 +224,16 @@ class Deployment:
 
     def domicile(self, *arguments: str, stdin: str = "") -> str:
         """Run a command of the product and return what it prints. Raises AssertionError when it fails."""
-        done = subprocess.run([*DOMICILE, *arguments], input=stdin, capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, f"domicile {' '.join(arguments)}: {done.stdout}{done.stderr}"
-        return done.stdout
+        done = forked.run(arguments, stdin=stdin.encode())
+        assert done.returncode == 0, f"domicile {' '.join(arguments)}: {done.stdout + done.stderr!r}"
+        return done.stdout.decode()
 
     # ------------------------------------------------------------ running
 
     def start(self) -> None:
         """Serve; returns when clients can come in."""
         assert self._process is None
-        command = [*DOMICILE, "serve", "--config", str(self._config)]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, errors="replace"
-        )
+        self._process = Forked(["serve", "--config", str(self._config)])
         ready = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(self._process, ready), daemon=True)
         self._listener.start()
@@ -247,7 +243,7 @@ class Deployment:
             raise AssertionError(f"the server did not become ready:\n{said}")
         Api(self.base_url).ask("GET", "/health")
 
-    def _listen(self, process: "subprocess.Popen[str]", ready: threading.Event) -> None:
+    def _listen(self, process: Forked, ready: threading.Event) -> None:
         assert process.stdout
         with process.stdout, self.log.open("a") as log:
             for line in process.stdout:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.interop import forked
 from tests.interop.api import Api
-from tests.interop.client import ROOT
 from tests.interop.deployment import START_SECONDS, Deployment
+from tests.interop.forked import ROOT, Forked
 
 COMMAND = [sys.executable, "-m", "homeserver"]
 PASSWORD = "correct horse battery"
@@ -35,7 +35,7 @@ class Done:
 def run(*arguments: str | Path, stdin: str | bytes = "", cwd: Path = ROOT) -> Done:
     """Run a command. Raises AssertionError for a stack trace, whatever the command is."""
     raw = stdin if isinstance(stdin, bytes) else stdin.encode()
-    done = subprocess.run([*COMMAND, *map(str, arguments)], input=raw, capture_output=True, cwd=cwd, timeout=120)
+    done = forked.run([*map(str, arguments)], stdin=raw, cwd=cwd)
     out, err = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in out + err, err
     return Done(done.returncode, out, err)
@@ -88,9 +88,9 @@ class Product(Deployment):
         """Wait until it has ended by itself; its status."""
         process = self._process
         assert process
-        process.wait(START_SECONDS)
+        status = process.wait(START_SECONDS)
         self._gone()
-        return process.returncode
+        return status
 
     def logged(self, pattern: str, after: int = 0) -> int:
         """Wait for a line of the log that matches, behind the first ``after`` ones; how many there are up to it."""
@@ -113,7 +113,7 @@ class Product(Deployment):
         with self._more:
             return "".join(self._lines[after:])
 
-    def _listen(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+    def _listen(self, process: Forked, ready: threading.Event) -> None:
         assert process.stdout
         with process.stdout, self.log.open("a") as log:
             for line in process.stdout:
