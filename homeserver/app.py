@@ -52,6 +52,7 @@ from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import engine_for, peek
 from homeserver.storage.nodes import Node, Nodes
 from homeserver.storage.policy_versions import NotNewest
+from homeserver.transparency import serving
 from homeserver.web.connections import Connections
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.parsing import Bounds
@@ -143,6 +144,7 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
         await isolation.load(server)
         show(server)
         auditing.show(server)
+        serving.show(server)
         yield server
 
 

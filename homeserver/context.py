@@ -19,6 +19,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.move_receipts import key_name_of
 from homeserver.protocol.policy_server import PolicyServer
 from homeserver.protocol.signing import SigningKey
+from homeserver.protocol.vrf import VrfKey
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.doors import Doors
 from homeserver.runtime.jobs import Jobs
@@ -128,6 +129,16 @@ class Identity:
         """What a node signs with that users move to or from; it follows from the secret and the node's name."""
         seed = blake2b(node.encode(), key=self.secret, digest_size=32, person=b"node").digest()
         return SigningKey(key_name_of(node), seed)
+
+    def log_key(self, node: str) -> SigningKey:
+        """What the key log of a node is signed with; it follows from the secret and the node's name."""
+        seed = blake2b(node.encode(), key=self.secret, digest_size=32, person=b"key log").digest()
+        return SigningKey("log", seed)
+
+    @property
+    def log_vrf(self) -> VrfKey:
+        """What names people in the key logs; it follows from the secret. To be kept: making it takes a while."""
+        return VrfKey(blake2b(self.secret, digest_size=32, person=b"key log names").digest())
 
     def tag(self, purpose: str, *parts: str) -> bytes:
         """A keyed 16-byte digest of ``parts``, which are told apart by their lengths."""

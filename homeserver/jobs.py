@@ -25,6 +25,7 @@ from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 from homeserver.sync.sliding import connections
+from homeserver.transparency import sequencing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -127,6 +128,7 @@ class Watch:
 def _of(server: Server, node: Node) -> Iterator[Coroutine[Any, Any, None]]:
     """What runs for one node."""
     yield publication.follow(server, node)
+    yield sequencing.follow(server, node)
     yield introductions.follow(server, node)
     yield watching.push(server, node)
     yield delayed.follow(server, node)

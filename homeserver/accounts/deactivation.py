@@ -15,11 +15,13 @@ from config.residency import DataClass
 from homeserver.accounts import contacts, devices, push_rules, sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.identifiers import localpart_of
+from homeserver.protocol.key_log import Reason
 from homeserver.residency import gate
 from homeserver.storage import accounts as stored
 from homeserver.storage import chores, closed_accounts, erasures, outbox, streams
 from homeserver.storage.erasures import Erased
 from homeserver.storage.outbox import NewParcel
+from homeserver.transparency import changes as key_changes
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -94,6 +96,7 @@ async def _empty(tx: Transaction, server: Server, node: Node, user_id: str, user
     if not told and await stored.signing_keys(tx, user_nid):
         await devices.tell(tx, server, node, user_nid)
     stored.wipe(tx, user_nid)
+    await key_changes.append(tx, server, node, user_id, Reason.DEACTIVATED)
 
     def announce() -> None:
         sessions.forget(server, node, user_id)

@@ -12,9 +12,11 @@ import orjson
 
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.key_log import Reason
 from homeserver.storage import browser_sessions, chores, dehydrated_devices, oauth_grants
 from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
+from homeserver.transparency import changes as key_changes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -103,7 +105,8 @@ async def remove_within(
     closing: bool = False,
 ) -> bool:
     """`remove` inside a transaction of `Node.advance`; the device ``but`` stays, and unless the account is ``closing``,
-    or it is named, one that is dehydrated: it is there for when no other is. True when public keys went with it.
+    or it is named, one that is dehydrated: it is there for when no other is. True when public keys went with it; of an
+    account that is closing, the key log is told by whoever closes it.
 
     With all devices go the browsers that the user is signed in to, and what they have allowed clients.
     """
@@ -117,6 +120,8 @@ async def remove_within(
         oauth_grants.drop_of(tx, user_nid)
     had_keys = await stored_devices.delete(tx, user_nid, gone)
     if had_keys:
+        if not closing:
+            await key_changes.append(tx, server, node, user_id, Reason.DEVICE_REMOVED)
         await tell(tx, server, node, user_nid, [device.device_id for device in gone])
     tx.after_commit(lambda: sessions.forget(server, node, user_id))
     return had_keys

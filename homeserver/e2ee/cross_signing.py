@@ -22,6 +22,7 @@ from homeserver.protocol.errors import (
     NotFound,
     Refusal,
 )
+from homeserver.protocol.key_log import Reason
 from homeserver.protocol.signing import verify_json
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING, Signature, UserKeys
@@ -88,7 +89,9 @@ async def _upload(
     if USER_SIGNING in keys:
         stored.drop_signatures(tx, caller.user_nid)
     if keys:
-        changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()))
+        reset = MASTER in held and MASTER in keys and core(held[MASTER]) != core(keys[MASTER].key)
+        reason = Reason.IDENTITY_RESET if reset else Reason.CROSS_SIGNING
+        changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()), reason=reason)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
 
 

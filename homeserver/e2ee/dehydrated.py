@@ -17,6 +17,7 @@ from homeserver.accounts.sessions import DeviceWish
 from homeserver.e2ee import key_format, one_time_keys, publication, to_device
 from homeserver.e2ee.uploads import own_signatures
 from homeserver.protocol.errors import InvalidParam, NotFound, TooLarge
+from homeserver.protocol.key_log import Reason
 from homeserver.protocol.signing import verify_json
 from homeserver.storage import dehydrated_devices as stored
 from homeserver.storage import device_keys as stored_keys
@@ -120,7 +121,7 @@ async def _put(tx: Transaction, server: Server, caller: Caller, new: _New) -> No
     blob = key_format.encoded({**new.keys, "signatures": signatures}, key_format.MAX_DEVICE_KEYS)
     stored_keys.put_device(tx, user_nid, new.device_id, blob)
     replaced = [] if earlier is None else [earlier.device.device_id]
-    changed = publication.Changed(list(dict.fromkeys([*replaced, new.device_id])))
+    changed = publication.Changed(list(dict.fromkeys([*replaced, new.device_id])), reason=Reason.DEVICE_KEYS)
     await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed)
 
     def forget() -> None:

@@ -19,6 +19,7 @@ from homeserver.protocol.errors import InvalidParam
 from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING
+from homeserver.transparency import proving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -71,6 +72,7 @@ async def query(
         "user_signing_keys": {}
         if own is None or USER_SIGNING not in own.signing
         else {caller.user_id: orjson.Fragment(own.signing[USER_SIGNING])},
+        **await proving.of_users(server, caller.node, list(found)),
     }
 
 

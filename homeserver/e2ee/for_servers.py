@@ -17,6 +17,7 @@ from homeserver.protocol.errors import FlowDenied, NodeUnavailable, NotFound, Re
 from homeserver.residency import gate, traffic
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING
+from homeserver.transparency import proving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -36,12 +37,16 @@ async def query(server: Server, origin: str, wanted: Mapping[str, Collection[str
     homes = await server.nodes.of_users(wanted)
     refusals: list[Refusal] = []
 
+    proofs: dict[str, Any] = {}
+
     async def of_node(name: str) -> dict[str, UserKeys]:
         try:
             node = server.nodes[name]
             traffic.concerns(node)
             gate.check(server, DataClass.KEYS, node.jurisdiction, server.policy.now.jurisdiction_of_server(origin))
-            return await node.read(stored.of_users, [user_id for user_id in wanted if homes.get(user_id) == name])
+            found = await node.read(stored.of_users, [user_id for user_id in wanted if homes.get(user_id) == name])
+            proofs.update((await proving.of_users(server, node, list(found))).get(proving.FIELD, {}))
+            return found
         except (FlowDenied, NodeUnavailable) as refusal:
             refusals.append(refusal)
             return {}
@@ -54,6 +59,7 @@ async def query(server: Server, origin: str, wanted: Mapping[str, Collection[str
         "device_keys": {user_id: _devices(keys, wanted[user_id]) for user_id, keys in found.items()},
         "master_keys": _signing(found, MASTER),
         "self_signing_keys": _signing(found, SELF_SIGNING),
+        **({proving.FIELD: proofs} if proofs else {}),
     }
 
 
@@ -90,4 +96,4 @@ async def device_list(server: Server, origin: str, user_id: str) -> dict[str, An
     for usage, name in ((MASTER, "master_key"), (SELF_SIGNING, "self_signing_key")):
         if usage in keys.signing:
             answer[name] = orjson.Fragment(keys.signing[usage])
-    return answer
+    return {**answer, **await proving.of_users(server, node, [user_id])}

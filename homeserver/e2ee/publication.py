@@ -24,11 +24,13 @@ from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import DeviceKeys, UserKeys
 from homeserver.storage.outbox import NewParcel
 from homeserver.storage.streams import Stream
+from homeserver.transparency import changes as key_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.context import Server
+    from homeserver.protocol.key_log import Reason
     from homeserver.rooms.seeding import Mark
     from homeserver.storage.device_keys import Audience
     from homeserver.storage.engine import Transaction
@@ -43,10 +45,14 @@ CHORES_AT_ONCE = 50
 
 
 class Changed(NamedTuple):
-    """What of a user's keys changed that other servers are told: devices, and whether cross-signing keys did."""
+    """What of a user's keys changed that other servers are told: devices, and whether cross-signing keys did.
+
+    ``reason``: what the key log says of it; None when only signatures have changed.
+    """
 
     devices: Sequence[str] = ()
     signing: bool = False
+    reason: Reason | None = None
 
 
 async def publish(
@@ -65,6 +71,8 @@ async def publish(
     """
     if audience is None:
         audience = await stored.audience(tx, user_nid)
+    if changed.reason is not None:
+        await key_changes.append(tx, server, node, user_id, changed.reason)
     targets, lost = _nodes(node, audience)
     abroad = to_servers.allowed(server, node, DataClass.KEYS, audience.servers)
     updates = max(1, len(changed.devices))

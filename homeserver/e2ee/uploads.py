@@ -12,6 +12,7 @@ import orjson
 
 from homeserver.e2ee import key_format, one_time_keys, publication
 from homeserver.protocol.errors import InvalidParam, UnknownToken
+from homeserver.protocol.key_log import Reason
 from homeserver.storage import device_keys as stored_devices
 from homeserver.storage import one_time_keys as stored
 
@@ -72,7 +73,7 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     if keys is not None:
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
         audience = stored_devices.NOBODY if held.alone else None
-        changed = publication.Changed([caller.device_id])
+        changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys

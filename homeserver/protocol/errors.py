@@ -472,6 +472,18 @@ class NodeUnavailable(Refusal):
         self.node = node
 
 
+class LogSetBack(Refusal):
+    """The key log of a node is older than what was shown of it, or another: nothing of it is shown."""
+
+    errcode, status = "M_UNKNOWN", 503
+
+    def __init__(self, node: str) -> None:
+        super().__init__(
+            "The key log of this node has been set back behind what was shown of it, and says nothing any more.",
+            **{"org.domicile.reason": "log_set_back", "org.domicile.node": node},
+        )
+
+
 class CommitUnknown(NodeUnavailable):
     """The node was lost while it committed: whether it did can be told only when it is back."""
 

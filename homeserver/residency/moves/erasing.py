@@ -11,6 +11,7 @@ import orjson
 import structlog
 
 from homeserver.protocol import move_receipts
+from homeserver.protocol.key_log import Reason
 from homeserver.protocol.move_receipts import Receipt
 from homeserver.residency.moves import files, rooms_ahead, unpacking
 from homeserver.residency.moves.journal import Moves, State
@@ -21,6 +22,7 @@ from homeserver.rooms.holders import Travellers, follow_home, recount
 from homeserver.storage import belongings, replica_erasure, users
 from homeserver.storage import moves as stored
 from homeserver.storage.tables import TABLES
+from homeserver.transparency import changes
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -48,8 +50,9 @@ async def finish(server: Server, move: Move) -> None:
     user_nid = await move.target.read(users.resident, move.user_id)
     assert user_nid is not None
     await move.target.advance(unpacking.wake, server, move, user_nid)
+    await move.target.write(changes.append, server, move.target, move.user_id, Reason.ARRIVED)
     leave(server, move)
-    await move.source.advance(erase_rows, move.user_id)
+    await move.source.advance(erase_rows, server, move)
     for held in await move.target.read(stored.rooms_of, user_nid):
         if held.replica:
             await _count_anew(server, move, held)
@@ -61,9 +64,10 @@ async def finish(server: Server, move: Move) -> None:
     log.info("a user was moved", move=move.move_id, source=move.source.name, target=move.target.name, files=erased)
 
 
-async def erase_rows(tx: Transaction, user_id: str) -> None:
-    """What the switch did not come to."""
-    user_nid = await users.resident(tx, user_id)
+async def erase_rows(tx: Transaction, server: Server, move: Move) -> None:
+    """What the switch did not come to; and the key log says where its user is not any more."""
+    await changes.append_left(tx, server, move.source, move.user_id)
+    user_nid = await users.resident(tx, move.user_id)
     if user_nid is not None:
         belongings.erase(tx, user_nid, replicas=True)
 

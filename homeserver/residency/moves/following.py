@@ -67,7 +67,7 @@ async def settle(server: Server) -> None:
                         await node.advance(unpacking.undo, move.user_id)
                         await node.write(stored.note_arrival, move.move_id, "staging", arrival.account)
                 else:
-                    await move.source.advance(erasing.erase_rows, move.user_id)
+                    await move.source.advance(erasing.erase_rows, server, move)
 
 
 def of_arrival(server: Server, target: Node, arrival: Arrival) -> Move:

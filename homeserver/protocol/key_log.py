@@ -1,0 +1,126 @@
+"""What a leaf of a key log says, and what its digest is of: the public keys of one user, all of them.
+
+A user is named by the output of a verifiable random function of their Matrix id, so that a leaf tells nobody whose it
+is who was not given a proof, and nobody can be in the log under two names. Signatures are no part of the digest: they
+prove themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+
+import orjson
+
+from homeserver.protocol import canonical
+from homeserver.protocol.errors import BadJson
+from homeserver.protocol.signing import decode_base64, encode_base64
+
+DIGEST_BYTES: Final = 32
+_PUT_BESIDE: Final = frozenset(("signatures", "unsigned"))
+
+
+class Reason(StrEnum):
+    """Why a leaf was appended."""
+
+    DEVICE_KEYS = "device_keys"
+    """A device has published keys, or others than before."""
+    DEVICE_REMOVED = "device_removed"
+    """Devices are gone."""
+    CROSS_SIGNING = "cross_signing"
+    """Cross-signing keys were published, under the master key that was there or as the first."""
+    IDENTITY_RESET = "identity_reset"
+    """There is another master key than before."""
+    DEACTIVATED = "deactivated"
+    """The account was closed."""
+    ARRIVED = "arrived"
+    """The user has come from another node of the deployment, whose log says ``left``."""
+    LEFT = "left"
+    """The user has gone to another node of the deployment, whose log says ``arrived``."""
+    FOUND = "found"
+    """The keys were there before there was a log."""
+
+
+class NoLeaf(ValueError):
+    """That is no leaf of a key log; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One leaf. ``tag``: whose keys; ``digest``: of `manifest`; ``previous``: the index of the leaf before about the
+    same user, in this log; ``time``: seconds since 1970."""
+
+    tag: bytes
+    digest: bytes
+    previous: int | None
+    reason: Reason
+    time: int
+
+    def write(self) -> bytes:
+        """The bytes that are hashed into the tree: canonical JSON."""
+        return canonical.encode(
+            {
+                "digest": encode_base64(self.digest),
+                "previous": self.previous,
+                "reason": self.reason.value,
+                "time": self.time,
+                "user": encode_base64(self.tag),
+            }
+        )
+
+    @classmethod
+    def read(cls, raw: bytes) -> Leaf:
+        """What a leaf says. Raises NoLeaf, also for what says the same in other bytes."""
+        try:
+            found = orjson.loads(raw)
+            leaf = cls(
+                decode_base64(found["user"]),
+                decode_base64(found["digest"]),
+                found["previous"],
+                Reason(found["reason"]),
+                found["time"],
+            )
+            again = leaf.write()
+        except (ValueError, TypeError, KeyError, AttributeError, BadJson) as fault:
+            raise NoLeaf(f"that is no leaf of a key log: {fault}") from None
+        if any(type(number) is not int or number < 0 for number in (leaf.time, leaf.previous or 0)):
+            raise NoLeaf("a number in a leaf is none")
+        if len(leaf.tag) != DIGEST_BYTES or len(leaf.digest) != DIGEST_BYTES:
+            raise NoLeaf(f"a name or digest in a leaf has {DIGEST_BYTES} bytes")
+        if again != raw:
+            raise NoLeaf("a leaf is written in another way")
+        return leaf
+
+
+def tag_of(output: bytes) -> bytes:
+    """How a user is named in leaves, by what the verifiable random function makes of their Matrix id."""
+    return sha256(output).digest()
+
+
+def manifest(devices: Mapping[str, bytes], signing: Mapping[str, bytes]) -> bytes:
+    """The digests of all public keys of a user: canonical JSON, by device id and by usage of cross-signing keys.
+
+    The keys are given as JSON objects. Digests stand for keys because not everybody is shown each of them.
+    """
+    return canonical.encode(
+        {
+            "devices": {device_id: encode_base64(_digest(keys)) for device_id, keys in devices.items()},
+            "signing": {usage: encode_base64(_digest(key)) for usage, key in signing.items()},
+        }
+    )
+
+
+def digest(made: bytes) -> bytes:
+    """The digest of a manifest, as it stands in a leaf."""
+    return sha256(made).digest()
+
+
+NO_KEYS: Final = manifest({}, {})
+
+
+def _digest(key: bytes) -> bytes:
+    held: dict[str, Any] = orjson.loads(key)
+    return sha256(canonical.encode({name: held[name] for name in held if name not in _PUT_BESIDE})).digest()

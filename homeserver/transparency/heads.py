@@ -1,0 +1,172 @@
+"""What a node's key log has shown to the world, and what it remembers of its tree.
+
+Invariant: nothing is shown of a log before the directory has noted how far it is. A log that is behind what was noted,
+or another than it, has been set back: it shows nothing any more, until somebody decides what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from homeserver.protocol import checkpoints, merkle, signed_notes, tiles
+from homeserver.protocol.checkpoints import Checkpoint, Head
+from homeserver.protocol.merkle import Subtree
+from homeserver.runtime.lru import Lru
+from homeserver.storage import key_log, log_heads
+from homeserver.storage.key_log import TileName
+from homeserver.storage.nodes import Mirror
+from homeserver.transparency import names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from homeserver.context import Server
+    from homeserver.protocol.signed_notes import NamedKey, Note
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("transparency")
+
+TILES: Final = 2 * 2**20
+"""Bytes of tiles that a node remembers."""
+ROOTS: Final = 2 * 2**20
+"""Bytes that the roots of subtrees take which a node remembers."""
+_ROOT: Final = 250
+
+VRF_LINE: Final = "vrf"
+"""The word before the public key that names users, in a line of each checkpoint."""
+
+
+class Shown(NamedTuple):
+    """A checkpoint as it is served, and how far it reaches."""
+
+    note: bytes
+    head: Head
+
+
+class KeyLog(Mirror):
+    """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``fault``: why there is none any
+    more; ``turn`` is held while leaves come into the tree, until that is shown. What is remembered of the tree never
+    becomes untrue, but for how wide the tiles at its edge are."""
+
+    def __init__(self) -> None:
+        self.shown: Shown | None = None
+        self.fault: str | None = None
+        self.turn = asyncio.Lock()
+        self.tiles: Lru[TileName, bytes] = Lru(TILES, weigh=len, name="key log tiles")
+        self.roots: Lru[Subtree, bytes] = Lru(ROOTS, weigh=lambda _: _ROOT, name="key log roots")
+
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.shown = self.fault = None
+        self.tiles.clear()
+        self.roots.clear()
+
+
+def origin(server: Server, node: Node) -> str:
+    """What a node's log is called, which is where it is found, too."""
+    return f"{server.name}/_domicile/v1/key-log/{node.name}"
+
+
+def public_key(server: Server, node: Node) -> NamedKey:
+    """What the checkpoints of a node's log are believed by."""
+    return signed_notes.public_key(origin(server, node), server.identity.log_key(node.name))
+
+
+def signed(server: Server, node: Node, head: Head) -> Note:
+    """A checkpoint that says so."""
+    vrf = b64encode(names.key_of(server).public).decode()
+    made = Checkpoint(origin(server, node), head, (f"{VRF_LINE} {vrf}",))
+    return checkpoints.signed(made, server.identity.log_key(node.name))
+
+
+async def current(server: Server, node: Node) -> Shown | None:
+    """The checkpoint of a node's log that anybody may see; None while there is none, or when it has been set back.
+
+    Raises NodeUnavailable.
+    """
+    memory = node.memory(KeyLog)
+    if memory.shown is None and memory.fault is None:
+        await _open(server, node, memory)
+    return memory.shown
+
+
+async def show(server: Server, node: Node, note: bytes) -> None:
+    """Let everybody see a checkpoint, which is in the node's database already."""
+    memory = node.memory(KeyLog)
+    head = head_of(note)
+    await server.nodes.directory.engine.write(log_heads.note, node.name, head)
+    if memory.fault is None and (memory.shown is None or memory.shown.head.size <= head.size):
+        memory.shown = Shown(note, head)
+
+
+def head_of(note: bytes) -> Head:
+    """How far a checkpoint of ours reaches."""
+    return checkpoints.read(signed_notes.read(note).text).head
+
+
+async def _open(server: Server, node: Node, memory: KeyLog) -> None:
+    """Believe the database, if it is at least what was shown before."""
+    noted = await server.nodes.directory.engine.read(log_heads.of, node.name)
+    held = await node.read(key_log.progress)
+    head = None if held.checkpoint is None else head_of(held.checkpoint)
+    if noted is not None and noted.size:
+        fault = await _fault(node, noted, head)
+        if fault is not None:
+            memory.fault = fault
+            log.error("key log set back", node=node.name, fault=fault)
+            return
+    if held.checkpoint is not None:
+        await show(server, node, held.checkpoint)
+
+
+async def _fault(node: Node, noted: Head, head: Head | None) -> str | None:
+    size = 0 if head is None else head.size
+    if size < noted.size:
+        return f"the log has {size} leaves, and {noted.size} were shown"
+    parts = merkle.frontier_parts(noted.size)
+    try:
+        roots = await subtrees(node, parts)
+    except KeyError:
+        return "tiles are missing"
+    if merkle.folded([roots[part] for part in parts]) != noted.root:
+        return f"the first {noted.size} leaves are not those that were shown"
+    return None
+
+
+# the tree -----------------------------------------------------------------------------------
+
+
+async def subtrees(node: Node, wanted: Collection[Subtree]) -> dict[Subtree, bytes]:
+    """The roots of whole subtrees of what is hashed; mostly from memory. Raises KeyError for one that is not there."""
+    memory = node.memory(KeyLog)
+    found = memory.roots.find(wanted)
+    places = {part: tiles.holding(part) for part in wanted if part not in found}
+    if not places:
+        return found
+    held = memory.tiles.find({TileName(at.level, at.place) for at in places.values()})
+    missing = {
+        name
+        for at in places.values()
+        if len(held.get(name := TileName(at.level, at.place), b"")) < (at.offset + at.length) * merkle.HASH_BYTES
+    }
+    if missing:
+        read = await node.read(_tiles, missing)
+        held.update(read)
+        for name, hashes in read.items():
+            memory.tiles[name] = hashes
+    for part, at in places.items():
+        try:
+            root = tiles.root_within(held[TileName(at.level, at.place)], at)
+        except ValueError:
+            raise KeyError(part) from None
+        found[part] = memory.roots[part] = root
+    return found
+
+
+async def _tiles(tx: Transaction, wanted: Collection[TileName]) -> dict[TileName, bytes]:
+    return await key_log.tiles(tx, wanted)

@@ -1,0 +1,166 @@
+"""What is told with a user's public keys, so that who is shown them can check that everybody is shown the same: their
+last leaf in the log of their node, that it is theirs, what its digest is of, and that it is in the tree.
+
+It is told to whom the keys are told, and only of users who rest on the node that is asked.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import structlog
+
+from homeserver.protocol import key_log as leaves
+from homeserver.protocol import merkle
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.protocol.key_log import Leaf
+from homeserver.runtime.lru import Lru
+from homeserver.storage import device_keys, key_log
+from homeserver.storage.nodes import Mirror
+from homeserver.storage.streams import Stream
+from homeserver.transparency import heads, names
+from homeserver.transparency.changes import manifest_of
+from homeserver.transparency.heads import KeyLog
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from homeserver.context import Server
+    from homeserver.storage.device_keys import UserKeys
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.key_log import Placed
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("transparency")
+
+FIELD: Final = "org.domicile.key_log"
+"""The property of an answer in which this stands."""
+
+MOST: Final = 250
+"""Users of whom one answer tells this; who wants it of more asks several times."""
+
+KEPT: Final = 4 * 2**20
+"""Bytes of such that a node remembers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is told of a user but for the tree, as of a position of their node. ``said``: JSON of it, ``{…`` without the
+    end; ``fits``: whether the keys that are stored are those of which the log speaks."""
+
+    user_nid: int
+    position: int
+    place: int
+    said: bytes
+    fits: bool
+
+
+class Remembered(Mirror):
+    """What is told of a node's residents, by user id (``node.memory(Remembered)``)."""
+
+    def __init__(self) -> None:
+        self.told: Lru[str, Told] = Lru(KEPT, weigh=lambda told: len(told.said) + 300, name="key log leaves")
+        self.misfits: set[str] = set()
+
+    def clear(self) -> None:
+        """See `Mirror.clear`."""
+        self.told.clear()
+
+
+async def of_users(server: Server, node: Node, user_ids: Collection[str]) -> dict[str, Any]:
+    """What is told of those of these users who rest on ``node``: the property `FIELD` and its value, or nothing.
+
+    No query of keys fails for it: what cannot be told is left out.
+    """
+    try:
+        return await _of_users(server, node, user_ids)
+    except NodeUnavailable:
+        return {}
+    except LookupError:
+        log.exception("tiles of the key log are missing", node=node.name)
+        return {}
+
+
+async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> dict[str, Any]:
+    shown = node.memory(KeyLog).shown
+    if shown is None:
+        return {}
+    homes = await server.nodes.of_users(user_ids)
+    residents = [user_id for user_id, home in homes.items() if home == node.name][:MOST]
+    told = await _told(server, node, residents)
+    if not told:
+        return {}
+    size = shown.head.size
+    proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
+    users = {user_id: _as_json(each, proofs.get(each.place)) for user_id, each in told.items()}
+    return {FIELD: {heads.origin(server, node): {"checkpoint": shown.note.decode(), "users": users}}}
+
+
+def _as_json(told: Told, proof: Sequence[bytes] | None) -> orjson.Fragment:
+    if proof is None:  # it is not in the tree yet
+        return orjson.Fragment(told.said + b"}")
+    return orjson.Fragment(told.said + b',"inclusion":' + orjson.dumps([_base64(each) for each in proof]) + b"}")
+
+
+def _base64(raw: bytes) -> str:
+    return b64encode(raw).decode()
+
+
+async def _proofs(node: Node, places: Collection[int], size: int) -> dict[int, list[bytes]]:
+    parts = {place: merkle.inclusion_parts(place, size) for place in places}
+    wanted = {part for each in parts.values() for group in each for part in group}
+    roots = await heads.subtrees(node, wanted)
+    return {place: merkle.assembled(each, roots) for place, each in parts.items()}
+
+
+async def _told(server: Server, node: Node, user_ids: Sequence[str]) -> dict[str, Told]:
+    await node.start()
+    memory = node.memory(Remembered)
+    found = {
+        user_id: told
+        for user_id, told in memory.told.find(user_ids).items()
+        if not node.changes.changed(Stream.DEVICE_LISTS, told.user_nid, told.position)
+    }
+    missing = [user_id for user_id in user_ids if user_id not in found]
+    if missing:
+        position = node.position
+        for user_id, keys, placed in await node.read(_read, server, missing):
+            told = _tell(server, user_id, keys, placed, position)
+            _note_misfit(node, memory, user_id, told)
+            found[user_id] = memory.told[user_id] = told
+    return found
+
+
+async def _read(tx: Transaction, server: Server, user_ids: Sequence[str]) -> list[tuple[str, UserKeys, Placed]]:
+    tags = {user_id: names.tag(server, user_id) for user_id in user_ids}
+    keys = await device_keys.of_users(tx, user_ids)
+    placed = await key_log.newest(tx, tags.values())
+    return [
+        (user_id, keys[user_id], placed[tag])
+        for user_id, tag in tags.items()
+        if tag in placed and user_id in keys and not keys[user_id].copied
+    ]
+
+
+def _tell(server: Server, user_id: str, keys: UserKeys, placed: Placed, position: int) -> Told:
+    made = manifest_of(keys)
+    said: Mapping[str, Any] = {
+        "index": placed.place,
+        "leaf": placed.leaf.decode(),
+        "keys": made.decode(),
+        "opening": _base64(names.opening(server, user_id)),
+    }
+    fits = Leaf.read(placed.leaf).digest == leaves.digest(made)
+    return Told(keys.user_nid, position, placed.place, orjson.dumps(said)[:-1], fits)
+
+
+def _note_misfit(node: Node, memory: Remembered, user_id: str, told: Told) -> None:
+    """Say once that keys were changed past the log: what is served then proves it to everybody who looks."""
+    if told.fits:
+        memory.misfits.discard(user_id)
+    elif user_id not in memory.misfits:
+        memory.misfits.add(user_id)
+        log.error("keys are not those of the key log", node=node.name, index=told.place)

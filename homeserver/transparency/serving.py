@@ -1,0 +1,88 @@
+"""The key logs as anybody may read them (C2SP tlog-tiles): nothing of a log that its checkpoint does not reach."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+from homeserver.protocol import tiles
+from homeserver.protocol.errors import LogSetBack, NotFound
+from homeserver.protocol.merkle import HASH_BYTES
+from homeserver.storage import key_log
+from homeserver.storage.key_log import TileName
+from homeserver.transparency import heads, names
+from homeserver.transparency.heads import KeyLog
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.protocol.tiles import Tile
+    from homeserver.storage.nodes import Node
+    from homeserver.transparency.heads import Shown
+
+
+def overview(server: Server) -> dict[str, Any]:
+    """All logs of the deployment, and what they are believed by."""
+    base = f"{(server.settings.public_base_url or '').rstrip('/')}/_domicile/v1/key-log"
+    return {
+        "logs": [
+            {
+                "origin": heads.origin(server, node),
+                "node": node.name,
+                "jurisdiction": node.jurisdiction,
+                "url": f"{base}/{node.name}",
+                "key": heads.public_key(server, node).write(),
+                "vrf": b64encode(names.key_of(server).public).decode(),
+            }
+            for node in server.nodes
+        ]
+    }
+
+
+def log_of(server: Server, name: str) -> Node:
+    """The node whose log is asked for. Raises NotFound."""
+    found = next((node for node in server.nodes if node.name == name), None)
+    if found is None:
+        raise NotFound("There is no such log")
+    return found
+
+
+async def checkpoint(server: Server, node: Node) -> bytes:
+    """The newest checkpoint. Raises NotFound while there is none, LogSetBack, NodeUnavailable."""
+    return (await _shown(server, node)).note
+
+
+async def tile(server: Server, node: Node, wanted: Tile) -> bytes:
+    """A tile of hashes, or of entries. Raises NotFound, LogSetBack, NodeUnavailable."""
+    if wanted.end > (await _shown(server, node)).head.size:
+        raise NotFound("The log does not reach as far")
+    if wanted.level == tiles.ENTRIES:
+        start = wanted.place * tiles.WIDTH
+        return tiles.bundled(await node.read(key_log.leaves, start, start + wanted.width))
+    name = TileName(wanted.level, wanted.place)
+    hashes = (await node.read(key_log.tiles, [name]))[name]
+    return hashes[: wanted.width * HASH_BYTES]
+
+
+async def _shown(server: Server, node: Node) -> Shown:
+    shown = await heads.current(server, node)
+    if node.memory(KeyLog).fault is not None:
+        raise LogSetBack(node.name)
+    if shown is None:
+        raise NotFound("The log has no checkpoint yet")
+    return shown
+
+
+def show(server: Server) -> None:
+    """Have `/metrics` show how far the logs are, and which have been set back."""
+    gauge = server.telemetry.gauge
+
+    def sizes() -> dict[tuple[str, ...], float]:
+        shown = {node.name: node.memory(KeyLog).shown for node in server.nodes}
+        return {(name,): float(each.head.size) for name, each in shown.items() if each is not None}
+
+    def faults() -> dict[tuple[str, ...], float]:
+        return {(node.name,): float(node.memory(KeyLog).fault is not None) for node in server.nodes}
+
+    gauge("domicile_key_log_leaves", "Leaves of a node's key log that are signed and shown.", sizes, ["node"])
+    words = "Whether a node's key log is older than what was shown of it, or another, so that nothing of it is served."
+    gauge("domicile_key_log_set_back", words, faults, ["node"])

@@ -1,0 +1,410 @@
+"""The log of changes of keys: what goes into it and when, that it proves the keys that are shown, and that it notices
+what is done behind its back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from homeserver.accounts import deactivation
+from homeserver.context import Server
+from homeserver.e2ee import for_servers
+from homeserver.protocol.checkpoints import Head
+from homeserver.protocol.key_log import Reason
+from homeserver.protocol.merkle import Frontier, assembled, check_consistency, consistency_parts
+from homeserver.storage import device_keys, key_log, log_heads
+from homeserver.storage.engine import Transaction
+from homeserver.storage.nodes import Node
+from homeserver.transparency import heads, proving, sequencing
+from homeserver.transparency.heads import KeyLog
+from tests.deployment import POLICY, Deploy, Deployment
+from tests.e2ee.play import Device, Identity
+from tests.e2ee.test_cross_signing import confirm
+from tests.support import aio
+from tests.transparency.stranger import FIELD, LOGS, Stranger, Unproved
+
+UPLOAD = "/keys/device_signing/upload"
+ABROAD = POLICY + '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["keys"]\n'
+
+
+async def caught_up(deployment: Deployment, *names: str) -> None:
+    """Bring into the trees of the logs what waits."""
+    for node in deployment.server.nodes:
+        if not names or node.name in names:
+            await sequencing.find_all(deployment.server, node)
+            while await sequencing.hash_waiting(deployment.server, node):
+                pass
+
+
+async def device(deployment: Deployment, localpart: str, node: str = "tehran") -> Device:
+    """Somebody with a device that has published its keys."""
+    made = Device(await deployment.user(localpart, node))
+    await made.publish()
+    return made
+
+
+async def refused(stranger: Stranger, answer: dict[str, Any], user_id: str) -> str:
+    """Why a stranger does not believe an answer."""
+    with pytest.raises(Unproved) as fault:
+        await stranger.check(answer, user_id)
+    return str(fault.value)
+
+
+@pytest.fixture
+def one_engine(engines: Any) -> None:
+    """For tests that are about no database: they run on SQLite only."""
+    if engines.kind != "sqlite":
+        pytest.skip("is about no database")
+
+
+@aio
+async def test_what_changes_keys_is_in_the_log(deployment: Deployment) -> None:
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
+    second = await alice.another()
+    await second.publish()
+    mine = Identity(alice.user_id)
+    await alice.gets("POST", UPLOAD, mine.upload())
+    await confirm(alice, Identity(alice.user_id).upload())
+    await second.gets("POST", "/logout", {})
+    await deactivation.deactivate(deployment.server, alice.user_id)
+    await caught_up(deployment)
+    leaves = await Stranger(deployment).leaves()
+    tags = [leaf.tag for leaf in leaves]
+    assert [leaf.reason for leaf in leaves if leaf.tag == tags[0]] == [
+        Reason.DEVICE_KEYS,
+        Reason.DEVICE_KEYS,
+        Reason.CROSS_SIGNING,
+        Reason.IDENTITY_RESET,
+        Reason.DEVICE_REMOVED,
+        Reason.DEACTIVATED,
+    ]
+    assert tags[1] != tags[0]
+    assert [leaf.previous for leaf in leaves] == [None, None, 0, 2, 3, 4, 5]
+    assert len({leaf.digest for leaf in leaves}) == len(leaves)
+    assert {leaf.time for leaf in leaves} == {deployment.clock.now_ms() // 1000}
+    for name in (alice.user_id, bob.user_id, "alice", "bob"):
+        assert name.encode() not in b"".join(await Stranger(deployment).entries(len(leaves)))
+
+
+@aio
+async def test_what_does_not_change_keys_is_not(deployment: Deployment) -> None:
+    alice = await device(deployment, "alice")
+    mine = Identity(alice.user_id)
+    await alice.gets("POST", UPLOAD, mine.upload())
+    await caught_up(deployment)
+    before = await Stranger(deployment).checkpoint()
+    await alice.publish(one_time_keys=alice.one_time_keys("AAAA"))  # the same once more
+    await alice.gets("POST", UPLOAD, mine.upload())
+    signed = mine.by(mine.self_signing, alice.device_keys())
+    answer = await alice.gets("POST", "/keys/signatures/upload", {alice.user_id: {alice.device_id: signed}})
+    assert answer == {"failures": {}}
+    await alice.gets("PUT", f"/devices/{alice.device_id}", {"display_name": "another"})
+    refusal = await alice.asks("POST", UPLOAD, Identity(alice.user_id).upload())
+    assert refusal.status == 401
+    keyless = await alice.another()
+    await keyless.gets("POST", "/logout", {})
+    await caught_up(deployment)
+    assert await Stranger(deployment).checkpoint() == before
+
+
+@aio
+async def test_keys_are_shown_with_their_proof(deployment: Deployment) -> None:
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
+    await alice.gets("POST", UPLOAD, Identity(alice.user_id).upload())
+    stranger = Stranger(deployment)
+    assert FIELD not in await bob.query(alice)  # the log has shown nothing yet
+    await caught_up(deployment)
+    for reader in (alice, bob):  # who is shown the user-signing key, and who is not
+        leaf, head = await stranger.check(await reader.query(alice, bob), alice.user_id)
+        assert (leaf.reason, head.size) == (Reason.CROSS_SIGNING, 3)
+    carol = await device(deployment, "carol")
+    answer = await bob.query(carol, alice)
+    assert await refused(stranger, answer, carol.user_id) == "it is not in the tree"
+    assert (await stranger.check(answer, alice.user_id))[1] == head
+    await caught_up(deployment)
+    assert (await stranger.check(await bob.query(carol), carol.user_id))[1].size == 4
+
+
+@aio
+async def test_a_changed_key_is_shown_with_the_new_proof(deployment: Deployment) -> None:
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
+    await caught_up(deployment)
+    stranger = Stranger(deployment)
+    first, _ = await stranger.check(await bob.query(alice), alice.user_id)
+    second = await alice.another()
+    await second.publish()
+    await caught_up(deployment)
+    leaf, _ = await stranger.check(await bob.query(alice), alice.user_id)
+    assert leaf.previous == 0
+    assert leaf.digest != first.digest
+
+
+@aio
+async def test_one_is_not_proved_by_what_is_said_of_another(deployment: Deployment, one_engine: None) -> None:
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
+    await caught_up(deployment)
+    stranger, answer = Stranger(deployment), await bob.query(alice, bob)
+    users = answer[FIELD][(await stranger.about())["origin"]]["users"]
+    exchanged = {**answer, "device_keys": {alice.user_id: answer["device_keys"][bob.user_id]}}
+    assert await refused(stranger, exchanged, alice.user_id) == "the devices are not those of the log"
+    users[alice.user_id]["opening"], users[alice.user_id]["leaf"] = users[bob.user_id]["opening"], "x"
+    with pytest.raises(ValueError, match="leads to another root"):
+        await stranger.check(answer, alice.user_id)
+
+
+@aio
+async def test_other_servers_are_shown_proofs(deploy: Deploy, one_engine: None) -> None:
+    deployment = await deploy(policy=ABROAD)
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob", "paris")
+    await caught_up(deployment)
+    stranger = Stranger(deployment)
+    found = await for_servers.query(deployment.server, "peer.example", {alice.user_id: []})
+    plain = await alice.query(alice)
+    assert found[FIELD].keys() == plain[FIELD].keys()
+    await stranger.check({**plain, FIELD: _through_json(found[FIELD])}, alice.user_id)
+    listed = await for_servers.device_list(deployment.server, "peer.example", alice.user_id)
+    await stranger.check({**plain, FIELD: _through_json(listed[FIELD])}, alice.user_id)
+    assert bob.user_id not in str(_through_json(found[FIELD]))
+
+
+def _through_json(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value))
+
+
+# in one transaction -------------------------------------------------------------------------
+
+
+@aio
+async def test_keys_and_their_leaf_come_together_or_not_at_all(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await device(deployment, "alice")
+    second = await alice.another()
+
+    def cut(*_: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device_keys, "note_change", cut)  # behind the leaf, in the same transaction
+        answer = await second.asks("POST", "/keys/upload", {"device_keys": second.device_keys()})
+        assert answer.status == 500
+    deployment.observed.faults.clear()
+    await caught_up(deployment)
+    assert len(await Stranger(deployment).leaves()) == 1
+    await second.publish()
+    await caught_up(deployment)
+    leaves = await Stranger(deployment).leaves()
+    assert [leaf.previous for leaf in leaves] == [None, 0]
+
+
+@aio
+async def test_a_killed_server_goes_on_where_it_was(deploy: Deploy) -> None:
+    """Leaves that are not in the tree; a tree that was signed and not shown: the next start does the rest."""
+    deployment = await deploy()
+    alice = await device(deployment, "alice")
+    await caught_up(deployment)
+    await (await alice.another()).publish()
+    again = await deploy()
+    await caught_up(again)
+    assert len(await Stranger(again).leaves()) == 2
+    await (await alice.another()).publish()
+    node = deployment.node("tehran")
+    signed = await node.write(sequencing._hash_some, deployment.server, node)
+    assert signed is not None
+    assert (await Stranger(deployment).checkpoint()).head.size == 1  # what nobody was shown yet
+    third = await deploy()
+    assert await Stranger(third).got("checkpoint") == signed
+    await caught_up(third)
+    assert await Stranger(third).got("checkpoint") == signed
+    assert len(await Stranger(third).leaves()) == 3
+
+
+@aio
+async def test_who_had_keys_before_there_was_a_log(deployment: Deployment) -> None:
+    made = [await device(deployment, f"user{number}") for number in range(sequencing.FOUND_AT_ONCE + 3)]
+    await deployment.user("keyless")
+    node = deployment.node("tehran")
+    await node.write(_forget)
+    node.memory(KeyLog).clear()
+    await caught_up(deployment)
+    leaves = await Stranger(deployment).leaves()
+    assert [leaf.reason for leaf in leaves] == [Reason.FOUND] * len(made)
+    await caught_up(deployment)
+    assert len(await Stranger(deployment).leaves()) == len(made)
+    await Stranger(deployment).check(await made[1].query(made[-1]), made[-1].user_id)
+
+
+async def _forget(tx: Transaction) -> None:
+    for table in ("key_log", "key_log_leaves", "key_log_tiles"):
+        await tx.run(f"DELETE FROM {table}")
+
+
+# the tree as it is served -------------------------------------------------------------------
+
+
+async def _fill(tx: Transaction, count: int) -> None:
+    for _ in range(count):
+        place = await key_log.take(tx)
+        key_log.put(tx, place, bytes(32), b"leaf %d" % place)
+
+
+@aio
+async def test_tiles_of_a_larger_log(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequencing, "BATCH", 100)
+    node, stranger = deployment.node("tehran"), Stranger(deployment)
+    seen = []
+    for count in (3, 250, 3, 1, 513):
+        await node.write(_fill, count)
+        await caught_up(deployment, "tehran")
+        head = (await stranger.checkpoint()).head
+        entries = await stranger.entries(head.size)
+        assert entries == [b"leaf %d" % place for place in range(head.size)]
+        await stranger._compare(entries, head)
+        seen.append(head)
+    assert [head.size for head in seen] == [3, 253, 256, 257, 770]
+    for older in seen:
+        parts = consistency_parts(older.size, 770)
+        roots = await heads.subtrees(node, {part for group in parts for part in group})
+        check_consistency(older.size, older.root, 770, seen[-1].root, assembled(parts, roots))
+    assert await stranger.got("tile/0/000.p/3") == (await stranger.got("tile/0/000"))[: 3 * 32]
+    for path in ("tile/0/003.p/3", "tile/0/003", "tile/1/000.p/4", "tile/2/000.p/1", "tile/entries/003.p/3"):
+        assert (await stranger.raw(path))[0] == 404
+    for path in ("tile/0/3", "tile/0/x000/001", "tile/0/000.p/256", "tile/0/000/1", "tile/x/000"):
+        assert (await stranger.raw(path))[0] == 404
+    _, _, kept = await stranger.raw("tile/0/000")
+    assert "immutable" in kept["Cache-Control"]
+    _, _, fresh = await stranger.raw("checkpoint")
+    assert "immutable" not in fresh["Cache-Control"]
+
+
+@aio
+async def test_which_logs_there_are(deployment: Deployment, one_engine: None) -> None:
+    answer = await deployment.asked("GET", LOGS)
+    assert [(each["node"], each["jurisdiction"]) for each in answer.json["logs"]] == [("tehran", "IR"), ("paris", "FR")]
+    first = answer.json["logs"][0]
+    assert first["origin"] == "example.org/_domicile/v1/key-log/tehran"
+    assert first["url"] == "https://matrix.example.org/_domicile/v1/key-log/tehran"
+    assert first["key"].startswith("example.org/_domicile/v1/key-log/tehran+")
+    assert (await Stranger(deployment).raw("checkpoint"))[0] == 404  # nothing is signed yet
+    assert (await Stranger(deployment, "nowhere").raw("checkpoint"))[0] == 404
+    await caught_up(deployment)
+    assert (await Stranger(deployment).checkpoint()).head == (0, Frontier().root())
+
+
+# what is done behind its back ---------------------------------------------------------------
+
+
+async def _inject(tx: Transaction, user_id: str) -> None:
+    await tx.run(
+        "INSERT INTO device_keys (user_nid, device_id, keys) SELECT user_nid, 'GHOST', ? FROM users WHERE user_id = ?",
+        orjson.dumps({"algorithms": [], "device_id": "GHOST", "keys": {}, "signatures": {}, "user_id": user_id}),
+        user_id,
+    )
+
+
+@aio
+async def test_a_device_that_is_put_into_the_database_is_seen(deploy: Deploy, one_engine: None) -> None:
+    deployment = await deploy()
+    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
+    await caught_up(deployment)
+    await deployment.node("tehran").write(_inject, alice.user_id)
+    again = await deploy()
+    await caught_up(again)
+    answer = await again.asked(
+        "POST", "/_matrix/client/v3/keys/query", {"device_keys": {alice.user_id: []}}, token=bob.user.token
+    )
+    assert "GHOST" in answer.json["device_keys"][alice.user_id]
+    assert await refused(Stranger(again), answer.json, alice.user_id) == "the digests are not those of the leaf"
+    assert again.node("tehran").memory(proving.Remembered).misfits == {alice.user_id}
+
+
+async def _lose(tx: Transaction, server: Server, node: Node, size: int) -> None:
+    """Have a log as a backup would that was made when it had so many leaves."""
+    rows = await key_log.leaves(tx, 0, size)
+    await _forget(tx)
+    for leaf in rows:
+        key_log.put(tx, await key_log.take(tx), leaf[:32], leaf)
+    note = await sequencing._hash_some(tx, server, node)
+    assert note is not None
+    key_log.note_found(tx, key_log.ALL_FOUND)
+
+
+@aio
+async def test_a_log_that_was_set_back_says_nothing(deploy: Deploy) -> None:
+    deployment = await deploy()
+    alice = await device(deployment, "alice")
+    await (await alice.another()).publish()
+    await caught_up(deployment)
+    node = deployment.node("tehran")
+    await node.write(_lose, deployment.server, node, 1)
+    again = await deploy()
+    await caught_up(again)
+    status, body, _ = await Stranger(again).raw("checkpoint")
+    assert status == 503
+    assert b'"log_set_back"' in body
+    assert (await Stranger(again).raw("tile/0/000.p/1"))[0] == 503
+    third = await alice.another()
+    await third.publish()  # people go on; but nothing is signed that could not be consistent
+    answer = await again.asked(
+        "POST", "/_matrix/client/v3/keys/query", {"device_keys": {alice.user_id: []}}, token=alice.user.token
+    )
+    assert answer.status == 200
+    assert FIELD not in answer.json
+    held = await again.node("tehran").read(key_log.progress)
+    await caught_up(again)
+    assert (await again.node("tehran").read(key_log.progress)).checkpoint == held.checkpoint
+    assert (await Stranger(again, "paris").raw("checkpoint"))[0] == 200
+
+
+@aio
+async def test_another_history_of_the_same_length_is_noticed(deploy: Deploy, one_engine: None) -> None:
+    deployment = await deploy()
+    await device(deployment, "alice")
+    await caught_up(deployment)
+    directory = deployment.server.nodes.directory.engine
+    noted = await directory.read(log_heads.of, "tehran")
+    assert noted is not None
+    await directory.write(log_heads.note, "tehran", noted._replace(root=bytes(32)))
+    again = await deploy()
+    await caught_up(again)
+    assert (await Stranger(again).raw("checkpoint"))[0] == 503
+    assert again.node("tehran").memory(KeyLog).fault == "the first 1 leaves are not those that were shown"
+
+
+async def _spoil(tx: Transaction) -> None:
+    await tx.run("UPDATE key_log_tiles SET hashes = ? WHERE level = 0", bytes(32))
+
+
+@aio
+async def test_tiles_that_were_changed_are_not_signed(deployment: Deployment, one_engine: None) -> None:
+    alice = await device(deployment, "alice")
+    await caught_up(deployment)
+    await deployment.node("tehran").write(_spoil)
+    await (await alice.another()).publish()
+    with pytest.raises(sequencing.Damaged, match="not those that were signed"):
+        await caught_up(deployment)
+    assert (await Stranger(deployment).checkpoint()).head.size == 1
+
+
+@aio
+async def test_a_head_never_shrinks_in_the_directory(deployment: Deployment, one_engine: None) -> None:
+    directory = deployment.server.nodes.directory.engine
+    for size in (5, 3, 7):
+        await directory.write(log_heads.note, "tehran", Head(size, bytes([size]) * 32))
+    assert await directory.read(log_heads.of, "tehran") == (7, b"\x07" * 32)
+
+
+def test_tiles_grow_as_the_tree_does() -> None:
+    tree, edge = Frontier(), dict[key_log.TileName, bytes]()
+    for start in range(0, 600, 7):
+        held = {name: edge[name] for name in sequencing.edge_of(start) if name in edge}
+        tree, changed = sequencing.grown(tree, held, [b"%d" % number for number in range(start, start + 7)])
+        edge.update(changed)
+    assert {name: len(hashes) // 32 for name, hashes in edge.items()} == {
+        (0, 0): 256,
+        (0, 1): 256,
+        (0, 2): 90,
+        (1, 0): 2,
+    }
