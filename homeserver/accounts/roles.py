@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import Conflict, Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.protocol.roles import Role
-from homeserver.storage import accounts
+from homeserver.storage import accounts, users
 from homeserver.storage import roles as stored
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ async def of_caller(caller: Caller) -> frozenset[Role]:
     """The roles of a caller, as they stand now. Raises NodeUnavailable."""
     operator, others = await caller.node.read(stored.of_user, caller.user_nid)
     return _roles(operator, others)
+
+
+async def of_user(server: Server, user_id: str) -> frozenset[Role]:
+    """The roles of a user, none for whoever is not there. Raises NodeUnavailable."""
+    node = await server.nodes.of_user(user_id) if server.nodes.is_local(user_id) else None
+    user_nid = None if node is None else await node.read(users.resident, user_id)
+    if node is None or user_nid is None:
+        return frozenset()
+    return _roles(*await node.read(stored.of_user, user_nid))
 
 
 def _roles(operator: bool, others: set[str]) -> frozenset[Role]:

@@ -24,7 +24,7 @@ from homeserver.protocol.roles import Role
 from homeserver.runtime.lru import Lru
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from homeserver.context import Caller, Server
 
@@ -90,7 +90,7 @@ async def perform(server: Server, caller: Caller, command: str, arguments: Mappi
     written down first."""
     declared = DECLARED[command]
     record = recording.of_caller(server, caller, command, declared, arguments)
-    if command in FORBIDDEN and (refusal := FORBIDDEN[command](server, caller, arguments)) is not None:
+    if command in FORBIDDEN and (refusal := await FORBIDDEN[command](server, caller, arguments)):
         await record.refuse(refusal)
         raise refusal
     if not declared.is_change(arguments):
@@ -98,13 +98,22 @@ async def perform(server: Server, caller: Caller, command: str, arguments: Mappi
     return await commands.recorded(server, record, command, arguments)
 
 
-def _no_role_for_oneself(server: Server, caller: Caller, arguments: Mapping[str, Any]) -> Refusal | None:
+async def _no_role_for_oneself(server: Server, caller: Caller, arguments: Mapping[str, Any]) -> Refusal | None:
     if commands.person_of(server, DECLARED["user-role-add"], arguments) == caller.user_id:
         return Forbidden("Nobody gives a role to themselves: ask another operator, or use the command line")
     return None
 
 
-FORBIDDEN: Final[Mapping[str, Callable[[Server, Caller, Mapping[str, Any]], Refusal | None]]] = {
+async def _no_roles_of_others(server: Server, caller: Caller, arguments: Mapping[str, Any]) -> Refusal | None:
+    """By their password one would come by their roles."""
+    person = commands.person_of(server, DECLARED["user-reset-password"], arguments)
+    if person is None or person == caller.user_id or not await roles.of_user(server, person):
+        return None
+    return Forbidden("They have a role: their password is given by the command line only")
+
+
+FORBIDDEN: Final[Mapping[str, Callable[[Server, Caller, Mapping[str, Any]], Awaitable[Refusal | None]]]] = {
     "user-role-add": _no_role_for_oneself,
+    "user-reset-password": _no_roles_of_others,
 }
 """What not even they may do who have the role."""

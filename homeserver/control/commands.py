@@ -62,6 +62,8 @@ COMMANDS: Mapping[str, Command] = {
     "residency-receipts": moves.residency_receipts,
     "residency-move-stop": moves.residency_move_stop,
     "residency-move-resume": moves.residency_move_resume,
+    "residency-policy": policy_changes.policy,
+    "residency-edit": policy_changes.edit,
     "residency-plan": policy_changes.plan,
     "residency-apply": policy_changes.apply,
     "residency-resume": policy_changes.resume,

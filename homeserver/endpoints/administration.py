@@ -5,11 +5,13 @@ Who may is asked before anything of a request but its address is looked at.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.control import administering
 from homeserver.control.declarations import arguments_of_request, path_arguments
 from homeserver.control.declared import DECLARED
+from homeserver.control.describing import PREFIX, document
 from homeserver.endpoints.control import LONGEST_POLICY
 from homeserver.protocol.errors import InvalidParam
 from homeserver.web.limits import Limit
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
-PREFIX: Final = "/_domicile/v1"
 SMALL: Final = 64 * 1024
 """Bytes of the body of what takes no policy."""
 
@@ -55,3 +56,9 @@ for (_method, _path), _command in _COMMANDS.items():
         limit=Limit.ADMINISTRATION,
         body=LONGEST_POLICY if DECLARED[_command].large else SMALL,
     )(administer)
+
+
+@route("GET", "/_domicile/openapi.json", auth=Auth.NONE)
+async def openapi(server: Server, request: Request) -> dict[str, Any]:
+    """What can be asked here, in the form of OpenAPI 3.1."""
+    return document(server.name, server.settings.base_url, version("domicile"))

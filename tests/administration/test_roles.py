@@ -58,6 +58,16 @@ async def test_nobody_gives_a_role_to_themselves(office: Office) -> None:
 
 
 @aio
+async def test_nobody_comes_by_a_role_through_a_password(office: Office) -> None:
+    new = {"password": PASSWORD + "!"}
+    for name in ("approver", office.people[Role.APPROVER].user_id):
+        assert (await office.ask(Role.OPERATOR, "POST", f"/users/{name}/password", new)).errcode == "M_FORBIDDEN"
+    assert (await office.deployment.login(office.people[Role.APPROVER])).status == 200
+    for name in ("nobody", "operator"):
+        assert (await office.ask(Role.OPERATOR, "POST", f"/users/{name}/password", new)).status == 200
+
+
+@aio
 async def test_the_role_operator_is_that_of_an_administrator(office: Office) -> None:
     await office.command("user-role-add", user="nobody", role="operator")
     assert (await office.nobody.caller()).admin

@@ -385,6 +385,8 @@ def _granted(known: Known, operation: str) -> tuple[dict[str, Any], ...]:
         "/_domicile/v1/residency/moves": ({"user": known.me, "to": "paris", "dry_run": True, "window": "01:00-02:00"},),
         "/_domicile/v1/residency/moves/{userId}/stop": ({"forget": True},),
         "/_domicile/v1/residency/plan": ({"text": "format = 1", "file": "x"}, {"restores": 1}),
+        "/_domicile/v1/residency/edit": ({"edits": [{"path": ["flows"], "append": {"from": "IR", "to": ["FR"]}}]},),
+        "/_domicile/v1/residency/moves/rooms": ({"room": known.house, "to": "paris", "dry_run": True},),
         "/_domicile/v1/residency/apply": ({"plan": "0" * 64, "text": "format = 1"}, {"plan": "0" * 64, "restores": 1}),
         "/_domicile/v1/residency/approvals": (
             {"plan": "0" * 64, "name": "x", "key": "A" * 43, "signature": "A" * 86},

@@ -85,6 +85,15 @@ _VERSION: Final[Schema] = made_of(
     faults=listed(TEXT),
 )
 
+_EDIT: Final[Schema] = made_of(
+    {
+        "put": {"description": "Another value, or a new key."},
+        "append": {"description": "One more value at the end of the list that the path leads to."},
+        "remove": {"const": True, "description": "Nothing any more."},
+    },
+    path={"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1},
+)
+
 DECLARED: Final[Mapping[str, Declared]] = {
     "residency-history": Declared(
         says="Every policy that was in force, and since when",
@@ -92,6 +101,26 @@ DECLARED: Final[Mapping[str, Declared]] = {
         changes=False,
         door=("GET", "/residency/history"),
         answer=made_of(versions=listed(_VERSION), key=made_of(key_id=TEXT, key=TEXT), intact=FLAG),
+    ),
+    "residency-policy": Declared(
+        says="The text of the policy in force, and whether residency.toml says something else",
+        roles=EDITORS,
+        changes=False,
+        door=("GET", "/residency/policy"),
+        answer=made_of(serial=NUMBER, text=TEXT, text_sha256=TEXT, file_differs=FLAG),
+    ),
+    "residency-edit": Declared(
+        says="A text after some edits, its comments and order kept, and what it would do as the next policy;"
+        " changes nothing: apply it with the digest of the plan",
+        roles=EDITORS,
+        changes=False,
+        door=("POST", "/residency/edit"),
+        arguments=(
+            need("edits", "What is to be done, one after the other.", listed(_EDIT), Kept.NOTHING),
+            take("text", "The text to edit; else that of the policy in force.", kept=Kept.DIGEST),
+        ),
+        answer=made_of(text=TEXT, plan=_PLAN),
+        large=True,
     ),
     "residency-plan": Declared(
         says="What a text would do as the next policy; changes nothing",
