@@ -57,7 +57,7 @@ async def take(server: Server, origin: str, edus: Sequence[Any]) -> None:
     for edu in edus:
         kind = edu.get("edu_type") if isinstance(edu, dict) else None
         content = edu.get("content") if isinstance(edu, dict) else None
-        reader = _READERS.get(kind) if isinstance(kind, str) else None
+        reader = READERS.get(kind) if isinstance(kind, str) else None
         if reader is None or not isinstance(content, dict):
             _drop(server, kind, "unknown" if reader is None else "malformed")
             continue
@@ -85,7 +85,7 @@ def _drop(server: Server, kind: object, reason: str, by: int = 1) -> None:
         "domicile_federation_edus_dropped",
         "EDUs of other servers, or parts of them, that were dropped.",
         ["kind", "reason"],
-    ).inc(kind if isinstance(kind, str) and kind in _READERS else "unknown", reason, by=by)
+    ).inc(kind if isinstance(kind, str) and kind in READERS else "unknown", reason, by=by)
 
 
 def _withhold(server: Server, kind: str, nodes: int) -> None:
@@ -290,7 +290,7 @@ async def _on_nodes(server: Server, user_id: str, kind: str, apply: Callable[[No
 DIRECT: Final = "m.direct_to_device"
 _LASTING: Final = frozenset((DIRECT, "m.device_list_update", "m.signing_key_update"))
 """What comes again when it could be neither taken nor noted."""
-_READERS: Final[Mapping[str, Callable[[Server, str, Mapping[str, Any]], Awaitable[None]]]] = {
+READERS: Final[Mapping[str, Callable[[Server, str, Mapping[str, Any]], Awaitable[None]]]] = {
     "m.typing": _typing,
     "m.receipt": _receipts,
     "m.presence": _presence,

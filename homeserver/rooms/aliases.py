@@ -90,8 +90,8 @@ async def point(server: Server, node: Node, alias: str, room_id: str, creator: s
 
 
 async def create(server: Server, caller: Caller, alias: str, room_id: str) -> None:
-    """Give a room another alias. Raises AliasInUse, Forbidden for who is not in the room, InvalidParam, NotFound,
-    Exclusive.
+    """Give a room another alias, which rests where the room is at home. Raises AliasInUse, Forbidden for who is not in
+    the room, FlowDenied, InvalidParam, NotFound, Exclusive.
 
     An application service may name any room, by an alias of its namespace.
     """
@@ -105,6 +105,7 @@ async def create(server: Server, caller: Caller, alias: str, room_id: str) -> No
     room = await state.get(home, room_id)
     if room.now.membership(caller.user_id) != "join" and caller.service is None:
         raise Forbidden("You are not in that room")
+    gate.check(server, DataClass.EVENTS, caller.node.jurisdiction, home.jurisdiction)
     try:
         async with reserved(server, home, local_alias(server, localpart)):
             await point(server, home, alias, room_id, caller.user_id)
@@ -173,7 +174,8 @@ async def has_power_for(node: Node, room: Room, user_id: str, event_type: str) -
 
 
 async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
-    """The local aliases of a room that the caller is in, or that everybody may read. Raises Forbidden, NotFound."""
+    """The local aliases of a room that the caller is in, or that everybody may read. Raises Forbidden, NotFound,
+    FlowDenied."""
     home = await server.nodes.of_room(room_id)
     if home is None:
         raise NotFound("There is no such room")
@@ -188,6 +190,7 @@ async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
     )
     if room.now.membership(caller.user_id) != "join" and not readable:
         raise Forbidden("You are not in that room")
+    gate.check(server, DataClass.EVENTS, home.jurisdiction, caller.node.jurisdiction)
     return await home.read(rooms.aliases, room.nid)
 
 

@@ -31,7 +31,7 @@ from homeserver.protocol.power_levels import Levels
 from homeserver.residency import consents, gate
 from homeserver.rooms import blocking, following, invitations, proposals, recommendations, state
 from homeserver.rooms.handed_in import place
-from homeserver.rooms.ordering import in_order
+from homeserver.rooms.ordering import can_reach, in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
 from homeserver.rooms.state import Room, Snapshot
@@ -382,12 +382,26 @@ async def leave(server: Server, caller: Caller, room_id: str, reason: str | None
         await _leave_elsewhere(server, caller, room_id, reason)
         return
     membership = found[1].head.membership(caller.user_id)
+    if membership in invitations.OUTSIDE and await _declined_here(server, caller, found[0], room_id, reason):
+        return
     if membership not in ("join", *invitations.OUTSIDE):
         if await _dropped(server, caller, room_id, reason) or membership == "leave":
             return
         if membership is None:
             raise Forbidden("You are not in that room")
     await _change(server, caller, room_id, caller.user_id, {"membership": "leave"}, reason)
+
+
+async def _declined_here(server: Server, caller: Caller, home: Node, room_id: str, reason: str | None) -> bool:
+    """End an invitation or a knock on the caller's node alone, if no event may go to the room from there."""
+    held = await _membership_of(caller, room_id)
+    if held is None or home is caller.node or can_reach(server, caller.node, home):
+        return False
+    if await state.find(caller.node, room_id) is not None:
+        return False  # others of this node are in it: it is said there, and waits
+    event = await invitations.answer(server, caller.node, held, _with_reason({"membership": "leave"}, reason))
+    await invitations.keep(server, caller.node, event, None)
+    return True
 
 
 async def _dropped(server: Server, caller: Caller, room_id: str, reason: str | None) -> bool:

@@ -1,5 +1,5 @@
-"""Where an event is ordered: on the room's home node, or on the sender's own while that is down or an isolation lies
-between; once, however often a request is repeated.
+"""Where an event is ordered: on the room's home node, or on the sender's own while that is down or no events may cross
+the border between them; once, however often a request is repeated.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from config.residency import DataClass
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable, NotFound
+from homeserver.residency import gate
 from homeserver.rooms import annotating, transactions
 from homeserver.rooms.send import place
 from homeserver.runtime.lru import Lru
@@ -79,9 +81,9 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
         earlier = await _ordered_by(own, draft.txn_key)
         if earlier is not None:
             return own, earlier
-        if not _can_reach(server, own, home) and await _was_sent_there(own, draft.txn_key):
+        if not can_reach(server, own, home) and await _was_sent_there(own, draft.txn_key):
             raise NodeUnavailable(home.name)  # it may have been ordered there
-    if home is not own and _can_reach(server, own, home):
+    if home is not own and can_reach(server, own, home):
         try:
             return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
         except CommitUnknown:
@@ -91,9 +93,14 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
     return own, await order(server, own, room_id, draft)
 
 
-def _can_reach(server: Server, own: Node, home: Node) -> bool:
-    """Whether a room's home can be asked to order an event of ours: it is up, and no isolation lies between."""
-    return home.engine.health().up and not server.policy.now.holds(own.jurisdiction, home.jurisdiction)
+def can_reach(server: Server, own: Node, home: Node) -> bool:
+    """Whether a room's home can be asked to order an event of ours: it is up, and events may go there and come back.
+
+    A room may have come to span a border that a later policy closes: both sides then go on for themselves.
+    """
+    places = own.jurisdiction, home.jurisdiction
+    open_both_ways = all(gate.may(server, DataClass.EVENTS, *way) for way in (places, places[::-1]))
+    return home.engine.health().up and open_both_ways
 
 
 async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:

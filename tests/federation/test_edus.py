@@ -355,11 +355,11 @@ async def test_what_is_no_edu(network: Network) -> None:
     made = await scene(network)
     junk: list[object] = [None, 5, "x", [], {}, edu("m.unheard_of", {}), {"edu_type": [], "content": {}}]
     contents: list[object] = [None, 5, "x", [], {"x": {}}]
-    junk += [edu(kind, content) for kind in edus._READERS for content in contents]
+    junk += [edu(kind, content) for kind in edus.READERS for content in contents]
     event = await made.message("fine")
     assert await made.tell([event], junk) == {event.event_id: {}}
     assert dropped(made, "unknown", "unknown") == 7
-    assert all(not made.counted(DROPPED, kind, "fault") for kind in edus._READERS)
+    assert all(not made.counted(DROPPED, kind, "fault") for kind in edus.READERS)
 
 
 @aio
@@ -401,5 +401,5 @@ jurisdiction = "FR"
         assert len([each for each in told.get("presence", {}).get("events", []) if each["sender"] == bob]) == kept
         assert told.get("device_lists", {}).get("changed", []) == [bob] * kept
     assert (await read_to(made), await read_to(made, "paris")) == (None, event_id)
-    for kind in edus._READERS:
+    for kind in edus.READERS:
         assert dropped(made, kind, "policy") == 1, kind

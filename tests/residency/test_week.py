@@ -26,7 +26,7 @@ from tests.deployment import POLICY, Deploy, User
 from tests.e2ee.play import Cast, Device, message
 from tests.e2ee.test_to_device import contents
 from tests.federation.meetings import enter
-from tests.federation.test_borders import sealed
+from tests.matrix.rows import sealed
 from tests.network import Network
 from tests.residency.test_isolation import all_arrived
 from tests.rooms.play import Play, text_of
