@@ -147,22 +147,37 @@ async def account_data(
 
 class Beginnings(NamedTuple):
     """What a new connection is told beside its rooms: account data (room_nid, type, content), the user's push rules,
-    receipts on events (room_nid, receipt), and the user's own (whether it is a private one, room_nid, receipt).
+    receipts on events (room_nid, receipt), the user's own (whether it is a private one, room_nid, receipt), the events
+    that have something to be bundled with them, and transaction ids of the device by event id.
     """
 
     data: list[tuple[int, str, bytes]]
     rules: bytes | None
     receipts: list[tuple[int, Receipt]]
     own: list[tuple[bool, int, Receipt]]
+    related: set[str]
+    sent: dict[str, str]
+
+
+class Shown(NamedTuple):
+    """The events of an answer, by id: all of them; those with which others may be bundled; and those of which it is to
+    be found whether the device sent them.
+    """
+
+    all: Collection[str]
+    parents: Collection[str]
+    own: Collection[str]
 
 
 @asks_once
 async def beginnings(
-    tx: Transaction, user_nid: int, room_nids: Collection[int], event_ids: Collection[str], upto: int
+    tx: Transaction, user_nid: int, device_nid: int, room_nids: Collection[int], shown: Shown, upto: int
 ) -> Beginnings:
-    """All that `account_data`, `receipts_on` and `own_receipts` find of at most AT_ONCE rooms, in one trip."""
-    marks, event_marks = ",".join("?" * len(room_nids)), ",".join("?" * len(event_ids)) or "NULL"
+    """All that `account_data`, `receipts_on` and `own_receipts` find of at most AT_ONCE rooms, to which events others
+    relate (see relations.py), and what `client_transactions.of_events` finds, in one trip."""
+    marks, event_marks = ",".join("?" * len(room_nids)), _marks(shown.all)
     of_rooms: list[int] = [user_nid, *room_nids, upto]
+    own = _rounded(shown.own)
     receipt = "r.room_nid, u.user_id, r.thread_id, r.event_id, r.event_pos, r.ts, NULL"
     rows = await tx.all(
         "SELECT 0, room_nid, type, '', '', 0, 0, content FROM account_data"
@@ -173,23 +188,46 @@ async def beginnings(
         f" UNION ALL SELECT 3, {receipt} FROM receipts r JOIN users u USING (user_nid)"
         f" WHERE r.user_nid = ? AND r.room_nid IN ({marks}) AND r.pos <= ?"
         f" UNION ALL SELECT 4, {receipt} FROM private_receipts r JOIN users u USING (user_nid)"
-        f" WHERE r.user_nid = ? AND r.room_nid IN ({marks}) AND r.pos <= ?",
+        f" WHERE r.user_nid = ? AND r.room_nid IN ({marks}) AND r.pos <= ?"
+        " UNION ALL SELECT 5, 0, p.parent_id, '', '', 0, 0, NULL FROM (SELECT DISTINCT parent_id FROM relations"
+        f" WHERE parent_id IN ({_marks(shown.parents)}) AND rel_type IN ('m.thread', 'm.replace', 'm.reference')) p"
+        " UNION ALL SELECT 6, 0, e.event_id, c.txn_id, '', 0, 0, NULL FROM event_transactions e"
+        f" JOIN client_transactions c USING (txn_key) WHERE c.device_nid = ? AND e.event_id IN ({_marks(own)})",
         *of_rooms,
         user_nid,
-        *event_ids,
+        *shown.all,
         upto,
         *of_rooms,
         *of_rooms,
+        *shown.parents,
+        device_nid,
+        *own,
     )
-    found = Beginnings([], next((row[7] for row in rows if row[0] == 1), None), [], [])
+    found = Beginnings([], next((row[7] for row in rows if row[0] == 1), None), [], [], set(), {})
     for part, room_nid, *values, content in rows:
         if part == 0 and content != DELETED:
             found.data.append((room_nid, values[0], content))
         elif part == 2:
             found.receipts.append((room_nid, Receipt(*values)))
+        elif part == 5:
+            found.related.add(values[0])
+        elif part == 6:
+            found.sent[values[0]] = values[1]
         elif part > 2:
             found.own.append((part == 4, room_nid, Receipt(*values)))
     return found
+
+
+def _marks(values: Collection[str]) -> str:
+    return ",".join("?" * len(values)) or "NULL"
+
+
+def _rounded(values: Collection[str]) -> list[str]:
+    """The same values, some of them again: statements that differ in their number alone would each be prepared."""
+    whole = list(values)
+    while whole and len(whole) & 7:
+        whole.append(whole[0])
+    return whole
 
 
 @asks_once

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from homeserver.rooms.state import Rooms
 from tests.rooms.play import Play, text_of
 from tests.support import aio
-from tests.sync.sliding import LAZY, ME, Client, members, set_data, set_state, state_of, types, window
+from tests.sync.sliding import EVERYTHING, LAZY, ME, Client, members, set_data, set_state, state_of, types, window
 
 NAME = ["m.room.name", ""]
 TOPIC = ["m.room.topic", ""]
@@ -401,6 +401,38 @@ async def test_a_gap_comes_with_what_relates_to_its_events(play: Play) -> None:
     await play.send(alice, room_id, "reply", relates_to={"rel_type": "m.thread", "event_id": root})
     entry = await Client(alice, {"lists": {"all": window(limit=2)}}).room(room_id)
     assert entry["timeline"][0]["unsigned"]["m.relations"]["m.thread"]["count"] == 1
+
+
+@aio
+async def test_a_new_connection_is_told_all_of_it_with_one_trip_to_read(play: Play) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    plain, room_id = await play.create(alice, invite=[bob.user_id]), await play.create(alice, invite=[bob.user_id])
+    for room in (plain, room_id):
+        await play.change(bob, room, "join")
+    own = await play.send(alice, room_id, "hello", "my-txn")
+    root = await play.send(bob, room_id, "root")
+    await play.send(alice, room_id, "reply", "my-reply", relates_to={"rel_type": "m.thread", "event_id": root})
+    node = play.node("tehran")
+    body = {"lists": {"all": window(0, 0, limit=3)}, "extensions": EVERYTHING}
+    await Client(alice, body).sync()  # whoever asked once is known, and their rooms
+    held = node.memory(Rooms).get(room_id)
+    assert held is not None
+    for event in held.recent:
+        event.echo = None  # as after a start
+    entry = await Client(alice, body).room(room_id)
+    assert [event["event_id"] for event in entry["timeline"]][:2] == [own, root]
+    unsigned = [event["unsigned"] for event in entry["timeline"]]
+    assert [each.get("transaction_id") for each in unsigned] == ["my-txn", None, "my-reply"]
+    assert [each.get("m.relations", {}).get("m.thread", {}).get("count") for each in unsigned] == [None, 1, None]
+    stranger = await Client(bob, body).room(room_id)
+    assert not any("transaction_id" in event["unsigned"] for event in stranger["timeline"] if event["event_id"] == own)
+
+    narrow = {"lists": {"all": window(0, 0, limit=1)}, "extensions": EVERYTHING}
+    await Client(bob, narrow).sync()
+    trips = node.engine.trips
+    entry = await Client(bob, narrow).room(room_id)
+    assert (entry["limited"], len(entry["timeline"])) == (True, 1)
+    assert node.engine.trips == trips + 2  # one to read, one to keep what it was told
 
 
 @aio

@@ -97,6 +97,6 @@ async def _look(server: Server, caller: Caller, wish: Wish, standing: Standing) 
         direct,
         server.clock.now_ms(),
     )
-    told = await rooms.tell(telling, standing, chosen, listed)
+    told = await rooms.tell(telling, standing, chosen, listed, wish.extensions)
     beside = await extensions.tell(telling, standing, chosen, listed, wish, told)
     return Look(token, listed, chosen, told, beside)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from homeserver.storage.sliding import Beginnings
     from homeserver.sync.sliding.connections import Sent, Standing
-    from homeserver.sync.sliding.request import Extensions, Inbox, Wish
+    from homeserver.sync.sliding.request import Inbox, Wish
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.rooms import Told
     from homeserver.sync.sliding.selection import Selection
@@ -38,9 +38,6 @@ GLOBAL = stored.GLOBAL
 
 FOLLOWED = 200
 """Rooms of which it is looked whether somebody types though nothing has changed."""
-
-EVENTS_AT_ONCE = 2000
-"""Events of which receipts are read together with all else."""
 
 
 @dataclass(slots=True)
@@ -91,7 +88,7 @@ async def tell(
     """What is to be said beside the rooms that are told; adds to what the connection knows afterwards."""
     wanted, found = wish.extensions, Beside()
     ledger = Ledger(standing, told.sent)
-    first = await _beginnings(telling, ledger, selection, wanted, told)
+    first = told.first
     if wanted.to_device is not None:
         found.next_batch, found.messages = await _messages(telling, wanted.to_device)
     if wanted.e2ee and telling.since is not None:
@@ -106,22 +103,6 @@ async def tell(
     if wanted.threads is not None:
         found.threads = await threads.tell(telling, wanted.threads)
     return found
-
-
-async def _beginnings(
-    telling: Telling, ledger: Ledger, selection: Selection, wanted: Extensions, told: Told
-) -> Beginnings | None:
-    """What a new connection is told, read at once, unless it is too much for that."""
-    if telling.since is not None or (wanted.account_data is None and wanted.receipts is None):
-        return None
-    scopes = [scope for scope in (wanted.account_data, wanted.receipts) if scope is not None]
-    rooms = {nid for scope in scopes for nid in selection.within(scope) if ledger.of(nid) is not None}
-    event_ids = [event.event_id for draft in told.drafts.values() for event in draft.events]
-    if len(rooms) >= sliding.AT_ONCE or len(event_ids) > EVENTS_AT_ONCE:
-        return None
-    return await telling.caller.node.read(
-        sliding.beginnings, telling.caller.user_nid, [GLOBAL, *rooms], event_ids, telling.upto
-    )
 
 
 # encryption ---------------------------------------------------------------------------------

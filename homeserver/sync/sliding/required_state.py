@@ -14,7 +14,7 @@ from homeserver.sync.sliding import wanted as wants
 from homeserver.sync.sliding.wanted import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from homeserver.protocol.event_view import StateKey
     from homeserver.storage.nodes import Node
@@ -51,11 +51,17 @@ async def fill(node: Node, draft: Draft) -> None:
         if not before.covers(wanted):
             told.update((key, draft.nid_of(key)) for key in _chosen(draft, wanted) if not before.takes(key))
         fresh = _lazy(draft) if wanted.lazy else ()
-    for key in fresh:
-        nid = draft.nid_of(key)
-        if nid is not None:
-            told[key] = nid
+    told.update(_held(draft, fresh))
     draft.state = told
+
+
+def _held(draft: Draft, keys: Iterable[StateKey]) -> Mapping[StateKey, int | None]:
+    """Those entries of the state that there are."""
+    assert draft.room is not None
+    if draft.then is not None:
+        return {key: nid for key in keys if (nid := draft.then.get(key)) is not None}
+    find = draft.room.now.state.get
+    return {key: entry.nid for key in keys if (entry := find(key)) is not None}
 
 
 def _chosen(draft: Draft, wanted: Wanted) -> set[StateKey]:

@@ -127,10 +127,10 @@ class Entry:
     # its events
 
     def _state(self) -> list[bytes]:
-        now, seen = self.telling.now, self.draft.seen
+        now, seen, rows = self.telling.now, self.draft.seen, self.rows
         found = []
         for key, nid in self.draft.state.items():
-            row = None if nid is None else self.rows.get(nid)
+            row = None if nid is None else rows.get(nid)
             if row is not None:
                 then = None if seen is None else history.membership_at(seen, row.pos)
                 found.append(history.show_stored(row, now, membership=then))

@@ -15,7 +15,7 @@ from homeserver.rooms import aggregations, history, state, state_rows
 from homeserver.rooms.history import Sight
 from homeserver.storage import rooms as stored_rooms
 from homeserver.sync import joined
-from homeserver.sync.sliding import recency, required_state, timeline
+from homeserver.sync.sliding import beginnings, recency, required_state, timeline
 from homeserver.sync.sliding.connections import LIVE, NEVER, Sent
 from homeserver.sync.sliding.room_entry import AVATAR, NAME, Entry, text_in
 from homeserver.sync.sliding.telling import Draft
@@ -23,10 +23,12 @@ from homeserver.sync.sliding.traits import OUTSIDE
 
 if TYPE_CHECKING:
     from homeserver.protocol.event_view import StateKey
-    from homeserver.rooms.state import Room, Timed
+    from homeserver.rooms.state import Room
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
+    from homeserver.storage.sliding import Beginnings
     from homeserver.sync.sliding.connections import Standing
+    from homeserver.sync.sliding.request import Extensions
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.selection import Selection
     from homeserver.sync.sliding.telling import Telling
@@ -36,16 +38,21 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Told:
     """What is told of rooms: ``entries`` by room id; ``sent``: what the connection knows afterwards, where that
-    differs, by row id; ``drafts`` of those whose timeline was looked at, by row id.
+    differs, by row id; ``drafts`` of those whose timeline was looked at, by row id; ``first``: see beginnings.py.
     """
 
     entries: dict[str, bytes] = field(default_factory=dict)
     sent: dict[int, Sent | None] = field(default_factory=dict)
     drafts: dict[int, Draft] = field(default_factory=dict)
+    first: Beginnings | None = None
 
 
-async def tell(telling: Telling, standing: Standing, selection: Selection, listed: RoomList) -> Told:
-    """What is to be said of the rooms that a request is about; and which others it will have to catch up with."""
+async def tell(
+    telling: Telling, standing: Standing, selection: Selection, listed: RoomList, wanted: Extensions
+) -> Told:
+    """What is to be said of the rooms that a request is about; and which others it will have to catch up with.
+    ``wanted``: what is told beside rooms.
+    """
     told = Told()
     drafts = _due(telling, standing, selection, listed)
     _note_missed(telling, standing, selection, listed, told)
@@ -57,6 +64,7 @@ async def tell(telling: Telling, standing: Standing, selection: Selection, liste
         await required_state.fill(telling.caller.node, draft)
     await _shown_outside(telling, strange)
     told.drafts = {draft.listed.room_nid: draft for draft in (*inside, *strange)}
+    told.first = await beginnings.read(telling, selection, wanted, [*inside, *strange])
     await _write(telling, selection, [*inside, *strange], told)
     await _write_invitations(telling, selection, outside, told)
     for draft in drafts:
@@ -192,8 +200,8 @@ async def _shown_outside(telling: Telling, drafts: Sequence[Draft]) -> None:
 async def _write(telling: Telling, selection: Selection, drafts: Sequence[Draft], told: Told) -> None:
     rows = await _rows(telling, drafts)
     heroes = await _heroes(telling, drafts, rows)
-    own = await _own_transactions(telling, drafts)
-    related = await _related(telling, drafts)
+    own = await _own_transactions(telling, drafts) if told.first is None else told.first.sent
+    related = await _related(telling, drafts, told.first)
     for draft in drafts:
         nid = draft.listed.room_nid
         entry = Entry(telling, draft, rows, own, related)
@@ -239,22 +247,18 @@ async def _heroes(
 
 async def _own_transactions(telling: Telling, drafts: Sequence[Draft]) -> Mapping[str, str]:
     """Transaction ids of the caller's device, of those events of which memory does not tell."""
-    user_id = telling.caller.user_id
-
-    def is_asked(event: Timed) -> bool:
-        return event.sender == user_id and event.echo is None
-
-    unknown = [event.event_id for draft in drafts for event in draft.events if is_asked(event)]
+    unknown = [event.event_id for event in beginnings.unknown(telling, drafts)]
     return await history.transactions_of(telling.caller, unknown) if unknown else {}
 
 
-async def _related(telling: Telling, drafts: Sequence[Draft]) -> Mapping[str, bytes]:
+async def _related(telling: Telling, drafts: Sequence[Draft], first: Beginnings | None) -> Mapping[str, bytes]:
     """What is bundled with the events of limited timelines."""
     parents = [
         parent
         for draft in drafts
-        if draft.limited and draft.room is not None
+        if beginnings.bundles(draft) and draft.room is not None
         for parent in aggregations.parents_of(draft.room, draft.seen, draft.events, room_ids=False)
+        if first is None or parent.event.event_id in first.related
     ]
     if not parents:
         return {}

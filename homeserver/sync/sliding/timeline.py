@@ -65,7 +65,9 @@ def _in_memory(room: Room, start: int | None, upto: int, limit: int) -> Found | 
         if start < room.recent_floor:
             return None
         return [event for event in room.recent if start < event.pos <= upto], True
-    events = [event for event in room.recent if event.pos <= upto]
+    events = list(room.recent)
+    if events and events[-1].pos > upto:
+        events = [event for event in events if event.pos <= upto]
     if room.recent_floor > WHOLE and len(events) <= limit:
         return None
     return events, room.recent_floor == WHOLE

@@ -1,0 +1,53 @@
+"""What a new connection is told beside the state of its rooms, read in one trip for the whole answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from homeserver.storage import account_data, sliding
+from homeserver.storage.sliding import Shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from homeserver.rooms.state import Timed
+    from homeserver.storage.sliding import Beginnings
+    from homeserver.sync.sliding.request import Extensions
+    from homeserver.sync.sliding.selection import Selection
+    from homeserver.sync.sliding.telling import Draft, Telling
+
+EVENTS_AT_ONCE: Final = 2000
+"""Events of which everything is read together."""
+
+
+async def read(
+    telling: Telling, selection: Selection, wanted: Extensions, drafts: Sequence[Draft]
+) -> Beginnings | None:
+    """What there is beside the timelines of these rooms; None when the connection is not new, when nothing is wanted
+    beside rooms, and when it is too much to be read at once.
+    """
+    scopes = [scope for scope in (wanted.account_data, wanted.receipts) if scope is not None]
+    if telling.since is not None or not scopes:
+        return None
+    rooms = {nid for scope in scopes for nid in selection.within(scope)}
+    events = [event.event_id for draft in drafts for event in draft.events]
+    if len(rooms) >= sliding.AT_ONCE or len(events) > EVENTS_AT_ONCE:
+        return None
+    parents = [
+        event.event_id for draft in drafts if bundles(draft) for event in draft.events if event.state_key is None
+    ]
+    own = [event.event_id for event in unknown(telling, drafts)]
+    caller, shown = telling.caller, Shown(events, parents, own)
+    rooms.add(account_data.GLOBAL)
+    return await caller.node.read(sliding.beginnings, caller.user_nid, caller.device_nid, rooms, shown, telling.upto)
+
+
+def bundles(draft: Draft) -> bool:
+    """Whether events are told with what relates to them: where a timeline is not all that there is to tell."""
+    return draft.limited and draft.room is not None
+
+
+def unknown(telling: Telling, drafts: Iterable[Draft]) -> list[Timed]:
+    """The caller's own events of which memory does not tell which device sent them."""
+    user_id = telling.caller.user_id
+    return [event for draft in drafts for event in draft.events if event.sender == user_id and event.echo is None]
