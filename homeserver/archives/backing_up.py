@@ -22,7 +22,7 @@ from homeserver.protocol.errors import Conflict, NodeUnavailable
 from homeserver.storage import archive, audit, migrate, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from nacl.public import PublicKey
@@ -50,15 +50,16 @@ class Backups:
         return self.task is not None and not self.task.done()
 
 
-async def begin(server: Server, node: Node, path: Path, key: PublicKey | None) -> dict[str, Any]:
-    """Begin an archive of a node; ``done`` with its manifest, or how far it is. Raises Conflict when one is being made,
-    NodeUnavailable, OSError for a file that cannot be written."""
+async def begin(server: Server, node: Node | None, path: Path, key: PublicKey | None) -> dict[str, Any]:
+    """Begin an archive of a node, or of the directory (None); ``done`` with its manifest, or how far it is. Raises
+    Conflict when one is being made, NodeUnavailable, OSError for a file that cannot be written."""
     backups = server.nodes.directory.memory(Backups)
     if backups.busy:
         raise Conflict("A backup is being made at the moment: wait for its end")
     writer = await asyncio.to_thread(Writer, path, key)
     backups.seen.update(rows=0, files=0)
-    work = _whole(server, node, writer, backups)
+    made = _directory(server, writer, backups) if node is None else _node(server, node, writer, backups)
+    work = _whole(server, made, writer)
     backups.task = asyncio.get_running_loop().create_task(work, name="backup", context=Context())
     return await progress(server)
 
@@ -85,24 +86,28 @@ async def stop(server: Server) -> None:
         await asyncio.gather(backups.task, return_exceptions=True)
 
 
-async def _whole(server: Server, node: Node, writer: Writer, backups: Backups) -> dict[str, Any]:
+async def _whole(server: Server, made: Coroutine[Any, Any, dict[str, Any]], writer: Writer) -> dict[str, Any]:
     try:
-        manifest = {
-            "deployment": server.name,
-            "node": node.name,
-            "jurisdiction": node.jurisdiction,
-            "time": server.clock.now_ms(),
-        }
-        found = await node.read(_rows, writer, backups)
-        known = found.pop("media")
-        found["files"], found["files_gone"] = await _media(node, writer, known, backups)
-        manifest.update(found)
+        manifest = {"deployment": server.name, "time": server.clock.now_ms(), **await made}
         size = await asyncio.to_thread(writer.finish, manifest)
     except BaseException:
         await asyncio.shield(asyncio.to_thread(writer.give_up))
         raise
-    log.info("archived", node=node.name, rows=sum(found["rows"].values()), files=found["files"])
+    of = manifest.get("node", "directory")
+    log.info("archived", node=of, rows=sum(manifest["rows"].values()), files=manifest["files"])
     return {**manifest, "bytes": size}
+
+
+async def _node(server: Server, node: Node, writer: Writer, backups: Backups) -> dict[str, Any]:
+    found = await node.read(_rows, writer, backups)
+    known = found.pop("media")
+    found["files"], found["files_gone"] = await _media(node, writer, known, backups)
+    return {"node": node.name, "jurisdiction": node.jurisdiction, **found}
+
+
+async def _directory(server: Server, writer: Writer, backups: Backups) -> dict[str, Any]:
+    found = await server.nodes.directory.engine.read(_tables, directory_migrations(), writer, backups)
+    return {"directory": True, **found, "files": 0, "files_gone": 0}
 
 
 def node_migrations() -> tuple[migrate.Migration, ...]:
@@ -110,11 +115,23 @@ def node_migrations() -> tuple[migrate.Migration, ...]:
     return migrate.load(files("homeserver.storage") / "schema" / "node")
 
 
+def directory_migrations() -> tuple[migrate.Migration, ...]:
+    """The migrations of the directory."""
+    return migrate.load(files("homeserver.storage") / "schema" / "directory")
+
+
 async def _rows(tx: Transaction, writer: Writer, backups: Backups) -> dict[str, Any]:
-    """Everything that is in the database, at one moment."""
-    applied = await archive.ledger(tx)
+    """Everything that is in the database of a node, at one moment."""
+    found = await _tables(tx, node_migrations(), writer, backups)
+    return {**found, "position": await streams.current(tx), "media": await audit.file_names(tx)}
+
+
+async def _tables(
+    tx: Transaction, migrations: Sequence[migrate.Migration], writer: Writer, backups: Backups
+) -> dict[str, Any]:
+    schema = [list(each) for each in await archive.ledger(tx)]
     counts: dict[str, int] = {}
-    for layout in archive.layouts(node_migrations()):
+    for layout in archive.layouts(migrations):
         counts[layout.table] = 0
         number = 0
         async for part, rows in archive.parts(tx, layout):
@@ -122,9 +139,7 @@ async def _rows(tx: Transaction, writer: Writer, backups: Backups) -> dict[str, 
             await asyncio.to_thread(writer.rows, f"rows/{layout.table}/{number:06}.jsonl.gz", part)
             counts[layout.table] += rows
             backups.seen["rows"] += rows
-    schema = [list(each) for each in applied]
-    position = await streams.current(tx)
-    return {"schema": schema, "position": position, "rows": counts, "media": await audit.file_names(tx)}
+    return {"schema": schema, "rows": counts}
 
 
 async def _media(node: Node, writer: Writer, known: dict[str, str], backups: Backups) -> tuple[int, int]:

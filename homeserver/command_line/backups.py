@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: domicile backup --node tehran --to /backup/tehran.domicile")
 @click.option("--node", help="The node.")
+@click.option("--directory", is_flag=True, help="The directory of users instead, without its key: deployment.secret.")
 @click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; it must not be there.")
 @click.option("--to-key", help="A public key to which the archive is sealed, for it leaves the machine.")
 @click.option(
@@ -35,21 +36,30 @@ if TYPE_CHECKING:
 @CONFIG
 @JSON
 def backup(
-    node: str | None, to: Path | None, to_key: str | None, make_key: Path | None, config: Path, as_json: bool
+    node: str | None,
+    directory: bool,
+    to: Path | None,
+    to_key: str | None,
+    make_key: Path | None,
+    config: Path,
+    as_json: bool,
 ) -> None:
-    """Archive one node, its database as it is at one moment and its media, whether the server runs or not."""
+    """Archive one node, its database as it is at one moment and its media, whether the server runs or not; or the
+    directory of users."""
     if make_key is not None:
         _make_key(make_key, as_json)
         return
-    if node is None or to is None:
-        raise click.UsageError("--node and --to are needed")
-    arguments = {"node": node, "to": os.path.abspath(to), "key": to_key}
+    if (node is None) is not directory or to is None:
+        raise click.UsageError("--to is needed, and either --node or --directory")
+    into = {"to": os.path.abspath(to), "key": to_key}
+    command, arguments = ("backup-directory", into) if node is None else ("backup", {"node": node, **into})
     try:
-        answer = perform_long(config, "backup", arguments, "backup-progress", _tell_progress)
+        answer = perform_long(config, command, arguments, "backup-progress", _tell_progress)
     finally:
         _end_progress()
     rows = sum(answer["rows"].values())
-    text = f"{to}: node {node}, {rows} rows and {answer['files']} files, {answer['bytes']} bytes"
+    what = "the directory" if node is None else f"node {node}"
+    text = f"{to}: {what}, {rows} rows and {answer['files']} files, {answer['bytes']} bytes"
     if answer["files_gone"]:
         text += f"; {answer['files_gone']} files were not there: deleted meanwhile, or lost"
     tell(answer, as_json, text)
@@ -76,7 +86,8 @@ def _end_progress() -> None:
 
 
 @click.command(epilog="Example: domicile restore --node tehran --from /backup/tehran.domicile")
-@click.option("--node", required=True, help="The node.")
+@click.option("--node", help="The node.")
+@click.option("--directory", is_flag=True, help="The directory of users instead.")
 @click.option("--from", "source", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The archive.")
 @click.option(
     "--key-file",
@@ -90,13 +101,31 @@ def _end_progress() -> None:
 )
 @CONFIG
 @JSON
-def restore(node: str, source: Path, key_file: Path | None, keep_sessions: bool, config: Path, as_json: bool) -> None:
-    """Put an archive of a node back, into an empty database and an empty media folder, while no server runs.
+def restore(
+    node: str | None,
+    directory: bool,
+    source: Path,
+    key_file: Path | None,
+    keep_sessions: bool,
+    config: Path,
+    as_json: bool,
+) -> None:
+    """Put an archive of a node back, into an empty database and an empty media folder, while no server runs; or one of
+    the directory, which then learns from the nodes that are up what came since.
 
     Everybody on the node has to sign in again, and keeps keys and messages: nobody can know which sessions were ended
     after the archive was made, by somebody whose phone was stolen, say."""
+    if (node is None) is not directory or (directory and keep_sessions):
+        raise click.UsageError("either --node or --directory is needed, and --keep-sessions is for nodes")
     settings, found = load_apart(config)
     quietly()
+    if node is None:
+        answer = run(_directory_restored(settings, found, _archive(source, key_file)))
+        made = sum(answer["routes_made"].values())
+        text = f"Restored the directory: {sum(answer['rows'].values())} rows, and {made} routes to what is on the nodes"
+        down = f"\nDown, and not asked: {', '.join(answer['nodes_down'])}" if answer["nodes_down"] else ""
+        tell(answer, as_json, text + down)
+        return
     answer = run(_restored(settings, found, node, _archive(source, key_file), keep_sessions))
     tell(answer, as_json, "\n".join(_restored_lines(node, answer, keep_sessions)))
 
@@ -158,3 +187,19 @@ async def _restored(
             answer = await restoring.restore(archive, target, server.nodes.directory, server.clock.now_ms())
             await server.nodes.directory.engine.write(directory.found, name)
             return answer
+
+
+async def _directory_restored(settings: Settings, found: Policy | Faults, archive: Archive) -> dict[str, Any]:
+    from homeserver import app
+    from homeserver.archives import restoring_directory
+    from homeserver.doctor import routes
+    from homeserver.protocol.errors import Conflict
+
+    with control_socket.exclusively(settings.data_dir):
+        if app.known_secret(settings) is None:
+            raise Conflict(f"put {settings.data_dir / app.SECRET_FILE} back first: without it no route leads anywhere")
+        manifest = await restoring_directory.restore(archive, settings.server_name, settings.data_dir / app.DIRECTORY)
+        async with app.opened(settings, found) as server:
+            made = await routes.rebuild(server)
+            down = [node.name for node in server.nodes if not node.engine.health().up]
+        return {**manifest, "routes_made": made, "nodes_down": down}

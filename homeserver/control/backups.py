@@ -1,4 +1,4 @@
-"""Archives of nodes."""
+"""Archives of nodes, and of the directory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from homeserver.protocol.errors import Conflict, InvalidParam
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.control.arguments import Arguments
+    from homeserver.storage.nodes import Node
 
 FOLDER: Final = "backups"
 """Where archives go that are given a name only."""
@@ -20,10 +21,20 @@ FOLDER: Final = "backups"
 async def backup(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Archive ``node`` into the file ``to``, an absolute path, or a name in the folder `FOLDER` of the data directory;
     sealed to ``key`` if that is given."""
-    name, path, text = needed(arguments, "node"), Path(needed(arguments, "to")), given(arguments, "key")
+    name = needed(arguments, "node")
     names = [node.name for node in server.nodes]
     if name not in names:
         raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
+    return await _begin(server, server.nodes[name], arguments)
+
+
+async def directory(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Archive the directory as `backup` archives a node."""
+    return await _begin(server, None, arguments)
+
+
+async def _begin(server: Server, node: Node | None, arguments: Arguments) -> dict[str, Any]:
+    path, text = Path(needed(arguments, "to")), given(arguments, "key")
     if path.name == str(path):
         path = server.settings.data_dir.resolve() / FOLDER / path
     if not path.is_absolute():
@@ -35,7 +46,7 @@ async def backup(server: Server, arguments: Arguments) -> dict[str, Any]:
     try:
         if path.parent == server.settings.data_dir.resolve() / FOLDER:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return await backing_up.begin(server, server.nodes[name], path, key)
+        return await backing_up.begin(server, node, path, key)
     except OSError as error:
         raise Conflict(f"{path} cannot be written: {error.strerror or error}") from None
 

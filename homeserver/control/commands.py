@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, Command] = {
     "report-list": reports.report_list,
     "report-dismiss": reports.report_dismiss,
     "backup": backups.backup,
+    "backup-directory": backups.directory,
     "backup-progress": backups.progress,
     "doctor": doctor.doctor,
     "isolation-on": isolation.isolation_on,

@@ -11,7 +11,7 @@ from homeserver.accounts.contacts import route_of as threepid_route
 from homeserver.accounts.oauth.identities import route_of as identity_route
 from homeserver.doctor.findings import Finding
 from homeserver.protocol.identifiers import localpart_of
-from homeserver.storage import soundness
+from homeserver.storage import closed_accounts, soundness
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
@@ -74,13 +74,19 @@ async def examine(server: Server, node: Node) -> list[Finding]:
 
 async def rebuild(server: Server) -> dict[str, int]:
     """Give what rests on the nodes that are up the routes that it lacks, and lead those back that lead where it is no
-    more; returns how many of each kind. Raises NodeUnavailable."""
+    more; returns how many of each kind. Closed accounts are noted again, too. Raises NodeUnavailable."""
     made: dict[str, int] = {}
     up = [node for node in server.nodes if node.engine.health().up]
     for kind in Kind:
         for name, there in (await _unrouted(server, up, kind)).items():
             await server.nodes.directory.reroute(kind, name, there)
             made[kind.value] = made.get(kind.value, 0) + 1
+    for node in up:
+        after = ""
+        while page := await node.read(closed_accounts.on_node, after):
+            after = page[-1][0]
+            for user_id, erased in page:
+                await closed_accounts.note(server.nodes.directory, localpart_of(user_id), erased=erased)
     return made
 
 

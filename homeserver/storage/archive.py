@@ -151,7 +151,8 @@ def unpack(path: Path, node: str, migrations: Sequence[migrate.Migration], parts
             for statement in migrate.statements(migration.sql, "sqlite"):
                 made.execute(statement)
             made.execute(migrate.RECORD, (migration.number, migration.name, migration.digest))
-        made.execute("DELETE FROM stream")
+        if "stream" in by_name:
+            made.execute("DELETE FROM stream")
         for table, part in parts:
             if table not in by_name:
                 raise ValueError(f"it has a table {table}, which its version had not")

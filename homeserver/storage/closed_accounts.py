@@ -33,6 +33,18 @@ async def _note(tx: Transaction, key: bytes, erased: bool) -> None:
     )
 
 
+async def on_node(tx: Transaction, after: str) -> list[tuple[str, bool]]:
+    """The closed accounts of a node behind a user id: whose, and whether they were erased."""
+    rows = await tx.all(
+        "SELECT u.user_id, e.user_nid IS NOT NULL FROM users u JOIN accounts a ON a.user_nid = u.user_nid"
+        " LEFT JOIN erased_users e ON e.user_nid = a.user_nid"
+        " WHERE u.user_id > ? AND a.deactivated_ts IS NOT NULL ORDER BY u.user_id LIMIT ?",
+        after,
+        AT_ONCE,
+    )
+    return [(str(row[0]), bool(row[1])) for row in rows]
+
+
 async def among(directory: Directory, localparts: Collection[str]) -> dict[str, bool]:
     """Those whose accounts are closed, and whether they were erased too. Raises NodeUnavailable."""
     names = {directory.hash(Kind.USER, localpart): localpart for localpart in localparts}

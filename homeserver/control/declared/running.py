@@ -40,6 +40,26 @@ _BACKUP: Final[Schema] = one_of(
         files_gone=NUMBER,
         bytes=NUMBER,
     ),
+    made_of(
+        done={"const": True},
+        deployment=TEXT,
+        directory={"const": True},
+        time=NUMBER,
+        schema=listed(listed(ANYTHING)),
+        rows=by_name(NUMBER),
+        files=NUMBER,
+        files_gone=NUMBER,
+        bytes=NUMBER,
+    ),
+)
+_INTO: Final = (
+    need(
+        "to",
+        "The name of the file, of letters, digits, '.', '_' and '-', in the folder backups of the data directory. It"
+        " must not be there yet.",
+        {"type": "string", "pattern": ARCHIVE_NAME},
+    ),
+    take("key", "A public key to which the archive is sealed; see `domicile backup`."),
 )
 _DECLARED_ISOLATION: Final[Schema] = made_of(jurisdiction=TEXT, since_ts=NUMBER, reason=TEXT)
 _JURISDICTION: Final = need("jurisdiction", "The code of the jurisdiction.")
@@ -50,16 +70,15 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=OPERATORS,
         changes=True,
         door=("POST", "/nodes/{node}/backup"),
-        arguments=(
-            need("node", "The node."),
-            need(
-                "to",
-                "The name of the file, of letters, digits, '.', '_' and '-', in the folder backups of the data"
-                " directory. It must not be there yet.",
-                {"type": "string", "pattern": ARCHIVE_NAME},
-            ),
-            take("key", "A public key to which the archive is sealed; see `domicile backup`."),
-        ),
+        arguments=(need("node", "The node."), *_INTO),
+        answer=_BACKUP,
+    ),
+    "backup-directory": Declared(
+        says="Archive the directory of users into a file on the server; how far it is, or the manifest",
+        roles=OPERATORS,
+        changes=True,
+        door=("POST", "/directory/backup"),
+        arguments=_INTO,
         answer=_BACKUP,
     ),
     "backup-progress": Declared(
