@@ -84,7 +84,7 @@ async def _count_anew(server: Server, move: Move, held: Held) -> None:
     here = await state.find(move.source, held.room_id)
     if here is not None and move.source.name not in here.now.nodes and home in (move.source, move.target):
         # Who has left a room has what they may still read of it there, which is not the room as it is now.
-        heir = heir_of(here, move.source, move.target.name) if home is move.source else None
+        heir = heir_of(server, here, move.source, move.target.name) if home is move.source else None
         await rehome(server, held.room_id, move.source, move.target if heir is None else server.nodes[heir])
 
 

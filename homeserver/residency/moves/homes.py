@@ -96,7 +96,7 @@ async def give_up(
 
 async def _give_up(server: Server, node: Node, room_id: str, leaving: Collection[str], *, wholly: bool) -> None:
     room = await state.find(node, room_id)
-    heir = None if room is None else heir_of(room, node, without=leaving)
+    heir = None if room is None else heir_of(server, room, node, without=leaving)
     if room is not None and heir is None and wholly:
         heir = await _holder(server, room, node, leaving)
     if heir is not None:

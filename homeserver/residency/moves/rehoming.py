@@ -31,10 +31,11 @@ AT_ONCE = 1000
 """Snapshots that are deleted in one transaction."""
 
 
-def heir_of(room: Room, old: Node, preferred: str = "", without: Collection[str] = ()) -> str | None:
+def heir_of(server: Server, room: Room, old: Node, preferred: str = "", without: Collection[str] = ()) -> str | None:
     """The node that is to order a room in place of ``old``: one with members, and of these ``preferred``, or else the
     one that has the most. None when nobody of ours is in it elsewhere."""
-    members = {name: count for name, count in room.now.nodes.items() if count > 0 and name not in {old.name, *without}}
+    there = {node.name for node in server.nodes} - {old.name, *without}
+    members = {name: count for name, count in room.now.nodes.items() if count > 0 and name in there}
     if preferred in members:
         return preferred
     return max(members, key=lambda name: (members[name], name), default=None)
@@ -50,7 +51,7 @@ async def rehome(server: Server, room_id: str, old: Node, new: Node) -> bool:
     heir = await state.find(new, room_id)
     if room is None or heir is None:
         return False
-    names = {old.name, new.name, *room.head.nodes, *heir.head.nodes}
+    names = {node.name for node in server.nodes} & {old.name, new.name, *room.head.nodes, *heir.head.nodes}
     await _complete(server, room_id, old, new)
     aliases, networks, published = await old.read(_belongings, room.nid)
     await new.write(_take_over, heir.nid, aliases, networks, published)
@@ -65,7 +66,7 @@ async def rehome(server: Server, room_id: str, old: Node, new: Node) -> bool:
 
 async def all_follow(server: Server, room_id: str, home: Node, names: Collection[str]) -> None:
     """Have nodes that hold a room know which one orders it. Raises NodeUnavailable."""
-    for name in sorted(names):
+    for name in sorted({node.name for node in server.nodes}.intersection(names)):
         await follow_home(server.nodes[name], room_id, home.name)
 
 
