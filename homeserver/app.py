@@ -12,7 +12,7 @@ import pkgutil
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -448,9 +448,10 @@ def unrecognised_in(server: Server) -> Unrecognised:
 # serving ------------------------------------------------------------------------------------
 
 
-def routes_of(server: Server) -> Table[Server]:
+@cache
+def routes_of(*, federation: bool) -> Table[Server]:
     """Every endpoint; those for other servers only where there is federation."""
-    packages = [endpoints, federation_endpoints] if server.settings.federation.enabled else [endpoints]
+    packages = [endpoints, federation_endpoints] if federation else [endpoints]
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}")
         for package in packages
@@ -465,7 +466,7 @@ def site_of(server: Server) -> Site[Server]:
     settings = server.settings
     return Site(
         server,
-        routes_of(server),
+        routes_of(federation=settings.federation.enabled),
         authenticate=partial(sessions.authenticate, server),
         identify=partial(sessions.identify, server),
         unlimited=lambda request: sessions.is_unlimited(server, request.token()),

@@ -24,14 +24,13 @@ from homeserver.protocol.signing import SigningKey
 from homeserver.rooms.outgoing import Lines
 from homeserver.runtime import outbound
 from homeserver.runtime.addresses import Address
-from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import FakeClock
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
 from homeserver.runtime.names import Service
 from homeserver.runtime.outbound import Outbound, Place, Streamed
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.web.messages import JSON, Body
-from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, start
+from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, start, system_trust
 from tests.rooms.play import Play
 from tests.support import Databases, finish
 
@@ -87,7 +86,7 @@ class Wire(Outbound):
     """What one server asks others through."""
 
     def __init__(self, network: Network, name: str, telemetry: Telemetry) -> None:
-        super().__init__(NoNames(), Trust(), network.clock, telemetry)
+        super().__init__(NoNames(), system_trust(), network.clock, telemetry)
         self._network = network
         self._name = name
 
