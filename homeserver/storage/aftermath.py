@@ -37,7 +37,8 @@ async def end_sessions(tx: Transaction) -> int:
     pushed to their phones until they have."""
     row = await tx.one("SELECT COUNT(DISTINCT device_nid) FROM access_tokens")
     await tx.run("UPDATE access_tokens SET expires_ts = 0, refresh_hash = NULL")
-    for table in ("refresh_tokens", "oauth_grants", "browser_sessions", "pushers"):
+    await tx.run("UPDATE refresh_tokens SET expires_ts = 0, next_hash = NULL")
+    for table in ("oauth_grants", "browser_sessions", "pushers"):
         await tx.run(f"DELETE FROM {table}")
     return 0 if row is None else int(row[0])
 

@@ -50,18 +50,22 @@ async def test_sessions_end_and_closed_accounts_stay_closed(house: House) -> Non
     play = house.play
     alice, carol, bob = await play.user("alice"), await play.user("carol"), await play.user("bob", "paris")
     room = await play.room_of(bob, alice, carol)
+    tablet = (await play.deployment.login(alice, refresh_token=True)).json
     await play.send(carol, room, "hers")
     await play.settle()
     await house.back_up()
     await deactivation.deactivate(play.server, carol.user_id, erase=True)
     await house.do_chores()
     answer = await house.lose_and_restore(keep_sessions=False)
-    assert answer["sessions_ended"] == 2
+    assert answer["sessions_ended"] == 3
     assert answer["closed_again"] == 1
     play = house.play
 
     refused = await house.still(alice).asks("GET", "/_matrix/client/v3/account/whoami")
     assert (refused.status, refused.json["soft_logout"]) == (401, True), "its client keeps its keys, and asks who it is"
+    renewed = {"refresh_token": tablet["refresh_token"]}
+    refused = await play.deployment.asked("POST", "/_matrix/client/v3/refresh", renewed)
+    assert (refused.status, refused.json["soft_logout"]) == (401, True)
     back = await play.deployment.login(alice, device_id=alice.device_id)
     assert back.json["device_id"] == alice.device_id
     assert (await house.still(bob).asks("GET", "/_matrix/client/v3/account/whoami")).status == 200
