@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from homeserver.command_line import moves, policy_changes
+from homeserver.command_line import moves, policy_changes, withdrawing
 from homeserver.command_line.admin_log import admin_log
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.backups import backup, restore
@@ -22,7 +22,7 @@ def main() -> None:
     """Domicile: a Matrix homeserver that keeps each user's data in their jurisdiction, and unreadable there."""
 
 
-for command in (*policy_changes.COMMANDS, *moves.COMMANDS):
+for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS):
     residency.add_command(command)
 for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log):
     main.add_command(command)

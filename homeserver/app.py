@@ -38,6 +38,7 @@ from homeserver.residency.changes import applying, chain, recovering, taking
 from homeserver.residency.changes.moving import WatchedMoves
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
+from homeserver.residency.withdrawing import announcing, closing
 from homeserver.runtime import memory, open_files
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import SystemClock
@@ -142,6 +143,7 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
         )
         stack.push_async_callback(server.outbound.close)
         await isolation.load(server)
+        await announcing.load(server)
         show(server)
         auditing.show(server)
         serving.show(server)
@@ -535,6 +537,7 @@ async def serve(
             await listening.close(SHUTDOWN)
             await applying.stop(server)
             await backing_up.stop(server)
+            await closing.stop(server)
             await watch.stop()
             await asyncio.gather(reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)

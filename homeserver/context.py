@@ -76,13 +76,24 @@ class CurrentPolicy:
     """The residency policy in force; replaced as a whole when a new one has been loaded without fault.
 
     ``isolated``: the jurisdictions that are isolated, whichever policy is in force. ``leaving``: the nodes that are
-    about to be given up, on which nobody may come to rest any more.
+    about to be given up, on which nobody may come to rest any more; ``withdrawn`` are those of them that go because it
+    was announced that the deployment leaves their jurisdiction.
     """
 
     def __init__(self, policy: Policy, isolated: Collection[str] = ()) -> None:
         self._isolated = frozenset(isolated)
         self._now = policy.isolating(self._isolated)
-        self.leaving: frozenset[str] = frozenset()
+        self.withdrawn: frozenset[str] = frozenset()
+        self._emptied: frozenset[str] = frozenset()
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """The nodes on which nobody may come to rest any more."""
+        return self._emptied | self.withdrawn
+
+    @leaving.setter
+    def leaving(self, nodes: frozenset[str]) -> None:
+        self._emptied = nodes
 
     @property
     def now(self) -> Policy:
@@ -322,6 +333,10 @@ class Places(Protocol):
 
     def faults(self, policy: Policy) -> list[str]:
         """What would keep a policy from being served, beyond what it says itself: one sentence each."""
+        ...
+
+    def address(self, place: NodePlace) -> str:
+        """The address of a node's database, with its password."""
         ...
 
     async def open(self, server: Server, place: NodePlace) -> Node:

@@ -19,6 +19,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import displacing, watching
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
+from homeserver.residency.withdrawing import closing
 from homeserver.rooms import chores, delayed, housekeeping, replicas, reunion
 from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
@@ -61,6 +62,7 @@ def add_jobs(server: Server) -> None:
     add("forget connections", connections.drop_unused, HOUR)
     add("tell nodes what they have forgotten", reunion.reunite, MINUTE)
     add("audit", auditing.run_daily, DAY)
+    add("close accounts", closing.take_up, MINUTE)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     add("drop what application services do not take", services.trim, HOUR)

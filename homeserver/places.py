@@ -83,6 +83,10 @@ class OpenPlaces:
             found += [str(problem) for problem in faults.problems]
         return found
 
+    def address(self, place: NodePlace) -> str:
+        """See `Places.address`."""
+        return address_of(place)
+
     async def node(self, place: NodePlace) -> Node:
         """The node of a place, open, or down if its database cannot be reached. Raises SchemaMismatch."""
         new = place.name not in await self._routes.read(directory.founded)

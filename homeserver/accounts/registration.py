@@ -136,6 +136,8 @@ def _choices(server: Server, nodes: Sequence[str]) -> list[dict[str, Any]]:
     policy = server.policy.now
     found = []
     for name in nodes:
+        if name in server.policy.withdrawn:
+            continue
         code = policy.jurisdiction_of_node(name)
         languages = list(policy.jurisdictions[code].languages)
         found.append({"node": name, "jurisdiction": code, "name": policy.label(code), "languages": languages})
@@ -228,6 +230,9 @@ def placed(server: Server, attributes: Attributes) -> Pinned:
     """Where an account with these attributes rests, and why. Raises Forbidden in the policy's words."""
     placement = place(server.policy.now, attributes)
     if isinstance(placement, Pinned):
+        if placement.node in server.policy.withdrawn:
+            place_name = server.policy.now.label(server.policy.now.jurisdiction_of_node(placement.node))
+            raise Forbidden(f"No accounts are made in {place_name} any more.", **{"org.domicile.reason": "withdrawn"})
         return placement
     if isinstance(placement, MustChoose):
         choices = _choices(server, placement.nodes)

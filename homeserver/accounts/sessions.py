@@ -193,7 +193,7 @@ def service_of(server: Server, token: str | None) -> ApplicationService:
 
 async def _node_of(server: Server, token: tokens.Read) -> Node:
     name = await server.nodes.directory.find_hash(Kind.USER, token.owner)
-    if name is None:
+    if not name:
         raise UnknownToken("Unrecognised access token")
     return server.nodes[name]
 

@@ -22,6 +22,7 @@ from homeserver.control import (
     residency,
     roles,
     users,
+    withdrawing,
 )
 from homeserver.control.arguments import Arguments, user_id_of
 from homeserver.control.declared import declared_of
@@ -71,6 +72,12 @@ COMMANDS: Mapping[str, Command] = {
     "residency-give-up": policy_changes.give_up,
     "residency-progress": policy_changes.progress,
     "residency-approve": policy_changes.approve,
+    "residency-withdraw": withdrawing.withdraw,
+    "residency-withdraw-status": withdrawing.status,
+    "residency-withdraw-call-off": withdrawing.call_off,
+    "residency-withdraw-close": withdrawing.close,
+    "residency-withdraw-progress": withdrawing.progress,
+    "residency-withdraw-erase": withdrawing.erase,
 }
 
 

@@ -33,7 +33,7 @@ async def history(server: Server, _: Arguments) -> dict[str, Any]:
 
 async def policy(server: Server, _: Arguments) -> dict[str, Any]:
     """The text of the policy in force, and whether the file says something else."""
-    with _as_refusals():
+    with as_refusals():
         link, _policy = await planning.in_force(server)
     there = await asyncio.to_thread(file.found, server.settings.residency)
     return {
@@ -47,7 +47,7 @@ async def policy(server: Server, _: Arguments) -> dict[str, Any]:
 async def edit(server: Server, arguments: Arguments) -> dict[str, Any]:
     """A ``text``, or that of the policy in force, after ``edits``, with the serial that comes next; and what it would
     do as the next policy. Comments and order stay; nothing is stored."""
-    with _as_refusals():
+    with as_refusals():
         link, _policy = await planning.in_force(server)
         text = given(arguments, "text") or link.text
         if len(text) > LONGEST_EDITED:
@@ -87,27 +87,27 @@ def _holds_null(value: object) -> bool:
 async def plan(server: Server, arguments: Arguments) -> dict[str, Any]:
     """What a ``text`` would do as the next policy, mistakes in it told of ``file``; or, with ``restores`` in its place,
     the text of an earlier version."""
-    with _as_refusals():
+    with as_refusals():
         text, name, restores = await _text(server, arguments)
         return planning.shown(await planning.plan(server, text, name, restores=restores))
 
 
 async def apply(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Apply the plan with the digest ``plan`` of what `plan` was given; ``done``, or how far it has come."""
-    with _as_refusals():
+    with as_refusals():
         text, name, restores = await _text(server, arguments)
         return await applying.apply(server, Wish(needed(arguments, "plan"), text, name, restores))
 
 
 async def resume(server: Server, _: Arguments) -> dict[str, Any]:
     """Go on with the plan that was being applied; ``done``, or how far it has come."""
-    with _as_refusals():
+    with as_refusals():
         return await applying.resume(server)
 
 
 async def progress(server: Server, _: Arguments) -> dict[str, Any]:
     """Wait for the end of what is being applied; ``done``, or how far it has come."""
-    with _as_refusals():
+    with as_refusals():
         return await applying.progress(server)
 
 
@@ -119,12 +119,12 @@ async def give_up(server: Server, _: Arguments) -> dict[str, Any]:
 async def approve(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Note the yes of ``name`` to the ``plan``, with their public ``key`` and ``signature``."""
     said = Approval(needed(arguments, "name"), needed(arguments, "key"), needed(arguments, "signature"))
-    with _as_refusals():
+    with as_refusals():
         return await approving.approve(server, needed(arguments, "plan"), said)
 
 
 @contextmanager
-def _as_refusals() -> Iterator[None]:
+def as_refusals() -> Iterator[None]:
     """What is wrong with a text, or with what is kept, told as other refusals are."""
     try:
         yield

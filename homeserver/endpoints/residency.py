@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.residency import consents, whereabouts
+from homeserver.residency.withdrawing import telling
 from homeserver.rooms import whereabouts as rooms
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, Resource, route
@@ -32,6 +33,7 @@ async def own_residency(server: Server, request: Request) -> dict[str, Any]:
         "jurisdiction": _place(server, caller.node.jurisdiction),
         "pin": None if found.pin is None else found.pin._asdict(),
         "policy_serial": policy.serial,
+        "withdrawal": await telling.to_residents(server, caller.node),
         "stored": [_stored(server, each) for each in found.stored],
         "counted_ts": found.counted_ts,
         "rooms": {

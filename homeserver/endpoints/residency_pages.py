@@ -10,6 +10,7 @@ from homeserver.endpoints.crossing import crossing
 from homeserver.pages import places
 from homeserver.protocol.errors import InvalidParam
 from homeserver.residency import consents, exposure, whereabouts
+from homeserver.residency.withdrawing import telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from homeserver.web.messages import Request, Response
 
 WHERE: Final = "/_domicile/residency"
+EXPORT: Final = "/_domicile/residency/export"
 
 KEPT: Final[Mapping[DataClass, str]] = {
     DataClass.ACCOUNT: "account and settings",
@@ -55,10 +57,13 @@ async def _page(server: Server, browser: Browser, done: str = "") -> Response:
     found = await whereabouts.of_user(server, visitor.caller)
     given = await consents.of_user(visitor.node, visitor.user_nid)
     spoken, policy = browser.language, server.policy.now
+    leaving = await telling.to_residents(server, visitor.node)
     return browsing.show(
         server,
         browser,
         "residency.html",
+        until="" if leaving is None else spoken.day(leaving["ends_ts"]),
+        export=EXPORT,
         done=spoken.text(done),
         user_id=visitor.user_id,
         action=WHERE,

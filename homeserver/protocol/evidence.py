@@ -10,7 +10,7 @@ import hashlib
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.protocol import canonical
+from homeserver.protocol import canonical, merkle
 from homeserver.protocol.signing import sign_json
 
 if TYPE_CHECKING:
@@ -59,21 +59,16 @@ def extract(text: str) -> dict[str, Any]:
     }
 
 
-# a Merkle tree, as certificate transparency has it (RFC 6962, section 2.1) -------------------
-
-
-def leaf_hash(leaf: bytes) -> bytes:
-    """The hash of a leaf."""
-    return hashlib.sha256(b"\0" + leaf).digest()
+# the tree of a node's residents, whole (see `merkle`) ----------------------------------------
 
 
 def root(hashes: Sequence[bytes]) -> bytes:
     """The root over hashes of leaves, in their order."""
     if not hashes:
-        return hashlib.sha256().digest()
+        return merkle.EMPTY_ROOT
     level = list(hashes)
     while len(level) > 1:  # an odd one goes up as it is, which is the same tree
-        pairs = [_inner(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        pairs = [merkle.node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
         level = pairs + level[len(pairs) * 2 :]
     return level[0]
 
@@ -86,11 +81,7 @@ def path(hashes: Sequence[bytes], index: int) -> list[tuple[str, bytes]]:
         other = index ^ 1
         if other < len(level):
             found.append(("left" if other < index else "right", level[other]))
-        pairs = [_inner(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        pairs = [merkle.node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
         level = pairs + level[len(pairs) * 2 :]
         index //= 2
     return found
-
-
-def _inner(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\1" + left + right).digest()

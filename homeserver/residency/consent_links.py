@@ -60,7 +60,7 @@ async def read(server: Server, text: str) -> Asked:
     ends = int.from_bytes(body[_HASH + _NUMBER : _HASH + 2 * _NUMBER], "big")
     source, *targets = body[_HASH + 2 * _NUMBER :].decode().split(",")
     name = await server.nodes.directory.find_hash(Kind.USER, body[:_HASH])
-    if name is None or ends <= server.clock.now_ms():
+    if not name or ends <= server.clock.now_ms():
         raise Forbidden(TOO_OLD)
     node = server.nodes[name]
     user_id = await node.read(accounts.living, user_nid)

@@ -24,6 +24,9 @@ REMEMBERED = 100_000
 AT_ONCE = 1000
 """Routes that are looked up in one statement."""
 
+NOBODY = ""
+"""Stands for a node in the route of a user who is no more: the name stays taken."""
+
 T = TypeVar("T")
 
 
@@ -192,6 +195,12 @@ class Directory:
         """Forget the route of ``name``."""
         await self.engine.write(_release, kind.value, self.hash(kind, name))
         self.forget(kind, name)
+
+    def forget_all(self) -> None:
+        """Ask the database next time, whatever is looked for."""
+        self._changes += 1
+        self._known = {kind: Lru(REMEMBERED) for kind in Kind}
+        self._known_hashes = Lru(REMEMBERED)
 
     def forget(self, kind: Kind, name: str) -> None:
         """Ask the database next time: the route of ``name`` has changed."""

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.runtime.lru import Lru
-from homeserver.storage.directory import Directory, Kind
+from homeserver.storage.directory import NOBODY, Directory, Kind
 from homeserver.storage.engine import ConstraintViolation, Engine, Health, Scope, Transaction, Write
 from homeserver.storage.group_commit import GroupCommit
 from homeserver.storage.streams import Changes, Stream, current
@@ -193,7 +193,7 @@ class Nodes:
         suffix, end = self._suffix, -len(self._suffix)
         names = {user_id[1:end]: user_id for user_id in user_ids if user_id.endswith(suffix)}
         found = await self.directory.find_all(Kind.USER, names)
-        return {names[name]: node for name, node in found.items()}
+        return {names[name]: node for name, node in found.items() if node != NOBODY}
 
     async def of_room(self, room_id: str) -> Node | None:
         """The home node of a room; None when no local user ever was in it."""
@@ -211,4 +211,4 @@ class Nodes:
         return node
 
     def _held(self, name: str | None) -> Node | None:
-        return None if name is None else self[name]
+        return None if name is None or name == NOBODY else self[name]

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import runpy
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import orjson
 import pytest
 
 from homeserver.control import commands
-from homeserver.protocol import canonical, evidence, policy_chain
+from homeserver.protocol import canonical, evidence, merkle, policy_chain
 from homeserver.protocol.errors import Conflict, InvalidParam, NodeUnavailable, NotFound
 from homeserver.protocol.signing import SigningKey, sign_json
 from homeserver.residency.changes import approving, chain
@@ -26,12 +20,12 @@ from homeserver.storage import users
 from homeserver.storage.engine import Transaction
 from tests.deployment import FLOWING, Deploy
 from tests.moves.play import Stage, Staging, stage
+from tests.residency.evidence import resigned, run, verified
 from tests.residency.planned import applied, following, founded, planned
 from tests.support import Databases, aio
 
 __all__ = ["stage"]
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify-evidence"
 ANN = SigningKey("approver", b"a" * 32)
 ONCE = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
 SECRET = "postgresql://domicile:hush@127.0.0.1/paris"
@@ -44,31 +38,6 @@ approvers = [{{ name = "ann", key = "{ANN.verify_key.base64}" }}]
 """
 
 Json = dict[str, Any]
-
-
-def run(folder: Path, bundle: bytes, key: str, *more: str) -> tuple[int, str]:
-    """What the script says of a bundle, run as a stranger does: its exit status and words."""
-    path = folder / "bundle.json"
-    path.write_bytes(bundle)
-    program = [sys.executable, "-I", str(SCRIPT), str(path), "--key", key, *more]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
-def verified(folder: Path, bundle: bytes, key: str, *more: str) -> tuple[int, str]:
-    """The same within this process, for who asks often."""
-    path = folder / "bundle.json"
-    path.write_bytes(bundle)
-    words = io.StringIO()
-    with (
-        contextlib.redirect_stdout(words),
-        mock.patch.object(sys, "argv", [SCRIPT.name, str(path), "--key", key, *more]),
-    ):
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as ended:
-            return 1, f"{words.getvalue()}{ended.code}"
-    return 0, words.getvalue()
 
 
 async def told(play: Stage) -> Mapping[str, bytes]:
@@ -133,7 +102,7 @@ async def test_nobody_is_named_but_who_asks(stage: Staging) -> None:
     assert b"sqlite" not in bundles["node"], "texts of policies stay out"
     assert b"sqlite" in bundles["all"], "unless they are asked for"
     assert (await play.command("residency-evidence", user="alice"))["nodes"] == ["paris"]
-    assert orjson.loads(bundles["all"])["parts"][-2]["content"]["moves"] == {"came_from": {"tehran": 1}}
+    assert orjson.loads(bundles["all"])["parts"][-3]["content"]["moves"] == {"came_from": {"tehran": 1}}
     with pytest.raises(NotFound):
         await gathered.make(play.server, user_id="@nobody:example.org")
     for wrong in ({"node": "berlin"}, {"node": "paris", "user": "alice"}):
@@ -155,7 +124,7 @@ async def test_the_same_deployment_gives_the_same_bytes(deploy: Deploy) -> None:
     leaves = []
     for name in ("alice", "bob", "carol"):
         mine = orjson.loads((await gathered.make(server, user_id=f"@{name}:example.org")).bundle)["parts"]
-        leaves.append(evidence.leaf_hash(canonical.encode(mine[2]["content"]["leaf"])))
+        leaves.append(merkle.leaf_hash(canonical.encode(mine[2]["content"]["leaf"])))
     said = orjson.loads(first)["parts"][1]["content"]["residents"]
     assert said["root"] == evidence.root(sorted(leaves)).hex(), "in an order that tells nothing of anybody"
     await deployment.clock.advance(1)
@@ -235,7 +204,8 @@ def changed(bundle: bytes, change: Callable[[Json], object]) -> bytes:
 
 
 def _touch(at: int, said: Json) -> None:
-    said["parts"][at]["content"]["more"] = 1
+    content = said["parts"][at]["content"]
+    said["parts"][at]["content"] = [*content, 1] if isinstance(content, list) else {**content, "more": 1}
 
 
 def _drop(at: int, said: Json) -> None:
@@ -253,7 +223,7 @@ async def test_whatever_is_changed_is_named(stage: Staging, tmp_path: Path) -> N
     bundles = await told(play)
     bundle, key = bundles["user"], key_of(play)
     names = [part["name"] for part in orjson.loads(bundle)["parts"]]
-    assert names == ["policy/1", "policy/2", "node/paris", "user", "counters"]
+    assert names == ["policy/1", "policy/2", "node/paris", "user", "withdrawals", "counters"]
     refused: list[tuple[bytes, str]] = []
     for at, name in enumerate(names):
         touched = changed(bundle, partial(_touch, at))
@@ -279,17 +249,6 @@ async def test_whatever_is_changed_is_named(stage: Staging, tmp_path: Path) -> N
 
 
 # what a deployment says that does not agree with itself, however well signed ---------------------
-
-
-def resigned(play: Stage, bundle: bytes, change: Callable[[Json], object]) -> bytes:
-    """A bundle whose parts (by name) were changed by somebody who has the deployment's own keys."""
-    said = orjson.loads(bundle)
-    parts = {part["name"]: part["content"] for part in said["parts"]}
-    change(parts)
-    identity = play.server.identity
-    kept = {name: value for name, value in said["head"].items() if name not in ("parts", "signatures")}
-    keys = [(identity.server_name, key) for key in (identity.residency_key, identity.key)]
-    return evidence.bundle(kept, parts, keys)
 
 
 @ONCE
@@ -359,7 +318,7 @@ async def test_what_does_not_agree_with_itself_is_refused(stage: Staging, tmp_pa
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
 def test_each_leaf_leads_to_the_root(count: int) -> None:
-    hashes = [evidence.leaf_hash(bytes([number])) for number in range(count)]
+    hashes = [merkle.leaf_hash(bytes([number])) for number in range(count)]
     for index, each in enumerate(hashes):
         for side, other in evidence.path(hashes, index):
             each = evidence.root([other, each] if side == "left" else [each, other])
@@ -369,7 +328,7 @@ def test_each_leaf_leads_to_the_root(count: int) -> None:
 
 def test_the_tree_is_that_of_certificate_transparency() -> None:
     """The root of the seven leaves of the example in RFC 6962, section 2.1.3: hash = H(H(H(ab) H(cd)) H(H(ef) g))."""
-    a, b, c, d, e, f, g = (evidence.leaf_hash(bytes([each])) for each in b"abcdefg")
+    a, b, c, d, e, f, g = (merkle.leaf_hash(bytes([each])) for each in b"abcdefg")
     pair = evidence.root
     assert pair([a, b, c, d, e, f, g]) == pair([pair([pair([a, b]), pair([c, d])]), pair([pair([e, f]), g])])
     assert evidence.root([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

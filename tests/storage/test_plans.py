@@ -41,6 +41,12 @@ MAY_SCAN = {
     "DELETE FROM policy_approvals": "all of them, when a policy comes into force",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
+    "SELECT (SELECT COUNT(*) FROM residents), (SELECT COUNT(*) FROM accounts": "when an operator leaves a jurisdiction",
+    "SELECT 1 FROM chores LIMIT 1": "the first row will do",
+    "SELECT 1 FROM departures UNION ALL SELECT 1 FROM arrivals LIMIT 1": "the first row will do",
+    "DELETE FROM routes WHERE node = ?": "once, when a jurisdiction has been left",
+    "UPDATE routes SET node = ? WHERE node = ?": "once, when a jurisdiction has been left",
+    "SELECT plan, jurisdiction, nodes, state": "a handful, which an operator has announced",
     "SELECT jurisdiction, since_ts, reason FROM isolations": "a handful, which an operator has declared",
     "SELECT move_id, user_id, source, state, account FROM arrivals ORDER": "there are few",
     "SELECT u.user_id, d.user_nid, d.move_id, d.target, d.state, d.halted, d.wish, d.reason, d.begun_ts, d.changed_ts"

@@ -97,7 +97,7 @@ async def _node_of(server: Server, token: str | None) -> tuple[Node | None, toke
     except UnknownToken:
         return None, None
     name = await server.nodes.directory.find_hash(Kind.USER, read.owner)
-    return (None, None) if name is None else (server.nodes[name], read)
+    return (None, None) if not name else (server.nodes[name], read)
 
 
 # -- forms

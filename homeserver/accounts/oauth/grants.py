@@ -161,7 +161,7 @@ def _device_name(client: Client) -> str:
 
 async def _node_of(server: Server, read: tokens.Read) -> Node:
     name = await server.nodes.directory.find_hash(Kind.USER, read.owner)
-    if name is None:
+    if not name:
         raise UnknownToken("Unrecognised token")
     return server.nodes[name]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from homeserver.control.declarations import ANYTHING, Declared
-from homeserver.control.declared import accounts, moves, policy, running
+from homeserver.control.declared import accounts, moves, policy, running, withdrawing
 from homeserver.protocol.roles import Role
 
 DECLARED: Final[Mapping[str, Declared]] = {
@@ -14,6 +14,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
     **running.DECLARED,
     **moves.DECLARED,
     **policy.DECLARED,
+    **withdrawing.DECLARED,
 }
 
 UNDECLARED: Final = Declared(

@@ -62,6 +62,8 @@ async def examine(server: Server, user_id: str, target: Node) -> Examined:
     obstacles = []
     if any(service.has_user(user_id) for service in server.services.on(source.name)):
         obstacles.append(f"{user_id} belongs to an application service, whose users rest where the service is told to")
+    if target.name in server.policy.leaving:
+        obstacles.append(f"{target.name} is about to go, and takes nobody")
     if not target.engine.health().up:
         obstacles.append(f"{target.name} is down: {target.engine.health().reason}; `domicile check` says more")
     tables, files = await source.read(_sizes, account.user_nid)

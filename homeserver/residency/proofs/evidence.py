@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from homeserver.protocol import canonical, evidence, move_receipts, policy_chain
+from homeserver.protocol import canonical, evidence, merkle, move_receipts, policy_chain
 from homeserver.protocol.errors import Conflict, NodeUnavailable, NotFound
 from homeserver.protocol.signing import sign_json
 from homeserver.residency import traffic
 from homeserver.residency.proofs import audit
-from homeserver.storage import archive, isolations, policy_versions
+from homeserver.storage import archive, isolations, policy_versions, withdrawals
 from homeserver.storage import evidence as stored
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ async def make(server: Server, *, node: str | None = None, user_id: str | None =
             violations += wrong
             if user_id is not None:
                 parts["user"] = _user(user_id, found)
+    parts["withdrawals"] = await _withdrawals(server)
     parts["counters"] = await _counters(server)
     residency_key = server.identity.residency_key
     head = {
@@ -191,7 +192,7 @@ async def _residents(tx: Transaction, server: Server, node: str, user_id: str | 
             found.how[each.how or "unknown"] += 1
             if theirs:
                 found.came_from[orjson.loads(theirs[-1])["from"]["node"]] += 1
-            found.hashes.append(evidence.leaf_hash(leaf))
+            found.hashes.append(merkle.leaf_hash(leaf))
             if each.user_id == user_id:
                 found.mine, found.receipts = leaf, theirs
         after = page[-1].user_nid
@@ -203,7 +204,7 @@ def _user(user_id: str, found: _Residents) -> dict[str, Any]:
     """What concerns the user for whom the evidence is made. Raises Conflict when they have left meanwhile."""
     if found.mine is None:
         raise Conflict(f"{user_id} is just being moved: ask again when that has come to its end")
-    index = found.hashes.index(evidence.leaf_hash(found.mine))
+    index = found.hashes.index(merkle.leaf_hash(found.mine))
     return {
         "leaf": canonical.parse_object(found.mine),
         "path": [{"side": side, "hash": each.hex()} for side, each in evidence.path(found.hashes, index)],
@@ -212,6 +213,21 @@ def _user(user_id: str, found: _Residents) -> dict[str, Any]:
 
 
 # the deployment -----------------------------------------------------------------------------
+
+
+async def _withdrawals(server: Server) -> list[dict[str, Any]]:
+    """The jurisdictions that are being left, and those that were, with what their nodes have signed in the end."""
+    return [
+        {
+            "jurisdiction": each.jurisdiction,
+            "nodes": list(each.nodes),
+            "state": each.state,
+            "announced_ts": each.announced_ts,
+            "ends_ts": each.ends_ts,
+            "receipt": None if each.receipt is None else canonical.parse_object(each.receipt),
+        }
+        for each in await server.nodes.directory.engine.read(withdrawals.every)
+    ]
 
 
 async def _counters(server: Server) -> dict[str, Any]:

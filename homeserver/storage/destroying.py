@@ -1,0 +1,75 @@
+"""Destroying the database of a node that the deployment has given up, down to its files, once that is certain.
+
+What is destroyed was made by the migrations and says by its own ledger which node it belonged to: nothing else is
+touched. A file is overwritten before it goes (decision 14). It may be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from homeserver.storage import archive, migrate
+from homeserver.storage.connect import peek
+from homeserver.storage.migrate import SchemaMismatch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIECE: Final = 1 << 20
+_OWNER: Final = "SELECT name FROM migrations WHERE number = 0"
+
+
+async def destroy(node: str, address: str, *, root: Path) -> bool:
+    """Destroy the database of a node, at its address; False: it is not there any more.
+
+    Raises SchemaMismatch for one that is another node's, Unreachable, OSError.
+    """
+    file = root / address.removeprefix("sqlite:") if address.startswith("sqlite:") else None
+    if file is not None and not file.exists():
+        await asyncio.to_thread(_destroy_file, file)  # what stands beside it
+        return False
+    owner = await peek(address, "migrations", _OWNER, root=root)
+    if owner and owner[0][0] != node:
+        raise SchemaMismatch(f"the database of {node} belongs to {owner[0][0]} by now: it is left as it is")
+    if file is not None:
+        await asyncio.to_thread(_destroy_file, file)
+    elif owner:
+        from homeserver.storage.postgres.dropping import drop
+
+        known = migrate.load(files("homeserver.storage") / "schema" / "node")
+        await drop(address, [*(layout.table for layout in archive.layouts(known)), archive.LEDGER])
+    return bool(owner)
+
+
+def _destroy_file(file: Path) -> None:
+    """The ledger goes last: as long as anything is left, it says whose it is."""
+    for ending in ("-wal", "-shm", "-journal", ""):
+        path = file.with_name(file.name + ending)
+        if path.exists():
+            _overwrite(path)
+            path.unlink()
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as there:
+        left = os.fstat(there.fileno()).st_size
+        while left > 0:
+            left -= there.write(bytes(min(PIECE, left)))
+        there.flush()
+        os.fsync(there.fileno())
+
+
+def destroy_folder(folder: Path) -> tuple[int, int]:
+    """Destroy a media folder with all its files: how many there were, and their bytes. Raises OSError."""
+    sizes = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            sizes.append(path.stat().st_size)
+            _overwrite(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    return len(sizes), sum(sizes)
