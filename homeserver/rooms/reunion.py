@@ -49,33 +49,36 @@ ENOUGH: Final = 100
 
 
 async def reunite(server: Server) -> None:
-    """Have nodes that came back from an archive told what they have forgotten. A job. Raises NodeUnavailable."""
-    down: NodeUnavailable | None = None
+    """Have nodes that came back from an archive told what they have forgotten. A job. Raises NodeUnavailable, or what
+    else kept something from being told, when all the rest has been."""
+    faults: list[Exception] = []
     for node in server.nodes:
         try:
-            asked = await node.read(aftermath.reunions)
-        except NodeUnavailable as fault:
-            down = fault
-            continue
-        for each in asked:
-            try:
-                await _meet(server, node, each)
-            except NodeUnavailable as fault:
-                down = fault
-    if down is not None:
-        raise down
+            for each in await node.read(aftermath.reunions):
+                await _meet(server, node, each, faults)
+        except Exception as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
 
 
-async def _meet(server: Server, node: Node, asked: Reunion) -> None:
+async def _meet(server: Server, node: Node, asked: Reunion, faults: list[Exception]) -> None:
     there = {other.name for other in server.nodes}
     if asked.node in there:
         other = server.nodes[asked.node]
         if not server.policy.now.may(DataClass.EVENTS, other.jurisdiction, node.jurisdiction).allowed:
             return  # no more than is held back of what is new
-        told = await _rooms(server, node, other, asked.since)
-        told += await _invitations(server, node, other)
-        await _erased(node, other)
-        await other.write(forgotten.tell_keys, node.name, KEYS_CHANGED)
+        found: list[Exception] = []
+        try:
+            told = await _rooms(server, node, other, asked.since, found)
+            told += await _invitations(server, node, other)
+            await _erased(node, other)
+            await other.write(forgotten.tell_keys, node.name, KEYS_CHANGED)
+        except NodeUnavailable as down:
+            found.append(down)
+        if found:
+            faults += found
+            return  # all of it once more
         server.wakeups.wake(chores.key(other.name, KEYS_CHANGED))
         log.info("told what it had forgotten", node=node.name, by=other.name, events=told)
     await node.write(chores.done, [asked.chore_nid])
@@ -84,13 +87,19 @@ async def _meet(server: Server, node: Node, asked: Reunion) -> None:
 # rooms --------------------------------------------------------------------------------------
 
 
-async def _rooms(server: Server, node: Node, other: Node, since: int) -> int:
-    """Returns how many events were told."""
+async def _rooms(server: Server, node: Node, other: Node, since: int, faults: list[Exception]) -> int:
+    """Returns how many events were told. What keeps one room from it keeps no other."""
     told, after = 0, 0
     while found := await other.read(forgotten.rooms_with, node.name, after):
         after = found[-1].room_nid
         for held in found:
-            told += await _room(server, node, other, held, since)
+            try:
+                told += await _room(server, node, other, held, since)
+            except NodeUnavailable:
+                raise
+            except Exception as fault:
+                log.exception("a room could not be told", node=node.name, by=other.name)
+                faults.append(fault)
     return told
 
 

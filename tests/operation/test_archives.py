@@ -123,6 +123,10 @@ def test_a_stopped_deployment_can_be_backed_up_and_a_sealed_archive_needs_its_ke
     assert refused.status == 1
     assert "--key-file" in refused.complaint
     restored(product, file, "--key-file", str(key))
+    directory = tmp_path / "directory.tar"
+    assert product.run("backup", "--directory", "--to", str(directory)).status == 0
+    (product.node_folder("tehran").parent / "directory.db").unlink()
+    assert product.run("restore", "--directory", "--from", str(directory)).status == 0
     with product:
         assert sent in {event["event_id"] for event in events_seen(alice, room)}
 
