@@ -113,7 +113,9 @@ async def reunited(world: World, word: str) -> Attempt:
     yield sealed(word)
     path = f"{CLIENT}/rooms{quoted(world.room_id, 'send', 'm.room.encrypted', word)}"
     answer = await world.told(world.bob, "PUT", path, ciphertext(word))
-    await reunion._meet(world.here.server, world.here.node("tehran"), Reunion(0, world.node, 0))
+    faults: list[Exception] = []
+    await reunion._meet(world.here.server, world.here.node("tehran"), Reunion(0, world.node, 0), faults)
+    assert faults == []
     yield answer
 
 
