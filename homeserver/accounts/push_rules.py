@@ -9,7 +9,8 @@ spec: client-server-api/#push-rules
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 RESIDENTS_REMEMBERED = 100_000
 RULESETS_REMEMBERED = 2_000
+ANYBODY: Final = "<user>"
+"""Stands for a user id in what is the same for all but for that."""
 
 
 class Compiled:
@@ -97,7 +100,18 @@ async def changed(caller: Caller, since: int | None, upto: int) -> bytes | None:
 
 def as_content(stored_rules: bytes | None, user_id: str) -> bytes:
     """Stored rules of a user (None: they have the predefined ones) as the JSON content of ``m.push_rules``."""
+    if stored_rules is None:  # of most users
+        return _predefined().replace(orjson.dumps(ANYBODY), orjson.dumps(user_id))
+    return _as_json(stored_rules, user_id)
+
+
+def _as_json(stored_rules: bytes | None, user_id: str) -> bytes:
     return orjson.dumps({"global": decode(stored_rules).as_json(user_id)})
+
+
+@cache
+def _predefined() -> bytes:
+    return _as_json(None, ANYBODY)
 
 
 async def change(server: Server, caller: Caller, edit: Callable[[Ruleset], Ruleset]) -> None:

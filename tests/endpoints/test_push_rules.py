@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from homeserver.accounts import push_rules
 from homeserver.protocol.push_evaluation import PREDEFINED_EVALUATOR, Evaluator
+from homeserver.protocol.push_rules import decode
 from homeserver.storage.streams import Stream
 from tests.deployment import Deploy, Deployment, User
 from tests.network import OPEN
@@ -22,6 +24,11 @@ async def evaluator(user: User) -> Evaluator:
     caller = await user.caller()
     found = await caller.node.read(push_rules.evaluators, caller.node, [caller.user_nid])
     return found[caller.user_nid]
+
+
+@pytest.mark.parametrize("user_id", ["@alice:example.org", '@"<user>\\:example.org'])
+def test_the_predefined_rules_of_two_differ_in_their_own_ids_alone(user_id: str) -> None:
+    assert orjson.loads(push_rules.as_content(None, user_id)) == {"global": decode(None).as_json(user_id)}
 
 
 @aio

@@ -419,6 +419,13 @@ async def test_uploads_at_the_same_time_share_their_commits(deployment: Deployme
         assert (await get(alice, download_path(media_id))).body == CONTENT
 
 
+def test_ids_are_of_all_letters_and_each_is_another() -> None:
+    made = {store.new_id() for _ in range(200)}
+    assert len(made) == 200
+    assert all(map(store.is_ours, made))
+    assert set("".join(made)) == set("abcdefghijklmnopqrstuvwxyz234567")
+
+
 @pytest.mark.parametrize(
     "media_id", ["", "..", "../../x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "/", "a" * 31 + "\n"]
 )

@@ -41,9 +41,9 @@ async def fill(node: Node, draft: Draft) -> None:
     if draft.since is None:
         now, then = room.now.state, draft.then
         if then is None:
-            told.update([(key, now[key].nid) for key in wanted.chosen(now)])
+            told.update([(key, entry.nid) for key, entry in wanted.chosen(now).items()])
         else:
-            told.update([(key, then[key]) for key in wanted.chosen(then)])
+            told.update(wanted.chosen(then))
         fresh: Collection[StateKey] = _people(draft) if wanted.lazy else ()
     else:
         told.update((key, nid) for key, nid in draft.changes.items() if wanted.takes(key))
@@ -64,9 +64,9 @@ def _held(draft: Draft, keys: Iterable[StateKey]) -> Mapping[StateKey, int | Non
     return {key: entry.nid for key in keys if (entry := find(key)) is not None}
 
 
-def _chosen(draft: Draft, wanted: Wanted) -> set[StateKey]:
+def _chosen(draft: Draft, wanted: Wanted) -> Collection[StateKey]:
     assert draft.room is not None
-    return wanted.chosen(draft.room.now.state if draft.then is None else draft.then)
+    return wanted.chosen(draft.room.now.state) if draft.then is None else wanted.chosen(draft.then)
 
 
 async def _changes(node: Node, draft: Draft, since: int) -> Mapping[StateKey, int | None]:

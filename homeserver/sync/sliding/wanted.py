@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.runtime.lru import Lru
 
+V = TypeVar("V")
 Pair = tuple[str | None, str | None]
 """Type and state key; None: whatever it is."""
 
@@ -55,16 +56,17 @@ class Wanted:
         """Whether an entry of the state is wanted, apart from what ``lazy`` asks."""
         return any(clause.takes(key) for clause in self.clauses)
 
-    def chosen(self, state: Mapping[StateKey, Any]) -> set[StateKey]:
-        """The entries of a state that are wanted, apart from what ``lazy`` asks."""
-        found: set[StateKey] = set()
+    def chosen(self, state: Mapping[StateKey, V]) -> dict[StateKey, V]:
+        """The entries of a state that are wanted, apart from what ``lazy`` asks, with what the state has of each."""
+        found: dict[StateKey, V] = {}
         for clause in self.clauses:
             if not clause.exact:
-                found.update(key for key in state if clause.takes(key))
-            elif clause.exclude:
-                found.update(key for key in clause.named if key in state and clause.takes(key))
-            else:
-                found.update([key for key in clause.named if key in state])
+                found.update((key, entry) for key, entry in state.items() if clause.takes(key))
+                continue
+            for key in clause.named:
+                entry = state.get(key)
+                if entry is not None and (not clause.exclude or clause.takes(key)):
+                    found[key] = entry
         return found
 
     def covers(self, other: Wanted) -> bool:
