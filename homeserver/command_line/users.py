@@ -110,7 +110,7 @@ def user_reset_password(name: str, config: Path, password_stdin: bool, as_json: 
     tell(answer, as_json, f"{answer['user_id']} has a new password; its devices are logged out")
 
 
-ROLE = click.argument("role", type=click.Choice([*Role]))
+ROLE = click.argument("role", type=click.Choice([role.value for role in Role]))
 
 
 @user.group("role")

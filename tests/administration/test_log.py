@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
+from homeserver.control import commands
 from homeserver.protocol import admin_chain
 from homeserver.protocol.admin_chain import MACHINE
-from homeserver.protocol.errors import InvalidSignature
+from homeserver.protocol.errors import InvalidSignature, NodeUnavailable
 from homeserver.protocol.roles import Role
 from homeserver.storage import admin_log, users
 from homeserver.storage.engine import Transaction
 from tests.administration.office import Office, tampered
-from tests.deployment import NAME, PASSWORD
-from tests.support import aio
+from tests.deployment import NAME, PASSWORD, start
+from tests.support import Databases, aio
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.control.arguments import Arguments
 
 SHOWN = ("node", "who", "command", "arguments", "outcome", "errcode")
 
@@ -171,3 +181,42 @@ async def test_an_entry_is_checked_with_the_public_key_alone(office: Office) -> 
     assert [each.previous for each in read] == [None, *map(admin_chain.digest, records[:-1])]
     with pytest.raises(InvalidSignature):
         admin_chain.verified(records[0], "elsewhere.example", key)
+
+
+@aio
+async def test_many_at_once_write_one_chain(engines: Databases) -> None:
+    office = await Office.opened(start(engines))
+    asked = [office.ask(Role.AUDITOR, "POST", "/users") for _ in range(8)]
+    asked += [office.ask(Role.OPERATOR, "PUT", f"/isolations/{code}") for code in ("IR", "FR")]
+    done = [office.command("user-deactivate", user="nobody") for _ in range(4)]
+    await asyncio.gather(*asked, *done)
+    counts = Counter((each["who"], each["outcome"]) for each in await office.entries())
+    assert counts[office.people[Role.AUDITOR].user_id, "refused"] == 8
+    assert counts[office.people[Role.OPERATOR].user_id, "done"] == 2
+    assert counts[MACHINE, "begun"] == counts[MACHINE, "done"] == 4
+
+
+@aio
+async def test_whoever_is_cut_off_leaves_a_beginning(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that somebody looks what became of it."""
+
+    async def killed(server: Server, arguments: Arguments) -> dict[str, Any]:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(commands, "COMMANDS", {**commands.COMMANDS, "user-deactivate": killed})
+    with pytest.raises(asyncio.CancelledError):
+        await office.command("user-deactivate", user="nobody")
+    assert await told(office) == [("paris", MACHINE, "user-deactivate", {"user": "nobody"}, "begun", None)]
+
+
+@aio
+async def test_a_node_that_is_down_is_told(tmp_path: Path) -> None:
+    engines = Databases("sqlite", tmp_path)
+    office = await Office.opened(start(engines))
+    await office.command("user-deactivate", user="nobody")
+    await engines.take_away("paris")
+    answer = await office.ask(Role.AUDITOR, "GET", "/log")
+    assert (answer.json["nodes_down"], answer.json["intact"]) == (["paris"], True)
+    with pytest.raises(NodeUnavailable):
+        await office.command("user-deactivate", user="nobody")
+    await engines.close()

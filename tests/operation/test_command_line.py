@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import re
 import shlex
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -276,6 +278,21 @@ def test_list_reset_and_deactivate(idle: Product) -> None:
     again = idle.run("user", "add", "pierre", "--node", "paris", "--password-stdin", stdin=PASSWORD + "\n")
     assert (again.status, again.out) == (1, "")
     assert again.complaint
+
+
+def test_roles_and_the_log_of_them(idle: Product) -> None:
+    assert idle.run("user", "role", "add", "parisa", "auditor").out == "@parisa:domicile.test  operator auditor\n"
+    assert idle.run("user", "role", "list", "parisa").out == "@parisa:domicile.test  operator auditor\n"
+    assert idle.run("user", "role", "remove", "parisa", "auditor").out == "@parisa:domicile.test  operator\n"
+    assert "does not have the role" in idle.run("user", "role", "remove", "parisa", "auditor").complaint
+    logged = idle.run("admin-log", "--node", "tehran", "--limit", "2")
+    assert logged.status == 0
+    assert [line.split()[-1] for line in logged.out.splitlines()] == ["begun", "(M_UNKNOWN)"]
+    (database,) = idle.settings.parent.glob("data/tehran/node.db")
+    with contextlib.closing(sqlite3.connect(database)) as node, node:
+        assert node.execute("DELETE FROM admin_log WHERE seq = 2").rowcount == 1
+    broken = idle.run("admin-log")
+    assert (broken.status, broken.complaint) == (1, "the log of @parisa:domicile.test on tehran: entry 2 is gone")
 
 
 REFUSED = [
