@@ -80,9 +80,7 @@ class Argument:
     def checked(self, value: Any) -> Any:
         """The value, which must be what the schema says. Raises BadJson, InvalidParam."""
         kind = self.schema.get("type")
-        if (kind is not None and not isinstance(value, _KINDS[kind])) or (
-            kind == "integer" and isinstance(value, bool)
-        ):
+        if kind is not None and not _is(value, kind):
             raise BadJson(f"'{self.name}' must be a JSON {kind}")
         pattern = self.schema.get("pattern")
         if pattern is not None and not re.fullmatch(pattern, value):

@@ -26,7 +26,7 @@ PREFIX: Final = "/_domicile/v1"
 _PLACE: Final[Schema] = made_of(code=TEXT, name=TEXT)
 _OBJECTS: Final[Schema] = listed({"type": "object"})
 
-FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema]]] = {
+FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema | str]]] = {
     ("GET", "/residency/me"): (
         "Where the caller's data rests, and which places their rooms reach",
         made_of(
@@ -35,6 +35,7 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema]]] = {
             jurisdiction=_PLACE,
             pin=maybe(made_of(how=TEXT, rule=TEXT, ts=NUMBER)),
             policy_serial=NUMBER,
+            withdrawal=maybe({"type": "object"}),
             stored=_OBJECTS,
             counted_ts=NUMBER,
             rooms=made_of(nodes=_OBJECTS, servers=_OBJECTS),
@@ -53,8 +54,22 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema]]] = {
             leak_budget=_OBJECTS,
         ),
     ),
+    ("GET", "/residency/export"): ("All that is the caller's on their node", {"type": "object"}),
+    ("GET", "/residency/withdrawals"): (
+        "The jurisdictions that are being left, and the receipts of those that were",
+        made_of(server_name=TEXT, key_id=TEXT, key=TEXT, withdrawals=_OBJECTS),
+    ),
+    ("GET", "/key-log"): ("The logs of changes of keys, one for each node", {"type": "object"}),
+    ("GET", "/key-log/{node}/checkpoint"): (
+        "How far a log is, signed (C2SP tlog-checkpoint)",
+        "text/plain",
+    ),
+    ("GET", "/key-log/{node}/tile/{level}/{part1}"): (
+        "Hashes or entries of the log of a node (C2SP tlog-tiles); the number of a tile may have more parts",
+        "application/octet-stream",
+    ),
     ("GET", "/residency/version"): (
-        "Which residency policy is in force, and the key that signed it; for anybody",
+        "Which residency policy is in force, and the key that signed it",
         made_of(
             server_name=TEXT,
             key_id=TEXT,
@@ -63,7 +78,10 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema]]] = {
         ),
     ),
 }
-"""What is for users, or anybody: what it answers."""
+"""What is for users, or anybody: what it answers, or the type of what is no JSON."""
+
+_FOR_ANYBODY: Final = ("/residency/version", "/residency/withdrawals", "/key-log")
+"""How the paths begin for which no token is needed."""
 
 _ERROR: Final[Schema] = made_of(
     {
@@ -92,7 +110,7 @@ def document(server_name: str, base_url: str, version: str) -> dict[str, Any]:
             "operationId": path.strip("/").replace("/", "-").replace("{", "").replace("}", ""),
             "summary": says,
             "tags": ["users"],
-            **({"security": []} if path.endswith("/version") else {}),
+            **({"security": []} if path.startswith(_FOR_ANYBODY) else {}),
             **({"parameters": [_in("path", name, "", TEXT, True) for name in names]} if names else {}),
             "responses": _responses(answer),
         }
@@ -169,9 +187,10 @@ def _body(fields: list[Argument]) -> dict[str, Any]:
     return {"required": bool(needed), "content": {"application/json": {"schema": schema}}}
 
 
-def _responses(answer: Schema) -> dict[str, Any]:
+def _responses(answer: Schema | str) -> dict[str, Any]:
     error = {"$ref": "#/components/schemas/Error"}
+    done = {answer: {}} if isinstance(answer, str) else {"application/json": {"schema": answer}}
     return {
-        "200": {"description": "It was done.", "content": {"application/json": {"schema": answer}}},
+        "200": {"description": "It was done.", "content": done},
         "default": {"description": "It was not.", "content": {"application/json": {"schema": error}}},
     }

@@ -58,7 +58,7 @@ async def test_the_document_is_one_of_openapi(office: Office) -> None:
             assert all(each["required"] for each in parameters if each["in"] == "path")
             schemas = [each["schema"] for each in parameters]
             for content in (operation.get("requestBody", {}), *operation["responses"].values()):
-                schemas += [each["schema"] for each in content.get("content", {}).values()]
+                schemas += [each["schema"] for each in content.get("content", {}).values() if each]
             for schema in schemas:
                 Draft202012Validator.check_schema(schema)
     assert len(set(ids)) == len(ids)
@@ -170,12 +170,25 @@ async def about_the_policy(asking: Asking) -> None:
     await asking.ask("residency-give-up")
 
 
+async def about_leaving(asking: Asking) -> None:
+    body = {"jurisdiction": "IR", "until": asking.office.deployment.clock.now_ms() + 400 * 24 * 3600 * 1000}
+    seen = await asking.ask("residency-withdraw", {**body, "dry_run": True})
+    await asking.ask("residency-withdraw", {**body, "plan": seen["digest"]})
+    assert len((await asking.ask("residency-withdraw-status"))["withdrawals"]) == 1
+    withdrawals = await asking.office.deployment.asked("GET", API + "/residency/withdrawals")
+    assert withdrawals.json["withdrawals"]
+    await asking.ask("residency-withdraw-call-off", jurisdiction="IR")
+
+
 async def about_running(asking: Asking) -> None:
     answer = await asking.ask("backup", {"to": "today.tar"}, node="tehran")
     while not answer["done"]:
         answer = await asking.ask("backup-progress")
     there = asking.office.deployment.server.settings.data_dir / "backups" / "today.tar"
     assert there.stat().st_mode & 0o777 == 0o600
+    answer = await asking.ask("backup-directory", {"to": "directory.tar"})
+    while not answer["done"]:
+        answer = await asking.ask("backup-progress")
     await asking.ask("isolation-on", {"reason": "try"}, jurisdiction="IR")
     assert (await asking.ask("isolation-status"))["isolated"]
     await asking.ask("isolation-off", jurisdiction="IR")
@@ -194,10 +207,11 @@ async def test_answers_are_as_they_are_described(office: Office) -> None:
     await about_accounts(asking, office.people[Role.AUDITOR].user_id)
     await about_moves(asking, office.nobody.user_id)
     await about_the_policy(asking)
+    await about_leaving(asking)
     await about_running(asking)
     served = {name for name, declared in DECLARED.items() if declared.door is not None}
-    # How far a backup is, is asked only when one takes longer than this one.
-    assert served - asking.answered <= {"backup-progress"}
+    # How far something is, is asked only of what takes longer than here.
+    assert served - asking.answered <= {"backup-progress", "residency-withdraw-progress"}
 
 
 @aio
@@ -209,6 +223,9 @@ async def test_what_users_ask_is_as_it_is_described(office: Office) -> None:
         ("/residency/me", "/residency/me"),
         ("/rooms/{roomId}/residency", f"/rooms/{made.json['room_id']}/residency"),
         ("/residency/version", "/residency/version"),
+        ("/residency/export", "/residency/export"),
+        ("/residency/withdrawals", "/residency/withdrawals"),
+        ("/key-log", "/key-log"),
     ):
         answer = await office.nobody.asks("GET", API + at)
         assert answer.status == 200
