@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from homeserver.accounts import deactivation
+from homeserver.accounts.devices import KEYS_CHANGED
 from homeserver.archives import restoring
 from homeserver.archives.backing_up import node_migrations
 from homeserver.archives.reading import Archive
@@ -17,7 +18,7 @@ from homeserver.e2ee import publication
 from homeserver.places import migrations
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import chores
-from homeserver.storage import archive, closed_accounts, erasures
+from homeserver.storage import aftermath, archive, closed_accounts, erasures
 from homeserver.storage.directory import Directory
 from homeserver.storage.engine import Transaction
 from tests.archives.play import House
@@ -147,6 +148,9 @@ async def test_rows_of_an_older_version_are_brought_to_this_one(engines: Databas
         await tx.run("INSERT INTO users (user_id) VALUES ('@alice:example.org')")
         await tx.run("INSERT INTO residents (user_nid) VALUES (1)")
         await tx.run("INSERT INTO media (media_id, user_nid, content_type, created_ts) VALUES ('m', 1, 'a/b', 5)")
+        await tx.run("INSERT INTO accounts (user_nid, created_ts) VALUES (1, 5)")
+        await tx.run("INSERT INTO devices (user_nid, device_id, created_ts) VALUES (1, 'D', 5)")
+        await tx.run("INSERT INTO device_keys (user_nid, device_id, keys) VALUES (1, 'D', CAST('{}' AS BLOB))")
         await tx.run("UPDATE stream SET position = 40")
 
     await source.write(fill)
@@ -164,9 +168,9 @@ async def test_rows_of_an_older_version_are_brought_to_this_one(engines: Databas
     writer.finish({**names, "time": 0, "schema": schema, "rows": {}})
     kind = "sqlite" if engines.kind == "sqlite" else "postgresql"
     directory = Directory(await engines.open("directory", migrations("directory")), b"d" * 32)
-    place = Place(
-        "example.org", "tehran", "IR", kind, tmp_path / "media", lambda which: engines.engine("tehran", which)
-    )
+    await closed_accounts.note(directory, "alice", erased=True)
+    folder = tmp_path / "media"
+    place = Place("example.org", "tehran", "IR", kind, folder, lambda which: engines.engine("tehran", which), ["paris"])
     await restoring.restore(Archive(tmp_path / "it"), place, directory, 1000)
     engine = await engines.open("tehran", node_migrations())
 
@@ -175,6 +179,11 @@ async def test_rows_of_an_older_version_are_brought_to_this_one(engines: Databas
             await tx.one("SELECT media_id, asked_ts FROM media"),
             await tx.one("SELECT MAX(number) FROM migrations"),
             await tx.one("SELECT left_pos FROM earlier_homes"),
+            await tx.one("SELECT deactivated_ts FROM accounts"),
+            *await tx.all("SELECT kind, user_nid FROM chores ORDER BY kind"),
         ]
 
-    assert await engine.read(look) == [("m", None), (len(node_migrations()),), (40,)]
+    asked = [(deactivation.DEACTIVATED, 1), (KEYS_CHANGED, 1), (aftermath.REUNION, None)]
+    assert await engine.read(look) == [("m", None), (len(node_migrations()),), (40,), (1000,), *sorted(asked)]
+    (told,) = await engine.read(aftermath.reunions)
+    assert (told.node, told.since) == ("paris", 40 + archive.gap(1))
