@@ -14,7 +14,22 @@ from homeserver.storage.aftermath import Reunion
 from tests.deployment import PASSWORD, User
 from tests.e2ee.play import Device, message
 from tests.federation.test_outgoing_edus import be_online
-from tests.matrix.rows import DENIED, HERE, IN, NODES, OUT, THERE, Attempt, Mark, Row, Try, outcome, quoted, sealed
+from tests.matrix.rows import (
+    DENIED,
+    HERE,
+    IN,
+    NODES,
+    OUT,
+    THERE,
+    WAITS,
+    Attempt,
+    Mark,
+    Row,
+    Try,
+    outcome,
+    quoted,
+    sealed,
+)
 from tests.matrix.world import World
 from tests.rooms.play import CLIENT, ciphertext
 
@@ -24,13 +39,27 @@ def pushed(
 ) -> list[Row]:
     """A row for each direction: the room is at home where alice is, so that both of its ways are tried."""
     refused = DENIED if says == "403" else "200"
-    asks = (f"homeserver.{site}",)
+    asks, waits = (f"homeserver.{site}",), WAITS if kinds or refused != "200" else ""
 
     def by(ours: bool) -> Try:
         return lambda world, word: attempt(world, world.alice if ours else world.bob, word)
 
     return [
-        Row(f"{hook}{more}", by(ours), ((way, of),), refused, None, target, says, kinds, asks, kinds, columns=NODES)
+        Row(
+            f"{hook}{more}",
+            by(ours),
+            ((way, of),),
+            refused,
+            None,
+            target,
+            says,
+            kinds,
+            asks,
+            kinds,
+            "200",
+            waits,
+            NODES,
+        )
         for ours, way, target, more in ((True, OUT, THERE, ""), (False, IN, HERE, ", towards the room's home"))
     ]
 
@@ -171,6 +200,7 @@ PUSHES = [
         ("erased",),
         ("homeserver.accounts.deactivation._erase",),
         ("erased",),
+        isolated=WAITS,
         columns=NODES,
     ),
 ]

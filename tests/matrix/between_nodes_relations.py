@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.federation.test_knocking import KNOCK
-from tests.matrix.rows import DENIED, HERE, NODES, OUT, ROOM, THERE, Attempt, Mark, Row, Try, quoted
+from tests.matrix.rows import DENIED, HERE, NODES, OUT, ROOM, THERE, WAITS, Attempt, Mark, Row, Try, quoted
 from tests.matrix.world import World
 from tests.rooms.play import CLIENT
 
@@ -111,5 +111,17 @@ RELATIONS = [
         (AT_HOME,),
         columns=NODES,
     ),
-    Row("leave", left, ((OUT, "events"),), "200", None, THERE, "withheld", ("event",), (AT_HOME,), columns=NODES),
+    Row(
+        "leave",
+        left,
+        ((OUT, "events"),),
+        "200",
+        None,
+        THERE,
+        "withheld",
+        ("event",),
+        (AT_HOME,),
+        isolated=WAITS,
+        columns=NODES,
+    ),
 ]

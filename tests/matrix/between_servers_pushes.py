@@ -10,9 +10,27 @@ from tests.deployment import User
 from tests.e2ee.play import Device, Identity, message
 from tests.federation.meetings import enter
 from tests.federation.test_outgoing_edus import be_online, read
-from tests.matrix.rows import DENIED, FAR, HERE, IN, NODES, OUT, THERE, Attempt, Mark, Row, outcome, quoted, sealed
+from tests.matrix.rows import (
+    BUT_ISOLATED,
+    DENIED,
+    FAR,
+    HERE,
+    IN,
+    OUT,
+    TAKEN_IN,
+    THERE,
+    WAITS,
+    Attempt,
+    Mark,
+    Row,
+    outcome,
+    quoted,
+    sealed,
+)
 from tests.matrix.world import World
 from tests.rooms.play import Play
+
+SEND = ("send",)
 
 
 def pushed(
@@ -24,6 +42,7 @@ def pushed(
     *,
     says: str = "withheld",
     refused: str = "200",
+    isolated: tuple[str, str] = (WAITS, TAKEN_IN),
 ) -> list[Row]:
     """A row for what our user does, and one for what theirs does. Only our own user can be refused anything.
 
@@ -36,11 +55,38 @@ def pushed(
     def of_theirs(world: World, word: str) -> Attempt:
         return attempt(world, world.there, world.bob, word)
 
+    meanwhile, spite = isolated
     kinds = (hook,) if hook.startswith("m.") else ()
     dropped = "dropped" if kinds else "refused in the answer"
     return [
-        Row(f"our {hook}", of_ours, ((OUT, of),), refused, HERE, THERE, says, ("send",), (ours,), kinds),
-        Row(f"their {hook}", of_theirs, ((IN, of),), "200", None, HERE, dropped, ("send",), (theirs,), kinds),
+        Row(
+            f"our {hook}",
+            of_ours,
+            ((OUT, of),),
+            refused,
+            HERE,
+            THERE,
+            says,
+            ("send",),
+            (ours,),
+            kinds,
+            "200",
+            meanwhile,
+        ),
+        Row(
+            f"their {hook}",
+            of_theirs,
+            ((IN, of),),
+            "200",
+            None,
+            HERE,
+            dropped,
+            ("send",),
+            (theirs,),
+            kinds,
+            "200",
+            spite,
+        ),
     ]
 
 
@@ -114,8 +160,12 @@ async def known(world: World, user: User) -> None:
     await Device(reader).query(user)
 
 
+TAKEN_PRESENCE = "homeserver.rooms.from_servers.take_presence"
+NOT_KEPT, LATER = ("", TAKEN_IN), (WAITS, "noted, asked for later")
+"""What isolation makes of ours and of theirs."""
 SENDER = "federation.sender._Sender.allowed"
 READERS = "homeserver.rooms.from_servers.readers"
+NOT_QUEUED = "not even queued"
 QUEUED = "homeserver.e2ee.to_servers.allowed"
 LISTS = "federation.edus._on_nodes"
 PUSHES = [
@@ -130,11 +180,11 @@ PUSHES = [
         "withheld",
         ("send",),
         ("homeserver.residency.authors.withheld",),
-        columns=NODES,
+        columns=BUT_ISOLATED,
     ),
-    *pushed(typing, "m.typing", "receipts", SENDER, READERS),
+    *pushed(typing, "m.typing", "receipts", SENDER, READERS, isolated=NOT_KEPT),
     *pushed(receipt, "m.receipt", "receipts", SENDER, READERS),
-    *pushed(shows, "m.presence", "presence", SENDER, "homeserver.rooms.from_servers.take_presence"),
+    *pushed(shows, "m.presence", "presence", SENDER, TAKEN_PRESENCE, isolated=NOT_KEPT),
     *pushed(
         to_device,
         "m.direct_to_device",
@@ -144,6 +194,6 @@ PUSHES = [
         says="403",
         refused=DENIED,
     ),
-    *pushed(device_list, "m.device_list_update", "keys", QUEUED, LISTS, says="not even queued"),
-    *pushed(signing_keys, "m.signing_key_update", "keys", QUEUED, LISTS, says="not even queued"),
+    *pushed(device_list, "m.device_list_update", "keys", QUEUED, LISTS, says="not even queued", isolated=LATER),
+    *pushed(signing_keys, "m.signing_key_update", "keys", QUEUED, LISTS, says=NOT_QUEUED),
 ]

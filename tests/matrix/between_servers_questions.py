@@ -12,7 +12,7 @@ from tests.federation.guests import FEDERATION, asks
 from tests.federation.test_media import download, upload
 from tests.federation.test_spaces import put, space
 from tests.federation.test_user_keys import device_of
-from tests.matrix.rows import DENIED, FAR, HERE, IN, NODES, OUT, THERE, Attempt, Row, Try, outcome, quoted
+from tests.matrix.rows import BUT_ISOLATED, DENIED, FAR, HERE, IN, OUT, THERE, Attempt, Row, Try, outcome, quoted
 from tests.matrix.world import World
 from tests.media.transfers import picture
 from tests.rooms.play import CLIENT, Play
@@ -211,7 +211,7 @@ QUESTIONS = [
         says="left out",
         routes=("hierarchy",),
         asks=("homeserver.rooms.spaces._child_for_server",),
-        columns=NODES,
+        columns=BUT_ISOLATED,
     ),
     ours("hierarchy", "events", our_hierarchy, "200", says="not asked, left out"),
     ours("hierarchy", "events", our_summary, "404 M_NOT_FOUND", says="404, not asked", more=", for a room summary"),

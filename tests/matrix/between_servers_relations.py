@@ -11,7 +11,7 @@ from tests.federation.guests import asks
 from tests.federation.meetings import enter
 from tests.federation.test_knocking import KNOCK
 from tests.federation.test_third_party import ON_BIND, invite_by_address, notice
-from tests.matrix.rows import DENIED, HERE, IN, OUT, ROOM, THERE, Attempt, Row, outcome, quoted
+from tests.matrix.rows import DENIED, HERE, IN, OUT, ROOM, TAKEN_IN, THERE, Attempt, Row, outcome, quoted
 from tests.matrix.world import World
 from tests.rooms.play import CLIENT
 
@@ -235,5 +235,6 @@ RELATIONS = [
         "only that it is taken back is taken in",
         ("send",),
         ("federation.inbound._outside",),
+        isolated=TAKEN_IN,
     ),
 ]

@@ -17,6 +17,7 @@ from tests.matrix.asked import Spy
 from tests.matrix.rows import HERE, THERE, Column
 from tests.matrix.world import Phase, World, both_ways, files
 from tests.network import Network
+from tests.residency.test_isolation import all_arrived
 from tests.rooms import play as plays
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ class Nodes(World):
         return b"\n".join(
             [orjson.dumps(answer.json), *self.answers.get(side, []), files(self.here, self.network, name)]
         )
+
+    async def arrived(self) -> None:
+        """See `World.arrived`."""
+        await all_arrived(self.here)
+
+    async def held_elsewhere(self) -> bytes:
+        """See `World.held_elsewhere`; also what the whole deployment has, where it says nothing of anybody."""
+        return files(self.here, self.network, "paris", "shiraz", "directory")
 
     def routes(self) -> set[str]:
         """The kinds of parcels that were carried across the border."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from config.residency import DataClass, Leaves
 from tests.matrix.asked import places, routes
 from tests.matrix.elsewhere import ONLY_TELL, TESTED_ALONE, WITHOUT_DATA
-from tests.matrix.rows import FAR, OUT, Column, Row
+from tests.matrix.never import KINDS
+from tests.matrix.rows import FAR, OUT, Row
 from tests.matrix.tables import NODES, OTHERS, SERVERS, Table, rows
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "residency-matrix.md"
 
+NOTHING = "none: nothing of it is found elsewhere"
 HEAD = """\
 # The residency matrix
 
@@ -34,6 +36,8 @@ same bytes are found, which shows that they would have been. What the classes ar
 - **goes**: it arrives as if there were no border. *Withheld*: not sent, and counted. *Dropped*: not taken in, and
   counted. *Left out*: not told, beside what may be. *Not asked*: the other side does not hear of the question. 403 is
   an answer that names the missing flow.
+- **isolated**: while an [isolation](residency.md#being-cut-off) lies between, though everything flows. What *waits* is
+  found on the other side after the release; what others send in spite of it is *taken in*.
 - **unknown**: the policy does not say where the other server stands.
 
 """
@@ -54,10 +58,14 @@ def _written() -> Iterator[str]:
     yield "Inside a jurisdiction everything flows. What is withheld between nodes waits, and goes when a later policy\n"
     yield "lets it, but for receipts, typing and presence.\n\n"
     yield from _tables(NODES)
-    yield "## By data class\n\n| class | may it leave | rows |\n|---|---|---|\n"
+    yield "## By data class\n\n"
+    yield "Of what never leaves, values are planted before the rows are tried, and looked for afterwards in all that\n"
+    yield "has left, in all files elsewhere, and in the directory:\n"
+    yield f"{', '.join(KINDS)}, access token, password, address of the machine, user agent.\n\n"
+    yield "| class | may it leave | rows |\n|---|---|---|\n"
     for each in DataClass:
         count = sum(any(name == needed_by(each) for _, name in row.needs) for row in rows())
-        yield f"| `{each}` | {each.leaves.value} | {'none may carry it' if each.leaves is Leaves.NEVER else count} |\n"
+        yield f"| `{each}` | {each.leaves.value} | {NOTHING if each.leaves is Leaves.NEVER else count} |\n"
     yield "\n## Where the policy is asked\n\n"
     found = places()
     yield f"{len(found)} functions ask the policy whether something may go. For these rows it was asked there,\n"
@@ -83,7 +91,7 @@ def _tables(tables: Sequence[Table]) -> Iterator[str]:
             yield f"### {table.about}\n\n"
         yield f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
         for row in table.rows:
-            cells = [_cell(row, column) for column in table.columns]
+            cells = [row.cell(column) for column in table.columns]
             yield f"| {' | '.join([_hook(row), _classes(row), *cells])} |\n"
         yield "\n"
 
@@ -98,12 +106,6 @@ def _classes(row: Row) -> str:
         of = [way for way, each in row.needs if each == name]
         ways[name] = "both ways" if len(of) > 1 else "afar" if of == [FAR] else "out" if of == [OUT] else "in"
     return ", ".join(f"`{name}` {way}" for name, way in ways.items())
-
-
-def _cell(row: Row, column: Column) -> str:
-    if column not in row.columns:
-        return "–"
-    return "goes" if column.allows else row.says
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -38,15 +38,18 @@ class Column(Enum):
     DENIED = "denied flow"
     UNKNOWN_ALLOWED = "unknown, allowed"
     UNKNOWN_DENIED = "unknown, denied"
+    ISOLATED = "isolated"
 
     @property
     def allows(self) -> bool:
         """Whether data goes."""
-        return self not in (Column.DENIED, Column.UNKNOWN_DENIED)
+        return self not in (Column.DENIED, Column.UNKNOWN_DENIED, Column.ISOLATED)
 
 
-NODES = (Column.SAME, Column.ALLOWED, Column.DENIED)
+NODES = (Column.SAME, Column.ALLOWED, Column.DENIED, Column.ISOLATED)
 """How two nodes can stand to one another: the policy knows where each is."""
+BUT_ISOLATED = (Column.SAME, Column.ALLOWED, Column.DENIED)
+"""What is tried where an isolation closes another border, or another hook before it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ answered."""
 Try = Callable[["World", str], Attempt]
 
 
+WAITS, TAKEN_IN = "waits", "taken in"
+
+
 @dataclass(frozen=True)
 class Row:
     """One hook: how it is tried, which flows it needs, and how it is refused where one is missing.
@@ -80,7 +86,8 @@ class Row:
 
     ``says``: what the page says of a denial. ``routes``: on which requests to the other server it goes, as ``METHOD
     path``; where something must not come in, they are not made. ``asks``: where in the source the policy is asked.
-    ``kinds``: the types of EDUs, or the kinds of parcels, that carry it. ``waits``: it goes once the flow is there.
+    ``kinds``: the types of EDUs, or the kinds of parcels, that carry it. ``isolated``: what becomes of it while an
+    isolation lies between, `WAITS` or `TAKEN_IN`; "" where it is denied as ever.
     """
 
     hook: str
@@ -94,7 +101,26 @@ class Row:
     asks: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     goes: str = "200"
+    isolated: str = ""
     columns: tuple[Column, ...] = tuple(Column)
+
+    def crosses(self, column: Column) -> bool:
+        """Whether it gets to the other side."""
+        return column.allows or (column is Column.ISOLATED and self.isolated == TAKEN_IN)
+
+    def answer(self, column: Column) -> str:
+        """How it is answered."""
+        if column is Column.ISOLATED:
+            return self.goes if self.isolated else self.refused.replace("flow_denied", "isolated")
+        return self.goes if column.allows else self.refused
+
+    def cell(self, column: Column) -> str:
+        """What the page says of it."""
+        if column not in self.columns:
+            return "–"
+        if column is Column.ISOLATED and self.isolated:
+            return self.isolated
+        return "goes" if column.allows else self.says
 
 
 def quoted(*parts: str) -> str:

@@ -42,7 +42,7 @@ class Servers(World):
         name, or by the end of it), or nowhere that is known."""
         if phase.column is Column.SAME:
             return GERMANY + _peers("IR", *OTHERS)
-        if phase.column is Column.ALLOWED:
+        if phase.column in (Column.ALLOWED, Column.ISOLATED):
             return GERMANY + _peers("DE", "*.test", "*.example.net") + _flows(None)
         if phase.column is Column.DENIED:
             return GERMANY + _peers("DE", *OTHERS) + _flows(phase.lacking)

@@ -13,6 +13,7 @@ from homeserver.jobs import PARCELS
 from tests.conformance import is_test
 from tests.matrix import asked, page
 from tests.matrix.elsewhere import KINDS_ALONE, ONLY_TELL, TESTED_ALONE, WITHOUT_DATA
+from tests.matrix.never import KINDS
 from tests.matrix.rows import Column
 from tests.matrix.tables import NODES, OTHERS, SERVERS, Table, rows
 
@@ -55,6 +56,7 @@ def test_no_row_needs_a_class_that_never_leaves() -> None:
     assert {name for row in rows() for _, name in row.needs} <= {each.value for each in DataClass}
     never = {each.value for each in DataClass if each.leaves is Leaves.NEVER}
     assert not {name for row in rows() for _, name in row.needs} & never
+    assert {each.value for each, _ in KINDS.values()} | {DataClass.SESSIONS.value} == never
 
 
 def test_each_denial_is_said() -> None:

@@ -20,9 +20,13 @@ from config.load import policy_from_text
 from config.residency import FLOWING
 from tests.deployment import Answer, User
 from tests.matrix.asked import Spy
-from tests.matrix.rows import HERE, IN, OUT, THERE, Column, Flow, Mark, Row, outcome
+from tests.matrix.never import Planted, plant
+from tests.matrix.rows import HERE, IN, OUT, THERE, WAITS, Column, Flow, Mark, Row, outcome
 from tests.network import Network
 from tests.rooms.play import Play
+
+REOPENED = 12.0
+"""Seconds after which those who wait look whether the border is open."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class World(ABC):
     """Alice is at home here, and Bob there; they are in a room of hers.
 
     ``node`` is another node of ours. ``tries`` counts, so that each uses a word of its own. ``answers``: what was
-    answered since the policy changed, by side. ``failures``: the cells that are not as they are said.
+    answered since the policy changed, by side. ``crossed``: what had left before. ``failures``: the cells that are not
+    as they are said.
     """
 
     network: Network
@@ -61,6 +66,7 @@ class World(ABC):
     answers: dict[str, list[bytes]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     node: str = "paris"
+    crossed: list[bytes] = field(default_factory=list)
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
     @abstractmethod
@@ -79,12 +85,21 @@ class World(ABC):
     async def held(self, side: str) -> bytes:
         """What a side has in its files, and what it shows its user."""
 
+    async def arrived(self) -> None:
+        """Wait until what has waited is on the other side."""
+        await self.network.settle()
+
+    async def held_elsewhere(self) -> bytes:
+        """What rests, and is shown, where alice is not at home."""
+        return await self.held(THERE)
+
     def routes(self) -> set[str]:
         """By which requests, and in which EDUs, something has crossed the border since the policy changed."""
         return {self.spy.route(each) for each in self.network.exchanges}
 
     def change(self, phase: Phase) -> None:
         """Put the policy of a phase in force."""
+        self.here.server.policy.isolated = {"IR"} if phase.column is Column.ISOLATED else ()
         self.here.server.policy.now = policy_from_text(self.policy(phase), "residency.toml", HERE)
 
     def run(self, *coroutines: Coroutine[Any, Any, None]) -> None:
@@ -104,6 +119,7 @@ class World(ABC):
 
     def begin(self) -> None:
         """Look at what happens from now on."""
+        self.crossed.append(self.left(HERE))
         self.network.exchanges.clear()
         self.answers.clear()
         self.spy.begin()
@@ -141,15 +157,28 @@ def phases(rows: Sequence[Row]) -> Iterator[Phase]:
 
 async def hold(world: World, rows: Sequence[Row]) -> None:
     """Try all rows in all columns. Raises AssertionError, which names each cell that is not as the matrix says."""
+    planted = await plant(world.alice)
     try:
         for phase in phases(rows):
             await world.turn_to(phase.column)
             await _cells(world, [row for row in rows if phase.tries(row)], phase)
     finally:
         await world.end()
+    await _look_for_what_never_leaves(world, planted)
     unasked = {site for row in rows for site in row.asks} - world.spy.denials
     assert not world.failures, "\n".join(world.failures)
     assert not unasked, f"the policy is not asked, or denies nothing, in {sorted(unasked)}"
+
+
+async def _look_for_what_never_leaves(world: World, planted: Sequence[Planted]) -> None:
+    """Look for what was planted, where it may be and everywhere else."""
+    world.begin()
+    crossed, home, elsewhere = b"\n".join(world.crossed), await world.held(HERE), await world.held_elsewhere()
+    for each in planted:
+        if each.rests and each.value not in home:
+            world.failures.append(f"{each.what}: {each.value!r} is not at home")
+        if each.value in crossed or each.value in elsewhere:
+            world.failures.append(f"{each.what}, of the class {each.data_class}, has left: {each.value!r}")
 
 
 async def _cells(world: World, rows: Sequence[Row], phase: Phase) -> None:
@@ -171,7 +200,7 @@ async def _cells(world: World, rows: Sequence[Row], phase: Phase) -> None:
         before = len(world.network.exchanges)
         async with aclosing(attempt):
             answer = await anext(attempt)
-        expected = row.refused if phase.denies else row.goes
+        expected = row.answer(phase.column)
         if answer != expected:
             world.fails(row, phase, f"{answer!r} instead of {expected!r}")
         if phase.denies and row.source == THERE:
@@ -179,7 +208,19 @@ async def _cells(world: World, rows: Sequence[Row], phase: Phase) -> None:
             if asked & set(row.routes):
                 world.fails(row, phase, "what may not come in is not asked for")
     await world.network.settle()
-    await _look(world, [row for row, _ in trials], marks, phase)
+    tried = [row for row, _ in trials]
+    await _look(world, tried, marks, phase)
+    if phase.column is Column.ISOLATED:
+        await _release(world, tried, marks)
+
+
+async def _release(world: World, rows: Sequence[Row], marks: Sequence[Mark]) -> None:
+    """End the isolation: what waits goes."""
+    world.change(Phase(Column.ALLOWED))
+    await world.network.clock.advance(REOPENED)
+    await world.arrived()
+    waiting = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row.isolated == WAITS]
+    await _look(world, [row for row, _ in waiting], [mark for _, mark in waiting], Phase(Column.ALLOWED))
 
 
 def _marked(mark: bytes | Mark | str) -> Mark:
@@ -189,7 +230,7 @@ def _marked(mark: bytes | Mark | str) -> Mark:
 
 def _open(column: Column) -> Column:
     """The column in which everything flows to where the other side is in another one."""
-    return Column.ALLOWED if column is Column.DENIED else Column.UNKNOWN_ALLOWED
+    return Column.UNKNOWN_ALLOWED if column is Column.UNKNOWN_DENIED else Column.ALLOWED
 
 
 async def _look(world: World, rows: Sequence[Row], marks: Sequence[Mark], phase: Phase) -> None:
@@ -198,11 +239,12 @@ async def _look(world: World, rows: Sequence[Row], marks: Sequence[Mark], phase:
     held = {side: await world.held(side) for side in (HERE, THERE) if any(row.target == side for row in rows)}
     routes = world.routes()
     for row, mark in zip(rows, marks, strict=True):
-        if row.source is not None and mark.is_carried(left[row.source]) == phase.denies:
-            world.fails(row, phase, f"{mark.wire!r} {'has left' if phase.denies else 'has not left'}")
-        if row.target is not None and mark.rests(held[row.target]) == phase.denies:
-            world.fails(row, phase, f"{mark.rest!r} {'rests there' if phase.denies else 'is not there'}")
-        if not phase.denies and not set(row.routes) <= routes:
+        crosses = row.crosses(phase.column)
+        if row.source is not None and mark.is_carried(left[row.source]) != crosses:
+            world.fails(row, phase, f"{mark.wire!r} {'has not left' if crosses else 'has left'}")
+        if row.target is not None and mark.rests(held[row.target]) != crosses:
+            world.fails(row, phase, f"{mark.rest!r} {'is not there' if crosses else 'rests there'}")
+        if crosses and not set(row.routes) <= routes:
             world.fails(row, phase, f"{sorted(set(row.routes) - routes)} was not asked")
 
 
