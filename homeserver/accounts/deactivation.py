@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from config.residency import DataClass
 from homeserver.accounts import contacts, devices, push_rules, sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.protocol.key_log import Reason
-from homeserver.residency import gate
 from homeserver.storage import accounts as stored
 from homeserver.storage import chores, closed_accounts, erasures, outbox, streams
 from homeserver.storage.erasures import Erased
@@ -106,13 +104,10 @@ async def _empty(tx: Transaction, server: Server, node: Node, user_id: str, user
 
 
 async def _erase(tx: Transaction, server: Server, node: Node, user_id: str, user_nid: int) -> None:
-    """Note that the user is erased from now on, here and on the nodes that may hold what they sent."""
-    met = [name for name in await erasures.nodes_met(tx, user_nid) if name != node.name]
-    names = [
-        name
-        for name in met
-        if gate.may_in_time(server, DataClass.EVENTS, node.jurisdiction, server.nodes[name].jurisdiction)
-    ]
+    """Note that the user is erased from now on, here and on the nodes that may hold what they sent: as soon as they may
+    be told, where no flow leads at the time."""
+    there = {each.name for each in server.nodes} - {node.name}
+    names = [name for name in await erasures.nodes_met(tx, user_nid) if name in there]
     first = await streams.allocate(tx, 1 + len(names))
     erasures.put(tx, [user_id], first)
     body = orjson.dumps({"user_id": user_id})

@@ -105,4 +105,5 @@ async def _take(tx: Transaction, node: Node, user_id: str, mark: Mark) -> None:
     tx.after_commit(node.memory(Erased).clear)
 
 
-ERASURE_PARCELS: Mapping[str, ParcelKind] = {ERASED: ParcelKind(DataClass.EVENTS, _apply, fleeting=True)}
+ERASURE_PARCELS: Mapping[str, ParcelKind] = {ERASED: ParcelKind(DataClass.EVENTS, _apply)}
+"""They wait where nothing may go at the time: what was copied before is there all the while."""

@@ -7,9 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
+from config.load import policy_from_text
 from homeserver.accounts.deactivation import deactivate
+from homeserver.residency import isolation
 from homeserver.rooms import chores
-from tests.deployment import User
+from tests.deployment import FLOWING, POLICY, User
+from tests.residency.test_isolation import all_arrived
 from tests.rooms.play import Play, text_of
 from tests.support import aio
 
@@ -54,6 +57,35 @@ async def test_who_joins_after_an_erasure_is_not_shown_what_was_erased(play: Pla
         assert await both(play, user, room_id) == ["of alice", "of bob"]
     for user in late:
         assert await both(play, user, room_id) == ["<redacted>", "of bob"]
+
+
+@pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("why", ["isolated", "no flow"])
+@aio
+async def test_an_erasure_waits_until_it_may_cross_the_border(play: Play, why: str) -> None:
+    """The copies are there all the while."""
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    ward = await play.user("ward", "paris")
+    room_id = await play.room_of(ward, alice, bob)
+    await play.send(alice, room_id, "of alice")
+    await play.settle()
+    if why == "isolated":
+        await isolation.declare(play.server, "IR", "")
+    else:
+        play.server.policy.now = policy_from_text(POLICY, "residency.toml", play.server.name)
+    await deactivate(play.server, alice.user_id, erase=True)
+    await play.settle()
+    if why == "isolated":
+        await isolation.release(play.server, "IR")
+    else:
+        play.server.policy.now = policy_from_text(FLOWING, "residency.toml", play.server.name)
+        await play.deployment.clock.advance(2)
+    await all_arrived(play)
+    late = await play.user("dora", "paris")
+    await play.change(ward, room_id, "invite", user_id=late.user_id)
+    await play.change(late, room_id, "join")
+    assert await both(play, bob, room_id) == ["of alice"]
+    assert await both(play, late, room_id) == ["<redacted>"]
 
 
 @aio
