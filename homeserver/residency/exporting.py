@@ -24,7 +24,7 @@ TAKEN: Final = (
     *("accounts", "devices", "threepids", "upstream_identities", "profiles", "presence", "account_data", "push_rules"),
     *("pushers", "filters", "thread_subscriptions", "forgotten_rooms", "private_receipts", "receipts", "reports"),
     *("device_keys", "cross_signing_keys", "user_signatures", "backup_versions", "backup_sessions"),
-    *("media", "consents", "delayed_events", "move_receipts"),
+    *("media", "consents", "delayed_events", "move_receipts", "roles", "admin_log"),
 )
 """The tables that are taken away."""
 SECRET: Final = frozenset({("accounts", "password_hash")})

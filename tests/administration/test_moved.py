@@ -31,3 +31,5 @@ async def test_roles_and_log_go_along_and_nothing_of_them_is_left(stage: Staging
     assert not {"roles", "admin_log", "admin_log_heads"} & (await play.rows_of("tehran", alice)).keys()
     assert (await alice.asks("POST", API + "/users", {})).status == 403
     assert len((await alice.asks("GET", API + "/log")).json["entries"]) == 4
+    taken = (await alice.asks("GET", API + "/residency/export")).json["tables"]
+    assert (len(taken["roles"]), len(taken["admin_log"])) == (1, 4)

@@ -68,6 +68,21 @@ def test_a_deactivated_account_is_out_at_once(product: Product) -> None:
     assert "deactivated" in product.run("user", "list").out
 
 
+def test_the_admin_api_over_a_socket(product: Product) -> None:
+    """A role that the command line gives holds at once; both ways are in one log."""
+    product.add_user("shirin", PASSWORD, "--node", "tehran")
+    shirin = login(product, "shirin", PASSWORD)
+    with pytest.raises(ApiError) as refused:
+        shirin.ask("GET", "/_domicile/v1/log")
+    assert (refused.value.status, refused.value.body["org.domicile.roles"]) == (403, ["auditor"])
+    assert product.run("user", "role", "add", "shirin", "auditor").status == 0
+    log = shirin.ask("GET", "/_domicile/v1/log?node=tehran&limit=3")
+    assert log["intact"]
+    told = [(each["command"], each["outcome"]) for each in log["entries"]]
+    assert told == [("admin-log", "refused"), ("user-role-add", "begun"), ("user-role-add", "done")]
+    assert shirin.ask("GET", "/_domicile/openapi.json")["servers"] == [{"url": product.base_url}]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
