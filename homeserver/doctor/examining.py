@@ -18,6 +18,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.policy_chain import Link
 from homeserver.residency.changes import chain
 from homeserver.storage import aftermath, audit, policy_versions, soundness
+from homeserver.storage.directory import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -53,7 +54,7 @@ async def _directory(server: Server) -> list[Finding]:
     words = "somebody has changed directory.db, or deployment.secret is another: put both back from backups"
     for fault in chain.worded(policy_chain.chain_faults(links, server.name, key)):
         found.append(Finding(None, fault, 1, words))
-    there = {node.name for node in server.nodes}
+    there = {node.name for node in server.nodes} | {NOBODY, *server.policy.withdrawn}
     counts = await engine.read(soundness.route_counts)
     for name in sorted({name for _, name in counts} - there):
         number = sum(count for (_, node), count in counts.items() if node == name)

@@ -18,6 +18,7 @@ from config.residency import NodePlace
 from homeserver.accounts import deactivation, registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.context import Server
+from homeserver.doctor import examining
 from homeserver.protocol import canonical, move_receipts, policy_chain
 from homeserver.protocol.errors import Conflict, Forbidden, NodeUnavailable, Refusal, UserInUse
 from homeserver.protocol.signing import SigningKey, VerifyKey, verify_json
@@ -30,6 +31,7 @@ from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from tests.deployment import FLOWING, PASSWORD, SETTINGS, User
 from tests.e2ee.play import Device
+from tests.endpoints.visiting import Browser
 from tests.media.transfers import uploaded
 from tests.moves.play import Stage, Staging
 from tests.residency.evidence import resigned, verified
@@ -181,6 +183,7 @@ async def test_a_jurisdiction_is_left_in_order(stage: Staging, engines: Database
     assert said["policy_serial"] == 2
     assert said["nodes"]["paris"]["key_log"].startswith("example.org/"), "the last head of the key log"
     assert await state_of(play) == "done"
+    assert [found for found in await examining.examine(server) if "route" in found.what] == []
     assert await server.nodes.of_user(bob.user_id) is None
     assert (await alice.user.asks("GET", f"/_matrix/client/v3/profile/{quote(bob.user_id)}")).status == 404
     assert (await bob.user.asks("GET", "/_matrix/client/v3/account/whoami")).errcode == "M_UNKNOWN_TOKEN"
@@ -332,6 +335,16 @@ async def test_people_take_their_data_away(stage: Staging) -> None:
     assert "password_hash" not in text
     assert "token" not in tables
     assert "alice" not in orjson.dumps(tables["profiles"]).decode()
+    await announced(play)
+    assert (await Browser(play.deployment).get("/_domicile/residency/export")).path.startswith("/_domicile/login")
+    browser = Browser(play.deployment, headers={"Accept-Language": "en"})
+    await browser.sign_in("bob", PASSWORD)
+    page = await browser.get("/_domicile/residency")
+    assert "This service leaves France (FR)" in page.text
+    assert "/_domicile/residency/export" in page.text
+    file = await browser.get("/_domicile/residency/export")
+    assert "attachment" in file.headers["content-disposition"]
+    assert orjson.loads(file.text)["files"] == answer.json["files"]
     theirs = await alice.user.asks("GET", "/_domicile/v1/residency/export")
     assert bob.user.device_id not in orjson.dumps(theirs.json["tables"]["devices"]).decode()
 

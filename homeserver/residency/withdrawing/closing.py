@@ -130,11 +130,10 @@ async def _all(server: Server, closing: Closing) -> None:
 
 async def _one(server: Server, there: Withdrawal, closing: Closing) -> None:
     routes, account = server.nodes.directory.engine, dict(there.account)
-    nodes = [server.nodes[name] for name in there.nodes]
+    nodes = [node for node in server.nodes if node.name in there.nodes]  # another policy may have let one go already
     if "closed" not in account:  # how many they were is known only before they are gone
-        left = {node.name: await node.read(withdrawals.left) for node in nodes}
-        account["closed"] = {name: each.accounts for name, each in left.items()}
-        account["residents"] = {name: each.residents for name, each in left.items()}
+        account["closed"] = dict.fromkeys(there.nodes, 0)
+        account["closed"] |= {node.name: (await node.read(withdrawals.left)).accounts for node in nodes}
         await routes.write(withdrawals.note, there.plan, CLOSING, CLOSING, account)
     for node in nodes:
         closing.step = f"closing accounts on {node.name}"
@@ -143,7 +142,8 @@ async def _one(server: Server, there: Withdrawal, closing: Closing) -> None:
         await _leave_rooms(server, node)
         closing.step = f"erasing what is left on {node.name}"
         await _erase_rows(server, node, closing)
-    account["key_logs"] = {node.name: await _last_head(server, node) for node in nodes}
+    account["key_logs"] = dict.fromkeys(there.nodes)
+    account["key_logs"] |= {node.name: await _last_head(server, node) for node in nodes}
     await routes.write(withdrawals.note, there.plan, CLOSING, CLOSED, account)
     log.warning("nobody rests there any more", jurisdiction=there.jurisdiction)
 
