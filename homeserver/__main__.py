@@ -11,6 +11,7 @@ from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
 from homeserver.command_line.doctor import doctor
 from homeserver.command_line.isolation import isolation
+from homeserver.command_line.key_logs import log
 from homeserver.command_line.reports import report
 from homeserver.command_line.residency import residency
 from homeserver.command_line.users import user
@@ -24,7 +25,7 @@ def main() -> None:
 
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS):
     residency.add_command(command)
-for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log):
+for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log):
     main.add_command(command)
 
 if __name__ == "__main__":

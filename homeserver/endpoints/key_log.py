@@ -33,20 +33,20 @@ _LONGER: Final = [_TILE + "".join(f"/{{part{part}}}" for part in range(2, end + 
 @route("GET", "/_domicile/v1/key-log", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)
 async def logs(server: Server, request: Request) -> dict[str, Any]:
     """The logs of this deployment, one for each node, and the keys that they are believed by."""
-    return serving.overview(server)
+    return await serving.overview(server)
 
 
 @route("GET", "/_domicile/v1/key-log/{node}/checkpoint", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)
 async def checkpoint(server: Server, request: Request) -> Response:
     """How far a log is, signed."""
-    node = serving.log_of(server, request.args["node"])
+    node = await serving.log_of(server, request.args["node"])
     return Response(200, await serving.checkpoint(server, node), FOR_A_MOMENT, content_type=TEXT)
 
 
 @route("GET", _TILE, also=_LONGER, auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)
 async def tile(server: Server, request: Request) -> Response:
     """Hashes, or entries, of a log."""
-    node = serving.log_of(server, request.args["node"])
+    node = await serving.log_of(server, request.args["node"])
     parts = [request.args["level"], *(request.args.get(f"part{each}", "") for each in range(1, PARTS + 1))]
     wanted = tiles.read_path([part for part in parts if part])
     if wanted is None:

@@ -42,45 +42,67 @@ VRF_LINE: Final = "vrf"
 
 
 class Shown(NamedTuple):
-    """A checkpoint as it is served, and how far it reaches."""
+    """A checkpoint as it is served, of which log, and how far it reaches."""
 
     note: bytes
+    origin: str
     head: Head
 
 
 class KeyLog(Mirror):
     """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``fault``: why there is none any
-    more; ``turn`` is held while leaves come into the tree, until that is shown. What is remembered of the tree never
-    becomes untrue, but for how wide the tiles at its edge are."""
+    more; ``generation`` counts the logs of the node that there have been; ``turn`` is held while leaves come into the
+    tree, until that is shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its
+    edge are."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
         self.fault: str | None = None
+        self.generation: int | None = None
         self.turn = asyncio.Lock()
         self.tiles: Lru[TileName, bytes] = Lru(TILES, weigh=len, name="key log tiles")
         self.roots: Lru[Subtree, bytes] = Lru(ROOTS, weigh=lambda _: _ROOT, name="key log roots")
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
-        self.shown = self.fault = None
+        self.shown = self.fault = self.generation = None
         self.tiles.clear()
         self.roots.clear()
 
 
-def origin(server: Server, node: Node) -> str:
-    """What a node's log is called, which is where it is found, too."""
-    return f"{server.name}/_domicile/v1/key-log/{node.name}"
+def label(node: str, generation: int) -> str:
+    """How a log is told from others of the deployment: by its node, and ``.2`` for the second log that it has."""
+    return node if generation == 1 else f"{node}.{generation}"
 
 
-def public_key(server: Server, node: Node) -> NamedKey:
+def origin_of(server: Server, node: str, generation: int) -> str:
+    """What a log is called, which is where it is found, too."""
+    return f"{server.name}/_domicile/v1/key-log/{label(node, generation)}"
+
+
+def generation_of(origin: str) -> int:
+    """Which log of its node one of that name is."""
+    return int(origin.rpartition("/")[2].partition(".")[2] or 1)
+
+
+async def generation(server: Server, node: Node) -> int:
+    """Which log of the node it is that goes on."""
+    memory = node.memory(KeyLog)
+    if memory.generation is None:
+        memory.generation = (await server.nodes.directory.engine.read(log_heads.of, node.name)).generation
+    return memory.generation
+
+
+async def public_key(server: Server, node: Node) -> NamedKey:
     """What the checkpoints of a node's log are believed by."""
-    return signed_notes.public_key(origin(server, node), server.identity.log_key(node.name))
+    name = origin_of(server, node.name, await generation(server, node))
+    return signed_notes.public_key(name, server.identity.log_key(node.name))
 
 
-def signed(server: Server, node: Node, head: Head) -> Note:
+def signed(server: Server, origin: str, node: Node, head: Head) -> Note:
     """A checkpoint that says so."""
     vrf = b64encode(names.key_of(server).public).decode()
-    made = Checkpoint(origin(server, node), head, (f"{VRF_LINE} {vrf}",))
+    made = Checkpoint(origin, head, (f"{VRF_LINE} {vrf}",))
     return checkpoints.signed(made, server.identity.log_key(node.name))
 
 
@@ -98,24 +120,35 @@ async def current(server: Server, node: Node) -> Shown | None:
 async def show(server: Server, node: Node, note: bytes) -> None:
     """Let everybody see a checkpoint, which is in the node's database already."""
     memory = node.memory(KeyLog)
-    head = head_of(note)
-    await server.nodes.directory.engine.write(log_heads.note, node.name, head)
+    made = read(note)
+    which, head = await generation(server, node), made.head
+    if made.origin != origin_of(server, node.name, which):  # it has ended meanwhile
+        return
+    await server.nodes.directory.engine.write(log_heads.note, node.name, which, head)
     if memory.fault is None and (memory.shown is None or memory.shown.head.size <= head.size):
-        memory.shown = Shown(note, head)
+        memory.shown = Shown(note, made.origin, head)
 
 
-def head_of(note: bytes) -> Head:
-    """How far a checkpoint of ours reaches."""
-    return checkpoints.read(signed_notes.read(note).text).head
+def read(note: bytes) -> Checkpoint:
+    """What a checkpoint of ours says."""
+    return checkpoints.read(signed_notes.read(note).text)
 
 
 async def _open(server: Server, node: Node, memory: KeyLog) -> None:
     """Believe the database, if it is at least what was shown before."""
     noted = await server.nodes.directory.engine.read(log_heads.of, node.name)
     held = await node.read(key_log.progress)
-    head = None if held.checkpoint is None else head_of(held.checkpoint)
-    if noted is not None and noted.size:
-        fault = await _fault(node, noted, head)
+    made = None if held.checkpoint is None else read(held.checkpoint)
+    if made is not None and generation_of(made.origin) > noted.generation:  # the directory came back from an archive
+        noted = log_heads.Noted(generation_of(made.origin))
+        await server.nodes.directory.engine.write(log_heads.learn, node.name, noted.generation)
+    memory.generation = noted.generation
+    origin = origin_of(server, node.name, noted.generation)
+    if made is not None and made.origin != origin and not noted.head.size:
+        await node.write(_clear_ended, noted.generation)  # whoever began a new log was cut off before this
+        return
+    if noted.head.size:
+        fault = await _fault(node, origin, noted.head, made)
         if fault is not None:
             memory.fault = fault
             log.error("key log set back", node=node.name, fault=fault)
@@ -124,8 +157,16 @@ async def _open(server: Server, node: Node, memory: KeyLog) -> None:
         await show(server, node, held.checkpoint)
 
 
-async def _fault(node: Node, noted: Head, head: Head | None) -> str | None:
-    size = 0 if head is None else head.size
+async def _clear_ended(tx: Transaction, which: int) -> None:
+    held = await key_log.progress(tx)
+    if held.checkpoint is not None and generation_of(read(held.checkpoint).origin) < which:
+        await key_log.clear(tx)
+
+
+async def _fault(node: Node, origin: str, noted: Head, made: Checkpoint | None) -> str | None:
+    if made is not None and made.origin != origin:
+        return f"it is {made.origin}, which has ended"
+    size = 0 if made is None else made.head.size
     if size < noted.size:
         return f"the log has {size} leaves, and {noted.size} were shown"
     parts = merkle.frontier_parts(noted.size)

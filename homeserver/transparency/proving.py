@@ -48,11 +48,14 @@ KEPT: Final = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is told of a user but for the tree, as of a position of their node. ``said``: JSON of it, ``{…`` without the
-    end; ``fits``: whether the keys that are stored are those of which the log speaks."""
+    """What is told of a user but for the tree, as of a position of their node, from the log ``origin``.
+
+    ``said``: JSON of it, ``{…`` without the end; ``fits``: whether the keys that are stored are those of which the log
+    speaks."""
 
     user_nid: int
     position: int
+    origin: str
     place: int
     said: bytes
     fits: bool
@@ -90,13 +93,13 @@ async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> di
         return {}
     homes = await server.nodes.of_users(user_ids)
     residents = [user_id for user_id, home in homes.items() if home == node.name][:MOST]
-    told = await _told(server, node, residents)
+    told = await _told(server, node, residents, shown.origin)
     if not told:
         return {}
     size = shown.head.size
     proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
     users = {user_id: _as_json(each, proofs.get(each.place)) for user_id, each in told.items()}
-    return {FIELD: {heads.origin(server, node): {"checkpoint": shown.note.decode(), "users": users}}}
+    return {FIELD: {shown.origin: {"checkpoint": shown.note.decode(), "users": users}}}
 
 
 def _as_json(told: Told, proof: Sequence[bytes] | None) -> orjson.Fragment:
@@ -116,19 +119,19 @@ async def _proofs(node: Node, places: Collection[int], size: int) -> dict[int, l
     return {place: merkle.assembled(each, roots) for place, each in parts.items()}
 
 
-async def _told(server: Server, node: Node, user_ids: Sequence[str]) -> dict[str, Told]:
+async def _told(server: Server, node: Node, user_ids: Sequence[str], origin: str) -> dict[str, Told]:
     await node.start()
     memory = node.memory(Remembered)
     found = {
         user_id: told
         for user_id, told in memory.told.find(user_ids).items()
-        if not node.changes.changed(Stream.DEVICE_LISTS, told.user_nid, told.position)
+        if told.origin == origin and not node.changes.changed(Stream.DEVICE_LISTS, told.user_nid, told.position)
     }
     missing = [user_id for user_id in user_ids if user_id not in found]
     if missing:
         position = node.position
         for user_id, keys, placed in await node.read(_read, server, missing):
-            told = _tell(server, user_id, keys, placed, position)
+            told = _tell(server, user_id, keys, placed, position, origin)
             _note_misfit(node, memory, user_id, told)
             found[user_id] = memory.told[user_id] = told
     return found
@@ -145,7 +148,7 @@ async def _read(tx: Transaction, server: Server, user_ids: Sequence[str]) -> lis
     ]
 
 
-def _tell(server: Server, user_id: str, keys: UserKeys, placed: Placed, position: int) -> Told:
+def _tell(server: Server, user_id: str, keys: UserKeys, placed: Placed, position: int, origin: str) -> Told:
     made = manifest_of(keys)
     said: Mapping[str, Any] = {
         "index": placed.place,
@@ -154,7 +157,7 @@ def _tell(server: Server, user_id: str, keys: UserKeys, placed: Placed, position
         "opening": _base64(names.opening(server, user_id)),
     }
     fits = Leaf.read(placed.leaf).digest == leaves.digest(made)
-    return Told(keys.user_nid, position, placed.place, orjson.dumps(said)[:-1], fits)
+    return Told(keys.user_nid, position, origin, placed.place, orjson.dumps(said)[:-1], fits)
 
 
 def _note_misfit(node: Node, memory: Remembered, user_id: str, told: Told) -> None:

@@ -65,14 +65,15 @@ async def hash_waiting(server: Server, node: Node) -> bool:
         await heads.current(server, node)
         if memory.fault is not None:
             return False
-        note = await node.write(_hash_some, server, node)
+        origin = heads.origin_of(server, node.name, await heads.generation(server, node))
+        note = await node.write(_hash_some, server, node, origin)
         if note is None:
             return False
         await heads.show(server, node, note)
         return True
 
 
-async def _hash_some(tx: Transaction, server: Server, node: Node) -> bytes | None:
+async def _hash_some(tx: Transaction, server: Server, node: Node, origin: str) -> bytes | None:
     """Returns the checkpoint that was signed."""
     held = await key_log.progress(tx)
     if held.hashed == held.size and held.checkpoint is not None:
@@ -84,7 +85,7 @@ async def _hash_some(tx: Transaction, server: Server, node: Node) -> bytes | Non
     edge = await key_log.tiles(tx, edge_of(held.hashed))
     tree, changed = grown(_frontier(node, held, edge), edge, leaves)
     key_log.put_tiles(tx, changed)
-    note = heads.signed(server, node, Head(tree.size, tree.root())).write()
+    note = heads.signed(server, origin, node, Head(tree.size, tree.root())).write()
     key_log.advance(tx, tree.size, note)
     return note
 
@@ -109,7 +110,7 @@ def _frontier(node: Node, held: Progress, edge: dict[TileName, bytes]) -> Fronti
         except (KeyError, ValueError):
             raise Damaged(f"tiles of the key log of {node.name} are missing") from None
     tree = Frontier(held.hashed, tuple(roots))
-    if held.checkpoint is not None and heads.head_of(held.checkpoint) != (tree.size, tree.root()):
+    if held.checkpoint is not None and heads.read(held.checkpoint).head != (tree.size, tree.root()):
         raise Damaged(f"the tiles of the key log of {node.name} are not those that were signed")
     return tree
 
@@ -134,6 +135,7 @@ def grown(tree: Frontier, edge: dict[TileName, bytes], leaves: list[bytes]) -> t
 
 async def find_all(server: Server, node: Node) -> None:
     """Bring those into the log who had keys before there was one; nothing, once that has been done."""
+    await heads.current(server, node)  # what is left of a log that has ended goes first
     while await node.write(_find_some, server, node):
         pass
 

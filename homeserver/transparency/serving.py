@@ -6,9 +6,9 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol import tiles
-from homeserver.protocol.errors import LogSetBack, NotFound
+from homeserver.protocol.errors import LogSetBack, NodeUnavailable, NotFound
 from homeserver.protocol.merkle import HASH_BYTES
-from homeserver.storage import key_log
+from homeserver.storage import key_log, log_heads
 from homeserver.storage.key_log import TileName
 from homeserver.transparency import heads, names
 from homeserver.transparency.heads import KeyLog
@@ -20,28 +20,52 @@ if TYPE_CHECKING:
     from homeserver.transparency.heads import Shown
 
 
-def overview(server: Server) -> dict[str, Any]:
-    """All logs of the deployment, and what they are believed by."""
+async def overview(server: Server) -> dict[str, Any]:
+    """All logs of the deployment, and what they are believed by; and those that do not go on, and how far they were."""
+    ended = await server.nodes.directory.engine.read(log_heads.ended)
     base = f"{(server.settings.public_base_url or '').rstrip('/')}/_domicile/v1/key-log"
     return {
         "logs": [
             {
-                "origin": heads.origin(server, node),
+                "origin": key.name,
                 "node": node.name,
                 "jurisdiction": node.jurisdiction,
-                "url": f"{base}/{node.name}",
-                "key": heads.public_key(server, node).write(),
+                "url": f"{base}/{heads.label(node.name, node.memory(KeyLog).generation or 1)}",
+                "key": key.write(),
                 "vrf": b64encode(names.key_of(server).public).decode(),
             }
             for node in server.nodes
-        ]
+            for key in [await heads.public_key(server, node)]
+        ],
+        "ended": [
+            {
+                "origin": heads.origin_of(server, each.node, each.generation),
+                "size": each.head.size,
+                "root": b64encode(each.head.root).decode(),
+                "time": each.ended_ts // 1000,
+                "reason": each.reason,
+            }
+            for each in ended
+        ],
     }
 
 
-def log_of(server: Server, name: str) -> Node:
-    """The node whose log is asked for. Raises NotFound."""
+async def status(server: Server, node: Node) -> dict[str, Any]:
+    """How far the log of a node is, for an operator: what was shown of it, and what is wrong."""
+    size, fault = None, None
+    try:
+        shown = await heads.current(server, node)
+        size, fault = None if shown is None else shown.head.size, node.memory(KeyLog).fault
+    except NodeUnavailable:
+        fault = "the node is down"
+    return {"origin": (await heads.public_key(server, node)).name, "node": node.name, "size": size, "fault": fault}
+
+
+async def log_of(server: Server, label: str) -> Node:
+    """The node whose log is asked for. Raises NotFound, also for one that does not go on."""
+    name = label.partition(".")[0]
     found = next((node for node in server.nodes if node.name == name), None)
-    if found is None:
+    if found is None or heads.label(name, await heads.generation(server, found)) != label:
         raise NotFound("There is no such log")
     return found
 

@@ -191,6 +191,7 @@ async def about_running(asking: Asking) -> None:
         answer = await asking.ask("backup-progress")
     await asking.ask("isolation-on", {"reason": "try"}, jurisdiction="IR")
     assert (await asking.ask("isolation-status"))["isolated"]
+    assert len((await asking.ask("log-status"))["logs"]) == 2
     await asking.ask("isolation-off", jurisdiction="IR")
     await asking.ask("residency-audit", node="tehran")
     await asking.ask("residency-evidence", texts="true")

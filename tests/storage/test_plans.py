@@ -39,6 +39,7 @@ MAY_SCAN = {
     "SELECT COUNT(*) FROM rooms WHERE home = ? AND state_group": "when an operator wants to give up a node",
     "SELECT destination, COUNT(*) FROM outbox WHERE pos < 0": "when an operator wants to give up a node",
     "DELETE FROM policy_approvals": "all of them, when a policy comes into force",
+    "SELECT node, generation, size, root, ended_ts, reason FROM ended_logs": "all of them are shown: there are few",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",
     "SELECT (SELECT COUNT(*) FROM residents), (SELECT COUNT(*) FROM accounts": "when an operator leaves a jurisdiction",

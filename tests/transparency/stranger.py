@@ -28,9 +28,10 @@ class Unproved(Exception):
 class Stranger:
     """Reads the log of a node."""
 
-    def __init__(self, deployment: Deployment, node: str = "tehran") -> None:
+    def __init__(self, deployment: Deployment, node: str = "tehran", label: str = "") -> None:
         self.deployment = deployment
         self.node = node
+        self.label = label or node
 
     async def about(self) -> dict[str, Any]:
         """What the deployment says of the log."""
@@ -39,7 +40,7 @@ class Stranger:
 
     async def raw(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         """What is served under the address of the log: status, bytes, headers."""
-        answer = await self.deployment.site.call("GET", f"{LOGS}/{self.node}/{path}", address="192.0.2.1")
+        answer = await self.deployment.site.call("GET", f"{LOGS}/{self.label}/{path}", address="192.0.2.1")
         assert isinstance(answer.body, bytes)
         return answer.status, answer.body, dict(answer.headers)
 

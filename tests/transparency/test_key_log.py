@@ -3,6 +3,7 @@ what is done behind its back."""
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Any
 
 import orjson
@@ -10,8 +11,10 @@ import pytest
 
 from homeserver.accounts import deactivation
 from homeserver.context import Server
+from homeserver.control import commands
 from homeserver.e2ee import for_servers
 from homeserver.protocol.checkpoints import Head
+from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.key_log import Reason
 from homeserver.protocol.merkle import Frontier, assembled, check_consistency, consistency_parts
 from homeserver.storage import device_keys, key_log, log_heads
@@ -25,6 +28,7 @@ from tests.e2ee.test_cross_signing import confirm
 from tests.support import aio
 from tests.transparency.stranger import FIELD, LOGS, Stranger, Unproved
 
+ORIGIN = "example.org/_domicile/v1/key-log/tehran"
 UPLOAD = "/keys/device_signing/upload"
 ABROAD = POLICY + '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["keys"]\n'
 
@@ -211,7 +215,7 @@ async def test_a_killed_server_goes_on_where_it_was(deploy: Deploy) -> None:
     assert len(await Stranger(again).leaves()) == 2
     await (await alice.another()).publish()
     node = deployment.node("tehran")
-    signed = await node.write(sequencing._hash_some, deployment.server, node)
+    signed = await node.write(sequencing._hash_some, deployment.server, node, ORIGIN)
     assert signed is not None
     assert (await Stranger(deployment).checkpoint()).head.size == 1  # what nobody was shown yet
     third = await deploy()
@@ -326,7 +330,7 @@ async def _lose(tx: Transaction, server: Server, node: Node, size: int) -> None:
     await _forget(tx)
     for leaf in rows:
         key_log.put(tx, await key_log.take(tx), leaf[:32], leaf)
-    note = await sequencing._hash_some(tx, server, node)
+    note = await sequencing._hash_some(tx, server, node, ORIGIN)
     assert note is not None
     key_log.note_found(tx, key_log.ALL_FOUND)
 
@@ -345,6 +349,7 @@ async def test_a_log_that_was_set_back_says_nothing(deploy: Deploy) -> None:
     assert status == 503
     assert b'"log_set_back"' in body
     assert (await Stranger(again).raw("tile/0/000.p/1"))[0] == 503
+    assert again.node("tehran").memory(KeyLog).fault == "the log has 1 leaves, and 2 were shown"
     third = await alice.another()
     await third.publish()  # people go on; but nothing is signed that could not be consistent
     answer = await again.asked(
@@ -359,14 +364,86 @@ async def test_a_log_that_was_set_back_says_nothing(deploy: Deploy) -> None:
 
 
 @aio
+async def test_a_log_that_cannot_go_on_is_followed_by_another(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = await deploy()
+    alice = await device(deployment, "alice")
+    await (await alice.another()).publish()
+    await caught_up(deployment)
+    await alice.query(alice)  # from now on what was told is remembered
+    shown = (await Stranger(deployment).checkpoint()).head
+    node = deployment.node("tehran")
+    await node.write(_lose, deployment.server, node, 1)
+    again = await deploy()
+    await caught_up(again)
+    node, reason = again.node("tehran"), "restored from a backup"
+    assert [each["fault"] for each in (await commands.perform(again.server, "log-status", {}))["logs"]] == [
+        "the log has 1 leaves, and 2 were shown",
+        None,
+    ]
+    with pytest.raises(InvalidParam, match="Say why"):
+        await commands.perform(again.server, "log-begin-anew", {"node": "tehran", "reason": " "})
+    with monkeypatch.context() as patch:  # killed between the two databases
+        patch.setattr(key_log, "clear", _cut)
+        with pytest.raises(InterruptedError):
+            await commands.perform(again.server, "log-begin-anew", {"node": "tehran", "reason": reason})
+    third = await deploy()
+    await caught_up(third)
+    stranger = Stranger(third, label="tehran.2")
+    (leaf,) = await stranger.leaves()
+    assert (leaf.reason, leaf.previous) == (Reason.FOUND, None)
+    assert (await stranger.checkpoint()).origin == f"{ORIGIN}.2"
+    answer = await third.asked(
+        "POST", "/_matrix/client/v3/keys/query", {"device_keys": {alice.user_id: []}}, token=alice.user.token
+    )
+    await stranger.check(answer.json, alice.user_id)
+    assert (await Stranger(third).raw("checkpoint"))[0] == 404
+    (ended,) = (await third.asked("GET", LOGS)).json["ended"]
+    assert (ended["origin"], ended["size"], ended["reason"]) == (ORIGIN, shown.size, reason)
+    assert b64decode(ended["root"]) == shown.root
+
+
+@aio
+async def test_a_log_is_begun_anew_while_it_is_used(deploy: Deploy, one_engine: None) -> None:
+    deployment = await deploy()
+    alice = await device(deployment, "alice")
+    await device(deployment, "bob")
+    await caught_up(deployment)
+    await alice.query(alice)
+    answer = await commands.perform(deployment.server, "log-begin-anew", {"node": "tehran", "reason": "because"})
+    assert answer == {"origin": f"{ORIGIN}.2"}
+    assert FIELD not in await alice.query(alice)
+    await caught_up(deployment)
+    stranger = Stranger(deployment, label="tehran.2")
+    await (await alice.another()).publish()
+    await caught_up(deployment)
+    assert [leaf.reason for leaf in await stranger.leaves()] == [Reason.FOUND, Reason.FOUND, Reason.DEVICE_KEYS]
+    await stranger.check(await alice.query(alice), alice.user_id)
+    size = (await stranger.checkpoint()).head.size
+    await deployment.server.nodes.directory.engine.write(_forget_heads)  # as an old archive of the directory does
+    again = await deploy()
+    await caught_up(again)
+    assert (await Stranger(again, label="tehran.2").checkpoint()).head.size == size
+    with pytest.raises(InvalidParam, match="no node nowhere"):
+        await commands.perform(deployment.server, "log-begin-anew", {"node": "nowhere", "reason": "because"})
+
+
+async def _forget_heads(tx: Transaction) -> None:
+    await tx.run("DELETE FROM log_heads")
+    await tx.run("DELETE FROM ended_logs")
+
+
+async def _cut(*_: object) -> None:
+    raise InterruptedError
+
+
+@aio
 async def test_another_history_of_the_same_length_is_noticed(deploy: Deploy, one_engine: None) -> None:
     deployment = await deploy()
     await device(deployment, "alice")
     await caught_up(deployment)
     directory = deployment.server.nodes.directory.engine
     noted = await directory.read(log_heads.of, "tehran")
-    assert noted is not None
-    await directory.write(log_heads.note, "tehran", noted._replace(root=bytes(32)))
+    await directory.write(log_heads.note, "tehran", 1, noted.head._replace(root=bytes(32)))
     again = await deploy()
     await caught_up(again)
     assert (await Stranger(again).raw("checkpoint"))[0] == 503
@@ -392,8 +469,11 @@ async def test_tiles_that_were_changed_are_not_signed(deployment: Deployment, on
 async def test_a_head_never_shrinks_in_the_directory(deployment: Deployment, one_engine: None) -> None:
     directory = deployment.server.nodes.directory.engine
     for size in (5, 3, 7):
-        await directory.write(log_heads.note, "tehran", Head(size, bytes([size]) * 32))
-    assert await directory.read(log_heads.of, "tehran") == (7, b"\x07" * 32)
+        await directory.write(log_heads.note, "tehran", 1, Head(size, bytes([size]) * 32))
+    assert await directory.read(log_heads.of, "tehran") == (1, Head(7, b"\x07" * 32))
+    assert (await directory.write(log_heads.begin_anew, "tehran", 5, "why")).generation == 2
+    await directory.write(log_heads.note, "tehran", 1, Head(9, bytes(32)))  # of the one that has ended
+    assert await directory.read(log_heads.of, "tehran") == log_heads.Noted(2)
 
 
 def test_tiles_grow_as_the_tree_does() -> None:
