@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,10 @@ from homeserver.residency.changes import approving, chain
 from homeserver.residency.proofs import evidence as gathered
 from homeserver.storage import users
 from homeserver.storage.engine import Transaction
+from homeserver.transparency import sequencing
 from tests.deployment import FLOWING, Deploy
 from tests.moves.play import Stage, Staging, stage
-from tests.residency.evidence import resigned, run, verified
+from tests.residency.evidence import SCRIPT, resigned, run, verified
 from tests.residency.planned import applied, following, founded, planned
 from tests.support import Databases, aio
 
@@ -55,6 +58,9 @@ async def told(play: Stage) -> Mapping[str, bytes]:
     await play.move(alice)
     await play.move(alice, "tehran")
     await play.move(alice)
+    for node in server.nodes:
+        while await sequencing.hash_waiting(server, node):
+            pass
     return {
         "all": (await play.command("residency-evidence", texts=True))["bundle"].encode(),
         "node": (await play.command("residency-evidence", node="tehran"))["bundle"].encode(),
@@ -82,6 +88,7 @@ async def test_what_is_told_is_believed(stage: Staging, tmp_path: Path) -> None:
     assert (status, words) == (1, "REFUSED: the bundle is cut off, or is no JSON\n")
     status, words = verified(tmp_path, bundles["user"], key_of(play))
     assert (status, "@alice:example.org rests on paris, after 3 moves" in words) == (0, True), words
+    assert "their public keys are in its key log at " in words
     assert "tehran (" not in words
     assert verified(tmp_path, bundles["node"], key_of(play))[0] == 0
 
@@ -301,6 +308,9 @@ async def test_what_does_not_agree_with_itself_is_refused(stage: Staging, tmp_pa
             "the certificate of a node's key in the part node/paris is not signed by example.org",
         ),
         ("user", lambda p: p.pop("user"), "the bundle lacks something"),
+        ("user", lambda p: p["user"]["logged"].update(leaf="x"), "the key log of paris does not have the leaf"),
+        ("user", lambda p: p["user"]["logged"].update(index=0), "the key log of paris does not have the leaf"),
+        ("user", lambda p: p["user"]["logged"].update(inclusion=[]), "the key log of paris does not have the leaf"),
         ("user", lambda p: p["user"]["leaf"].update(user_id="@eve:example.org"), "@alice:example.org is not among"),
         ("user", lambda p: p["user"]["path"].clear(), "@alice:example.org is not among the residents of paris"),
         ("user", lambda p: p["user"]["receipts"].pop(0), "receipt 1 does not follow on the one before it"),
@@ -332,3 +342,20 @@ def test_the_tree_is_that_of_certificate_transparency() -> None:
     pair = evidence.root
     assert pair([a, b, c, d, e, f, g]) == pair([pair([pair([a, b]), pair([c, d])]), pair([pair([e, f]), g])])
     assert evidence.root([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 11])
+def test_the_script_believes_each_leaf_at_its_place_alone(size: int) -> None:
+    check: Any = runpy.run_path(str(SCRIPT))["Check"].__new__(runpy.run_path(str(SCRIPT))["Check"])
+    leaves = [f"leaf {number}" for number in range(size)]
+    hashes = [merkle.leaf_hash(each.encode()) for each in leaves]
+    root = b64encode(evidence.root(hashes)).decode()
+    check.nodes = {"paris": {"key_log": f"example.org/paris\n{size}\n{root}\n\n"}}
+    for index, leaf in enumerate(leaves):
+        proof = [b64encode(each).decode() for _, each in evidence.path(hashes, index)]
+        check.logged("paris", index, leaf, proof)
+        for place, word in ((index + 1, leaf), (index - 1, leaf), (index, "another")):
+            with pytest.raises(SystemExit):
+                check.logged("paris", place, word, proof)
+        with pytest.raises(SystemExit):
+            check.logged("paris", index, leaf, [*proof, root])
