@@ -48,10 +48,11 @@ async def query(
     spec: client-server-api/#post_matrixclientv3keysquery
     """
     missing = Failures(server)
+    proofs: dict[str, Any] = {}
     found, signatures = await shown_keys.of_users(server, caller.node, wanted, caller.user_nid)
     if len(found) < len(wanted):
         rest = [user_id for user_id in wanted if user_id not in found]
-        elsewhere = await _elsewhere(server, caller.node, rest, seconds, missing)
+        elsewhere = await _elsewhere(server, caller.node, rest, seconds, missing, proofs)
         found.update({user_id: shown_keys.show(keys) for user_id, keys in elsewhere.items()})
     by_device: dict[str, Any] = {}
     masters: dict[str, Any] = {}
@@ -72,8 +73,16 @@ async def query(
         "user_signing_keys": {}
         if own is None or USER_SIGNING not in own.signing
         else {caller.user_id: orjson.Fragment(own.signing[USER_SIGNING])},
-        **await proving.of_users(server, caller.node, list(found)),
+        **await _proved(server, caller.node, found, proofs),
     }
+
+
+async def _proved(
+    server: Server, node: Node, user_ids: Collection[str], elsewhere: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is told of the asker's own node, and of those that were asked anyway: of none for this alone."""
+    proofs = {**elsewhere, **(await proving.of_users(server, node, list(user_ids))).get(proving.FIELD, {})}
+    return {proving.FIELD: proofs} if proofs else {}
 
 
 def _chosen(devices: Mapping[str, orjson.Fragment], wanted: Collection[str]) -> dict[str, orjson.Fragment]:
@@ -98,24 +107,27 @@ async def find(server: Server, caller: Caller, user_ids: Sequence[str], missing:
     found = await caller.node.read(stored.of_users, user_ids)
     rest = [user_id for user_id in user_ids if user_id not in found]
     if rest:
-        found.update(await _elsewhere(server, caller.node, rest, PATIENCE, missing))
+        found.update(await _elsewhere(server, caller.node, rest, PATIENCE, missing, {}))
     return found
 
 
 async def _elsewhere(
-    server: Server, own: Node, user_ids: Sequence[str], seconds: float, missing: Failures
+    server: Server, own: Node, user_ids: Sequence[str], seconds: float, missing: Failures, proofs: dict[str, Any]
 ) -> dict[str, UserKeys]:
-    """The keys of users of whom the asker's node knows nothing."""
+    """The keys of users of whom the asker's node knows nothing; and what proves them."""
     foreign = [user_id for user_id in user_ids if not server.nodes.is_local(user_id)]
     if not foreign:
-        return await _from_nodes(server, own, user_ids, missing)
+        return await _from_nodes(server, own, user_ids, missing, proofs)
     ours, theirs = await asyncio.gather(
-        _from_nodes(server, own, user_ids, missing), remote_lists.of_users(server, own, foreign, seconds, missing)
+        _from_nodes(server, own, user_ids, missing, proofs),
+        remote_lists.of_users(server, own, foreign, seconds, missing),
     )
     return {**ours, **theirs}
 
 
-async def _from_nodes(server: Server, own: Node, user_ids: Sequence[str], missing: Failures) -> dict[str, UserKeys]:
+async def _from_nodes(
+    server: Server, own: Node, user_ids: Sequence[str], missing: Failures, proofs: dict[str, Any]
+) -> dict[str, UserKeys]:
     """The keys of those users who are pinned to other nodes."""
     homes = await server.nodes.of_users(user_ids)
     by_node: dict[str, list[str]] = {}
@@ -126,13 +138,19 @@ async def _from_nodes(server: Server, own: Node, user_ids: Sequence[str], missin
         return {}
     sharing = await own.read(stored.sharing_with_residents, list(homes))
     parts = await asyncio.gather(
-        *(_read_from(server, own, name, part, sharing, missing) for name, part in by_node.items())
+        *(_read_from(server, own, name, part, sharing, missing, proofs) for name, part in by_node.items())
     )
     return {user_id: keys for part in parts for user_id, keys in part.items()}
 
 
 async def _read_from(
-    server: Server, own: Node, name: str, user_ids: Sequence[str], sharing: Mapping[str, int], missing: Failures
+    server: Server,
+    own: Node,
+    name: str,
+    user_ids: Sequence[str],
+    sharing: Mapping[str, int],
+    missing: Failures,
+    proofs: dict[str, Any],
 ) -> dict[str, UserKeys]:
     """Keys from the node of their owners; copies are kept of those with whom a resident shares a room."""
     found: dict[str, UserKeys] = {}
@@ -147,6 +165,7 @@ async def _read_from(
             version, lent = await node.write(stored.lend, known, own.name)
             await own.write(publication.keep, own, name, version, {sharing[user_id]: lent[user_id] for user_id in lent})
             found.update(lent)
+        proofs.update((await proving.of_users(server, node, user_ids)).get(proving.FIELD, {}))
     return {user_id: keys.nameless() for user_id, keys in found.items()}
 
 

@@ -22,7 +22,7 @@ from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from homeserver.transparency import heads, proving, sequencing
 from homeserver.transparency.heads import KeyLog
-from tests.deployment import POLICY, Deploy, Deployment
+from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.e2ee.play import Device, Identity
 from tests.e2ee.test_cross_signing import confirm
 from tests.support import aio
@@ -143,6 +143,22 @@ async def test_a_changed_key_is_shown_with_the_new_proof(deployment: Deployment)
     leaf, _ = await stranger.check(await bob.query(alice), alice.user_id)
     assert leaf.previous == 0
     assert leaf.digest != first.digest
+
+
+@aio
+async def test_keys_from_another_node_are_shown_with_their_proof(deploy: Deploy, one_engine: None) -> None:
+    """Where that node is asked anyway, and where keys may come from there."""
+    for policy in (FLOWING, POLICY):
+        deployment = await deploy(policy=policy)
+        name = "flowing" if policy == FLOWING else "closed"
+        alice, bob = await device(deployment, f"alice-{name}"), await device(deployment, f"bob-{name}", "paris")
+        await caught_up(deployment)
+        answer = await bob.query(alice, bob)
+        await Stranger(deployment, "paris").check(answer, bob.user_id)
+        if policy == FLOWING:
+            await Stranger(deployment).check(answer, alice.user_id)
+        else:
+            assert await refused(Stranger(deployment), answer, alice.user_id) == "nothing is told"
 
 
 @aio
