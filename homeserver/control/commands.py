@@ -102,14 +102,8 @@ async def perform(server: Server, command: str, arguments: Arguments) -> dict[st
 async def recorded(server: Server, record: Record, command: str, arguments: Arguments) -> dict[str, Any]:
     """Do what changes something, between two entries of the log. Raises what the command raises, and NodeUnavailable
     when nothing was done since it could not be written down."""
-    await record.begin()
-    try:
-        answer = await COMMANDS[command](server, arguments)
-    except Exception as fault:
-        await record.end(fault)
-        raise
-    await record.end()
-    return answer
+    async with record.around():
+        return await COMMANDS[command](server, arguments)
 
 
 def person_of(server: Server, declared: Declared, arguments: Arguments) -> str | None:

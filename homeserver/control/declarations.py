@@ -162,11 +162,11 @@ class Declared:
                 if isinstance(value, str):
                     found[f"{argument.name}_sha256"] = sha256(value.encode()).hexdigest()
             else:
-                found[argument.name] = _plain(value)
+                found[argument.name] = plain(value)
         return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as it can stand in the log, whatever somebody has given."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) <= GREATEST):
         return value

@@ -6,11 +6,13 @@ acts at the machine, with the user to whom it is done; what concerns nobody ther
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from homeserver.control.declarations import plain
 from homeserver.protocol import admin_chain
 from homeserver.protocol.admin_chain import MACHINE, Entry, Outcome
 from homeserver.protocol.errors import NodeUnavailable, NotFound, Refusal
@@ -18,7 +20,7 @@ from homeserver.protocol.identifiers import is_user_id
 from homeserver.storage import admin_log, users
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from homeserver.context import Caller, Server
     from homeserver.control.declarations import Declared
@@ -107,6 +109,18 @@ class Record:
         except Refusal as refusal:
             log.error("the end of what was administered is not in the log", command=self._command, why=refusal.message)
 
+    @asynccontextmanager
+    async def around(self) -> AsyncIterator[None]:
+        """`begin` and `end`, around what is done. Raises NodeUnavailable when nothing was done since it could not be
+        written down, and what is raised inside."""
+        await self.begin()
+        try:
+            yield
+        except Exception as fault:
+            await self.end(fault)
+            raise
+        await self.end()
+
     async def refuse(self, why: Refusal) -> None:
         """It was not even begun."""
         await append(self._server, self.chain, self._said(Outcome.REFUSED, why.errcode))
@@ -134,6 +148,11 @@ def of_caller(server: Server, caller: Caller, command: str, declared: Declared, 
     return Record(server, chain, caller.user_id, command, declared.kept(arguments, persons=True))
 
 
+def moderating(server: Server, caller: Caller, command: str, user_id: str, **what: bool) -> Record:
+    """The record of what an administrator does to somebody by the client-server API."""
+    return Record(server, Chain(caller.user_id, caller.node), caller.user_id, command, {"user": plain(user_id), **what})
+
+
 async def at_machine(
     server: Server, command: str, declared: Declared, arguments: Mapping[str, Any], person: str | None
 ) -> Record:
@@ -152,7 +171,7 @@ async def _chain_of(server: Server, person: str | None) -> Chain:
 
 # reading ------------------------------------------------------------------------------------
 
-AT_ONCE = 100
+AT_ONCE = 50
 """Entries that are read and checked before others have their turn."""
 
 

@@ -1,6 +1,7 @@
 """Administrators: locking and suspending accounts, and what devices a user has.
 
-That the caller administers the server is checked before anything is looked up.
+That the caller administers the server is checked before anything is looked up. What they change is written into the log
+of administration.
 
 spec: client-server-api/#server-administration
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import administration
+from homeserver.control import recording
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.web.routes import Auth, route
@@ -32,8 +34,9 @@ async def is_locked(server: Server, request: Request) -> dict[str, Any]:
 async def lock(server: Server, request: Request) -> dict[str, Any]:
     """Lock an account, or unlock it."""
     locked = reading.boolean(request.json(), "locked", required=True)
-    change = administration.set_locked
-    await administration.moderate(server, request.caller, request.args["userId"], change, locked)
+    caller, user_id = request.caller, request.args["userId"]
+    async with recording.moderating(server, caller, "user-lock", user_id, locked=locked).around():
+        await administration.moderate(server, caller, user_id, administration.set_locked, locked)
     return {"locked": locked}
 
 
@@ -47,8 +50,9 @@ async def is_suspended(server: Server, request: Request) -> dict[str, Any]:
 async def suspend(server: Server, request: Request) -> dict[str, Any]:
     """Suspend an account, or end that."""
     suspended = reading.boolean(request.json(), "suspended", required=True)
-    change = administration.set_suspended
-    await administration.moderate(server, request.caller, request.args["userId"], change, suspended)
+    caller, user_id = request.caller, request.args["userId"]
+    async with recording.moderating(server, caller, "user-suspend", user_id, suspended=suspended).around():
+        await administration.moderate(server, caller, user_id, administration.set_suspended, suspended)
     return {"suspended": suspended}
 
 

@@ -47,6 +47,24 @@ async def test_a_change_is_written_down_before_it_and_after_it(office: Office) -
 
 
 @aio
+async def test_what_administrators_do_by_the_client_api_is_written_down_too(office: Office) -> None:
+    operator, whose = office.people[Role.OPERATOR], office.nobody.user_id
+    for what, name in (("lock", "locked"), ("suspend", "suspended")):
+        path = f"/_matrix/client/v1/admin/{what}/"
+        assert (await operator.asks("PUT", path + whose, {name: True})).status == 200
+        assert (await operator.asks("PUT", path + operator.user_id, {name: True})).status == 403
+    expected: list[tuple[object, ...]] = []
+    for command, value in (("user-lock", {"locked": True}), ("user-suspend", {"suspended": True})):
+        expected += [
+            (command, {"user": whose, **value}, "begun", None),
+            (command, {}, "done", None),
+            (command, {"user": operator.user_id, **value}, "begun", None),
+            (command, {}, "failed", "M_FORBIDDEN"),
+        ]
+    assert [each[2:] for each in await told(office)] == expected
+
+
+@aio
 async def test_what_only_looks_is_not_written_down(office: Office) -> None:
     await office.ask(Role.OPERATOR, "GET", "/users")
     dry = {"user": "nobody", "to": "tehran", "dry_run": True}
