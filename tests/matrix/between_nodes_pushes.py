@@ -150,12 +150,12 @@ async def reunited(world: World, word: str) -> Attempt:
 
 SHIPPING = "rooms.replicas._ship_waiting"
 PUSHES = [
-    *pushed(event, "events", "events", SHIPPING, "event"),
+    *pushed(event, "events", "events", SHIPPING, "event", says=WAITS),
     *pushed(typing, "typing", "receipts", "rooms.typing_notices.set_typing"),
     *pushed(receipt, "receipts", "receipts", "rooms.receipts._others", "receipt"),
     *pushed(presence, "presence", "presence", "rooms.presence._spread"),
     *pushed(letter, "messages to devices", "keys", "e2ee.to_device._refuse_border", says="403"),
-    *pushed(device_list, "changes of device lists", "keys", SHIPPING, "keys"),
+    *pushed(device_list, "changes of device lists", "keys", SHIPPING, "keys", says=WAITS),
     Row(
         "history of a room, after a join",
         history,
@@ -163,7 +163,7 @@ PUSHES = [
         "200",
         None,
         THERE,
-        "withheld",
+        "not copied until it may",
         asks=("homeserver.rooms.replicas.copy_histories",),
         columns=NODES,
     ),
@@ -174,7 +174,7 @@ PUSHES = [
         "200",
         None,
         THERE,
-        "withheld",
+        "not copied until it may",
         asks=("homeserver.residency.moves.rehoming._complete",),
         columns=NODES,
     ),
@@ -185,7 +185,7 @@ PUSHES = [
         "200",
         None,
         HERE,
-        "withheld",
+        "not told until it may",
         asks=("homeserver.rooms.reunion._meet",),
         columns=NODES,
     ),

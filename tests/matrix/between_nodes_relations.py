@@ -118,7 +118,7 @@ RELATIONS = [
         "200",
         None,
         THERE,
-        "withheld",
+        WAITS,
         ("event",),
         (AT_HOME,),
         isolated=WAITS,

@@ -33,11 +33,11 @@ same bytes are found, which shows that they would have been. What the classes ar
 
 - **class**: what has to flow. *Out* leads from where we look to the other side, *in* from there; *afar* from another
   place of ours, by whose users it is.
-- **goes**: it arrives as if there were no border. *Withheld*: not sent, and counted. *Dropped*: not taken in, and
-  counted. *Left out*: not told, beside what may be. *Not asked*: the other side does not hear of the question. 403 is
-  an answer that names the missing flow.
-- **isolated**: while an [isolation](residency.md#being-cut-off) lies between, though everything flows. What *waits* is
-  found on the other side after the release; what others send in spite of it is *taken in*.
+- **goes**: it arrives as if there were no border. *Withheld*: not sent, nor later. *Waits*: not sent, and found on
+  the other side when everything flows again. *Dropped*: not taken in. *Left out*: not told, beside what may be.
+  *Not asked*: the other side does not hear of the question. 403 is an answer that names the missing flow.
+- **isolated**: while an [isolation](residency.md#being-cut-off) lies between, though everything flows. What others
+  send in spite of it is *taken in*.
 - **unknown**: the policy does not say where the other server stands.
 
 """
@@ -55,8 +55,7 @@ def _written() -> Iterator[str]:
     yield "## From our server to others that are no Matrix servers\n\n"
     yield from _tables(OTHERS)
     yield "## Between two nodes of one deployment\n\n"
-    yield "Inside a jurisdiction everything flows. What is withheld between nodes waits, and goes when a later policy\n"
-    yield "lets it, but for receipts, typing and presence.\n\n"
+    yield "Inside a jurisdiction everything flows.\n\n"
     yield from _tables(NODES)
     yield "## By data class\n\n"
     yield "Of what never leaves, values are planted before the rows are tried, and looked for afterwards in all that\n"

@@ -104,6 +104,10 @@ class Row:
     isolated: str = ""
     columns: tuple[Column, ...] = tuple(Column)
 
+    def waits(self, column: Column) -> bool:
+        """Whether it is found on the other side once it may go."""
+        return (self.isolated if column is Column.ISOLATED else self.says) == WAITS
+
     def crosses(self, column: Column) -> bool:
         """Whether it gets to the other side."""
         return column.allows or (column is Column.ISOLATED and self.isolated == TAKEN_IN)

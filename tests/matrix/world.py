@@ -21,7 +21,7 @@ from config.residency import FLOWING
 from tests.deployment import Answer, User
 from tests.matrix.asked import Spy
 from tests.matrix.never import Planted, plant
-from tests.matrix.rows import HERE, IN, OUT, THERE, WAITS, Column, Flow, Mark, Row, outcome
+from tests.matrix.rows import HERE, IN, OUT, THERE, Column, Flow, Mark, Row, outcome
 from tests.network import Network
 from tests.rooms.play import Play
 
@@ -210,16 +210,16 @@ async def _cells(world: World, rows: Sequence[Row], phase: Phase) -> None:
     await world.network.settle()
     tried = [row for row, _ in trials]
     await _look(world, tried, marks, phase)
-    if phase.column is Column.ISOLATED:
-        await _release(world, tried, marks)
+    waiting = [(row, mark) for row, mark in zip(tried, marks, strict=True) if row.waits(phase.column)]
+    if waiting and phase.denies:
+        await _open_again(world, waiting)
 
 
-async def _release(world: World, rows: Sequence[Row], marks: Sequence[Mark]) -> None:
-    """End the isolation: what waits goes."""
+async def _open_again(world: World, waiting: Sequence[tuple[Row, Mark]]) -> None:
+    """Let everything flow: what waits goes."""
     world.change(Phase(Column.ALLOWED))
     await world.network.clock.advance(REOPENED)
     await world.arrived()
-    waiting = [(row, mark) for row, mark in zip(rows, marks, strict=True) if row.isolated == WAITS]
     await _look(world, [row for row, _ in waiting], [mark for _, mark in waiting], Phase(Column.ALLOWED))
 
 
