@@ -12,7 +12,6 @@ from homeserver.control import administering
 from homeserver.control.declarations import arguments_of_request, path_arguments
 from homeserver.control.declared import DECLARED
 from homeserver.control.describing import PREFIX, document
-from homeserver.endpoints.control import LONGEST_POLICY
 from homeserver.protocol.errors import InvalidParam
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALL: Final = 64 * 1024
 """Bytes of the body of what takes no policy."""
+LARGE: Final = 1024 * 1024
+"""Bytes of the body of what takes one: reading it, others have to wait. The command line takes longer ones."""
 
 _COMMANDS: Final = {
     (declared.door[0], PREFIX + declared.door[1]): command
@@ -54,7 +55,7 @@ for (_method, _path), _command in _COMMANDS.items():
         _path,
         auth=Auth.GUEST,  # and no guest is admitted: their attempt is written down
         limit=Limit.ADMINISTRATION,
-        body=LONGEST_POLICY if DECLARED[_command].large else SMALL,
+        body=LARGE if DECLARED[_command].large else SMALL,
     )(administer)
 
 
