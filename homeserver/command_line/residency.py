@@ -97,6 +97,8 @@ def residency_evidence(
     it may not, or a node is down: the bundle says so."""
     if node is not None and user is not None:
         raise click.UsageError("give --node or --user, not both")
+    if target.exists():
+        no(f"domicile: {target} is there already: name another file")
     answer = perform(config, "residency-evidence", node=node, user=user, texts=with_texts)
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
