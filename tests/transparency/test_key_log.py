@@ -20,7 +20,7 @@ from homeserver.protocol.merkle import Frontier, assembled, check_consistency, c
 from homeserver.storage import device_keys, key_log, log_heads
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
-from homeserver.transparency import heads, proving, sequencing
+from homeserver.transparency import changes, heads, proving, sequencing
 from homeserver.transparency.heads import KeyLog
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.e2ee.play import Device, Identity
@@ -109,8 +109,35 @@ async def test_what_does_not_change_keys_is_not(deployment: Deployment) -> None:
     assert refusal.status == 401
     keyless = await alice.another()
     await keyless.gets("POST", "/logout", {})
+    bob = await deployment.user("bob")
+    server, node = deployment.server, deployment.node("tehran")
+    for user_id in (alice.user_id, bob.user_id, "@nobody:example.org"):
+        assert not await node.write(changes.append, server, node, user_id, Reason.DEVICE_KEYS)
+    for user_id in (bob.user_id, "@nobody:example.org"):
+        assert not await node.write(changes.append_left, server, node, user_id)
     await caught_up(deployment)
     assert await Stranger(deployment).checkpoint() == before
+
+
+@aio
+async def test_who_has_left_is_said_to_have_once(deployment: Deployment, one_engine: None) -> None:
+    """A move that was cut off is done again from where it was: the log is told the same twice."""
+    alice = await device(deployment, "alice")
+    server, node = deployment.server, deployment.node("tehran")
+    assert await node.write(changes.append_left, server, node, alice.user_id)
+    assert not await node.write(changes.append_left, server, node, alice.user_id)
+    assert await node.write(changes.append, server, node, alice.user_id, Reason.ARRIVED)
+    assert not await node.write(changes.append, server, node, alice.user_id, Reason.ARRIVED)
+    await caught_up(deployment)
+    leaves = await Stranger(deployment).leaves()
+    assert [leaf.reason for leaf in leaves] == [Reason.DEVICE_KEYS, Reason.LEFT, Reason.ARRIVED]
+    assert leaves[0].digest == leaves[2].digest
+    bob = await device(deployment, "bob")
+    await bob.gets("POST", "/logout", {})
+    for said in (True, False):  # also of who had no keys any more
+        assert await node.write(changes.append_left, server, node, bob.user_id) is said
+    for said in (True, False):
+        assert await node.write(changes.append, server, node, bob.user_id, Reason.ARRIVED) is said
 
 
 @aio
@@ -422,9 +449,9 @@ async def test_a_log_that_cannot_go_on_is_followed_by_another(deploy: Deploy, mo
 async def test_a_log_is_begun_anew_while_it_is_used(deploy: Deploy, one_engine: None) -> None:
     deployment = await deploy()
     alice = await device(deployment, "alice")
-    await device(deployment, "bob")
+    bob = await device(deployment, "bob")
     await caught_up(deployment)
-    await alice.query(alice)
+    await alice.query(alice, bob)
     answer = await commands.perform(deployment.server, "log-begin-anew", {"node": "tehran", "reason": "because"})
     assert answer == {"origin": f"{ORIGIN}.2"}
     assert FIELD not in await alice.query(alice)
@@ -433,7 +460,8 @@ async def test_a_log_is_begun_anew_while_it_is_used(deploy: Deploy, one_engine: 
     await (await alice.another()).publish()
     await caught_up(deployment)
     assert [leaf.reason for leaf in await stranger.leaves()] == [Reason.FOUND, Reason.FOUND, Reason.DEVICE_KEYS]
-    await stranger.check(await alice.query(alice), alice.user_id)
+    for user in (alice, bob):
+        await stranger.check(await alice.query(alice, bob), user.user_id)
     size = (await stranger.checkpoint()).head.size
     await deployment.server.nodes.directory.engine.write(_forget_heads)  # as an old archive of the directory does
     again = await deploy()
