@@ -5,10 +5,10 @@ A schema that a test has changed otherwise than by its rows is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -89,9 +89,12 @@ class Schemas:
             await connection.close()
         self._idle.clear()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """The connection that is kept; closed when what is done with it fails, for some tests end connections."""
+        """The connection that is kept, or a new one: some tests end the server."""
+        if self._open is not None:
+            with contextlib.suppress(psycopg.OperationalError):
+                await self._open.execute("SELECT 1")
         if self._open is None or self._open.closed:
             self._open = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,12 +19,20 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 ROOT = Path(__file__).parents[2]
 
 IMPORTED = ["homeserver.__main__", "homeserver.app", "tests.interop.forked", "tests.interop.imported"]
 """What the process has imported from which the others are forked."""
+
+
+class Surroundings(NamedTuple):
+    """What a process has from the one that starts it. ``files``: the limits of open ones."""
+
+    cwd: str
+    environment: dict[str, str]
+    files: tuple[int, int]
 
 
 class Forked:
@@ -49,7 +58,8 @@ class Forked:
             mine.append(stdout)
             self.stdout = os.fdopen(reading, errors="replace")
         streams = [_Stream(each) for each in (stdin, stdout, stdout if stderr is None else stderr)]
-        self._process = _context().Process(target=_run, args=(self.arguments, str(cwd), dict(os.environ), streams))
+        around = Surroundings(str(cwd), dict(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE))
+        self._process = _context().Process(target=_run, args=(self.arguments, around, streams))
         self._process.start()
         for each in mine:
             os.close(each)
@@ -136,15 +146,16 @@ def _received(passed: Any) -> int:
     return number
 
 
-def _run(arguments: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> None:
+def _run(arguments: list[str], around: Surroundings, streams: list[int]) -> None:
     """In the new process: become the command."""
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
         os.close(stream)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - until the process ends
-    os.chdir(cwd)
+    os.chdir(around.cwd)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(around.environment)
+    resource.setrlimit(resource.RLIMIT_NOFILE, around.files)
     sys.argv = ["domicile", *arguments]
     from homeserver.__main__ import main
 
