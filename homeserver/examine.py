@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from config.load import load_application_services
 from config.problems import Faults
-from homeserver import app, places
+from homeserver import credentials, places
 from homeserver.protocol import policy_chain
 from homeserver.protocol.policy_chain import Link
 from homeserver.residency.changes import chain
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 async def problems(settings: Settings, policy: Policy) -> list[str]:
     """Everything that is wrong, one sentence each."""
-    found = [str(problem) for problem in app.unreadable_secrets(settings, policy)]
-    for usable in (app.signing_keys, app.trusted, lambda settings: app.policy_key(settings, b"")):
+    found = [str(problem) for problem in credentials.unreadable_secrets(settings, policy)]
+    for usable in (
+        credentials.signing_keys,
+        credentials.trusted,
+        lambda settings: credentials.policy_key(settings, b""),
+    ):
         try:
             usable(settings)
-        except app.StartError as error:
+        except credentials.StartError as error:
             found.append(str(error))
         except Faults:
             pass  # one of the unreadable secrets
@@ -38,9 +42,9 @@ async def problems(settings: Settings, policy: Policy) -> list[str]:
         load_application_services(settings, policy)
     except Faults as faults:
         found += [str(problem) for problem in faults.problems]
-    found += filter(None, [app.lost_secret(settings)])
+    found += filter(None, [credentials.lost_secret(settings)])
     found += await _versions(settings)
-    found += app.unusable_certificates(settings)
+    found += credentials.unusable_certificates(settings)
     found += _folders(settings, policy)
     found += [line async for line in _databases(settings, policy)]
     return found
@@ -48,16 +52,16 @@ async def problems(settings: Settings, policy: Policy) -> list[str]:
 
 async def _versions(settings: Settings) -> list[str]:
     """What is wrong with the chain of the policy's versions."""
-    if not (settings.data_dir / app.DIRECTORY).exists():
+    if not (settings.data_dir / credentials.DIRECTORY).exists():
         return []
     try:
-        secret = app.known_secret(settings)
+        secret = credentials.known_secret(settings)
         if secret is None:
             return []
-        identity = app.identity_of(settings, secret, *app.signing_keys(settings))
-        here = f"sqlite:{app.DIRECTORY}"
+        identity = credentials.identity_of(settings, secret, *credentials.signing_keys(settings))
+        here = f"sqlite:{credentials.DIRECTORY}"
         rows = await peek(here, "policy_versions", policy_versions.ALL, root=settings.data_dir)
-    except (app.StartError, Faults, OSError, Unreachable):
+    except (credentials.StartError, Faults, OSError, Unreachable):
         return []  # which is said elsewhere
     links = [Link(serial, bytes(record), text) for serial, record, text in rows]
     key = identity.residency_key.verify_key
@@ -85,8 +89,8 @@ async def _databases(settings: Settings, policy: Policy) -> AsyncIterator[str]:
     """Does each answer, belong to its node, and have a schema that this program knows?"""
     root = settings.data_dir
     founded: set[str] = set()
-    if (root / app.DIRECTORY).exists():
-        here = f"sqlite:{app.DIRECTORY}"
+    if (root / credentials.DIRECTORY).exists():
+        here = f"sqlite:{credentials.DIRECTORY}"
         try:
             ledger = await peek(here, "migrations", migrate.READ, root=root)
             migrate.pending("directory", places.migrations("directory"), ledger, create=False)

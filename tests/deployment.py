@@ -23,8 +23,8 @@ from federation import port
 from homeserver.accounts import registration, sessions
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.app import policy_key
 from homeserver.context import Caller, CurrentPolicy, Identity, Server
+from homeserver.credentials import policy_key
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import Clock, FakeClock

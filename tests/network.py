@@ -18,7 +18,7 @@ from random import Random
 import pytest
 
 from federation.reach import Absences
-from homeserver import app
+from homeserver import app, credentials
 from homeserver.context import Identity
 from homeserver.protocol.signing import SigningKey
 from homeserver.rooms.outgoing import Lines
@@ -172,7 +172,7 @@ class Network:
                 name,
                 SigningKey("k" + digest.hex()[:6], digest),
                 b"s" * 32,
-                policy_key=app.policy_key(made.server.settings, digest),
+                policy_key=credentials.policy_key(made.server.settings, digest),
             ),
             outbound=Wire(self, name, made.server.telemetry),
         )

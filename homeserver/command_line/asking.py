@@ -48,7 +48,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
     installReactor(reactor)  # type: ignore[no-untyped-call]
 
-    from homeserver.app import StartError
+    from homeserver.credentials import StartError
     from homeserver.protocol.errors import Refusal
     from homeserver.storage.migrate import SchemaMismatch
 

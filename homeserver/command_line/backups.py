@@ -190,15 +190,19 @@ async def _restored(
 
 
 async def _directory_restored(settings: Settings, found: Policy | Faults, archive: Archive) -> dict[str, Any]:
-    from homeserver import app
+    from homeserver import app, credentials
     from homeserver.archives import restoring_directory
     from homeserver.doctor import routes
     from homeserver.protocol.errors import Conflict
 
     with control_socket.exclusively(settings.data_dir):
-        if app.known_secret(settings) is None:
-            raise Conflict(f"put {settings.data_dir / app.SECRET_FILE} back first: without it no route leads anywhere")
-        manifest = await restoring_directory.restore(archive, settings.server_name, settings.data_dir / app.DIRECTORY)
+        if credentials.known_secret(settings) is None:
+            raise Conflict(
+                f"put {settings.data_dir / credentials.SECRET_FILE} back first: without it no route leads anywhere"
+            )
+        manifest = await restoring_directory.restore(
+            archive, settings.server_name, settings.data_dir / credentials.DIRECTORY
+        )
         async with app.opened(settings, found) as server:
             made = await routes.rebuild(server)
             down = [node.name for node in server.nodes if not node.engine.health().up]

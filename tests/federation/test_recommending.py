@@ -16,7 +16,7 @@ from nacl.signing import VerifyKey
 from config.load import policy_from_text, settings_from_text
 from config.settings import Settings
 from federation import remote
-from homeserver import app
+from homeserver import credentials
 from homeserver.protocol import canonical, signing
 from homeserver.protocol.event_view import CREATE
 from homeserver.protocol.events import Event
@@ -479,19 +479,19 @@ def read(folder: Path, text: str = "") -> Settings:
 
 
 def test_the_key_follows_from_the_deployment_secret(tmp_path: Path) -> None:
-    first, again, other = (app.policy_key(read(tmp_path), secret) for secret in (b"one", b"one", b"two"))
+    first, again, other = (credentials.policy_key(read(tmp_path), secret) for secret in (b"one", b"one", b"two"))
     assert first is not None
     assert again is not None
     assert other is not None
     assert first.key_id == KEY_ID
     assert first.verify_key.raw == again.verify_key.raw != other.verify_key.raw
-    assert app.policy_key(settings_from_text('server_name = "here.test"\n'), b"one") is None
+    assert credentials.policy_key(settings_from_text('server_name = "here.test"\n'), b"one") is None
 
 
 def test_the_key_may_stand_in_a_file(tmp_path: Path) -> None:
     settings = read(tmp_path, 'signing_key_file = "policy.key"\n')
     (tmp_path / "policy.key").write_text(f"ed25519 1 {'B' * 42}A\n")
-    made = app.policy_key(settings, b"one")
+    made = credentials.policy_key(settings, b"one")
     assert made is not None
     assert made.verify_key.raw == SigningKey("any", unpadded("B" * 42 + "A")).verify_key.raw
     for text, said in (
@@ -500,8 +500,10 @@ def test_the_key_may_stand_in_a_file(tmp_path: Path) -> None:
         (f"ed25519 1 {'A' * 43}\n", "one of its own"),
     ):
         (tmp_path / "policy.key").write_text(text)
-        with pytest.raises(app.StartError, match=said):
-            app.policy_key(settings, b"one")
+        with pytest.raises(credentials.StartError, match=said):
+            credentials.policy_key(settings, b"one")
     (tmp_path / "policy.key").unlink()
     policy = policy_from_text(FLOWING, "residency.toml", "here.test")
-    assert [str(problem) for problem in app.unreadable_secrets(settings, policy) if "policy.key" in str(problem)]
+    assert [
+        str(problem) for problem in credentials.unreadable_secrets(settings, policy) if "policy.key" in str(problem)
+    ]

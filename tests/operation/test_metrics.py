@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from homeserver import app
+from homeserver import metrics
 from homeserver.protocol.errors import ResidencyViolation
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.storage.engine import Transaction
@@ -145,7 +145,7 @@ def test_databases_and_what_waits_for_a_node_that_is_down(product: Product) -> N
 
 @aio
 async def test_refused_rows_are_shown_by_node(deployment: Deployment) -> None:
-    app.show(deployment.server)
+    metrics.show(deployment.server)
     paris = deployment.node("paris")
 
     async def misplace(tx: Transaction) -> None:

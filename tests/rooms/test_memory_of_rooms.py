@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver import app
+from homeserver import metrics
 from homeserver.accounts import sessions
 from homeserver.rooms import state
 from homeserver.rooms.state import Rooms
@@ -64,7 +64,7 @@ async def test_sessions_are_weighed_by_their_tokens(play: Play) -> None:
 
 @aio
 async def test_the_metrics_show_them(play: Play) -> None:
-    app.show(play.server)
+    metrics.show(play.server)
     alice = await play.user("alice")
     room_id = await play.create(alice)
     await play.ask(alice, "GET", f"/rooms/{room_id}/state")
