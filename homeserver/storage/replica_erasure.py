@@ -68,6 +68,11 @@ async def hide(tx: Transaction, room_nid: int) -> bool:
     )
 
 
+async def is_held(tx: Transaction, room_nid: int) -> bool:
+    """Whether there is a state of a room, so that it is a replica (again)."""
+    return await tx.one("SELECT 1 FROM rooms WHERE room_nid = ? AND state_group IS NOT NULL", room_nid) is not None
+
+
 async def _is_going(tx: Transaction, room_nid: int) -> bool:
     row = await tx.one(f"SELECT 1 FROM rooms r WHERE room_nid = ? AND state_group IS NULL AND NOT {_NEEDED}", room_nid)
     return row is not None

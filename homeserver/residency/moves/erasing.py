@@ -15,7 +15,7 @@ from homeserver.protocol.key_log import Reason
 from homeserver.protocol.move_receipts import Receipt
 from homeserver.residency.moves import files, rooms_ahead, unpacking
 from homeserver.residency.moves.journal import Moves, State
-from homeserver.residency.moves.rehoming import erase_replica, heir_of, rehome
+from homeserver.residency.moves.rehoming import erase_unneeded, heir_of, rehome
 from homeserver.residency.moves.switching import leave
 from homeserver.rooms import state
 from homeserver.rooms.holders import Travellers, follow_home, recount
@@ -91,14 +91,10 @@ async def _count_anew(server: Server, move: Move, held: Held) -> None:
 async def _erase_rooms(server: Server, move: Move) -> None:
     """The source gives up the rooms with which nobody there has anything to do any more, and the user's name. Raises
     Postponed."""
+    erased = await erase_unneeded(server, move.source, move.user_id)
+    move.account["erased_rooms"] = move.account.get("erased_rooms", 0) + erased
     user_nid = await move.source.read(users.nid, move.user_id)
-    if user_nid is None:
-        return
-    known = await move.source.read(replica_erasure.rooms_of, user_nid)
-    for room_nid in await move.source.read(replica_erasure.unneeded, list(known)):
-        await erase_replica(server, move.source, room_nid, known[room_nid])
-        move.account["erased_rooms"] = move.account.get("erased_rooms", 0) + 1
-    if not await move.source.read(replica_erasure.is_anybody, user_nid):
+    if user_nid is not None and not await move.source.read(replica_erasure.is_anybody, user_nid):
         await move.source.write(replica_erasure.forget_name, user_nid)
 
 

@@ -30,12 +30,12 @@ from homeserver.residency.moves.journal import (
     of_departure,
     words,
 )
-from homeserver.residency.moves.rehoming import erase_replica
+from homeserver.residency.moves.rehoming import erase_unneeded
 from homeserver.residency.moves.switching import is_busy, switch, whose
 from homeserver.rooms import membership
 from homeserver.runtime.jobs import Postponed
 from homeserver.storage import moves as stored
-from homeserver.storage import replica_erasure, users
+from homeserver.storage import users
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,10 +175,7 @@ async def _clear_away(server: Server, move: Move) -> None:
     await move.target.advance(unpacking.undo, move.user_id)
     await move.target.write(stored.clear_staged, move.move_id)
     await files.forget(move)
-    user_nid = await move.target.read(users.nid, move.user_id)
-    known = {} if user_nid is None else await move.target.read(replica_erasure.rooms_of, user_nid)
-    for room_nid in await move.target.read(replica_erasure.unneeded, list(known)):
-        await erase_replica(server, move.target, room_nid, known[room_nid])
+    await erase_unneeded(server, move.target, move.user_id)
     await move.target.write(stored.forget_arrival, move.move_id)
 
 

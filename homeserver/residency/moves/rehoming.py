@@ -125,16 +125,36 @@ async def _give_away(tx: Transaction, room_nid: int, aliases: list[str], network
     await rooms.publish(tx, room_nid, False)
 
 
+async def erase_unneeded(server: Server, node: Node, user_id: str) -> int:
+    """Erase what a node has of rooms of a user with which no resident has anything to do; of how many.
+
+    Raises Postponed while something of one waits to be sent, NodeUnavailable.
+    """
+    for other in server.nodes:
+        if other is not node and other.engine.health().up:
+            await replicas.caught_up(server, other, node)  # a replica may be on its way, which nobody wants any more
+    user_nid = await node.read(users.nid, user_id)
+    known = {} if user_nid is None else await node.read(replica_erasure.rooms_of, user_nid)
+    gone = await node.read(replica_erasure.unneeded, list(known))
+    for room_nid in gone:
+        await erase_replica(server, node, room_nid, known[room_nid])
+    return len(gone)
+
+
 async def erase_replica(server: Server, node: Node, room_nid: int, room_id: str) -> None:
     """Erase what a node has of a room with which no resident has anything to do. May be done twice, and goes on where
     it was cut off. Raises Postponed while something of it waits to be sent, NodeUnavailable."""
     await commit(server, node, [])
     if await node.read(replica_erasure.is_unsent, room_nid):
         raise Postponed(f"waits until what {node.name} has to send of a room has been sent")
-    if not await node.write(replica_erasure.hide, room_nid):
-        return
-    node.memory(Rooms).drop(room_id)
-    node.memory(StateRows).clear()
+    while True:
+        if not await node.write(replica_erasure.hide, room_nid):
+            return
+        node.memory(Rooms).drop(room_id)
+        node.memory(StateRows).clear()
+        await commit(server, node, [])  # an event that was under way goes on from the room as it was before
+        if not await node.read(replica_erasure.is_held, room_nid):
+            break
     while await node.write(replica_erasure.erase_events, room_nid):
         pass
     groups = await node.read(replica_erasure.groups, room_nid)
