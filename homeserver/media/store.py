@@ -43,6 +43,7 @@ DRAFTS: Final = "drafts"
 _AT_ONCE: Final[int | None] = getattr(os, "RWF_NOWAIT", None)  # "or not at all", which Linux can be told
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # for each byte the letter of five of its bits
 _ID: Final = re.compile(r"[a-z2-7]{32}")
+_SHELF: Final = re.compile(r"[a-z2-7]{2}")
 _NAME: Final = re.compile(r"([a-z2-7]{32})-([0-9a-f]{16})(?:\..+)?")
 
 log = structlog.get_logger("media")
@@ -80,6 +81,12 @@ def path_of(root: Path, media_id: str, digest: bytes) -> Path:
     if not is_ours(media_id):
         raise ValueError("that is no media id of ours")
     return root / media_id[:2] / f"{media_id}-{digest.hex()[:16]}"
+
+
+def strangers(root: Path) -> list[str]:
+    """What stands directly in a media folder that no node puts there. Raises OSError."""
+    found = [path.name for path in root.iterdir()] if root.is_dir() else []
+    return sorted(name for name in found if name != DRAFTS and not _SHELF.fullmatch(name))
 
 
 def belongs_to(name: str) -> tuple[str, str] | None:

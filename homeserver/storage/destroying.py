@@ -23,26 +23,37 @@ PIECE: Final = 1 << 20
 _OWNER: Final = "SELECT name FROM migrations WHERE number = 0"
 
 
-async def destroy(node: str, address: str, *, root: Path) -> bool:
-    """Destroy the database of a node, at its address; False: it is not there any more.
+async def is_there(node: str, address: str, *, root: Path) -> bool:
+    """Whether there is a database of a node at its address.
 
-    Raises SchemaMismatch for one that is another node's, Unreachable, OSError.
+    Raises SchemaMismatch for one that is another node's, Unreachable.
     """
-    file = root / address.removeprefix("sqlite:") if address.startswith("sqlite:") else None
+    file = _file(address, root)
     if file is not None and not file.exists():
-        await asyncio.to_thread(_destroy_file, file)  # what stands beside it
         return False
     owner = await peek(address, "migrations", _OWNER, root=root)
     if owner and owner[0][0] != node:
         raise SchemaMismatch(f"the database of {node} belongs to {owner[0][0]} by now: it is left as it is")
+    return bool(owner)
+
+
+async def destroy(node: str, address: str, *, root: Path) -> bool:
+    """Destroy the database of a node, at its address; False: it is not there any more. Raises what `is_there` raises,
+    and OSError."""
+    there = await is_there(node, address, root=root)
+    file = _file(address, root)
     if file is not None:
-        await asyncio.to_thread(_destroy_file, file)
-    elif owner:
+        await asyncio.to_thread(_destroy_file, file)  # and what stands beside it
+    elif there:
         from homeserver.storage.postgres.dropping import drop
 
         known = migrate.load(files("homeserver.storage") / "schema" / "node")
         await drop(address, [*(layout.table for layout in archive.layouts(known)), archive.LEDGER])
-    return bool(owner)
+    return there
+
+
+def _file(address: str, root: Path) -> Path | None:
+    return root / address.removeprefix("sqlite:") if address.startswith("sqlite:") else None
 
 
 def _destroy_file(file: Path) -> None:

@@ -441,6 +441,11 @@ async def test_what_belongs_to_another_by_now_is_left_alone(stage: Staging, engi
     await its_day_has_come(play)
     await closed(play)
     await without_paris(play)
+    stranger = engines.directory / "paris" / "media" / "family.jpg"
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_bytes(b"not of this server")
+    with pytest.raises(Conflict, match=r"holds family\.jpg too"):
+        await erasing.erase(play.server, "FR")
     (engines.directory / "paris" / "node.db").unlink()
     for ending in ("-wal", "-shm"):
         (engines.directory / "paris" / f"node.db{ending}").unlink(missing_ok=True)
@@ -451,6 +456,7 @@ async def test_what_belongs_to_another_by_now_is_left_alone(stage: Staging, engi
     with pytest.raises(Conflict, match="belongs to lyon by now"):
         await erasing.erase(play.server, "FR")
     assert (engines.directory / "paris" / "node.db").exists()
+    assert stranger.read_bytes() == b"not of this server"
 
 
 @ONCE

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from homeserver.media import store
 from homeserver.protocol import policy_chain, withdrawal_receipts
 from homeserver.protocol.errors import Conflict
 from homeserver.residency.changes import chain
@@ -94,7 +95,11 @@ def _overlap(one: Path, other: Path) -> bool:
 async def _destroy(server: Server, place: NodePlace, erased: dict[str, Any]) -> None:
     root = server.settings.data_dir
     address = place.database if server.places is None else server.places.address(place)
-    files, size = await asyncio.to_thread(destroying.destroy_folder, place.media_path(root))
+    folder = place.media_path(root)
+    await destroying.is_there(place.name, address, root=root)  # before anything is touched
+    if strange := await asyncio.to_thread(store.strangers, folder):
+        raise OSError(f"{folder} holds {', '.join(strange)} too, which no node put there: take that away first")
+    files, size = await asyncio.to_thread(destroying.destroy_folder, folder)
     known = erased.setdefault(place.name, {"files": 0, "bytes": 0, "database": place.engine})
     known["files"] += files
     known["bytes"] += size
