@@ -64,24 +64,19 @@ def extract(text: str) -> dict[str, Any]:
 
 def root(hashes: Sequence[bytes]) -> bytes:
     """The root over hashes of leaves, in their order."""
-    if not hashes:
-        return merkle.EMPTY_ROOT
-    level = list(hashes)
-    while len(level) > 1:  # an odd one goes up as it is, which is the same tree
-        pairs = [merkle.node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
-        level = pairs + level[len(pairs) * 2 :]
-    return level[0]
+    tree = merkle.Frontier()
+    for each in hashes:
+        tree, _ = tree.append(each)
+    return tree.root()
 
 
 def path(hashes: Sequence[bytes], index: int) -> list[tuple[str, bytes]]:
-    """The hashes that lead from one leaf to the root, and on which side each stands: ``left`` or ``right``."""
+    """The hashes that lead from one leaf to the root, and on which side each stands: ``left`` or ``right``.
+
+    Raises ValueError when there is no such leaf.
+    """
     found = []
-    level = list(hashes)
-    while len(level) > 1:
-        other = index ^ 1
-        if other < len(level):
-            found.append(("left" if other < index else "right", level[other]))
-        pairs = [merkle.node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
-        level = pairs + level[len(pairs) * 2 :]
-        index //= 2
+    for group in merkle.inclusion_parts(index, len(hashes)):
+        start, last = group[0].place << group[0].level, group[-1]
+        found.append(("left" if start < index else "right", root(hashes[start : last.place + 1 << last.level])))
     return found
