@@ -187,6 +187,10 @@ class Databases:
                 await connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
 
 
+ON_SQLITE = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+"""For tests that are about no database: they run once."""
+
+
 def _kind(node: str, migrations: Sequence[Migration]) -> str:
     """What a database is that these migrations make; their ledger names the node."""
     return " ".join((node, *(migration.digest for migration in migrations)))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-
 from homeserver.accounts import roles
 from homeserver.protocol.roles import Role
 from tests.administration.office import API
 from tests.moves.conftest import stage
 from tests.moves.play import Staging
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 __all__ = ["stage"]
 
 
-@pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+@ON_SQLITE
 @aio
 async def test_roles_and_log_go_along_and_nothing_of_them_is_left(stage: Staging) -> None:
     play = await stage()

@@ -14,7 +14,7 @@ from homeserver.storage.engine import Transaction
 from tests.deployment import FLOWING, POLICY
 from tests.moves.play import Stage, Staging
 from tests.rooms.play import CLIENT
-from tests.support import Databases, aio
+from tests.support import ON_SQLITE, Databases, aio
 
 LYON = """
 [nodes.lyon]
@@ -22,7 +22,6 @@ jurisdiction = "FR"
 database = "sqlite:lyon/node.db"
 media = "file:lyon/media"
 """
-ON_SQLITE = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
 
 
 async def home_of(play: Stage, room: str) -> str | None:

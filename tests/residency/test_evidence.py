@@ -25,12 +25,11 @@ from tests.deployment import FLOWING, Deploy
 from tests.moves.play import Stage, Staging, stage
 from tests.residency.evidence import SCRIPT, resigned, run, verified
 from tests.residency.planned import applied, following, founded, planned
-from tests.support import Databases, aio
+from tests.support import ON_SQLITE, Databases, aio
 
 __all__ = ["stage"]
 
 ANN = SigningKey("approver", b"a" * 32)
-ONCE = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
 SECRET = "postgresql://domicile:hush@127.0.0.1/paris"
 MARKED = f"""
 {FLOWING}
@@ -97,7 +96,7 @@ def _server_key(play: Stage) -> str:
     return play.server.identity.key.verify_key.base64
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_nobody_is_named_but_who_asks(stage: Staging) -> None:
     play = await stage(policy=FLOWING)
@@ -117,7 +116,7 @@ async def test_nobody_is_named_but_who_asks(stage: Staging) -> None:
             await commands.perform(play.server, "residency-evidence", wrong)
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_the_same_deployment_gives_the_same_bytes(deploy: Deploy) -> None:
     deployment = await deploy()
@@ -138,7 +137,7 @@ async def test_the_same_deployment_gives_the_same_bytes(deploy: Deploy) -> None:
     assert (await gathered.make(server)).bundle != first
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_what_may_not_rest_there_is_told(deploy: Deploy, tmp_path: Path) -> None:
     deployment = await deploy()
@@ -162,7 +161,7 @@ async def test_what_may_not_rest_there_is_told(deploy: Deploy, tmp_path: Path) -
     assert words.endswith("Genuine, and it says that something rests where it may not.")
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_a_node_that_is_down_is_said(deploy: Deploy, engines: Databases, tmp_path: Path) -> None:
     deployment = await deploy()
@@ -181,7 +180,7 @@ async def test_a_node_that_is_down_is_said(deploy: Deploy, engines: Databases, t
         await gathered.make(server, user_id=bob.user_id)
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_a_broken_chain_is_no_evidence(deploy: Deploy) -> None:
     server = (await deploy()).server
@@ -223,7 +222,7 @@ def _repeat(at: int, said: Json) -> None:
     said["parts"].append(said["parts"][at])
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_whatever_is_changed_is_named(stage: Staging, tmp_path: Path) -> None:
     play = await stage()
@@ -258,7 +257,7 @@ async def test_whatever_is_changed_is_named(stage: Staging, tmp_path: Path) -> N
 # what a deployment says that does not agree with itself, however well signed ---------------------
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_what_does_not_agree_with_itself_is_refused(stage: Staging, tmp_path: Path) -> None:
     play = await stage()

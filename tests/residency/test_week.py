@@ -30,14 +30,14 @@ from tests.matrix.rows import sealed
 from tests.network import Network
 from tests.residency.test_isolation import all_arrived
 from tests.rooms.play import Play, text_of
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 EVENTS = int(os.environ.get("DOMICILE_TEST_CUT", "120"))
 AT_ONCE = 100
 DAY = 24 * 3600.0
 DAYS = 7
 
-pytestmark = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+pytestmark = ON_SQLITE
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from homeserver.rooms import chores
 from tests.deployment import FLOWING, POLICY, User
 from tests.residency.test_isolation import all_arrived
 from tests.rooms.play import Play, text_of
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 
 async def close(play: Play, user: User, *, erase: bool) -> None:
@@ -59,7 +59,7 @@ async def test_who_joins_after_an_erasure_is_not_shown_what_was_erased(play: Pla
         assert await both(play, user, room_id) == ["<redacted>", "of bob"]
 
 
-@pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+@ON_SQLITE
 @pytest.mark.parametrize("why", ["isolated", "no flow"])
 @aio
 async def test_an_erasure_waits_until_it_may_cross_the_border(play: Play, why: str) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import pytest
-
 from config.load import policy_from_text
 from config.residency import DataClass
 from homeserver.rooms import replicas
@@ -17,7 +15,7 @@ from homeserver.storage import outbox, streams
 from homeserver.storage.outbox import NewParcel
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.rooms.play import Cast, Play
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -188,7 +186,7 @@ def among_three(*closed: tuple[str, str]) -> str:
     return POLICY + BERLIN + "".join(flow.format(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
+@ON_SQLITE
 @aio
 async def test_a_copy_elsewhere_is_no_way_around_the_author_s_node(cast: Cast) -> None:
     """Paris orders the room and may send to Berlin; what Alice writes in Tehran may not go there: it waits in Paris."""

@@ -25,7 +25,7 @@ from homeserver.transparency.heads import KeyLog
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.e2ee.play import Device, Identity
 from tests.e2ee.test_cross_signing import confirm
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 from tests.transparency.stranger import FIELD, LOGS, Stranger, Unproved
 
 ORIGIN = "example.org/_domicile/v1/key-log/tehran"
@@ -54,13 +54,6 @@ async def refused(stranger: Stranger, answer: dict[str, Any], user_id: str) -> s
     with pytest.raises(Unproved) as fault:
         await stranger.check(answer, user_id)
     return str(fault.value)
-
-
-@pytest.fixture
-def one_engine(engines: Any) -> None:
-    """For tests that are about no database: they run on SQLite only."""
-    if engines.kind != "sqlite":
-        pytest.skip("is about no database")
 
 
 @aio
@@ -119,8 +112,9 @@ async def test_what_does_not_change_keys_is_not(deployment: Deployment) -> None:
     assert await Stranger(deployment).checkpoint() == before
 
 
+@ON_SQLITE
 @aio
-async def test_who_has_left_is_said_to_have_once(deployment: Deployment, one_engine: None) -> None:
+async def test_who_has_left_is_said_to_have_once(deployment: Deployment) -> None:
     """A move that was cut off is done again from where it was: the log is told the same twice."""
     alice = await device(deployment, "alice")
     server, node = deployment.server, deployment.node("tehran")
@@ -172,8 +166,9 @@ async def test_a_changed_key_is_shown_with_the_new_proof(deployment: Deployment)
     assert leaf.digest != first.digest
 
 
+@ON_SQLITE
 @aio
-async def test_keys_from_another_node_are_shown_with_their_proof(deploy: Deploy, one_engine: None) -> None:
+async def test_keys_from_another_node_are_shown_with_their_proof(deploy: Deploy) -> None:
     """Where that node is asked anyway, and where keys may come from there."""
     for policy in (FLOWING, POLICY):
         deployment = await deploy(policy=policy)
@@ -188,8 +183,9 @@ async def test_keys_from_another_node_are_shown_with_their_proof(deploy: Deploy,
             assert await refused(Stranger(deployment), answer, alice.user_id) == "nothing is told"
 
 
+@ON_SQLITE
 @aio
-async def test_one_is_not_proved_by_what_is_said_of_another(deployment: Deployment, one_engine: None) -> None:
+async def test_one_is_not_proved_by_what_is_said_of_another(deployment: Deployment) -> None:
     alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
     await caught_up(deployment)
     stranger, answer = Stranger(deployment), await bob.query(alice, bob)
@@ -201,8 +197,9 @@ async def test_one_is_not_proved_by_what_is_said_of_another(deployment: Deployme
         await stranger.check(answer, alice.user_id)
 
 
+@ON_SQLITE
 @aio
-async def test_other_servers_are_shown_proofs(deploy: Deploy, one_engine: None) -> None:
+async def test_other_servers_are_shown_proofs(deploy: Deploy) -> None:
     deployment = await deploy(policy=ABROAD)
     alice, bob = await device(deployment, "alice"), await device(deployment, "bob", "paris")
     await caught_up(deployment)
@@ -326,8 +323,9 @@ async def test_tiles_of_a_larger_log(deployment: Deployment, monkeypatch: pytest
     assert "immutable" not in fresh["Cache-Control"]
 
 
+@ON_SQLITE
 @aio
-async def test_which_logs_there_are(deployment: Deployment, one_engine: None) -> None:
+async def test_which_logs_there_are(deployment: Deployment) -> None:
     answer = await deployment.asked("GET", LOGS)
     assert [(each["node"], each["jurisdiction"]) for each in answer.json["logs"]] == [("tehran", "IR"), ("paris", "FR")]
     first = answer.json["logs"][0]
@@ -351,8 +349,9 @@ async def _inject(tx: Transaction, user_id: str) -> None:
     )
 
 
+@ON_SQLITE
 @aio
-async def test_a_device_that_is_put_into_the_database_is_seen(deploy: Deploy, one_engine: None) -> None:
+async def test_a_device_that_is_put_into_the_database_is_seen(deploy: Deploy) -> None:
     deployment = await deploy()
     alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
     await caught_up(deployment)
@@ -445,8 +444,9 @@ async def test_a_log_that_cannot_go_on_is_followed_by_another(deploy: Deploy, mo
     assert b64decode(ended["root"]) == shown.root
 
 
+@ON_SQLITE
 @aio
-async def test_a_log_is_begun_anew_while_it_is_used(deploy: Deploy, one_engine: None) -> None:
+async def test_a_log_is_begun_anew_while_it_is_used(deploy: Deploy) -> None:
     deployment = await deploy()
     alice = await device(deployment, "alice")
     bob = await device(deployment, "bob")
@@ -480,8 +480,9 @@ async def _cut(*_: object) -> None:
     raise InterruptedError
 
 
+@ON_SQLITE
 @aio
-async def test_another_history_of_the_same_length_is_noticed(deploy: Deploy, one_engine: None) -> None:
+async def test_another_history_of_the_same_length_is_noticed(deploy: Deploy) -> None:
     deployment = await deploy()
     await device(deployment, "alice")
     await caught_up(deployment)
@@ -498,8 +499,9 @@ async def _spoil(tx: Transaction) -> None:
     await tx.run("UPDATE key_log_tiles SET hashes = ? WHERE level = 0", bytes(32))
 
 
+@ON_SQLITE
 @aio
-async def test_tiles_that_were_changed_are_not_signed(deployment: Deployment, one_engine: None) -> None:
+async def test_tiles_that_were_changed_are_not_signed(deployment: Deployment) -> None:
     alice = await device(deployment, "alice")
     await caught_up(deployment)
     await deployment.node("tehran").write(_spoil)
@@ -509,8 +511,9 @@ async def test_tiles_that_were_changed_are_not_signed(deployment: Deployment, on
     assert (await Stranger(deployment).checkpoint()).head.size == 1
 
 
+@ON_SQLITE
 @aio
-async def test_a_head_never_shrinks_in_the_directory(deployment: Deployment, one_engine: None) -> None:
+async def test_a_head_never_shrinks_in_the_directory(deployment: Deployment) -> None:
     directory = deployment.server.nodes.directory.engine
     for size in (5, 3, 7):
         await directory.write(log_heads.note, "tehran", 1, Head(size, bytes([size]) * 32))

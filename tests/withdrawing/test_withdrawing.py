@@ -36,9 +36,8 @@ from tests.media.transfers import uploaded
 from tests.moves.play import Stage, Staging
 from tests.residency.evidence import resigned, verified
 from tests.residency.planned import applied, following, founded, planned
-from tests.support import Databases, aio
+from tests.support import ON_SQLITE, Databases, aio
 
-ONCE = pytest.mark.parametrize("engines", ["sqlite"], indirect=True)
 PARIS = """[nodes.paris]
 jurisdiction = "FR"
 database = "sqlite:paris/node.db"
@@ -240,7 +239,7 @@ async def peeked(url: str) -> list[Any]:
 # between announcement and end ---------------------------------------------------------------------
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_nobody_comes_any_more(stage: Staging) -> None:
     play = await stage()
@@ -263,7 +262,7 @@ async def test_nobody_comes_any_more(stage: Staging) -> None:
     assert (await alice.user.asks("GET", "/_domicile/v1/residency/me")).json["withdrawal"] is None
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_what_was_read_is_what_is_announced(stage: Staging) -> None:
     play = await stage()
@@ -286,7 +285,7 @@ async def test_what_was_read_is_what_is_announced(stage: Staging) -> None:
     assert (await play.refusal("residency-withdraw", plan=again["digest"], **wish)).status == 409
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_approvals_are_needed_where_the_policy_asks_for_them(stage: Staging) -> None:
     play = await stage()
@@ -304,7 +303,7 @@ async def test_approvals_are_needed_where_the_policy_asks_for_them(stage: Stagin
     assert made["account"]["approvals"] == ["ann"]
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_the_last_jurisdiction_cannot_be_left(stage: Staging) -> None:
     one = FLOWING.replace(PARIS, "").replace(PIN, "")
@@ -314,7 +313,7 @@ async def test_the_last_jurisdiction_cannot_be_left(stage: Staging) -> None:
     assert "there would be nothing left" in seen["obstacles"][0]
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_people_take_their_data_away(stage: Staging) -> None:
     play = await stage()
@@ -432,7 +431,7 @@ async def test_whoever_is_killed_it_goes_on(
     assert play.server.policy.leaving == frozenset()
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_what_belongs_to_another_by_now_is_left_alone(stage: Staging, engines: Databases) -> None:
     play = letting(await stage(settings=HERE), engines)
@@ -459,7 +458,7 @@ async def test_what_belongs_to_another_by_now_is_left_alone(stage: Staging, engi
     assert stranger.read_bytes() == b"not of this server"
 
 
-@ONCE
+@ON_SQLITE
 @aio
 async def test_a_node_that_is_down_is_waited_for(stage: Staging, engines: Databases) -> None:
     play = await stage()
