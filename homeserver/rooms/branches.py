@@ -263,6 +263,7 @@ async def _resolved(
 
 async def _load(node: Node, room: Room, loaded: _Loaded, missing: resolution.Missing) -> None:
     before = len(loaded.events) + len(loaded.edges)
+    busy = room.room_id in node.memory(Rooms).busy  # what is committed while this reads is not seen by it
     if missing.edges:
         for event_id, cites in (await node.read(auth_links.edges, missing.edges, NEAR)).items():
             loaded.edges.setdefault(event_id, cites)
@@ -273,7 +274,7 @@ async def _load(node: Node, room: Room, loaded: _Loaded, missing: resolution.Mis
         loaded.ahead = min(max(4 * loaded.ahead, AHEAD), NEAR)
     after = len(loaded.events) + len(loaded.edges)
     if after == before:
-        if room.room_id in node.memory(Rooms).busy:
+        if busy:
             raise UnderWay
         raise Lacking(auth=missing.ids)
     if after - len(loaded.entries) > MOST_EVENTS:

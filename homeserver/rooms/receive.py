@@ -347,8 +347,9 @@ async def _before(node: Node, room: Room, head: Snapshot, event: Event, origin: 
     if follows == set(head.tips) or not follows:
         return Before(head.state, head.group, False)
     if origin.given is None:
+        under_way = follows & node.memory(Persister).under_way  # what is committed while this reads is not seen by it
         missing = follows - (await branches.groups_after(node, room, head, follows)).keys()
-        if missing & node.memory(Persister).under_way:
+        if missing & under_way:
             raise UnderWay
         if missing:
             raise Lacking(prev=missing)
@@ -387,9 +388,10 @@ async def _verdict(node: Node, room: Room, event: Event, origin: _Origin) -> Ver
         return None
     if not event.prev_events:  # the one event that follows on none began the room, and is here
         return Verdict.REJECTED
+    under_way = node.memory(Persister).under_way.intersection(event.auth_events)  # as in `_before`
     known, rejected = await _cited(node, room, event)
     missing = set(event.auth_events) - known.keys()
-    if missing & node.memory(Persister).under_way:
+    if missing & under_way:
         raise UnderWay
     if missing:
         raise Lacking(auth=missing)

@@ -15,8 +15,8 @@ from homeserver.protocol import policy_server, signing
 from homeserver.protocol.policy_server import KEY_ID
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.versions import VERSIONS
+from homeserver.rooms import branches, persist, receive, recommendations
 from homeserver.rooms import gaps as rooms_gaps
-from homeserver.rooms import recommendations
 from homeserver.runtime.exchange import Answer
 from homeserver.storage.events import Verdict
 from tests.deployment import FLOWING, User
@@ -408,6 +408,38 @@ async def test_a_gap_is_filled_though_it_does_not_answer(network: Network, monke
     await settled(network, gaps.RECOMMENDING, telling)
     assert telling.result() == {chain[-1].event_id: {}}
     assert {await made.verdict(each) for each in chain} == {Verdict.SOFT_FAILED}
+
+
+@aio
+async def test_what_is_committed_while_it_is_looked_for_is_not_lacking(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is shown to nobody is no tip of the room: whoever follows on it has to look it up."""
+    made, _ = await guarded(network)
+    first = await made.message("first")
+    second = await made.message("second", after=[first])
+    server, node = made.here.server, made.here.node("tehran")
+    looked, late = asyncio.Event(), list[str]()
+    write, look_up = persist._write, branches.groups_after
+
+    async def slowly(*args: Any) -> None:
+        await looked.wait()
+        await write(*args)
+
+    async def as_it_was(*args: Any) -> Any:
+        found = await look_up(*args)
+        if not looked.is_set():
+            late.extend(node.memory(persist.Persister).under_way)
+            looked.set()
+            await persist.commit(server, node, [])
+        return found
+
+    monkeypatch.setattr(persist, "_write", slowly)
+    monkeypatch.setattr(branches, "groups_after", as_it_was)
+    taken = [await receive.submit_foreign(server, node, made.room_id, event) for event in (first, second)]
+    assert late == [first.event_id]
+    assert [each and each.verdict for each in taken] == [Verdict.SOFT_FAILED] * 2
+    await persist.commit(server, node, [])
 
 
 async def history(network: Network) -> tuple[Scene, Liar, Play, User]:
