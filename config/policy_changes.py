@@ -1,23 +1,13 @@
 """What ``[changes]`` of ``residency.toml`` may say: how the policy itself is changed, and who must agree to that."""
 
-import base64
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from config.kinds import Flag, Integer, Text
+from config.kinds import Flag, Integer
 from config.problems import Fault
+from config.public_keys import ED25519, NAME
 from config.tables import Setting, TablesOf
-
-
-def _is_key(text: str) -> bool:
-    """Whether this is 32 bytes in the one spelling that unpadded Base64 has for them."""
-    try:
-        raw = base64.b64decode(text + "=", validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return len(raw) == 32 and base64.b64encode(raw).decode() == text + "="
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +16,11 @@ class Approver:
 
     name: Annotated[
         str,
-        Setting(Text("a name without white space", r"\S{1,64}"), "Under which name they approve.", "parisa"),
+        Setting(NAME, "Under which name they approve.", "parisa"),
     ]
     key: Annotated[
         str,
-        Setting(
-            Text("an ed25519 public key in unpadded Base64", r"[A-Za-z0-9+/]{43}", accepts=_is_key),
-            "Their public key.",
-            "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw",
-        ),
+        Setting(ED25519, "Their public key.", "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"),
     ]
 
 

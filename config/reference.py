@@ -81,7 +81,17 @@ EXAMPLE_RESIDENCY = Residency(
         Flow(from_="FR", to=("IR", "unknown"), classes=("*",), consent=False),
     ),
     retention={"IR": Retention(sessions=60 * DAY, media_cache=14 * DAY)},
-    disclosure={"IR": Disclosure(fields=("ip_addresses", "phone_number"), approvals=3)},
+    disclosure={
+        "IR": Disclosure(
+            fields=("ip_addresses", "phone_number"),
+            approvals=3,
+            approvers={
+                "parisa": "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw",
+                "reza": "qODq0U/MPWBVq+GqdKclKiUlfV1Yiy1cd1gYczwlZvo",
+                "shirin": "2sj0K/eckm8CKLJI6+VmZRa9Cefz/QhzO/yMCkRmQsc",
+            },
+        )
+    },
     changes=Changes(
         plan=True,
         approvals=1,
@@ -249,7 +259,7 @@ def _default(field: TableField) -> str:
     if field.default is None and not _writes_none(field.setting.kind):
         return ""
     written = field.setting.kind.write(field.default)
-    return "" if written in ('""', "[]") else f"`{written}`"
+    return "" if written in ('""', "[]", "{}") else f"`{written}`"
 
 
 def _meaning(field: TableField) -> str:

@@ -18,6 +18,7 @@ from config.forms import DAY, SERVER_NAME_PATTERN
 from config.kinds import Choice, Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
 from config.policy_changes import Changes
 from config.problems import Fault
+from config.public_keys import ED25519, KeysByName
 from config.tables import Line, Name, Setting, TableMap, TableOf, TablesOf
 
 UNKNOWN = "unknown"
@@ -313,10 +314,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disclosure:
-    """The ceiling of what can be disclosed to an authority of a jurisdiction. Content is not a possible value.
-
-    There is no command yet that discloses anything.
-    """
+    """The ceiling of what can be disclosed to an authority of a jurisdiction. Content is not a possible value."""
 
     fields: Annotated[
         tuple[str, ...],
@@ -325,6 +323,15 @@ class Disclosure:
     approvals: Annotated[
         int, Setting(Integer(1, 100), "How many people must approve, each with a key of their own.")
     ] = 2
+    approvers: Annotated[
+        Mapping[str, str],
+        Setting(
+            KeysByName(ED25519),
+            "Who may approve an order, and the public keys with which they do; `domicile key new` makes such a key."
+            " Without any, nothing can be disclosed.",
+            {"parisa": "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"},
+        ),
+    ] = field(default_factory=dict)
 
 
 BY_HAND = Changes()
@@ -363,6 +370,7 @@ def faults(residency: Residency) -> Iterator[Fault]:
     yield from _default_faults(residency)
     yield from _peer_faults(residency)
     yield from _flow_faults(residency)
+    yield from _disclosure_faults(residency)
     yield from policy_changes.faults(residency.changes)
 
 
@@ -484,6 +492,16 @@ def _flow_faults(residency: Residency) -> Iterator[Fault]:
         for place, name in enumerate(flow.classes):
             if name and (complaint := _class_fault(name)):
                 yield Fault(("flows", index, "classes", place), complaint)
+
+
+def _disclosure_faults(residency: Residency) -> Iterator[Fault]:
+    for code, ceiling in residency.disclosure.items():
+        if ceiling.approvers and len(ceiling.approvers) < ceiling.approvals:
+            there = len(ceiling.approvers)
+            yield Fault(
+                ("disclosure", code, "approvals"),
+                f"there are only {there} approvers, so that nothing could be approved",
+            )
 
 
 def _class_fault(name: str) -> str:

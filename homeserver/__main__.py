@@ -12,6 +12,7 @@ from homeserver.command_line.deploying import check, init, serve
 from homeserver.command_line.doctor import doctor
 from homeserver.command_line.isolation import isolation
 from homeserver.command_line.key_logs import log
+from homeserver.command_line.keys import key
 from homeserver.command_line.reports import report
 from homeserver.command_line.residency import residency
 from homeserver.command_line.users import user
@@ -25,7 +26,7 @@ def main() -> None:
 
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS):
     residency.add_command(command)
-for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log):
+for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log, key):
     main.add_command(command)
 
 if __name__ == "__main__":

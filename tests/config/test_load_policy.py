@@ -11,6 +11,7 @@ from config.residency import Default, Disclosure, Flow, Jurisdiction, NodePlace,
 from tests.config.support import GOLDEN, golden_with, policy_faults
 
 DAYS = 86_400_000
+KEY = "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"
 
 LEAST = """\
 format = 1
@@ -184,6 +185,16 @@ CHANGED = [
      'found "content"'),
     ("approvals = 2", "approvals = 0", 58, "disclosure.IR.approvals",
      "wanted a whole number from 1 to 100, found the number 0"),
+    ("approvals = 2", f'approvals = 2\napprovers = {{ parisa = "{KEY}" }}', 58, "disclosure.IR.approvals",
+     "there are only 1 approvers, so that nothing could be approved"),
+    ("approvals = 2", f'approvals = 1\n[disclosure.IR.approvers]\nparisa = "{KEY}"\nreza = "{KEY}"', 61,
+     "disclosure.IR.approvers.reza", "is the key of parisa too: each has their own"),
+    ("approvals = 2", f'approvals = 1\napprovers = {{ "two words" = "{KEY}" }}', 59, "disclosure.IR.approvers.two words",
+     'wanted a name without white space, found "two words"'),
+    ("approvals = 2", 'approvals = 1\napprovers = { parisa = "c2hvcnQ" }', 59, "disclosure.IR.approvers.parisa",
+     'wanted an ed25519 public key in unpadded Base64, found "c2hvcnQ"'),
+    ("approvals = 2", 'approvals = 1\napprovers = ["parisa"]', 59, "disclosure.IR.approvers",
+     "wanted a table of names, each with an ed25519 public key in unpadded Base64, found a list"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,65 @@
+"""Public keys of people, as they stand in a configuration file: one, or several by their owners' names."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from config.kinds import Kind, Spot, Text, Unfit, quoted
+
+
+def _is_key(text: str) -> bool:
+    """Whether this is 32 bytes in the one spelling that unpadded Base64 has for them."""
+    try:
+        raw = base64.b64decode(text + "=", validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(raw) == 32 and base64.b64encode(raw).decode() == text + "="
+
+
+def _key(algorithm: str) -> Text:
+    return Text(f"an {algorithm} public key in unpadded Base64", r"[A-Za-z0-9+/]{43}", accepts=_is_key)
+
+
+ED25519 = _key("ed25519")
+X25519 = _key("x25519")
+NAME = Text("a name without white space", r"\S{1,64}")
+
+
+@dataclass(frozen=True)
+class KeysByName(Kind):
+    """Public keys of one kind by the names of their owners: ``{ parisa = "…" }``; no name and no key twice."""
+
+    of: Text
+    stand_in = {}  # noqa: RUF012 -- never written to
+
+    @property
+    def wanted(self) -> str:
+        return f"a table of names, each with {self.of.wanted}"
+
+    def read(self, raw: Any, spot: Spot) -> dict[str, str]:
+        if not isinstance(raw, dict):
+            raise self.unfit(raw)
+        owners: dict[str, str] = {}
+        for name, text in raw.items():
+            here = spot.child(name)
+            try:
+                NAME.read(name, here)
+                key = self.of.read(text, here)
+            except Unfit as fault:
+                here.fault(str(fault))
+                continue
+            if key in owners:
+                here.fault(f"is the key of {owners[key]} too: each has their own")
+            owners.setdefault(key, name)
+        return {name: key for key, name in owners.items()}
+
+    def write(self, value: Mapping[str, str]) -> str:
+        entries = [f"{_toml_key(name)} = {quoted(key)}" for name, key in value.items()]
+        return f"{{ {', '.join(entries)} }}" if entries else "{}"
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else quoted(name)
