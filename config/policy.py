@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 
+from config.disclosure import Disclosure
 from config.policy_changes import Changes
 from config.residency import (
     FLOWING,
     UNKNOWN,
+    USUAL_RETENTION,
     DataClass,
     Default,
-    Disclosure,
     Flow,
     Jurisdiction,
     Leaves,
@@ -274,12 +275,11 @@ class Policy:
 
     def retention(self, jurisdiction: str) -> Retention:
         """How long the nodes of a jurisdiction keep what they need not keep for ever."""
-        return self.residency.retention.get(jurisdiction, _USUAL_RETENTION)
+        return self.residency.retention.get(jurisdiction, USUAL_RETENTION)
 
     def disclosure(self, jurisdiction: str) -> Disclosure:
         """What can be disclosed in a jurisdiction: nothing, unless the policy says so."""
         return self.residency.disclosure.get(jurisdiction, _NO_DISCLOSURE)
 
 
-_USUAL_RETENTION = Retention()
 _NO_DISCLOSURE = Disclosure()

@@ -3,9 +3,12 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from nacl.exceptions import CryptoError
+from nacl.public import PublicKey, SealedBox
 
 from config.kinds import Kind, Spot, Text, Unfit, quoted
 
@@ -19,12 +22,21 @@ def _is_key(text: str) -> bool:
     return len(raw) == 32 and base64.b64encode(raw).decode() == text + "="
 
 
-def _key(algorithm: str) -> Text:
-    return Text(f"an {algorithm} public key in unpadded Base64", r"[A-Za-z0-9+/]{43}", accepts=_is_key)
+def _can_be_sealed_to(text: str) -> bool:
+    """Whether libsodium seals to the key: there are a few that everybody could open."""
+    try:
+        SealedBox(PublicKey(base64.b64decode(text + "="))).encrypt(b"")
+    except (ValueError, CryptoError):
+        return False
+    return True
 
 
-ED25519 = _key("ed25519")
-X25519 = _key("x25519")
+def _key(algorithm: str, accepts: Callable[[str], bool]) -> Text:
+    return Text(f"an {algorithm} public key in unpadded Base64", r"[A-Za-z0-9+/]{43}", accepts=accepts)
+
+
+ED25519 = _key("ed25519", _is_key)
+X25519 = _key("x25519", lambda text: _is_key(text) and _can_be_sealed_to(text))
 NAME = Text("a name without white space", r"\S{1,64}")
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from config.disclosure import Disclosure
 from config.forms import DAY
 from config.kinds import Kind, Secret, SecretFile
 from config.policy_changes import Approver, Changes
 from config.residency import (
     DataClass,
     Default,
-    Disclosure,
     Flow,
     Jurisdiction,
     NodePlace,
@@ -90,6 +90,14 @@ EXAMPLE_RESIDENCY = Residency(
                 "reza": "qODq0U/MPWBVq+GqdKclKiUlfV1Yiy1cd1gYczwlZvo",
                 "shirin": "2sj0K/eckm8CKLJI6+VmZRa9Cefz/QhzO/yMCkRmQsc",
             },
+            custodians={
+                "leila": "9+sGivN6AzRrLHWVgW7CX7dYCcLyFKyCSa8H2mDM3jQ",
+                "babak": "+1SvP7Dne0ed+/rxCQrfzUJuvPAKYET9sigFx9ouO1k",
+                "shirin": "IVyWtw85cQxUqne2O7ClDFqIP1BAjpbzsbxBkUfVNlI",
+                "navid": "CiETwvUtwlYfrCRSoMPGoSPlAH+CEuMZC6zZHsDosik",
+            },
+            threshold=3,
+            epoch=3 * DAY,
         )
     },
     changes=Changes(

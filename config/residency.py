@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from config import disclosure as disclosures
 from config import policy_changes
+from config.disclosure import Disclosure as Disclosure
 from config.forms import DAY, SERVER_NAME_PATTERN
-from config.kinds import Choice, Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
+from config.kinds import Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
 from config.policy_changes import Changes
 from config.problems import Fault
-from config.public_keys import ED25519, KeysByName
 from config.tables import Line, Name, Setting, TableMap, TableOf, TablesOf
 
 UNKNOWN = "unknown"
@@ -58,9 +59,6 @@ class DataClass(StrEnum):
 
 FLOWING = tuple(data_class for data_class in DataClass if data_class.leaves is Leaves.BY_FLOW)
 """The classes that a flow can name."""
-
-DISCLOSABLE = ("ip_addresses", "user_agents", "last_seen", "phone_number", "email_address", "registration_time")
-"""The fields that can be under a disclosure ceiling. Content of events is not among them, and never will be."""
 
 _CODE = r"[A-Z]{2}|X-[A-Z0-9]+(?:-[A-Z0-9]+)*"
 
@@ -297,7 +295,7 @@ class Flow:
 class Retention:
     """How long a jurisdiction's nodes keep what they need not keep for ever."""
 
-    sessions: Annotated[Duration, Setting(Span(), "Sealed addresses and user agents. None are kept yet.")] = 90 * DAY
+    sessions: Annotated[Duration, Setting(Span(), "Sealed addresses, user agents and days of use.")] = 90 * DAY
     media_cache: Annotated[
         Duration, Setting(Span(), "Copies of files of other servers that nobody has asked for; pictures of previews.")
     ] = 30 * DAY
@@ -312,28 +310,7 @@ class Retention:
     ] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disclosure:
-    """The ceiling of what can be disclosed to an authority of a jurisdiction. Content is not a possible value."""
-
-    fields: Annotated[
-        tuple[str, ...],
-        Setting(ListOf(Choice(DISCLOSABLE)), "What an order can open.", ("ip_addresses", "phone_number")),
-    ] = ()
-    approvals: Annotated[
-        int, Setting(Integer(1, 100), "How many people must approve, each with a key of their own.")
-    ] = 2
-    approvers: Annotated[
-        Mapping[str, str],
-        Setting(
-            KeysByName(ED25519),
-            "Who may approve an order, and the public keys with which they do; `domicile key new` makes such a key."
-            " Without any, nothing can be disclosed.",
-            {"parisa": "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"},
-        ),
-    ] = field(default_factory=dict)
-
-
+USUAL_RETENTION = Retention()
 BY_HAND = Changes()
 
 
@@ -370,7 +347,10 @@ def faults(residency: Residency) -> Iterator[Fault]:
     yield from _default_faults(residency)
     yield from _peer_faults(residency)
     yield from _flow_faults(residency)
-    yield from _disclosure_faults(residency)
+    yield from disclosures.faults(
+        residency.disclosure,
+        {code: residency.retention.get(code, USUAL_RETENTION).sessions for code in residency.disclosure},
+    )
     yield from policy_changes.faults(residency.changes)
 
 
@@ -492,16 +472,6 @@ def _flow_faults(residency: Residency) -> Iterator[Fault]:
         for place, name in enumerate(flow.classes):
             if name and (complaint := _class_fault(name)):
                 yield Fault(("flows", index, "classes", place), complaint)
-
-
-def _disclosure_faults(residency: Residency) -> Iterator[Fault]:
-    for code, ceiling in residency.disclosure.items():
-        if ceiling.approvers and len(ceiling.approvers) < ceiling.approvals:
-            there = len(ceiling.approvers)
-            yield Fault(
-                ("disclosure", code, "approvals"),
-                f"there are only {there} approvers, so that nothing could be approved",
-            )
 
 
 def _class_fault(name: str) -> str:

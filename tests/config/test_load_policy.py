@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from config.disclosure import Disclosure
 from config.kinds import Duration, Secret
 from config.load import load, load_policy, policy_from_text
 from config.problems import Faults
-from config.residency import Default, Disclosure, Flow, Jurisdiction, NodePlace, Peer, Pin, Residency, Retention
+from config.residency import Default, Flow, Jurisdiction, NodePlace, Peer, Pin, Residency, Retention
 from tests.config.support import GOLDEN, golden_with, policy_faults
 
 DAYS = 86_400_000

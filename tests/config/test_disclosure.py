@@ -1,0 +1,73 @@
+"""[disclosure.X]: custodians and epochs; who could never open anything, and what could never be sealed, is a fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config.load import load_policy
+from tests.config.support import golden_with, policy_faults
+
+LEILA = "9+sGivN6AzRrLHWVgW7CX7dYCcLyFKyCSa8H2mDM3jQ"
+BABAK = "+1SvP7Dne0ed+/rxCQrfzUJuvPAKYET9sigFx9ouO1k"
+NOT_A_KEY = "wanted an x25519 public key in unpadded Base64, found "
+
+
+def policy(rest: str, custodians: str = f'leila = "{LEILA}"\nbabak = "{BABAK}"\n') -> str:
+    text = golden_with("approvals = 2", f"approvals = 2\n{rest}")
+    return text.rstrip() + f"\n[disclosure.IR.custodians]\n{custodians}"
+
+
+def test_custodians_and_epochs_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "residency.toml"
+    file.write_text(policy('epoch = "1d"'))
+    ceiling = load_policy(file, environ={}).disclosure("IR")
+    assert ceiling.custodians == {"leila": LEILA, "babak": BABAK}
+    assert (ceiling.threshold, ceiling.epoch.ms) == (2, 86_400_000)
+    assert load_policy(file, environ={}).disclosure("FR").custodians == {}
+
+
+@pytest.mark.parametrize(
+    ("rest", "key", "message"),
+    [
+        ("threshold = 3", "threshold", "2 custodians hold shares, so that 3 could never be brought together"),
+        ("threshold = 1", "threshold", "wanted a whole number from 2 to 16, found the number 1"),
+        ('epoch = "91d"', "epoch", "is longer than what was sealed in it may be kept (retention.IR.sessions)"),
+        ('epoch = "59m"', "epoch", "wanted an hour or more: each epoch has shares that custodians must open"),
+    ],
+)
+def test_faults_of_epochs(tmp_path: Path, rest: str, key: str, message: str) -> None:
+    assert policy_faults(tmp_path, policy(rest)) == [(59, f"disclosure.IR.{key}", message)]
+
+
+@pytest.mark.parametrize(
+    ("custodians", "found"),
+    [
+        (
+            f'leila = "{LEILA}"\n',
+            [(56, "threshold", "1 custodian holds shares, so that 2 could never be brought together")],
+        ),
+        (
+            f'leila = "{LEILA}"\nbabak = "{LEILA}"\n',
+            [
+                (56, "threshold", "1 custodian holds shares, so that 2 could never be brought together"),
+                (61, "custodians.babak", "is the key of leila too: each has their own"),
+            ],
+        ),
+        (
+            f'leila = "{LEILA}"\nbabak = "{BABAK}"\na = "{"A" * 43}"\nb = "b"\n',
+            [
+                (62, "custodians.a", NOT_A_KEY + f'"{"A" * 43}"'),
+                (63, "custodians.b", NOT_A_KEY + '"b"'),
+            ],
+        ),
+        (
+            f'leila = "{LEILA}"\nbabak = "{BABAK}"\n"c d" = "{LEILA[:-1]}R"\n',
+            [(62, "custodians.c d", 'wanted a name without white space, found "c d"')],
+        ),
+    ],
+)
+def test_faults_of_custodians(tmp_path: Path, custodians: str, found: list[tuple[int, str, str]]) -> None:
+    faults = policy_faults(tmp_path, policy("", custodians))
+    assert faults == [(line, f"disclosure.IR.{key}", message) for line, key, message in found]
