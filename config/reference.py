@@ -31,6 +31,7 @@ from config.sections.application_services import ApplicationServicePlace
 from config.sections.calls import Turn
 from config.sections.federation import Federation, OldKey
 from config.sections.registration import Email, Sms
+from config.sections.serving import Representative
 from config.sections.signing_in import IdentityProvider
 from config.settings import Settings
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
@@ -40,6 +41,11 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE_SETTINGS = Settings(
     server_name="example.org",
     public_base_url="https://matrix.example.org",
+    representatives={
+        "FR": Representative(
+            jurisdiction="FR", name="Example Representation SAS", contact="mailto:representation@example.org"
+        )
+    },
     email=Email(server="mail.example.org", sender="noreply@example.org"),
     sms=Sms(url="https://sms.example.org/v1/messages"),
     turn=Turn(uris=("turn:turn.example.org:3478?transport=udp",), secret=Secret(file=Path("turn.secret"))),
@@ -61,7 +67,7 @@ EXAMPLE_RESIDENCY = Residency(
     serial=1,
     jurisdictions={
         "IR": Jurisdiction(code="IR", name="Iran", languages=("fa",)),
-        "FR": Jurisdiction(code="FR", name="France", languages=("fr",)),
+        "FR": Jurisdiction(code="FR", name="France", languages=("fr",), law="Regulation (EU) 2016/679"),
     },
     nodes={
         "tehran": NodePlace(

@@ -121,6 +121,15 @@ class Jurisdiction:
         ),
     ] = ()
 
+    law: Annotated[
+        str | None,
+        Setting(
+            Text("a sentence"),
+            "The law that asks for its users' data to rest there, as users and strangers read it in the passport.",
+            "Regulation (EU) 2016/679",
+        ),
+    ] = None
+
     @property
     def label(self) -> str:
         """The jurisdiction as a person reads it: ``France (FR)``."""

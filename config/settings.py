@@ -4,7 +4,7 @@ The tables are in `config.sections`. Nothing here or there depends on where the 
 in, values out. Relative paths have been joined to the file's directory by the loader.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from typing import Annotated
 from config.forms import SERVER_NAME, WEB_ADDRESS
 from config.kinds import FilePath, Flag, Secret, SecretFile
 from config.problems import Fault
+from config.residency import CODE
 from config.sections.application_services import ApplicationServicePlace
 from config.sections.calls import Rtc, Turn
 from config.sections.federation import Federation, PolicyServer
@@ -20,9 +21,9 @@ from config.sections.notifying import Push
 from config.sections.rate_limits import RateLimits
 from config.sections.registration import Email, Registration, Sms, Verification
 from config.sections.rooms import DelayedEvents, Encryption, Rooms, ThirdPartyInvites, Users
-from config.sections.serving import Limits, Listener, Log, Moves, Operator, Storage
+from config.sections.serving import Limits, Listener, Log, Moves, Operator, Representative, Storage
 from config.sections.signing_in import IdentityProvider, OAuth, Passwords, Sessions
-from config.tables import Setting, TableOf, TablesOf
+from config.tables import Setting, TableMap, TableOf, TablesOf
 
 SIGNING_KEY = Secret(file=Path("signing.key"))
 
@@ -69,6 +70,9 @@ class Settings:
         Setting(Flag(), "Accept plaintext, for conformance suites. Every listener must then be on a loopback address."),
     ] = False
     operator: Annotated[Operator, Setting(TableOf(Operator), "")] = field(default_factory=Operator)
+    representatives: Annotated[
+        Mapping[str, Representative], Setting(TableMap(Representative, CODE, "representatives.FR"), "")
+    ] = field(default_factory=dict)
     listeners: Annotated[tuple[Listener, ...], Setting(TablesOf(Listener), "")] = (Listener(),)
     registration: Annotated[Registration, Setting(TableOf(Registration), "")] = field(default_factory=Registration)
     email: Annotated[Email | None, Setting(TableOf(Email), "")] = None

@@ -13,6 +13,7 @@ from homeserver.command_line.doctor import doctor
 from homeserver.command_line.isolation import isolation
 from homeserver.command_line.key_logs import log
 from homeserver.command_line.keys import key
+from homeserver.command_line.passports import build_digest, passport
 from homeserver.command_line.reports import report
 from homeserver.command_line.residency import residency
 from homeserver.command_line.users import user
@@ -27,6 +28,8 @@ def main() -> None:
 for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS):
     residency.add_command(command)
 for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log, key):
+    main.add_command(command)
+for command in (passport, build_digest):
     main.add_command(command)
 
 if __name__ == "__main__":

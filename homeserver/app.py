@@ -30,6 +30,7 @@ from homeserver.control_socket import socket_in
 from homeserver.credentials import StartError
 from homeserver.jobs import Watch, add_jobs
 from homeserver.media import thumbnails
+from homeserver.passport import build
 from homeserver.residency import isolation
 from homeserver.residency.changes import applying, chain, recovering, taking
 from homeserver.residency.changes.moving import WatchedMoves
@@ -263,6 +264,7 @@ async def serve(
             server.places.watch = watch
         reachable = [Public(address) for address in listening.addresses if not address.startswith("unix:")]
         log.info("residency policy in force", serial=server.policy.now.serial)
+        log.info("program", build=await asyncio.to_thread(build.running))
         log.info("ready", listening=reachable)
         if settings.conformance_mode:
             log.warning("conformance mode: plaintext is accepted; this server is for tests only")

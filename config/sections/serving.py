@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from config.forms import MINUTE, SECOND, WEB_ADDRESS, KiB, MiB
 from config.kinds import Address, Choice, Duration, FilePath, Integer, ListOf, Network, Range, Size, Span, Text
-from config.tables import Setting, TableOf
+from config.tables import Name, Setting, TableOf
 
 CONTACT = Text(
     'an address such as "mailto:abuse@example.org" or "https://example.org/contact"',
@@ -18,6 +18,17 @@ CONTACT = Text(
 
 Resource = Literal["client", "federation", "console", "metrics"]
 RESOURCES: tuple[Resource, ...] = ("client", "federation", "console", "metrics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Representative:
+    """Who answers for the operator in a jurisdiction, where its law asks for somebody there. Stands in the passport."""
+
+    jurisdiction: Annotated[str, Name()] = ""
+    name: Annotated[str, Setting(Text("a name"), "Name of the person or company.", "Example Representation GmbH")]
+    contact: Annotated[
+        str | None, Setting(CONTACT, "Where they can be written to.", "mailto:representative@example.org")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

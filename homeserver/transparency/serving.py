@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 async def overview(server: Server) -> dict[str, Any]:
     """All logs of the deployment, and what they are believed by; and those that do not go on, and how far they were."""
     ended = await server.nodes.directory.engine.read(log_heads.ended)
-    base = f"{(server.settings.public_base_url or '').rstrip('/')}/_domicile/v1/key-log"
     return {
         "logs": [
             {
                 "origin": key.name,
                 "node": node.name,
                 "jurisdiction": node.jurisdiction,
-                "url": f"{base}/{heads.label(node.name, node.memory(KeyLog).generation or 1)}",
+                "url": address_of(server, node),
                 "key": key.write(),
                 "vrf": b64encode(names.key_of(server).public).decode(),
             }
@@ -48,6 +47,12 @@ async def overview(server: Server) -> dict[str, Any]:
             for each in ended
         ],
     }
+
+
+def address_of(server: Server, node: Node) -> str:
+    """Where the log of a node is read, if somebody has asked for its key before."""
+    base = f"{(server.settings.public_base_url or '').rstrip('/')}/_domicile/v1/key-log"
+    return f"{base}/{heads.label(node.name, node.memory(KeyLog).generation or 1)}"
 
 
 async def status(server: Server, node: Node) -> dict[str, Any]:

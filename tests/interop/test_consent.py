@@ -94,6 +94,21 @@ def test_a_room_crosses_once_both_have_agreed(place: Asking, kind: Kind, tmp_pat
         wardrobe.close()
 
 
+def test_the_passport_is_read_on_a_phone(place: Asking, tmp_path: Path) -> None:
+    with Chromium(tmp_path, "fa") as browser:
+        browser.opens(f"{place.base_url}/_domicile/passport")
+        assert browser.direction == "rtl"
+        assert browser.styled
+        for words in ("گذرنامهٔ این سرویس", "ایران (IR)", "m.reaction"):
+            assert words in browser.text
+        browser.presses("English")
+        assert browser.direction == "ltr"
+        assert browser.styled
+        assert "Where data rests" in browser.text
+        browser.picture(tmp_path / "passport.png")
+        assert browser.complaints() == []
+
+
 def where_is_my_data(place: Asking, browser: Chromium, parisa: Client, folder: Path) -> None:
     """Sign in, look, and take the consent back."""
     browser.opens(f"{place.base_url}/_domicile/residency")

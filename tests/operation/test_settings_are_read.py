@@ -1,4 +1,4 @@
-"""Every setting does something: each key of `domicile.toml` is read by the program, or stands in the list of plans."""
+"""Every setting does something: each key of `domicile.toml` is read by the program."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ from homeserver.web.routes import Table
 from tests.conformance import endpoint_modules
 
 ROOT = Path(__file__).resolve().parents[2]
-
-PLANNED = {
-    "operator.legal_name": "the passport",
-}
-"""What is promised and not built yet, and what it waits for."""
 
 BY_NAME = {
     "rate_limits.*": "homeserver/app.py: buckets() reads each field by its name",
@@ -177,14 +172,8 @@ def listed(path: str, plans: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize(("path", "key"), list(keys()), ids=[path for path, _ in keys()])
-def test_a_setting_is_read_or_planned(path: str, key: Key) -> None:
-    assert key in read_somewhere() or listed(path, PLANNED) or listed(path, BY_NAME)
-
-
-@pytest.mark.parametrize("plan", PLANNED)
-def test_a_plan_that_was_carried_out_is_crossed_off(plan: str) -> None:
-    of_it = [key for path, key in keys() if listed(path, {plan: ""})]
-    assert any(key not in read_somewhere() for key in of_it)
+def test_a_setting_is_read(path: str, key: Key) -> None:
+    assert key in read_somewhere() or listed(path, BY_NAME)
 
 
 def test_every_rate_limit_limits_something() -> None:

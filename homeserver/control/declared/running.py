@@ -140,6 +140,13 @@ DECLARED: Final[Mapping[str, Declared]] = {
         arguments=(need("node", "The node."), need("reason", "Why; shown to everybody.")),
         answer=made_of(origin=TEXT),
     ),
+    "passport": Declared(
+        says="What the deployment says of itself, signed",
+        roles=frozenset(Role),
+        changes=False,
+        why="Everybody gets it, at /_domicile/passport.json",
+        answer=made_of(passport={"type": "object"}),
+    ),
     "admin-log": Declared(
         says="What administrators have done, the newest last, and what is wrong with the log",
         roles=frozenset({Role.AUDITOR}),

@@ -1,0 +1,1 @@
+"""The passport: what a deployment says of itself to everybody, under its signature."""

@@ -1,0 +1,126 @@
+"""What the passport says, gathered from where it stands; signed, and kept for a moment: asking costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from homeserver.passport import build
+from homeserver.protocol import passports
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.residency.changes import history
+from homeserver.transparency import heads, serving
+from homeserver.transparency.heads import KeyLog
+
+if TYPE_CHECKING:
+    from config.sections.serving import Representative
+    from homeserver.context import Server
+    from homeserver.storage.nodes import Node
+
+KEPT: Final = 10.0
+"""Seconds for which a passport is shown before another is made."""
+
+
+class Issued:
+    """The passport that is shown (``directory.memory(Issued)``). ``turn`` is held while one is made."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.until = 0.0
+        self.passport: dict[str, Any] = {}
+        self.raw = b""
+
+
+async def current(server: Server) -> tuple[dict[str, Any], bytes]:
+    """The passport, and it as JSON."""
+    issued = server.nodes.directory.memory(Issued)
+    async with issued.turn:
+        if not issued.raw or server.clock.monotonic() >= issued.until:
+            issued.passport = await issue(server)
+            issued.raw = orjson.dumps(issued.passport, option=orjson.OPT_INDENT_2)
+            issued.until = server.clock.monotonic() + KEPT
+    return issued.passport, issued.raw
+
+
+async def issue(server: Server) -> dict[str, Any]:
+    """A new passport."""
+    said = {
+        "operator": _operator(server),
+        "software": {"name": "Domicile", "version": version("domicile"), "build_sha256": build.running()},
+        "policy": await history.in_force(server),
+        "encryption": _encryption(server),
+        "jurisdictions": [_jurisdiction(server, code) for code in sorted({node.jurisdiction for node in server.nodes})],
+        "nodes": [await _node(server, node) for node in server.nodes],
+        "keys": {key.key_id: key.verify_key.base64 for key in server.identity.keys},
+    }
+    return passports.signed(said, server.name, server.identity.key, server.clock.now_ms())
+
+
+def _operator(server: Server) -> dict[str, Any]:
+    operator = server.settings.operator
+    return {
+        "legal_name": operator.legal_name,
+        "contact": operator.contact,
+        "security_contact": operator.security_contact,
+        "support_page": operator.support_page,
+    }
+
+
+def _encryption(server: Server) -> dict[str, Any]:
+    """That messages must be encrypted, and what is excepted from that."""
+    settings = server.settings
+    return {
+        "required": not settings.conformance_mode,
+        "conformance_mode": settings.conformance_mode,
+        "allowed_in_clear": sorted(settings.encryption.allow_in_clear),
+    }
+
+
+def _jurisdiction(server: Server, code: str) -> dict[str, Any]:
+    policy = server.policy.now
+    declared, ceiling = policy.jurisdictions.get(code), policy.disclosure(code)
+    representative = server.settings.representatives.get(code)
+    return {
+        "code": code,
+        "name": declared.name if declared is not None else "",
+        "law": None if declared is None else declared.law,
+        "languages": [] if declared is None else list(declared.languages),
+        "representative": None if representative is None else _represented(representative),
+        "isolated": code in server.policy.isolated,
+        "disclosure": {
+            "fields": list(ceiling.fields),
+            "approvals": ceiling.approvals,
+            "custodians": len(ceiling.custodians),
+            "threshold": ceiling.threshold,
+        },
+    }
+
+
+def _represented(by: Representative) -> dict[str, Any]:
+    return {"jurisdiction": by.jurisdiction, "name": by.name, "contact": by.contact}
+
+
+async def _node(server: Server, node: Node) -> dict[str, Any]:
+    """Where a node stands, and how far its log is; ``fault``: why that is not shown."""
+    checkpoint, fault = None, None
+    try:
+        shown = await heads.current(server, node)
+        checkpoint, fault = None if shown is None else shown.note.decode(), node.memory(KeyLog).fault
+    except NodeUnavailable:
+        fault = "the node is down"
+    key = await heads.public_key(server, node)
+    return {
+        "name": node.name,
+        "jurisdiction": node.jurisdiction,
+        "withdrawn": node.name in server.policy.withdrawn,
+        "key_log": {
+            "origin": key.name,
+            "url": serving.address_of(server, node),
+            "key": key.write(),
+            "checkpoint": checkpoint,
+            "fault": fault,
+        },
+    }

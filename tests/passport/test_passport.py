@@ -1,0 +1,172 @@
+"""The passport: that it says what is so, that it can be checked by its signature, and that a changed one is refused."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import orjson
+import pytest
+
+from homeserver.passport import build, issuing
+from homeserver.protocol import passports
+from homeserver.protocol.errors import BadJson, InvalidSignature
+from homeserver.protocol.signing import SigningKey, VerifyKey, sign_json
+from tests.deployment import NAME, POLICY, SETTINGS, Deploy, Deployment
+from tests.endpoints.visiting import Browser
+from tests.support import ON_SQLITE, aio
+from tests.transparency.test_key_log import caught_up, device
+
+SAID = (
+    SETTINGS
+    + """
+[operator]
+legal_name = "Example <Telecom>"
+contact = "mailto:abuse@example.org"
+[representatives.FR]
+name = "Représentation SAS"
+"""
+)
+LAWFUL = (
+    POLICY.replace('name = "Iran"', 'name = "Iran"\nlanguages = ["fa"]\nlaw = "قانون داده‌ها"')
+    + '[disclosure.IR]\nfields = ["phone_number"]\napprovals = 3\n'
+)
+
+
+async def shown(deployment: Deployment) -> dict[str, Any]:
+    answer = await deployment.site.call("GET", "/_domicile/passport.json", address="192.0.2.1")
+    assert answer.status == 200
+    assert isinstance(answer.body, bytes)
+    return dict(orjson.loads(answer.body))
+
+
+def keys(deployment: Deployment) -> dict[str, VerifyKey]:
+    return {key.key_id: key.verify_key for key in deployment.server.identity.keys}
+
+
+@ON_SQLITE
+@aio
+async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) -> None:
+    deployment = await deploy(settings=SAID, policy=LAWFUL)
+    await device(deployment, "alice")
+    await caught_up(deployment, "tehran")
+    said = await shown(deployment)
+    assert passports.faults(said, keys(deployment)) == []
+    assert said["operator"]["legal_name"] == "Example <Telecom>"
+    assert said["encryption"]["required"] is True
+    assert "m.reaction" in said["encryption"]["allowed_in_clear"]
+    assert said["software"]["build_sha256"] == build.digest()
+    iran, france = sorted(said["jurisdictions"], key=lambda each: str(each["code"]), reverse=True)
+    assert (iran["code"], iran["law"]) == ("IR", "قانون داده‌ها")
+    assert iran["disclosure"] == {"fields": ["phone_number"], "approvals": 3, "custodians": 0, "threshold": 2}
+    assert france["representative"] == {"jurisdiction": "FR", "name": "Représentation SAS", "contact": None}
+    tehran, paris = said["nodes"]
+    assert (tehran["name"], tehran["jurisdiction"]) == ("tehran", "IR")
+    assert tehran["key_log"]["checkpoint"].startswith("example.org/_domicile/v1/key-log/tehran\n")
+    assert paris["key_log"]["checkpoint"] is None
+
+
+@ON_SQLITE
+@aio
+async def test_it_is_made_anew_when_it_is_old_and_not_before(deployment: Deployment) -> None:
+    first = await shown(deployment)
+    await deployment.clock.advance(issuing.KEPT - 1)
+    assert await shown(deployment) == first
+    await deployment.clock.advance(2)
+    later = await shown(deployment)
+    assert later["time"] > first["time"]
+    assert passports.faults(later, keys(deployment)) == []
+
+
+@ON_SQLITE
+@aio
+async def test_a_server_for_tests_says_so(deploy: Deploy) -> None:
+    deployment = await deploy(settings=SETTINGS.replace("\n[", "\nconformance_mode = true\n[", 1))
+    said = await shown(deployment)
+    assert said["encryption"]["required"] is False
+    assert said["encryption"]["conformance_mode"] is True
+    page = await Browser(deployment).get("/_domicile/passport")
+    assert "This server is for tests" in page.text
+
+
+@ON_SQLITE
+@aio
+async def test_the_page_is_in_the_languages_of_the_place(deploy: Deploy) -> None:
+    deployment = await deploy(settings=SAID, policy=LAWFUL)
+    page = await Browser(deployment).get("/_domicile/passport")
+    assert (page.status, page.headers["content-language"]) == (200, "fa")
+    assert '<html lang="fa" dir="rtl">' in page.text
+    for words in ("گذرنامهٔ این سرویس", "Example &lt;Telecom&gt;", "شماره تلفن", "قانون داده‌ها", "ایران (IR)"):
+        assert words in page.text
+    assert "<script" not in page.text
+    english = await Browser(deployment).get("/_domicile/passport?language=en")
+    assert "Who runs it" in english.text
+    assert "phone number" in english.text
+    assert 'lang="fa" dir="rtl"' in english.text
+    french = await Browser(deployment, headers={"Accept-Language": "fr"}).get("/_domicile/passport")
+    assert "Qui l’exploite" in french.text
+
+
+# what is changed is refused -----------------------------------------------------------------
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where something stands in a document that is no object and no list."""
+    if isinstance(value, dict):
+        return [place for name, each in value.items() for place in places(each, (*path, name))]
+    if isinstance(value, list):
+        return [place for index, each in enumerate(value) for place in places(each, (*path, index))]
+    return [path]
+
+
+@ON_SQLITE
+@aio
+async def test_whatever_is_changed_in_it_shows(deployment: Deployment) -> None:
+    said = await shown(deployment)
+    known, found = keys(deployment), places(said)
+    assert len(found) > 30
+    for place in found:
+        changed = deepcopy(said)
+        inner: Any = changed
+        for step in place[:-1]:
+            inner = inner[step]
+        inner[place[-1]] = "changed"
+        assert passports.faults(changed, known) != [], place
+    for name in said:
+        assert passports.faults({key: value for key, value in said.items() if key != name}, known) != [], name
+
+
+@ON_SQLITE
+@aio
+async def test_another_key_and_another_log_are_not_believed(deployment: Deployment) -> None:
+    await device(deployment, "alice")
+    await device(deployment, "pierre", "paris")
+    await caught_up(deployment)
+    said, known = await shown(deployment), keys(deployment)
+    other = SigningKey("test", b"o" * 32)
+    assert passports.faults(said, {other.key_id: other.verify_key}) != []
+    swapped = deepcopy(said)
+    tehran, paris = swapped["nodes"]
+    tehran["key_log"]["checkpoint"] = paris["key_log"]["checkpoint"]
+    del swapped["signatures"]
+    signed = sign_json(swapped, NAME, deployment.server.identity.key)
+    (fault,) = passports.faults(signed, known)
+    assert "example.org/_domicile/v1/key-log/tehran" in fault
+
+
+@pytest.mark.parametrize(
+    "garbage", [{}, {"format": 1}, {"format": 1, "server_name": "x", "time": 1}, {"format": 2, "server_name": "x"}]
+)
+def test_garbage_is_no_passport(garbage: dict[str, Any]) -> None:
+    assert passports.faults(garbage, {}) != []
+
+
+def test_the_keys_of_a_server_are_believed_by_its_own_signature() -> None:
+    key = SigningKey("a", b"k" * 32)
+    document = {"server_name": "x.example", "verify_keys": {key.key_id: {"key": key.verify_key.base64}}}
+    signed = sign_json(document, "x.example", key)
+    assert list(passports.keys_of(signed, "x.example")) == [key.key_id]
+    with pytest.raises(BadJson):
+        passports.keys_of(signed, "y.example")
+    with pytest.raises(InvalidSignature):
+        passports.keys_of({**signed, "old_verify_keys": {}}, "x.example")
