@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from homeserver.residency.moves import erasing, rooms_ahead
 from homeserver.rooms import state
+from homeserver.storage import moves as stored
 from homeserver.storage.engine import Transaction
 from tests.deployment import POLICY
 from tests.e2ee.play import Device, events, message
 from tests.moves.play import Staging, closed_window
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 
 @aio
@@ -40,6 +45,43 @@ async def test_an_account_goes_as_a_whole(stage: Staging) -> None:
     assert (await play.texts(bob.user, room))[-2:] == ["before", "after"]
     claimed = await bob.claim(alice)
     assert len(claimed["one_time_keys"][alice.user_id][alice.device_id]) == 1
+
+
+@ON_SQLITE
+@aio
+async def test_who_is_switched_while_somebody_looks_is_not_said_to_have_come(
+    stage: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = await stage()
+    alice = await play.device("alice")
+    await play.move(alice)
+    looked, switched, seen = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    bring, finish, arrivals = rooms_ahead.bring, erasing.finish, stored.arrivals
+
+    async def once_looked(*args: Any) -> None:
+        await looked.wait()
+        await bring(*args)
+
+    async def once_seen(*args: Any) -> None:
+        switched.set()
+        await seen.wait()
+        await finish(*args)
+
+    async def until_switched(tx: Transaction) -> list[stored.Arrival]:
+        found = await arrivals(tx)
+        looked.set()
+        await switched.wait()
+        return found
+
+    monkeypatch.setattr(rooms_ahead, "bring", once_looked)
+    monkeypatch.setattr(erasing, "finish", once_seen)
+    await play.command("residency-move", user=alice.user_id, to="tehran")
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "arrivals", until_switched)
+        assert (await play.status(alice))["state"] != "done"
+    assert (await play.status(alice))["state"] == "erasing"
+    seen.set()
+    assert (await play.ended(alice))["to"] == "tehran"
 
 
 @aio

@@ -144,21 +144,24 @@ def of_departure(server: Server, row: Departure, source: Node) -> Move:
 async def listed(server: Server) -> tuple[list[dict[str, Any]], list[str]]:
     """All moves that are known of, as they are shown; and the nodes that could not be asked."""
     found: dict[str, dict[str, Any]] = {}
-    coming: dict[str, dict[str, Any]] = {}
-    down = []
+    down = set[str]()
+    # A departure ends when its arrival is told of already: asked in this order no move is missed between the two.
     for node in server.nodes:
         try:
             for row in await node.read(stored.departures):
                 found[row.move_id] = _shown(row, node.name, row.target, row.state, row.halted, row.reason)
+        except NodeUnavailable:
+            down.add(node.name)
+    for node in server.nodes:
+        try:
             for arrival in await node.read(stored.arrivals):
-                if arrival.state != "staging":
+                if arrival.state != "staging" and arrival.move_id not in found:  # a departure says more
                     waits_for = orjson.loads(arrival.account).get("waits_for")
                     state = State.ERASING.value
-                    coming[arrival.move_id] = _shown(arrival, arrival.source, node.name, state, None, waits_for)
+                    found[arrival.move_id] = _shown(arrival, arrival.source, node.name, state, None, waits_for)
         except NodeUnavailable:
-            down.append(node.name)
-    found = {**coming, **found}  # while there is a departure, it says more
-    return sorted(found.values(), key=lambda each: (each["user_id"], each["move_id"])), down
+            down.add(node.name)
+    return sorted(found.values(), key=lambda each: (each["user_id"], each["move_id"])), sorted(down)
 
 
 def _shown(
