@@ -50,7 +50,7 @@ from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import engine_for, peek
 from homeserver.storage.nodes import Nodes
 from homeserver.storage.policy_versions import NotNewest
-from homeserver.transparency import serving
+from homeserver.transparency import serving, statements
 from homeserver.web.connections import Connections
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.parsing import Bounds
@@ -353,4 +353,5 @@ async def reload_policy(server: Server) -> None:
     if why:
         raise StartError(why)
     server.policy.now = policy
+    statements.wake(server)
     log.info("residency policy in force", serial=policy.serial)

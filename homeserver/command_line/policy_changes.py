@@ -62,7 +62,9 @@ def _line(version: dict[str, Any]) -> str:
     since = datetime.fromtimestamp(version["time"] / 1000, UTC).isoformat(sep=" ", timespec="seconds")
     how = version["how"] if version["restores"] is None else f"{version['how']} to {version['restores']}"
     approved = f"  approved by {', '.join(version['approvals'])}" if version["approvals"] else ""
-    return f"{version['serial']:>4}  {since}  {how:<12}  {version['record_sha256'][:16]}{approved}"
+    places = ", ".join(f"{node} {index}" for node, index in version["logged"].items())
+    logged = f"  in the key logs: {places}" if places else "  in no key log yet"
+    return f"{version['serial']:>4}  {since}  {how:<12}  {version['record_sha256'][:16]}{logged}{approved}"
 
 
 def _draft(file: Path | None, config: Path) -> dict[str, Any]:

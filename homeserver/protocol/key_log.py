@@ -1,4 +1,4 @@
-"""What a leaf of a key log says, and what its digest is of: the public keys of one user, all of them.
+"""What a leaf of a key log says: what the public keys of one user are now, all of them, or what else is to stand there.
 
 A user is named by the output of a verifiable random function of their Matrix id, so that a leaf tells nobody whose it
 is who was not given a proof, and nobody can be in the log under two names. Signatures are no part of the digest: they
@@ -7,6 +7,7 @@ prove themselves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ from homeserver.protocol.errors import BadJson
 from homeserver.protocol.signing import decode_base64, encode_base64
 
 DIGEST_BYTES: Final = 32
+_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _PUT_BESIDE: Final = frozenset(("signatures", "unsigned"))
 
 
@@ -42,6 +44,19 @@ class Reason(StrEnum):
     """The user has gone to another node of the deployment, whose log says ``arrived``."""
     FOUND = "found"
     """The keys were there before there was a log."""
+
+
+class Kind(StrEnum):
+    """What a leaf is about that is about nobody's keys."""
+
+    POLICY = "policy"
+    """A version of the residency policy is in force: its serial, and the digest of its record."""
+    REGISTER = "register"
+    """An entry of the register of disclosures: its number, and the head of the chain with it."""
+    RECEIPT = "receipt"
+    """Somebody has moved to this node or from it: how many such there have been here, and the digest of the receipt."""
+    WITHDRAWAL = "withdrawal"
+    """A jurisdiction was left: how many were so far, and the digest of the receipt, which has the last heads there."""
 
 
 class NoLeaf(ValueError):
@@ -93,6 +108,50 @@ class Leaf:
         if again != raw:
             raise NoLeaf("a leaf is written in another way")
         return leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One leaf that is about nobody's keys. ``number``: which of its kind; ``digest``: SHA-256 in hexadecimal, of what
+    it is about; ``time``: seconds since 1970. Raises NoLeaf for what could not be written."""
+
+    kind: Kind
+    number: int
+    digest: str
+    time: int
+
+    def __post_init__(self) -> None:
+        if any(type(number) is not int or number < 0 for number in (self.number, self.time)):
+            raise NoLeaf("a number in a leaf is none")
+        if not isinstance(self.digest, str) or not _HEX.fullmatch(self.digest):
+            raise NoLeaf(f"a digest in such a leaf has {2 * DIGEST_BYTES} hexadecimal digits")
+
+    @property
+    def tag(self) -> bytes:
+        """By what it is found; longer than any name of a user."""
+        return self.kind.value.encode() + b" " + bytes.fromhex(self.digest)
+
+    def write(self) -> bytes:
+        """The bytes that are hashed into the tree: canonical JSON."""
+        said = {"digest": self.digest, "kind": self.kind.value, "number": self.number, "time": self.time}
+        return canonical.encode(said)
+
+    @classmethod
+    def read(cls, raw: bytes) -> Statement:
+        """What a leaf says. Raises NoLeaf, also for what says the same in other bytes."""
+        try:
+            found = orjson.loads(raw)
+            made = cls(Kind(found["kind"]), found["number"], found["digest"], found["time"])
+        except (ValueError, TypeError, KeyError) as fault:
+            raise NoLeaf(f"that is no leaf of a key log: {fault}") from None
+        if made.write() != raw:
+            raise NoLeaf("a leaf is written in another way")
+        return made
+
+
+def read(raw: bytes) -> Leaf | Statement:
+    """What a leaf of either form says. Raises NoLeaf."""
+    return Statement.read(raw) if b'"kind"' in raw else Leaf.read(raw)
 
 
 def tag_of(output: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""The log of changes of a node's residents' public keys: leaves, tiles of hashes, and how far both are.
+"""The log of changes of a node's residents' public keys, and of what else it states: leaves, tiles of hashes, and how
+far both are.
 
 Indexes are given out by one row, in the transaction that changes the keys, so that commit order is the order of the
 log and no index is left out. The tiles follow behind (`homeserver/transparency/sequencing.py`).
@@ -6,7 +7,7 @@ log and no index is left out. The tiles follow behind (`homeserver/transparency/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homeserver.storage.engine import asks_once
 
@@ -63,7 +64,7 @@ async def take(tx: Transaction) -> int:
 
 
 def put(tx: Transaction, index: int, tag: bytes, leaf: bytes) -> None:
-    """Queue a leaf about the user of this name."""
+    """Queue a leaf about the user of this name, or what else it is found by."""
     tx.later("INSERT INTO key_log_leaves (leaf_index, tag, leaf) VALUES (?, ?, ?)", [(index, tag, leaf)])
 
 
@@ -80,6 +81,39 @@ async def newest(tx: Transaction, tags: Collection[bytes]) -> dict[bytes, Placed
         )
         found.update({bytes(row[0]): Placed(int(row[1]), bytes(row[2])) for row in rows})
     return found
+
+
+async def ends(tx: Transaction, tag: bytes) -> tuple[Placed | None, Placed | None]:
+    """The last leaf of this tag, and the last of all; in one trip."""
+    rows = await tx.all(
+        "SELECT tag, leaf_index, leaf FROM key_log_leaves WHERE leaf_index IN"
+        " (SELECT MAX(leaf_index) FROM key_log_leaves WHERE tag = ?"
+        " UNION ALL SELECT MAX(leaf_index) FROM key_log_leaves) ORDER BY leaf_index",
+        tag,
+    )
+    placed = [Placed(int(row[1]), bytes(row[2])) for row in rows]
+    mine = next((each for each, row in zip(placed, rows, strict=True) if bytes(row[0]) == tag), None)
+    return mine, placed[-1] if placed else None
+
+
+async def stated(tx: Transaction, kind: str) -> list[Placed]:
+    """All leaves of a kind that is about nobody's keys (`protocol.key_log.Kind`), in their order."""
+    rows = await tx.all(f"SELECT leaf_index, leaf FROM key_log_leaves WHERE {_OF_KIND} ORDER BY leaf_index", *_of(kind))
+    return [Placed(int(row[0]), bytes(row[1])) for row in rows]
+
+
+async def count_stated(tx: Transaction, kind: str) -> int:
+    """How many leaves there are of such a kind."""
+    row = await tx.one(f"SELECT COUNT(*) FROM key_log_leaves WHERE {_OF_KIND}", *_of(kind))
+    assert row is not None
+    return int(row[0])
+
+
+_OF_KIND: Final = "tag >= ? AND tag < ? AND LENGTH(tag) > 32"  # as long as that is no name of a user
+
+
+def _of(kind: str) -> tuple[bytes, bytes]:
+    return kind.encode() + b" ", kind.encode() + b"!"
 
 
 async def leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
@@ -133,10 +167,11 @@ async def clear(tx: Transaction) -> None:
 
 
 async def unseen(tx: Transaction, after: int, limit: int) -> list[tuple[int, str]]:
-    """Residents with public keys, behind a row id: row id and user id."""
+    """Residents with public keys or receipts of moves, behind a row id: row id and user id."""
     rows = await tx.all(
         "SELECT r.user_nid, u.user_id FROM residents r JOIN users u ON u.user_nid = r.user_nid WHERE r.user_nid > ?"
         " AND (EXISTS (SELECT 1 FROM device_keys d WHERE d.user_nid = r.user_nid)"
+        " OR EXISTS (SELECT 1 FROM move_receipts m WHERE m.user_nid = r.user_nid)"
         " OR EXISTS (SELECT 1 FROM cross_signing_keys c WHERE c.user_nid = r.user_nid))"
         " ORDER BY r.user_nid LIMIT ?",
         after,

@@ -64,8 +64,8 @@ async def learn(tx: Transaction, node: str, generation: int) -> None:
     )
 
 
-async def begin_anew(tx: Transaction, node: str, now_ms: int, reason: str) -> Noted:
-    """End the log of a node, and count the next one, of which nothing has been shown."""
+async def end(tx: Transaction, node: str, now_ms: int, reason: str) -> Noted:
+    """Note that the log of a node does not go on; returns how far it was shown."""
     before = await of(tx, node)
     await tx.run(
         "INSERT INTO ended_logs (node, generation, size, root, ended_ts, reason) VALUES (?, ?, ?, ?, ?, ?)",
@@ -75,6 +75,12 @@ async def begin_anew(tx: Transaction, node: str, now_ms: int, reason: str) -> No
         now_ms,
         reason,
     )
+    return before
+
+
+async def begin_anew(tx: Transaction, node: str, now_ms: int, reason: str) -> Noted:
+    """End the log of a node, and count the next one, of which nothing has been shown."""
+    before = await end(tx, node, now_ms, reason)
     after = Noted(before.generation + 1)
     await tx.run(
         "INSERT INTO log_heads (node, generation, size, root) VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"

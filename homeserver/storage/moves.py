@@ -148,8 +148,8 @@ async def forget_arrival(tx: Transaction, move_id: str) -> None:
 # receipts -----------------------------------------------------------------------------------
 
 
-async def put_receipt(tx: Transaction, move_id: str, user_nid: int, ended_ts: int, receipt: bytes) -> None:
-    """Keep the receipt of a move that has ended here; there is one."""
+async def put_receipt(tx: Transaction, move_id: str, user_nid: int, ended_ts: int, receipt: bytes) -> bytes:
+    """Keep the receipt of a move that has ended here; returns the one that is kept: there is one."""
     await tx.run(
         "INSERT INTO move_receipts (move_id, user_nid, ended_ts, receipt) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         move_id,
@@ -157,6 +157,9 @@ async def put_receipt(tx: Transaction, move_id: str, user_nid: int, ended_ts: in
         ended_ts,
         receipt,
     )
+    row = await tx.one("SELECT receipt FROM move_receipts WHERE move_id = ?", move_id)
+    assert row is not None
+    return bytes(row[0])
 
 
 async def receipts_of(tx: Transaction, user_nid: int) -> list[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.protocol.key_log import NO_KEYS, Leaf, Reason, digest, manifest
+from homeserver.protocol.key_log import NO_KEYS, Leaf, NoLeaf, Reason, digest, manifest, read
 from homeserver.storage import device_keys, key_log
 from homeserver.storage.device_keys import UserKeys
 from homeserver.transparency import names
@@ -43,14 +43,23 @@ async def append_left(tx: Transaction, server: Server, node: Node, user_id: str)
 
 async def _append(tx: Transaction, server: Server, node: Node, user_id: str, made: bytes, reason: Reason) -> bool:
     tag = names.tag(server, user_id)
-    before = (await key_log.newest(tx, [tag])).get(tag)
+    before, last = await key_log.ends(tx, tag)
     hashed = digest(made)
     if not _is_new(before, made, hashed, reason):
         return False
-    leaf = Leaf(tag, hashed, None if before is None else before.place, reason, server.clock.now_ms() // 1000)
+    leaf = Leaf(tag, hashed, None if before is None else before.place, reason, time_behind(last, server.clock.now_ms()))
     key_log.put(tx, await key_log.take(tx), tag, leaf.write())
     tx.after_commit(lambda: server.wakeups.wake(waiting_key(node)))
     return True
+
+
+def time_behind(last: Placed | None, now_ms: int) -> int:
+    """The second that a leaf says which comes behind another: never one before that, should the clock be set back."""
+    try:
+        before = 0 if last is None else read(last.leaf).time
+    except NoLeaf:  # somebody has been at the database, which keeps nobody from changing keys, and shows
+        before = 0
+    return max(before, now_ms // 1000)
 
 
 def _is_new(before: Placed | None, made: bytes, hashed: bytes, reason: Reason) -> bool:

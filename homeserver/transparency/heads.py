@@ -40,6 +40,11 @@ _ROOT: Final = 250
 VRF_LINE: Final = "vrf"
 """The word before the public key that names users, in a line of each checkpoint."""
 
+REGISTER_LINE: Final = "register"
+"""The word before the number of disclosures that the leaves of a checkpoint state, and the head of their chain."""
+NO_REGISTER: Final = f"0 {b64encode(merkle.EMPTY_ROOT).decode()}"
+"""What stands there while there was none."""
+
 
 class Shown(NamedTuple):
     """A checkpoint as it is served, of which log, and how far it reaches."""
@@ -51,21 +56,22 @@ class Shown(NamedTuple):
 
 class KeyLog(Mirror):
     """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``fault``: why there is none any
-    more; ``generation`` counts the logs of the node that there have been; ``turn`` is held while leaves come into the
-    tree, until that is shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its
-    edge are."""
+    more; ``generation`` counts the logs of the node that there have been; ``stated``: the version of the policy up to
+    which it is known to state all that the directory has; ``turn`` is held while leaves come into the tree, until that
+    is shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its edge are."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
         self.fault: str | None = None
         self.generation: int | None = None
+        self.stated: int | None = None
         self.turn = asyncio.Lock()
         self.tiles: Lru[TileName, bytes] = Lru(TILES, weigh=len, name="key log tiles")
         self.roots: Lru[Subtree, bytes] = Lru(ROOTS, weigh=lambda _: _ROOT, name="key log roots")
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
-        self.shown = self.fault = self.generation = None
+        self.shown = self.fault = self.generation = self.stated = None
         self.tiles.clear()
         self.roots.clear()
 
@@ -99,10 +105,10 @@ async def public_key(server: Server, node: Node) -> NamedKey:
     return signed_notes.public_key(name, server.identity.log_key(node.name))
 
 
-def signed(server: Server, origin: str, node: Node, head: Head) -> Note:
-    """A checkpoint that says so."""
+def signed(server: Server, origin: str, node: Node, head: Head, register: str = NO_REGISTER) -> Note:
+    """A checkpoint that says so. ``register``: how many disclosures these leaves state, and the head of their chain."""
     vrf = b64encode(names.key_of(server).public).decode()
-    made = Checkpoint(origin, head, (f"{VRF_LINE} {vrf}",))
+    made = Checkpoint(origin, head, (f"{VRF_LINE} {vrf}", f"{REGISTER_LINE} {register}"))
     return checkpoints.signed(made, server.identity.log_key(node.name))
 
 

@@ -6,6 +6,7 @@ anywhere, and done again: the tiles and the checkpoint of them are written in on
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -13,11 +14,11 @@ import structlog
 from homeserver.protocol import merkle, tiles
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.protocol.key_log import Reason
+from homeserver.protocol.key_log import Kind, Reason
 from homeserver.protocol.merkle import HASH_BYTES, Frontier, leaf_hash
 from homeserver.storage import key_log
 from homeserver.storage.key_log import Progress, TileName
-from homeserver.transparency import changes, heads
+from homeserver.transparency import changes, heads, statements
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def follow(server: Server, node: Node) -> None:
         with server.wakeups.listen([changes.waiting_key(node)]) as listener:
             try:
                 await find_all(server, node)
+                await statements.catch_up(server, node)
                 while await hash_waiting(server, node):
                     await server.clock.sleep(PAUSE)
             except NodeUnavailable:
@@ -55,6 +57,14 @@ async def follow(server: Server, node: Node) -> None:
                 await server.clock.sleep(RETRY_AFTER)
                 continue
             await listener.wait()
+
+
+async def catch_up(server: Server, node: Node) -> None:
+    """Bring all that there is into the log, and into its tree. Raises Damaged, NodeUnavailable."""
+    await find_all(server, node)
+    await statements.catch_up(server, node)
+    while await hash_waiting(server, node):
+        pass
 
 
 async def hash_waiting(server: Server, node: Node) -> bool:
@@ -85,9 +95,19 @@ async def _hash_some(tx: Transaction, server: Server, node: Node, origin: str) -
     edge = await key_log.tiles(tx, edge_of(held.hashed))
     tree, changed = grown(_frontier(node, held, edge), edge, leaves)
     key_log.put_tiles(tx, changed)
-    note = heads.signed(server, origin, node, Head(tree.size, tree.root())).write()
+    note = heads.signed(server, origin, node, Head(tree.size, tree.root()), _register(held, leaves)).write()
     key_log.advance(tx, tree.size, note)
     return note
+
+
+def _register(held: Progress, leaves: list[bytes]) -> str:
+    """How many disclosures the log states with these leaves, and the head of their chain."""
+    for leaf in reversed(leaves):
+        said = statements.read(leaf)
+        if said is not None and said.kind is Kind.REGISTER:
+            return f"{said.number} {b64encode(bytes.fromhex(said.digest)).decode()}"
+    before = None if held.checkpoint is None else heads.read(held.checkpoint).extension(heads.REGISTER_LINE)
+    return before or heads.NO_REGISTER
 
 
 def edge_of(size: int) -> list[TileName]:
@@ -134,7 +154,7 @@ def grown(tree: Frontier, edge: dict[TileName, bytes], leaves: list[bytes]) -> t
 
 
 async def find_all(server: Server, node: Node) -> None:
-    """Bring those into the log who had keys before there was one; nothing, once that has been done."""
+    """Bring those into the log who had keys or had moved before there was one; nothing, once that has been done."""
     await heads.current(server, node)  # what is left of a log that has ended goes first
     while await node.write(_find_some, server, node):
         pass
@@ -147,5 +167,6 @@ async def _find_some(tx: Transaction, server: Server, node: Node) -> bool:
     unseen = await key_log.unseen(tx, held.found, FOUND_AT_ONCE)
     for _, user_id in unseen:
         await changes.append(tx, server, node, user_id, Reason.FOUND)
+        await statements.append_receipts_of(tx, server, user_id)
     key_log.note_found(tx, unseen[-1][0] if len(unseen) == FOUND_AT_ONCE else key_log.ALL_FOUND)
     return len(unseen) == FOUND_AT_ONCE

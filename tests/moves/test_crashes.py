@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from homeserver.protocol import move_receipts
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.storage.engine import Engine
+from homeserver.transparency import statements
 from tests.deployment import SETTINGS, User
 from tests.e2ee.play import Device, events, message
 from tests.moves.play import Stage, Staging
@@ -134,6 +136,10 @@ async def test_one_home_whenever_it_ends(stage: Staging, first: int) -> None:
         since = answer["next_batch"]
         assert got == [message(text)["ciphertext"] for text in said]
         assert (await play.command("residency-audit"))["findings"] == []
+        receipts = (await play.command("residency-receipts", user="alice"))["receipts"]
+        for node in play.server.nodes:
+            stated = await node.read(statements.stated, "receipt")
+            assert [each.said.digest for each in stated] == [move_receipts.digest(each.encode()) for each in receipts]
         if not reached:
             break
         writes, target = writes + STEP, left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from hashlib import sha256
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 
 from homeserver.protocol import canonical, checkpoints, key_log, merkle, signed_notes, tiles, vrf
 from homeserver.protocol.checkpoints import Checkpoint, Head
-from homeserver.protocol.key_log import Leaf
+from homeserver.protocol.key_log import Kind, Leaf, Statement
 from homeserver.protocol.merkle import HASH_BYTES, Frontier, leaf_hash
 from homeserver.protocol.signed_notes import NamedKey
 from homeserver.protocol.signing import encode_base64
@@ -74,15 +74,31 @@ class Stranger:
         return found
 
     async def leaves(self) -> list[Leaf]:
-        """All leaves, which have the root that was signed, as the tiles of hashes have, too."""
-        head = (await self.checkpoint()).head
+        """All leaves about keys; see `read`."""
+        return [leaf for leaf in await self.read() if isinstance(leaf, Leaf)]
+
+    async def statements(self, kind: Kind) -> list[Statement]:
+        """All of a kind; see `read`."""
+        return [leaf for leaf in await self.read() if isinstance(leaf, Statement) and leaf.kind is kind]
+
+    async def read(self) -> list[Leaf | Statement]:
+        """All leaves, which have the root that was signed, as the tiles of hashes have, too; none is earlier than the
+        one before it, and the checkpoint says how many disclosures they state."""
+        made = await self.checkpoint()
+        head = made.head
         entries = await self.entries(head.size)
         tree = Frontier()
         for entry in entries:
             tree, _ = tree.append(leaf_hash(entry))
         assert (tree.size, tree.root()) == head
         await self._compare(entries, head)
-        return [Leaf.read(entry) for entry in entries]
+        leaves = [key_log.read(entry) for entry in entries]
+        assert [leaf.time for leaf in leaves] == sorted(leaf.time for leaf in leaves)
+        entered = [leaf for leaf in leaves if isinstance(leaf, Statement) and leaf.kind is Kind.REGISTER]
+        assert [entry.number for entry in entered] == list(range(1, len(entered) + 1))
+        hashed = bytes.fromhex(entered[-1].digest) if entered else sha256().digest()
+        assert made.extension("register") == f"{len(entered)} {b64encode(hashed).decode()}"
+        return leaves
 
     async def _compare(self, entries: list[bytes], head: Head) -> None:
         hashes = b"".join(leaf_hash(entry) for entry in entries)

@@ -21,6 +21,7 @@ from homeserver.context import Server
 from homeserver.doctor import examining
 from homeserver.protocol import canonical, move_receipts, policy_chain
 from homeserver.protocol.errors import Conflict, Forbidden, NodeUnavailable, Refusal, UserInUse
+from homeserver.protocol.key_log import Kind
 from homeserver.protocol.signing import SigningKey, VerifyKey, verify_json
 from homeserver.residency.changes import approving
 from homeserver.residency.proofs import evidence as gathered
@@ -29,6 +30,7 @@ from homeserver.rooms import chores
 from homeserver.storage import destroying, withdrawals
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
+from homeserver.transparency import sequencing
 from tests.deployment import FLOWING, PASSWORD, SETTINGS, User
 from tests.e2ee.play import Device
 from tests.endpoints.visiting import Browser
@@ -37,6 +39,7 @@ from tests.moves.play import Stage, Staging
 from tests.residency.evidence import resigned, verified
 from tests.residency.planned import applied, following, founded, planned
 from tests.support import ON_SQLITE, Databases, aio
+from tests.transparency.stranger import LOGS, Stranger
 
 PARIS = """[nodes.paris]
 jurisdiction = "FR"
@@ -180,7 +183,13 @@ async def test_a_jurisdiction_is_left_in_order(stage: Staging, engines: Database
     assert said["nodes"]["paris"]["accounts_announced"] == 2
     assert said["nodes"]["paris"]["erased"]["files"] >= 1
     assert said["policy_serial"] == 2
-    assert said["nodes"]["paris"]["key_log"].startswith("example.org/"), "the last head of the key log"
+    last = said["nodes"]["paris"]["key_log"]
+    (ended,) = (await play.deployment.asked("GET", LOGS)).json["ended"]
+    assert last.splitlines()[:3] == [ended["origin"], str(ended["size"]), ended["root"]], "the last head of the key log"
+    assert ended["reason"] == "this deployment has left FR"
+    await sequencing.catch_up(server, play.node("tehran"))
+    (stated,) = await Stranger(play.deployment).statements(Kind.WITHDRAWAL)
+    assert (stated.number, stated.digest) == (1, move_receipts.digest(receipt))
     assert await state_of(play) == "done"
     assert [found for found in await examining.examine(server) if "route" in found.what] == []
     assert await server.nodes.of_user(bob.user_id) is None

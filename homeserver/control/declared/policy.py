@@ -83,6 +83,7 @@ _VERSION: Final[Schema] = made_of(
     serial=NUMBER,
     record_sha256=TEXT,
     faults=listed(TEXT),
+    logged={"type": "object", "additionalProperties": NUMBER, "description": "Its index in the key log, by node."},
 )
 
 _EDIT: Final[Schema] = made_of(

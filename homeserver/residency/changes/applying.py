@@ -22,6 +22,7 @@ from homeserver.residency.changes.carrying_out import Progress, carry_out, close
 from homeserver.residency.changes.recovering import recover
 from homeserver.storage import policy_plans, users
 from homeserver.storage.policy_plans import Application
+from homeserver.transparency import statements
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -157,6 +158,7 @@ async def _apply(server: Server, progress: Progress, wish: Wish) -> int:
     if before is not None and policy_chain.read(before.record).plan == wish.digest:
         if server.policy.now.serial != before.serial:  # the database was lost when it said so
             server.policy.now = chain.policy_of(before, server.policy.now.file, server.name)
+            statements.wake(server)
         progress.notes += await recover(routes, server.settings.residency) or []
         return before.serial
     journal = await routes.read(policy_plans.application)

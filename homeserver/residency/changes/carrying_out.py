@@ -16,6 +16,7 @@ from homeserver.residency.changes import chain, letting_go, moving, surveying
 from homeserver.residency.changes.recovering import recover
 from homeserver.storage import outbox, policy_plans, users
 from homeserver.storage.policy_versions import NotNewest
+from homeserver.transparency import statements
 
 if TYPE_CHECKING:
     from config.policy import Policy
@@ -174,6 +175,7 @@ def _swap(server: Server, made: Plan) -> None:
             node.jurisdiction = place.jurisdiction
     server.policy.now = _as_in_file(made.after, server)
     server.policy.leaving = frozenset()
+    statements.wake(server)
 
 
 def _as_in_file(policy: Policy, server: Server) -> Policy:

@@ -22,7 +22,7 @@ from homeserver.rooms.holders import Travellers, follow_home, recount
 from homeserver.storage import belongings, replica_erasure, users
 from homeserver.storage import moves as stored
 from homeserver.storage.tables import TABLES
-from homeserver.transparency import changes
+from homeserver.transparency import changes, statements
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -99,7 +99,10 @@ async def _erase_rooms(server: Server, move: Move) -> None:
 
 
 async def _keep_receipt(server: Server, move: Move, user_nid: int, erased_files: int) -> None:
-    """Have both nodes sign what was done, and keep it with the user."""
+    """Have both nodes sign what was done, keep it with the user, and have the key logs of both state it.
+
+    Who is cut off in between does it again: the receipt is then the one that is kept.
+    """
     identity, now, account = server.identity, server.clock.now_ms(), move.account
     before = await move.target.read(stored.receipts_of, user_nid)
     receipt = Receipt(
@@ -121,7 +124,21 @@ async def _keep_receipt(server: Server, move: Move, user_nid: int, erased_files:
     )
     keys = {node.name: identity.node_key(node.name) for node in (move.source, move.target)}
     signed = move_receipts.signed(receipt, keys, identity.residency_key)
-    await move.target.write(stored.put_receipt, move.move_id, user_nid, now, signed)
+    kept = await move.target.write(_put_receipt, server, move.move_id, user_nid, now, signed)
+    await move.source.write(_state_receipt, server, kept)
+
+
+async def _put_receipt(
+    tx: Transaction, server: Server, move_id: str, user_nid: int, ended_ts: int, receipt: bytes
+) -> bytes:
+    """Returns the receipt that is kept: this one, or the one of an earlier attempt."""
+    kept = await stored.put_receipt(tx, move_id, user_nid, ended_ts, receipt)
+    await statements.append_receipt(server, tx, kept)
+    return kept
+
+
+async def _state_receipt(tx: Transaction, server: Server, receipt: bytes) -> None:
+    await statements.append_receipt(server, tx, receipt)
 
 
 async def _purge(server: Server, move: Move) -> None:

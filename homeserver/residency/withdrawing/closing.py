@@ -195,8 +195,7 @@ async def _erase_rows(server: Server, node: Node, closing: Closing) -> None:
 async def _last_head(server: Server, node: Node) -> str | None:
     """The last checkpoint of a node's key log, in which all is that will ever be; None where there is none to be
     believed."""
-    while await sequencing.hash_waiting(server, node):
-        pass
+    await sequencing.catch_up(server, node)
     shown = await heads.current(server, node)
     return None if shown is None else shown.note.decode()
 

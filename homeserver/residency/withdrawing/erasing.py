@@ -16,15 +16,17 @@ from homeserver.protocol import policy_chain, withdrawal_receipts
 from homeserver.protocol.errors import Conflict
 from homeserver.residency.changes import chain
 from homeserver.residency.withdrawing.announcing import CLOSED, ERASING, going_on, load
-from homeserver.storage import destroying, policy_versions, withdrawals
+from homeserver.storage import destroying, log_heads, policy_versions, withdrawals
 from homeserver.storage.circuit import Unreachable
 from homeserver.storage.migrate import SchemaMismatch
+from homeserver.transparency import statements
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from config.residency import NodePlace
     from homeserver.context import Server
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.withdrawals import Withdrawal
 
 log = structlog.get_logger("residency.withdrawing")
@@ -55,11 +57,18 @@ async def erase(server: Server, jurisdiction: str) -> bytes:
             raise Conflict(f"What {name} held cannot be destroyed yet: {error}") from None
         await routes.write(withdrawals.note, there.plan, ERASING, ERASING, account)
     receipt = _receipt(server, there, account)
-    await routes.write(withdrawals.end, there.plan, there.nodes, receipt)
+    await routes.write(_end, there, receipt, server.clock.now_ms())
     server.nodes.directory.forget_all()
     await load(server)
+    statements.wake(server)
     log.warning("a jurisdiction was left, and nothing is there any more", jurisdiction=jurisdiction)
     return receipt
+
+
+async def _end(tx: Transaction, there: Withdrawal, receipt: bytes, now_ms: int) -> None:
+    await withdrawals.end(tx, there.plan, there.nodes, receipt)
+    for node in there.nodes:
+        await log_heads.end(tx, node, now_ms, f"this deployment has left {there.jurisdiction}")
 
 
 def _is_open(server: Server, name: str) -> bool:
