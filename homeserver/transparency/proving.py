@@ -26,13 +26,14 @@ from homeserver.transparency.changes import manifest_of
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.storage.device_keys import UserKeys
     from homeserver.storage.engine import Transaction
     from homeserver.storage.key_log import Placed
     from homeserver.storage.nodes import Node
+    from homeserver.transparency.heads import Shown
 
 log = structlog.get_logger("transparency")
 
@@ -110,6 +111,19 @@ def _as_json(told: Told, proof: Sequence[bytes] | None) -> orjson.Fragment:
 
 def _base64(raw: bytes) -> str:
     return b64encode(raw).decode()
+
+
+async def of_places(node: Node, shown: Shown, placed: Iterable[Placed | None]) -> dict[int, dict[str, Any]]:
+    """Leaves, by their places, with what proves that they are in a tree; but for those that it does not reach.
+
+    Raises KeyError when tiles are missing.
+    """
+    known = {each.place: each.leaf for each in placed if each is not None and each.place < shown.head.size}
+    proofs = await _proofs(node, known, shown.head.size)
+    return {
+        place: {"index": place, "leaf": leaf.decode(), "inclusion": [_base64(each) for each in proofs[place]]}
+        for place, leaf in known.items()
+    }
 
 
 async def _proofs(node: Node, places: Collection[int], size: int) -> dict[int, list[bytes]]:

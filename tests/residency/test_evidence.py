@@ -88,6 +88,7 @@ async def test_what_is_told_is_believed(stage: Staging, tmp_path: Path) -> None:
     status, words = verified(tmp_path, bundles["user"], key_of(play))
     assert (status, "@alice:example.org rests on paris, after 3 moves" in words) == (0, True), words
     assert "their public keys are in its key log at " in words
+    assert "paris: the versions of the policy are in its key log" in words
     assert "tehran (" not in words
     assert verified(tmp_path, bundles["node"], key_of(play))[0] == 0
 
@@ -307,6 +308,37 @@ async def test_what_does_not_agree_with_itself_is_refused(stage: Staging, tmp_pa
             "the certificate of a node's key in the part node/paris is not signed by example.org",
         ),
         ("user", lambda p: p.pop("user"), "the bundle lacks something"),
+        (
+            "all",
+            lambda p: node(p, mine, policies=p["node/paris"]["policies"][1:]),
+            "the key log of paris does not have version 1",
+        ),
+        (
+            "all",
+            lambda p: node(p, mine, policies=_renumbered(p)),
+            "by the key log of paris, another version 5",
+        ),
+        (
+            "all",
+            lambda p: node(p, mine, policies=_replaced(p)),
+            "by the key log of paris, another version 7",
+        ),
+        ("all", lambda p: node(p, mine, policies=_moved(p)), "the key log of paris does not have the leaf"),
+        (
+            "user",
+            lambda p: p["user"]["receipts_logged"].__setitem__(2, None),
+            "receipt 3 is not in the key log of paris",
+        ),
+        (
+            "user",
+            lambda p: p["user"]["receipts_logged"].reverse(),
+            "a leaf of the key log of paris says something else",
+        ),
+        (
+            "user",
+            lambda p: p["user"]["receipts_logged"][0].update(index=0),
+            "the key log of paris does not have the leaf",
+        ),
         ("user", lambda p: p["user"]["logged"].update(leaf="x"), "the key log of paris does not have the leaf"),
         ("user", lambda p: p["user"]["logged"].update(index=0), "the key log of paris does not have the leaf"),
         ("user", lambda p: p["user"]["logged"].update(inclusion=[]), "the key log of paris does not have the leaf"),
@@ -323,6 +355,32 @@ async def test_what_does_not_agree_with_itself_is_refused(stage: Staging, tmp_pa
         assert (status, f"REFUSED: {sentence}" in words) == (1, True), (sentence, words)
     for bundle in bundles.values():
         assert resigned(play, bundle, lambda _: None) == bundle, "what is not changed is the same"
+
+
+def in_log(parts: Json) -> Any:
+    """The proofs of a user's receipts."""
+    return parts["user"]["receipts_logged"]
+
+
+def _behind(parts: Json) -> Any:
+    return parts["node/paris"]["policies"][1:]
+
+
+def _renumbered(parts: Json) -> list[Json]:
+    first, second = parts["node/paris"]["policies"]
+    return [first, {**second, "leaf": second["leaf"].replace('"number":2', '"number":5')}]
+
+
+def _replaced(parts: Json) -> list[Json]:
+    """With one more, which was never in force by the chain."""
+    *_, last = stated = parts["node/paris"]["policies"]
+    said = {**orjson.loads(last["leaf"]), "digest": "0" * 64, "number": 7}
+    return [*stated, {**last, "leaf": orjson.dumps(said).decode()}]
+
+
+def _moved(parts: Json) -> list[Json]:
+    first, second = parts["node/paris"]["policies"]
+    return [first, {**second, "index": first["index"]}]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])

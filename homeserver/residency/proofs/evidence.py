@@ -19,10 +19,10 @@ from homeserver.protocol import canonical, evidence, merkle, move_receipts, poli
 from homeserver.protocol.errors import Conflict, NodeUnavailable, NotFound
 from homeserver.protocol.signing import sign_json
 from homeserver.residency import traffic
-from homeserver.residency.proofs import audit
+from homeserver.residency.proofs import audit, logged
+from homeserver.residency.proofs.logged import Logged
 from homeserver.storage import archive, isolations, policy_versions, withdrawals
 from homeserver.storage import evidence as stored
-from homeserver.transparency import heads, proving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -50,14 +50,14 @@ class Made:
 @dataclass
 class _Residents:
     """The residents of a node as a whole; ``mine``: the leaf of the user who is looked for, ``receipts`` theirs, and
-    ``logged`` what the key log says of them and the proof that it does."""
+    ``logged`` what the key log says of them, and of the policy."""
 
     how: Counter[str] = field(default_factory=Counter)
     came_from: Counter[str] = field(default_factory=Counter)
     hashes: list[bytes] = field(default_factory=list)
     mine: bytes | None = None
     receipts: list[bytes] = field(default_factory=list)
-    logged: dict[str, Any] | None = None
+    logged: Logged = field(default_factory=Logged)
 
 
 async def make(server: Server, *, node: str | None = None, user_id: str | None = None, texts: bool = False) -> Made:
@@ -141,7 +141,7 @@ async def _node(server: Server, node: Node, user_id: str | None) -> tuple[dict[s
     """
     findings = await audit.of_node(server, node)
     found = await node.read(_residents, server, node.name, user_id)
-    checkpoint, found.logged = await _key_log(server, node, user_id)
+    found.logged = await logged.of_node(server, node, user_id, found.receipts)
     key = server.identity.node_key(node.name)
     said = {
         "type": evidence.NODE,
@@ -156,24 +156,11 @@ async def _node(server: Server, node: Node, user_id: str | None) -> tuple[dict[s
             "root": evidence.root(found.hashes).hex(),
         },
         "moves": {"came_from": dict(found.came_from)},
-        "key_log": checkpoint,
+        "key_log": found.logged.checkpoint,
+        "policies": found.logged.policies,
         "audit": {"ts": server.clock.now_ms(), "findings": _findings(findings)},
     }
     return sign_json(said, node.name, key), found, sum(finding.is_violation for finding in findings)
-
-
-async def _key_log(server: Server, node: Node, user_id: str | None) -> tuple[str | None, dict[str, Any] | None]:
-    """The checkpoint of a node's key log; and the last leaf of a user in it, with its place and the hashes that prove
-    it, once it is in the tree. None where there is none that may be shown."""
-    shown = await heads.current(server, node)
-    if shown is None or user_id is None:
-        return None if shown is None else shown.note.decode(), None
-    told = orjson.loads(orjson.dumps(await proving.of_users(server, node, [user_id])))
-    for each in told.get(proving.FIELD, {}).values():
-        mine = each["users"][user_id]
-        if "inclusion" in mine:
-            return each["checkpoint"], {name: mine[name] for name in ("index", "leaf", "inclusion")}
-    return shown.note.decode(), None
 
 
 def _findings(findings: Collection[Finding]) -> list[dict[str, Any]]:
@@ -228,7 +215,8 @@ def _user(user_id: str, found: _Residents) -> dict[str, Any]:
         "leaf": canonical.parse_object(found.mine),
         "path": [{"side": side, "hash": each.hex()} for side, each in evidence.path(found.hashes, index)],
         "receipts": [canonical.parse_object(receipt) for receipt in found.receipts],
-        "logged": found.logged,
+        "logged": found.logged.keys,
+        "receipts_logged": found.logged.receipts,
     }
 
 
