@@ -79,7 +79,9 @@ class DelayedEvents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """What may be sent unencrypted. The list can be made shorter than the built-in one, never longer."""
+    """What may be sent unencrypted, and which devices are encrypted for. The list of types can be made shorter than the
+    built-in one, never longer.
+    """
 
     allow_in_clear: Annotated[
         tuple[str, ...],
@@ -88,3 +90,11 @@ class Encryption:
             "Types of events, state aside, that are accepted in the clear. Servers see what they say.",
         ),
     ] = CLEAR_EVENT_TYPES
+    unsigned_device_grace: Annotated[
+        Duration | None,
+        Setting(
+            Span(never=True, zero=True),
+            "How long others are shown a device that its owner, who has cross-signing keys, has not signed with them. "
+            "After that nobody encrypts for it until it is signed.",
+        ),
+    ] = 7 * DAY

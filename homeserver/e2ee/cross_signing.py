@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.e2ee import device_keys, key_format, publication
+from homeserver.e2ee import device_keys, key_format, publication, unsigned
 from homeserver.e2ee.failures import Failures
 from homeserver.e2ee.key_format import SigningKey, core
 from homeserver.e2ee.uploads import joined, own_signatures
@@ -25,6 +25,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.key_log import Reason
 from homeserver.protocol.signing import verify_json
 from homeserver.storage import device_keys as stored
+from homeserver.storage import unsigned_devices
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING, Signature, UserKeys
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ async def _upload(
     if keys:
         reset = MASTER in held and MASTER in keys and core(held[MASTER]) != core(keys[MASTER].key)
         reason = Reason.IDENTITY_RESET if reset else Reason.CROSS_SIGNING
+        if SELF_SIGNING in keys:
+            await unsigned.note_identity(tx, server, caller.user_id, caller.user_nid)
         changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()), reason=reason)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
 
@@ -138,6 +141,7 @@ async def _add_signatures(
                 failures.setdefault(user_id, {})[key_id] = error.body()
     if own or under_others:
         devices = [key_id for key_id in own if key_id in mine.devices]
+        unsigned_devices.settle(tx, caller.user_nid, devices)
         changed = publication.Changed(devices, signing=len(devices) < len(own))
         pos = await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
         stored.put_signatures(tx, caller.user_nid, pos, under_others)

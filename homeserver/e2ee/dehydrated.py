@@ -14,7 +14,7 @@ import orjson
 
 from homeserver.accounts import devices, sessions
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.e2ee import key_format, one_time_keys, publication, to_device
+from homeserver.e2ee import key_format, one_time_keys, publication, to_device, unsigned
 from homeserver.e2ee.uploads import own_signatures
 from homeserver.protocol.errors import InvalidParam, NotFound, TooLarge
 from homeserver.protocol.key_log import Reason
@@ -120,6 +120,7 @@ async def _put(tx: Transaction, server: Server, caller: Caller, new: _New) -> No
     signatures = own_signatures(new.keys, caller.user_id)
     blob = key_format.encoded({**new.keys, "signatures": signatures}, key_format.MAX_DEVICE_KEYS)
     stored_keys.put_device(tx, user_nid, new.device_id, blob)
+    await unsigned.note(tx, server, caller.user_id, user_nid, new.device_id, new.keys)
     replaced = [] if earlier is None else [earlier.device.device_id]
     changed = publication.Changed(list(dict.fromkeys([*replaced, new.device_id])), reason=Reason.DEVICE_KEYS)
     await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed)

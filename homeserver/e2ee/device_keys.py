@@ -20,6 +20,7 @@ from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.transparency import proving
+from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,6 +58,8 @@ async def query(
     by_device: dict[str, Any] = {}
     masters: dict[str, Any] = {}
     self_signing: dict[str, Any] = {}
+    if caller.user_id in found:
+        found[caller.user_id] = found[caller.user_id].for_owner()
     for user_id, keys in found.items():
         devices, signing = wanted[user_id], keys.signing
         by_device[user_id] = _chosen(keys.devices, devices) if devices else keys.devices
@@ -159,10 +162,12 @@ async def _read_from(
         gate.check(server, DataClass.KEYS, node.jurisdiction, own.jurisdiction)
         strangers = [user_id for user_id in user_ids if user_id not in sharing]
         if strangers:
-            found.update(await node.read(stored.of_users, strangers))
+            told = await node.read(stored.of_users, strangers)
+            found.update({user_id: for_others(keys) for user_id, keys in told.items()})
         known = [user_id for user_id in user_ids if user_id in sharing]
         if known:
-            version, lent = await node.write(stored.lend, known, own.name)
+            version, told = await node.write(stored.lend, known, own.name)
+            lent = {user_id: for_others(keys) for user_id, keys in told.items()}
             await own.write(publication.keep, own, name, version, {sharing[user_id]: lent[user_id] for user_id in lent})
             found.update(lent)
         proofs.update((await proving.of_users(server, node, user_ids)).get(proving.FIELD, {}))

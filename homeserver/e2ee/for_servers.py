@@ -18,6 +18,7 @@ from homeserver.residency import gate, traffic
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING
 from homeserver.transparency import proving
+from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -44,7 +45,8 @@ async def query(server: Server, origin: str, wanted: Mapping[str, Collection[str
             node = server.nodes[name]
             traffic.concerns(node)
             gate.check(server, DataClass.KEYS, node.jurisdiction, server.policy.now.jurisdiction_of_server(origin))
-            found = await node.read(stored.of_users, [user_id for user_id in wanted if homes.get(user_id) == name])
+            here = [user_id for user_id in wanted if homes.get(user_id) == name]
+            found = {each: for_others(keys) for each, keys in (await node.read(stored.of_users, here)).items()}
             proofs.update((await proving.of_users(server, node, list(found))).get(proving.FIELD, {}))
             return found
         except (FlowDenied, NodeUnavailable) as refusal:
@@ -85,7 +87,7 @@ async def device_list(server: Server, origin: str, user_id: str) -> dict[str, An
     found = await node.read(stored.list_of, user_id)
     if found is None:
         raise NotFound("There is no such user")
-    stream_id, keys = found
+    stream_id, keys = found[0], for_others(found[1])
     answer: dict[str, Any] = {
         "user_id": user_id,
         "stream_id": stream_id,

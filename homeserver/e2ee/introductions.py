@@ -19,6 +19,7 @@ from homeserver.e2ee.chore_loop import keep_doing
 from homeserver.rooms.encounters import MET
 from homeserver.storage import chores, peers, streams
 from homeserver.storage import device_keys as stored
+from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -72,7 +73,7 @@ async def _known(tx: Transaction, abroad: Collection[str], user_id: str) -> list
     found = await stored.list_of(tx, user_id)
     if found is None:
         return []
-    stream_id, keys = found
+    stream_id, keys = found[0], for_others(found[1])
     edus = [
         edu
         for device_id in sorted(keys.devices)

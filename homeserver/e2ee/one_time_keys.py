@@ -15,8 +15,9 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.accounts import recipients
-from homeserver.e2ee import failures
+from homeserver.e2ee import failures, shown_keys
 from homeserver.e2ee.asking import Asking
+from homeserver.e2ee.shown_keys import NO_READER
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate, traffic
 from homeserver.runtime.lru import Lru
@@ -137,7 +138,7 @@ async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted], second
         if not server.nodes.is_local(each.user_id):
             by_server.setdefault(domain_of(each.user_id), []).append(each)
     claimed, *remote = await asyncio.gather(
-        _claim_here(server, caller.node, ours, missing),
+        _claim_here(server, caller.node, ours, missing, caller.user_id),
         *(_claim_there(server, caller.node, name, part, seconds, missing) for name, part in by_server.items()),
     )
     found = _by_user(claimed)
@@ -146,18 +147,20 @@ async def claim(server: Server, caller: Caller, wanted: Sequence[Wanted], second
     return {"one_time_keys": found, "failures": missing.found}
 
 
-async def _claim_here(server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures) -> list[Claimed]:
+async def _claim_here(
+    server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures, reader: str
+) -> list[Claimed]:
     """Claim keys of local users, each from their node."""
     claimed: list[Claimed] = []
     left = list(wanted)
     while left:
-        found, left = await _claim_once(server, own, left, missing)
+        found, left = await _claim_once(server, own, left, missing, reader)
         claimed += found
     return claimed
 
 
 async def _claim_once(
-    server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures
+    server: Server, own: Node, wanted: Sequence[Wanted], missing: failures.Failures, reader: str
 ) -> tuple[list[Claimed], list[Wanted]]:
     """`_claim_here`; and what was not tried, since somebody is on another node by now."""
     homes = await server.nodes.of_users({each.user_id for each in wanted})
@@ -170,7 +173,7 @@ async def _claim_once(
 
     async def of_node(name: str, part: Sequence[Wanted]) -> Collection[Claimed]:
         try:
-            return await _claim_from(server, own, name, part, missing)
+            return await _claim_from(server, own, name, part, missing, reader)
         except recipients.Departed:
             left.extend(part)
             return ()
@@ -219,7 +222,7 @@ async def _claim_once_for(server: Server, origin: str, wanted: Sequence[Wanted])
             gate.check(server, DataClass.KEYS, node.jurisdiction, target)
             part = [each for each in wanted if homes.get(each.user_id) == name]
             try:
-                return await node.advance_together(_claim, node, part)
+                return await node.advance_together(_claim, node, await _given_out(server, node, part))
             except recipients.Departed:
                 left.extend(part)
         return ()
@@ -229,13 +232,23 @@ async def _claim_once_for(server: Server, origin: str, wanted: Sequence[Wanted])
 
 
 async def _claim_from(
-    server: Server, own: Node, name: str, wanted: Sequence[Wanted], missing: failures.Failures
+    server: Server, own: Node, name: str, wanted: Sequence[Wanted], missing: failures.Failures, reader: str
 ) -> Collection[Claimed]:
     with missing.noting(own.name == name):
         node = server.nodes[name]
         gate.check(server, DataClass.KEYS, node.jurisdiction, own.jurisdiction)
-        return await node.advance_together(_claim, node, wanted)
+        return await node.advance_together(_claim, node, await _given_out(server, node, wanted, reader))
     return ()
+
+
+async def _given_out(server: Server, node: Node, wanted: Sequence[Wanted], reader: str = "") -> list[Wanted]:
+    """Without the devices that ``reader`` is not shown: nobody encrypts for them."""
+    shown, _ = await shown_keys.of_users(server, node, {each.user_id for each in wanted}, NO_READER)
+    return [
+        each
+        for each in wanted
+        if each.user_id == reader or each.user_id not in shown or not shown[each.user_id].hides(each.device_id)
+    ]
 
 
 async def _claim(tx: Transaction, node: Node, wanted: Sequence[Wanted]) -> list[Claimed]:

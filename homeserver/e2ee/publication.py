@@ -25,6 +25,7 @@ from homeserver.storage.device_keys import DeviceKeys, UserKeys
 from homeserver.storage.outbox import NewParcel
 from homeserver.storage.streams import Stream
 from homeserver.transparency import changes as key_changes
+from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +73,7 @@ async def publish(
     if audience is None:
         audience = await stored.audience(tx, user_nid)
     if changed.reason is not None:
-        await key_changes.append(tx, server, node, user_id, changed.reason)
+        await key_changes.append(tx, server, node, user_id, changed.reason, changed.devices)
     targets, lost = _nodes(node, audience)
     abroad = to_servers.allowed(server, node, DataClass.KEYS, audience.servers)
     updates = max(1, len(changed.devices))
@@ -83,7 +84,7 @@ async def publish(
     stored.note_change(tx, user_nid, pos)
     await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
     if edus:
-        keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys())
+        keys = await _shown(tx, user_id)
         made = to_servers.device_list_updates(abroad, user_id, keys, changed.devices, first, audience.changed_at)
         if changed.signing:
             made += to_servers.signing_key_update(abroad, user_id, keys)
@@ -123,12 +124,17 @@ async def _send(
     """Queue the parcels, at the positions from ``first`` on."""
     if not targets and not lost:
         return
-    keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys()) if targets else None
+    keys = await _shown(tx, user_id) if targets else None
     whole = None if keys is None else _body(user_id, first, keys)
     parcels = [NewParcel(target, KEYS, body=whole) for target in targets]
     parcels += [NewParcel(target, KEYS, body=_body(user_id, first, None)) for target in lost]
     outbox.put(tx, first, parcels)
     stored.set_holders(tx, user_nid, targets, lost)
+
+
+async def _shown(tx: Transaction, user_id: str) -> UserKeys:
+    """The keys of a resident as others are shown them."""
+    return for_others((await stored.of_users(tx, [user_id])).get(user_id, UserKeys()))
 
 
 def _body(user_id: str, version: int, keys: UserKeys | None) -> bytes:
@@ -282,7 +288,7 @@ async def _gone(
     for chore in waiting:
         told = orjson.loads(chore.body)
         if told.get("devices"):
-            keys = (await stored.of_users(tx, [chore.user_id])).get(chore.user_id, UserKeys())
+            keys = await _shown(tx, chore.user_id)
             edus += to_servers.device_list_updates(
                 abroad, chore.user_id, keys, told["devices"], told["first"], told["before"]
             )

@@ -9,7 +9,7 @@ spec: client-server-api/#post_matrixclientv3keysquery
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -20,6 +20,7 @@ from homeserver.storage import device_keys as stored
 from homeserver.storage import missed_lists
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.streams import Stream
+from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +36,9 @@ READERS = 50_000
 SIGNATURES = 200
 """Who has made more is asked for again each time."""
 
+NO_READER = 0
+"""Who asks for nobody in particular, and so has signed nothing."""
+
 _OVERHEAD = 300
 """Bytes of memory that an object takes beside what it says."""
 
@@ -45,7 +49,9 @@ Signatures = dict[str, list["Signature"]]
 @dataclass(frozen=True, slots=True)
 class Shown:
     """The keys of a user as of a position. ``devices``: JSON by device id; ``signing``: JSON by usage. ``remote``:
-    they are good only while nobody moves, since a room has to be shared with their owner."""
+    they are good only while nobody moves, since a room has to be shared with their owner. ``own``: devices and signing
+    keys as they are stored, where others are not shown all of that; the owner is, and can sign a device, or remove it.
+    """
 
     user_nid: int
     position: int
@@ -53,6 +59,15 @@ class Shown:
     signing: Mapping[str, bytes]
     weight: int
     remote: bool = False
+    own: tuple[Mapping[str, orjson.Fragment], Mapping[str, bytes]] | None = None
+
+    def for_owner(self) -> Shown:
+        """The same as its owner is shown it."""
+        return self if self.own is None else replace(self, devices=self.own[0], signing=self.own[1])
+
+    def hides(self, device_id: str) -> bool:
+        """Whether there is such a device, which others are not shown."""
+        return self.own is not None and device_id in self.own[0] and device_id not in self.devices
 
 
 class Remembered(Mirror):
@@ -180,8 +195,12 @@ def show(keys: UserKeys, position: int = 0) -> Shown:
     devices = {device_id: _with_name(device) for device_id, device in keys.devices.items()}
     blobs = [*devices.values(), *keys.signing.values()]
     weight = _OVERHEAD + sum(_OVERHEAD + len(blob) for blob in blobs)
-    shown = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
-    return Shown(keys.user_nid, position, shown, keys.signing, weight, keys.remote)
+    every = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
+    known = for_others(keys)
+    if known is keys:
+        return Shown(keys.user_nid, position, every, keys.signing, weight, keys.remote)
+    shown = {device_id: every[device_id] for device_id in known.devices}
+    return Shown(keys.user_nid, position, shown, known.signing, weight, keys.remote, (every, keys.signing))
 
 
 def _with_name(device: DeviceKeys) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.e2ee import key_format, one_time_keys, publication
+from homeserver.e2ee import key_format, one_time_keys, publication, unsigned
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.protocol.key_log import Reason
 from homeserver.storage import device_keys as stored_devices
@@ -72,6 +72,7 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     keys = None if what.device_keys is None else merged(what.device_keys, held.device_keys, caller.user_id)
     if keys is not None:
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
+        await unsigned.note(tx, server, caller.user_id, user_nid, caller.device_id, what.device_keys or {})
         audience = stored_devices.NOBODY if held.alone else None
         changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)

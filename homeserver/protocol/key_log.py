@@ -159,17 +159,33 @@ def tag_of(output: bytes) -> bytes:
     return sha256(output).digest()
 
 
-def manifest(devices: Mapping[str, bytes], signing: Mapping[str, bytes]) -> bytes:
-    """The digests of all public keys of a user: canonical JSON, by device id and by usage of cross-signing keys.
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The digests of all public keys of a user, in Base64: by device id, and by usage of cross-signing keys.
 
-    The keys are given as JSON objects. Digests stand for keys because not everybody is shown each of them.
+    Digests stand for keys because not everybody is shown each of them.
     """
-    return canonical.encode(
-        {
-            "devices": {device_id: encode_base64(_digest(keys)) for device_id, keys in devices.items()},
-            "signing": {usage: encode_base64(_digest(key)) for usage, key in signing.items()},
-        }
-    )
+
+    devices: Mapping[str, str]
+    signing: Mapping[str, str]
+
+    @classmethod
+    def of(cls, devices: Mapping[str, bytes], signing: Mapping[str, bytes]) -> Manifest:
+        """That of keys, which are given as JSON objects."""
+        return cls(
+            {device_id: encode_base64(_digest(keys)) for device_id, keys in devices.items()},
+            {usage: encode_base64(_digest(key)) for usage, key in signing.items()},
+        )
+
+    def write(self) -> bytes:
+        """The bytes that a leaf has a digest of: canonical JSON."""
+        return canonical.encode({"devices": self.devices, "signing": self.signing})
+
+    @classmethod
+    def read(cls, raw: bytes) -> Manifest:
+        """What was written."""
+        found = orjson.loads(raw)
+        return cls(found["devices"], found["signing"])
 
 
 def digest(made: bytes) -> bytes:
@@ -177,7 +193,7 @@ def digest(made: bytes) -> bytes:
     return sha256(made).digest()
 
 
-NO_KEYS: Final = manifest({}, {})
+NO_KEYS: Final = Manifest({}, {}).write()
 
 
 def _digest(key: bytes) -> bytes:

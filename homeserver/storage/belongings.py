@@ -147,6 +147,7 @@ _LIST = (
     _row_of("to_device", "pos:pos device_nid:device message", "pos", place="pos"),
     _own("user_signatures", "target_user_id target_key_id signing_key_id", "signature pos:pos"),
     _own("key_holders", "node", ""),
+    _own("key_manifests", "", "tag keys", "tag"),
     _row_of("one_time_keys", "device_nid:device algorithm key_id key claimed", "key_nid"),
     _own("fallback_keys", "device_nid:device algorithm", "key_id key used", "device_nid algorithm"),
     _own("invitations", "room_nid:room", "state", "room_nid"),
@@ -160,7 +161,7 @@ _LIST = (
     _own("earlier_homes", "epoch", "node left_pos came_pos"),
     _own("move_receipts", "move_id", "ended_ts receipt"),
     # Public, or of rooms, and so in tables of which replicas exist.
-    _own("device_keys", "device_id", "keys"),
+    _own("device_keys", "device_id", "keys unsigned_since withheld"),
     _own("cross_signing_keys", "usage", "key"),
     _own("event_transactions", "txn_key", "event_id ts"),
     _own("receipts", "room_nid:room thread_id", "event_id event_pos:event ts pos:pos", "room_nid thread_id"),

@@ -29,10 +29,13 @@ USER_SIGNING = "user_signing"
 
 
 class DeviceKeys(NamedTuple):
-    """The keys of one device: canonical JSON without ``unsigned``, and its name, which only its own node has."""
+    """The keys of one device: canonical JSON without ``unsigned``, and its name, which only its own node has.
+
+    ``withheld``: it has gone unsigned for so long that others are not shown it."""
 
     keys: bytes
     display_name: str | None
+    withheld: bool = False
 
 
 class Signature(NamedTuple):
@@ -49,7 +52,8 @@ class UserKeys:
     """The public keys of one user. ``signing``: cross-signing keys by usage, canonical JSON.
 
     ``user_nid`` is their row id on the node that was asked; ``copied``: this is a copy of what rests on another;
-    ``remote``: namely on another server, so that it is good only as long as a room is shared.
+    ``remote``: namely on another server, so that it is good only as long as a room is shared. ``manifest``: the digests
+    that the key log speaks of, ``leaf``: its last leaf about the user; None where there is none.
     """
 
     devices: dict[str, DeviceKeys] = field(default_factory=dict)
@@ -57,6 +61,8 @@ class UserKeys:
     user_nid: int = 0
     copied: bool = False
     remote: bool = False
+    manifest: bytes | None = None
+    leaf: bytes | None = None
 
     def nameless(self) -> UserKeys:
         """These keys for another node, which is not told what the devices are called."""
@@ -73,11 +79,11 @@ _SHARED_SINCE = (
     " WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join' AND theirs.pos <= l.as_of)"
 )
 
-_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE = range(6)
+_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE, _MANIFEST, _LEAF = range(8)
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
     # First what has keys: it says which type each column has.
-    f" SELECT a.user_id, {_DEVICE}, d.device_id, d.keys, n.display_name, '', 0"
+    f" SELECT a.user_id, {_DEVICE}, d.device_id, d.keys, n.display_name, '', d.withheld"
     " FROM asked a JOIN device_keys d ON d.user_nid = a.user_nid"
     " LEFT JOIN devices n ON n.user_nid = d.user_nid AND n.device_id = d.device_id"  # names never leave their node
     f" UNION ALL SELECT a.user_id, {_RESIDENT}, '', NULL, '', '', a.user_nid"
@@ -88,6 +94,10 @@ _FOUND = (
     f" FROM asked a JOIN remote_device_lists l ON l.user_nid = a.user_nid WHERE l.stale = 0 AND {_SHARED_SINCE}"
     f" UNION ALL SELECT a.user_id, {_SIGNING}, c.usage, c.key, '', '', 0"
     " FROM asked a JOIN cross_signing_keys c ON c.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_MANIFEST}, '', m.keys, '', '', 0"
+    " FROM asked a JOIN key_manifests m ON m.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_LEAF}, '', (SELECT l.leaf FROM key_log_leaves l WHERE l.tag = m.tag"
+    " ORDER BY l.leaf_index DESC LIMIT 1), '', '', 0 FROM asked a JOIN key_manifests m ON m.user_nid = a.user_nid"
 )
 _SIGNED = (
     f" UNION ALL SELECT s.target_user_id, {_SIGNATURE}, s.target_key_id, NULL, s.signing_key_id, s.signature, 0 FROM"
@@ -120,13 +130,17 @@ async def of_users_for(
         for user_id, kind, *_, user_nid in rows:
             if kind in (_RESIDENT, _COPIED, _REMOTE):
                 found[user_id] = UserKeys(user_nid=user_nid, copied=kind != _RESIDENT, remote=kind == _REMOTE)
-        for user_id, kind, name, blob, text, signature, _ in rows:
+        for user_id, kind, name, blob, text, signature, withheld in rows:
             if kind == _SIGNATURE:
                 signatures.append(Signature(user_id, name, text, signature))
             elif kind == _DEVICE and user_id in found:
-                found[user_id].devices[name] = DeviceKeys(blob, text)
+                found[user_id].devices[name] = DeviceKeys(blob, text, bool(withheld))
             elif kind == _SIGNING and user_id in found:
                 found[user_id].signing[name] = blob
+            elif kind == _MANIFEST and user_id in found:
+                found[user_id].manifest = blob
+            elif kind == _LEAF and user_id in found:
+                found[user_id].leaf = blob
     return found, signatures
 
 
@@ -158,11 +172,20 @@ async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[
 
 
 def put_device(tx: Transaction, user_nid: int, device_id: str, keys: bytes) -> None:
-    """Queue the keys of a resident's device."""
+    """Queue the keys of a device, which is shown to others as it was before, if it was."""
     tx.later(
         "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)"
         " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys",
         [(user_nid, device_id, keys)],
+    )
+
+
+def put_manifest(tx: Transaction, user_nid: int, tag: bytes, keys: bytes) -> None:
+    """Queue what the key log says of a resident now, whom its leaves call ``tag``."""
+    tx.later(
+        "INSERT INTO key_manifests (user_nid, tag, keys) VALUES (?, ?, ?)"
+        " ON CONFLICT (user_nid) DO UPDATE SET tag = excluded.tag, keys = excluded.keys",
+        [(user_nid, tag, keys)],
     )
 
 

@@ -80,6 +80,7 @@ TABLES: dict[str, Table] = {
         _resident("user_signatures", DataClass.KEYS, "signer_nid"),
         _replicated("device_list_changes", DataClass.KEYS, "user_nid"),
         _resident("key_holders", DataClass.KEYS),
+        _resident("key_manifests", DataClass.KEYS),
         _replicated("key_replicas", DataClass.KEYS, "user_nid"),
         _replicated("remote_device_lists", DataClass.KEYS, "user_nid"),
         _resident("one_time_keys", DataClass.KEYS),

@@ -1,23 +1,33 @@
 """Appending to the key log of a node, in the transaction that changes a resident's public keys.
 
 Nothing is decided here: what the keys are now goes into the log, unless the log says so already. So whoever changes
-keys calls `append` behind the change, and calling it once too often does nothing.
+keys calls `append` behind the change, and calling it once too often does nothing. But it goes in only as far as it was
+changed so: what somebody has put into the database by hand is not told as true because something else changes later.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.protocol.key_log import NO_KEYS, Leaf, NoLeaf, Reason, digest, manifest, read
+import structlog
+
+from homeserver.protocol.key_log import NO_KEYS, Leaf, Manifest, NoLeaf, Reason, digest, read
 from homeserver.storage import device_keys, key_log
 from homeserver.storage.device_keys import UserKeys
 from homeserver.transparency import names
+from homeserver.transparency.agreement import agreed, manifest_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from homeserver.context import Server
     from homeserver.storage.engine import Transaction
     from homeserver.storage.key_log import Placed
     from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("transparency")
+
+_OF_SIGNING = frozenset((Reason.CROSS_SIGNING, Reason.IDENTITY_RESET))
 
 
 def waiting_key(node: Node) -> tuple[str, str]:
@@ -25,25 +35,63 @@ def waiting_key(node: Node) -> tuple[str, str]:
     return ("key log", node.name)
 
 
-def manifest_of(keys: UserKeys) -> bytes:
-    """See `homeserver.protocol.key_log.manifest`."""
-    return manifest({device_id: device.keys for device_id, device in keys.devices.items()}, keys.signing)
+async def append(
+    tx: Transaction, server: Server, node: Node, user_id: str, reason: Reason, devices: Collection[str] = ()
+) -> bool:
+    """Have the log say what a resident's public keys are now; False when it says so already. Three trips.
 
-
-async def append(tx: Transaction, server: Server, node: Node, user_id: str, reason: Reason) -> bool:
-    """Have the log say what a resident's public keys are now; False when it says so already. Three trips."""
+    ``devices``: those that the transaction gave these keys.
+    """
     keys = (await device_keys.of_users(tx, [user_id])).get(user_id, UserKeys())
-    return await _append(tx, server, node, user_id, manifest_of(keys), reason)
+    made = _made(node, keys, reason, devices)
+    tag = names.tag(server, user_id)
+    before, last = await key_log.ends(tx, tag)
+    new = await _append(tx, server, node, tag, before, last, made, reason)
+    if keys.user_nid and not keys.copied and made != keys.manifest and (new or _says(before, made)):
+        device_keys.put_manifest(tx, keys.user_nid, tag, made)
+    return new
+
+
+def _says(before: Placed | None, made: bytes) -> bool:
+    return before is not None and Leaf.read(before.leaf).digest == digest(made)
 
 
 async def append_left(tx: Transaction, server: Server, node: Node, user_id: str) -> bool:
     """Have the log say that somebody rests elsewhere from now on; False when it says so, or never spoke of them."""
-    return await _append(tx, server, node, user_id, NO_KEYS, Reason.LEFT)
-
-
-async def _append(tx: Transaction, server: Server, node: Node, user_id: str, made: bytes, reason: Reason) -> bool:
     tag = names.tag(server, user_id)
     before, last = await key_log.ends(tx, tag)
+    return await _append(tx, server, node, tag, before, last, NO_KEYS, Reason.LEFT)
+
+
+def _made(node: Node, keys: UserKeys, reason: Reason, devices: Collection[str]) -> bytes:
+    """What the keys are now, of which the log may speak: those of which it spoke, and those that changed as they
+    should."""
+    found, known = manifest_of(keys), agreed(keys)
+    if known is None:
+        return found.write()
+    signing = found.signing if reason in _OF_SIGNING else _unchanged(found.signing, known.signing, ())
+    made = Manifest(_unchanged(found.devices, known.devices, devices), signing)
+    if made != found:
+        log.error("keys are not those of the key log", node=node.name)
+    return made.write()
+
+
+def _unchanged(found: Mapping[str, str], known: Mapping[str, str], changed: Collection[str]) -> dict[str, str]:
+    return {
+        name: now if name in changed else known[name] for name, now in found.items() if name in changed or name in known
+    }
+
+
+async def _append(
+    tx: Transaction,
+    server: Server,
+    node: Node,
+    tag: bytes,
+    before: Placed | None,
+    last: Placed | None,
+    made: bytes,
+    reason: Reason,
+) -> bool:
     hashed = digest(made)
     if not _is_new(before, made, hashed, reason):
         return False
@@ -66,4 +114,6 @@ def _is_new(before: Placed | None, made: bytes, hashed: bytes, reason: Reason) -
     if before is None:
         return made != NO_KEYS
     last = Leaf.read(before.leaf)
+    if reason is Reason.FOUND and last.reason is not Reason.LEFT:
+        return False  # what changed since it was logged was not changed as it should
     return last.digest != hashed or (Reason.LEFT in (last.reason, reason) and last.reason is not reason)

@@ -22,7 +22,7 @@ from homeserver.storage import device_keys, key_log
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.streams import Stream
 from homeserver.transparency import heads, names
-from homeserver.transparency.changes import manifest_of
+from homeserver.transparency.agreement import for_others, manifest_of
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
@@ -163,14 +163,19 @@ async def _read(tx: Transaction, server: Server, user_ids: Sequence[str]) -> lis
 
 
 def _tell(server: Server, user_id: str, keys: UserKeys, placed: Placed, position: int, origin: str) -> Told:
-    made = manifest_of(keys)
+    found, last = manifest_of(keys), Leaf.read(placed.leaf).digest
+    made = found.write()
+    fits = last == leaves.digest(made)
+    if not fits and keys.manifest is not None and last == leaves.digest(keys.manifest):
+        made = keys.manifest  # what was put in by hand is not shown, and what is shown is proved
+    withheld = sorted(keys.devices.keys() - for_others(keys).devices.keys())
     said: Mapping[str, Any] = {
         "index": placed.place,
         "leaf": placed.leaf.decode(),
         "keys": made.decode(),
         "opening": _base64(names.opening(server, user_id)),
+        **({"withheld": withheld} if withheld else {}),
     }
-    fits = Leaf.read(placed.leaf).digest == leaves.digest(made)
     return Told(keys.user_nid, position, origin, placed.place, orjson.dumps(said)[:-1], fits)
 
 

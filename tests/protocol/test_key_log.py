@@ -7,7 +7,7 @@ from hashlib import sha256
 import orjson
 import pytest
 
-from homeserver.protocol.key_log import NO_KEYS, Leaf, NoLeaf, Reason, digest, manifest, tag_of
+from homeserver.protocol.key_log import NO_KEYS, Leaf, Manifest, NoLeaf, Reason, digest, tag_of
 from homeserver.protocol.signing import encode_base64
 
 LEAF = Leaf(b"t" * 32, b"d" * 32, 7, Reason.DEVICE_KEYS, 1_790_000_000)
@@ -47,10 +47,16 @@ def test_what_is_no_leaf(raw: bytes) -> None:
         Leaf.read(raw)
 
 
+def manifest(devices: dict[str, bytes], signing: dict[str, bytes]) -> bytes:
+    """What a leaf would have a digest of."""
+    return Manifest.of(devices, signing).write()
+
+
 def test_a_manifest_is_of_the_keys_and_not_of_who_signed_them() -> None:
     device = {"user_id": "@a:x", "device_id": "D", "algorithms": [], "keys": {"ed25519:D": "k"}}
     signed = {**device, "signatures": {"@a:x": {"ed25519:D": "s"}}, "unsigned": {"device_display_name": "phone"}}
     plain = manifest({"D": orjson.dumps(device)}, {"master": b'{"keys":{"b":1,"a":2}}'})
+    assert Manifest.read(plain).write() == plain
     assert manifest({"D": orjson.dumps(signed)}, {"master": b'{"keys":{"a":2,"b":1},"signatures":{}}'}) == plain
     other = {**device, "keys": {"ed25519:D": "other"}}
     assert manifest({"D": orjson.dumps(other)}, {"master": b'{"keys":{"b":1,"a":2}}'}) != plain

@@ -135,12 +135,14 @@ class Stranger:
             raise Unproved("the leaf is about somebody else")
         if sha256(mine["keys"].encode()).digest() != leaf.digest:
             raise Unproved("the digests are not those of the leaf")
-        self._check_keys(answer, user_id, orjson.loads(mine["keys"]))
+        self._check_keys(answer, user_id, orjson.loads(mine["keys"]), set(mine.get("withheld", ())))
         return leaf, signed.head
 
-    def _check_keys(self, answer: dict[str, Any], user_id: str, digests: dict[str, Any]) -> None:
+    def _check_keys(self, answer: dict[str, Any], user_id: str, digests: dict[str, Any], withheld: set[str]) -> None:
+        """All that is shown is in the log; and all that is in the log is shown, or said to be withheld."""
         devices = {name: _digest(keys) for name, keys in answer["device_keys"].get(user_id, {}).items()}
-        if devices != digests["devices"]:
+        missing = digests["devices"].keys() - devices.keys()
+        if not devices.items() <= digests["devices"].items() or not missing <= withheld:
             raise Unproved("the devices are not those of the log")
         for usage in ("master", "self_signing"):
             key = answer[f"{usage}_keys"].get(user_id)

@@ -20,7 +20,7 @@ from homeserver.protocol.merkle import Frontier, assembled, check_consistency, c
 from homeserver.storage import device_keys, key_log, log_heads
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
-from homeserver.transparency import changes, heads, proving, sequencing
+from homeserver.transparency import changes, heads, sequencing
 from homeserver.transparency.heads import KeyLog
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.e2ee.play import Device, Identity
@@ -339,31 +339,6 @@ async def test_which_logs_there_are(deployment: Deployment) -> None:
 
 
 # what is done behind its back ---------------------------------------------------------------
-
-
-async def _inject(tx: Transaction, user_id: str) -> None:
-    await tx.run(
-        "INSERT INTO device_keys (user_nid, device_id, keys) SELECT user_nid, 'GHOST', ? FROM users WHERE user_id = ?",
-        orjson.dumps({"algorithms": [], "device_id": "GHOST", "keys": {}, "signatures": {}, "user_id": user_id}),
-        user_id,
-    )
-
-
-@ON_SQLITE
-@aio
-async def test_a_device_that_is_put_into_the_database_is_seen(deploy: Deploy) -> None:
-    deployment = await deploy()
-    alice, bob = await device(deployment, "alice"), await device(deployment, "bob")
-    await caught_up(deployment)
-    await deployment.node("tehran").write(_inject, alice.user_id)
-    again = await deploy()
-    await caught_up(again)
-    answer = await again.asked(
-        "POST", "/_matrix/client/v3/keys/query", {"device_keys": {alice.user_id: []}}, token=bob.user.token
-    )
-    assert "GHOST" in answer.json["device_keys"][alice.user_id]
-    assert await refused(Stranger(again), answer.json, alice.user_id) == "the digests are not those of the leaf"
-    assert again.node("tehran").memory(proving.Remembered).misfits == {alice.user_id}
 
 
 async def _lose(tx: Transaction, server: Server, node: Node, size: int) -> None:

@@ -1,0 +1,62 @@
+"""Which of a resident's keys, as a database has them, the key log speaks of, and which of these others are shown.
+
+Whoever writes into the tables of keys by hand writes no leaf: such keys are shown to nobody but the user, who should
+know of them. Keys that changed as they should are in the log since the same transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from homeserver.protocol.key_log import NO_KEYS, Leaf, Manifest, NoLeaf, Reason, digest
+
+if TYPE_CHECKING:
+    from homeserver.storage.device_keys import UserKeys
+
+
+def manifest_of(keys: UserKeys) -> Manifest:
+    """The digests of keys as they are stored."""
+    return Manifest.of({device_id: device.keys for device_id, device in keys.devices.items()}, keys.signing)
+
+
+def agreed(keys: UserKeys) -> Manifest | None:
+    """What the log says of a resident; nothing when what is stored of that is not what the last leaf is a digest of.
+    None for who is not in the log yet, or has come from another node just now."""
+    if keys.manifest is None:
+        return None
+    if keys.leaf is None:
+        return Manifest.read(keys.manifest)
+    try:
+        last = Leaf.read(keys.leaf)
+    except NoLeaf:
+        return Manifest.read(NO_KEYS)
+    fits = last.reason is Reason.LEFT or last.digest == digest(keys.manifest)
+    return Manifest.read(keys.manifest if fits else NO_KEYS)
+
+
+def logged(keys: UserKeys) -> UserKeys:
+    """Those of a resident's keys that the log speaks of."""
+    known = None if keys.copied else agreed(keys)
+    if known is None:
+        return keys
+    found = manifest_of(keys)
+    if found == known:
+        return keys
+    return replace(
+        keys,
+        devices={
+            name: device for name, device in keys.devices.items() if found.devices[name] == known.devices.get(name)
+        },
+        signing={usage: key for usage, key in keys.signing.items() if found.signing[usage] == known.signing.get(usage)},
+    )
+
+
+def for_others(keys: UserKeys) -> UserKeys:
+    """Keys as everybody but their owner is shown them: none that the log does not speak of, and no device that has
+    been left unsigned for too long."""
+    known = logged(keys)
+    if any(device.withheld for device in known.devices.values()):
+        shown = {name: device for name, device in known.devices.items() if not device.withheld}
+        return replace(known, devices=shown)
+    return known
