@@ -45,6 +45,7 @@ from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
+from homeserver.sealing import noticing
 from homeserver.storage import directory, users
 from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import engine_for, peek
@@ -213,6 +214,7 @@ def site_of(server: Server) -> Site[Server]:
         identify=partial(sessions.identify, server),
         unlimited=lambda request: sessions.is_unlimited(server, request.token()),
         verify=partial(authentication.verify, server),
+        notice=partial(noticing.notice, server),
         observer=metrics.Metrics(server.telemetry),
         seconds=server.clock.monotonic,
         doors=server.nodes.directory.memory(Doors),

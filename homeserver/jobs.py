@@ -25,6 +25,7 @@ from homeserver.rooms.ephemeral import RECEIPT_PARCELS
 from homeserver.rooms.erasure import ERASURE_PARCELS
 from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
+from homeserver.sealing import writing
 from homeserver.sync.sliding import connections
 from homeserver.transparency import sequencing
 
@@ -62,6 +63,7 @@ def add_jobs(server: Server) -> None:
     add("forget clients", clients.forget_idle, HOUR)
     add("forget connections", connections.drop_unused, HOUR)
     add("tell nodes what they have forgotten", reunion.reunite, MINUTE)
+    add("seal sessions", writing.keep_sealed, MINUTE)
     add("audit", auditing.run_daily, DAY)
     add("close accounts", closing.take_up, MINUTE)
     for name, work in chores.JOBS.values():

@@ -13,6 +13,7 @@ import orjson
 from homeserver.accounts import sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.key_log import Reason
+from homeserver.sealing import last_days
 from homeserver.storage import browser_sessions, chores, dehydrated_devices, oauth_grants
 from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
@@ -30,13 +31,28 @@ KEYS_CHANGED = "device_list"
 """The kind of chore that asks to tell other nodes and servers that a user's public keys changed."""
 
 
-def as_json(device: Device) -> dict[str, Any]:
-    """A device as its owner is shown it. spec: client-server-api/#get_matrixclientv3devices
+async def shown(server: Server, caller: Caller, device_id: str | None = None) -> list[dict[str, Any]]:
+    """The caller's devices, or one of them, as their owner is shown them. Raises NotFound.
 
-    Addresses and times at which a device was seen are not kept, so nothing is said of them.
+    Of addresses nothing is said, for nobody here can read them; of times no more than the day.
+
+    spec: client-server-api/#get_matrixclientv3devices
     """
-    named = {} if device.display_name is None else {"display_name": device.display_name}
-    return {"device_id": device.device_id, **named}
+    return await caller.node.read(_shown, server, caller.user_nid, device_id)
+
+
+async def _shown(tx: Transaction, server: Server, user_nid: int, device_id: str | None) -> list[dict[str, Any]]:
+    every = await stored_devices.of_user(tx, user_nid)
+    wanted = [device for device in every if device_id in (None, device.device_id)]
+    if device_id is not None and not wanted:
+        raise NotFound("You have no such device")
+    days = await last_days.of_user(tx, server, user_nid)
+    return [_as_json(device, days.get(device.device_nid)) for device in wanted]
+
+
+def _as_json(device: Device, last_seen_ts: int | None) -> dict[str, Any]:
+    named = {"display_name": device.display_name, "last_seen_ts": last_seen_ts}
+    return {"device_id": device.device_id, **{name: value for name, value in named.items() if value is not None}}
 
 
 async def of_caller(caller: Caller) -> list[Device]:

@@ -20,6 +20,7 @@ from homeserver.media import store
 from homeserver.media.store import DRAFTS, Files
 from homeserver.protocol.errors import Conflict, NodeUnavailable
 from homeserver.storage import archive, audit, migrate, streams
+from homeserver.storage.tables import UNARCHIVED
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -132,6 +133,8 @@ async def _tables(
     schema = [list(each) for each in await archive.ledger(tx)]
     counts: dict[str, int] = {}
     for layout in archive.layouts(migrations):
+        if layout.table in UNARCHIVED:
+            continue
         counts[layout.table] = 0
         number = 0
         async for part, rows in archive.parts(tx, layout):

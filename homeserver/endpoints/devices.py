@@ -27,7 +27,7 @@ NEEDED_BY_NIO: Final = ("display_name", "last_seen_ip", "last_seen_ts")
 )
 async def all_devices(server: Server, request: Request) -> dict[str, Any]:
     """All devices."""
-    return {"devices": [_shown(request, devices.as_json(device)) for device in await devices.of_caller(request.caller)]}
+    return {"devices": [_shown(request, device) for device in await devices.shown(server, request.caller)]}
 
 
 @route(
@@ -39,7 +39,8 @@ async def all_devices(server: Server, request: Request) -> dict[str, Any]:
 )
 async def one_device(server: Server, request: Request) -> dict[str, Any]:
     """One device."""
-    return _shown(request, devices.as_json(await devices.find(request.caller, request.args["deviceId"])))
+    (device,) = await devices.shown(server, request.caller, request.args["deviceId"])
+    return _shown(request, device)
 
 
 def _shown(request: Request, device: dict[str, Any]) -> dict[str, Any]:

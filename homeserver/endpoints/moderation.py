@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.accounts import administration
+from homeserver.accounts import administration, devices
 from homeserver.control import recording
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import Forbidden, InvalidParam
@@ -64,12 +64,20 @@ async def suspend(server: Server, request: Request) -> dict[str, Any]:
     also=("r0",),
 )
 async def whois(server: Server, request: Request) -> dict[str, Any]:
-    """The devices of the caller, or of anybody for an administrator. Addresses and times of use are not kept."""
+    """The devices of the caller, or of anybody for an administrator. Of addresses nothing is said, for nobody here can
+    read them; on which day a device was used last, its owner is told, and nobody else."""
     user_id, caller = request.args["userId"], request.caller
     if user_id != caller.user_id and not caller.admin:
         raise Forbidden("Only administrators of this server may do this")
     if not server.nodes.is_local(user_id):
         raise InvalidParam("That is not a user of this server")
-    shown = await administration.show(server, user_id)
-    devices: dict[str, Any] = {device.device_id: {"sessions": [{"connections": []}]} for device in shown.devices}
-    return {"user_id": user_id, "devices": devices}
+    if user_id == caller.user_id:
+        mine = await devices.shown(server, caller)
+        days = {device["device_id"]: device.get("last_seen_ts") for device in mine}
+    else:
+        days = {device.device_id: None for device in (await administration.show(server, user_id)).devices}
+    return {"user_id": user_id, "devices": {device_id: _sessions(day) for device_id, day in days.items()}}
+
+
+def _sessions(last_seen: int | None) -> dict[str, Any]:
+    return {"sessions": [{"connections": [] if last_seen is None else [{"last_seen": last_seen}]}]}

@@ -163,6 +163,8 @@ _PRIVATE = (
     "roles",
     "presence",
     "profiles",
+    "sessions",
+    "device_days",
 )
 
 

@@ -181,6 +181,8 @@ _LIST = (
     ),
     _row_of("peer_edus", "pos:pos server class kind content", "pos", Fate.WAKES),
     # What stays behind.
+    _dropped("sessions"),  # sealed to a key of this node, and never to leave its jurisdiction
+    _dropped("device_days"),
     _dropped("unread_counts"),  # counted anew
     _dropped("sliding_positions"),  # full of positions of this node: their clients begin anew
     _dropped("carried_letters"),  # of the move before this one

@@ -84,6 +84,7 @@ _OWNED = (
     "pushers",
     "client_transactions",
     "dehydrated_devices",
+    "device_days",
     "devices",
 )
 

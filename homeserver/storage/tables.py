@@ -72,6 +72,9 @@ TABLES: dict[str, Table] = {
         _resident("admin_log", DataClass.ACCOUNT),
         _resident("admin_log_heads", DataClass.ACCOUNT),
         _resident("thread_subscriptions", DataClass.ACCOUNT),
+        _resident("sessions", DataClass.SESSIONS),
+        _resident("device_days", DataClass.SESSIONS),
+        _plumbing("epochs"),
         _resident("backup_versions", DataClass.KEY_BACKUP),
         _resident("backup_sessions", DataClass.KEY_BACKUP),
         _resident("to_device", DataClass.MAILBOX),
@@ -133,3 +136,6 @@ TABLES: dict[str, Table] = {
         _plumbing("migrations"),
     )
 }
+
+UNARCHIVED = frozenset(["epochs", *(table.name for table in TABLES.values() if table.data_class is DataClass.SESSIONS)])
+"""Tables that go into no archive: what is destroyed with an epoch would be left there."""

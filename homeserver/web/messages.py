@@ -122,7 +122,7 @@ class Request:
 
     ``target`` is path and query to the byte as they came, which is what a server's signature covers.
     ``template`` is the path of the route; ``args`` has the segments that the route names.
-    ``address`` is the client's, for rate limits and nothing else: it is neither stored nor logged.
+    ``address`` is the client's, for rate limits and sealed records: it is never stored in the clear, and never logged.
     """
 
     __slots__ = (

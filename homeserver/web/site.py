@@ -60,6 +60,8 @@ class Site(Generic[S]):
 
     ``identify(token, request)`` may be given beside ``authenticate``, for a caller who also depends on the request; and
     ``unlimited(request)``, which says of a request without caller that no rate limit holds for it.
+
+    ``notice(caller, request)`` is told of every request with a caller, as soon as it is known who that is.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Site(Generic[S]):
         verify: Callable[[Request], Awaitable[str]] | None = None,
         identify: Callable[[str, Request], Awaitable[Caller]] | None = None,
         unlimited: Callable[[Request], bool] | None = None,
+        notice: Callable[[Caller, Request], object] | None = None,
         doors: Doors | None = None,
         limits: Limits | None = None,
         max_body: int = 4 * 1024 * 1024,
@@ -87,6 +90,7 @@ class Site(Generic[S]):
         self._authenticate = authenticate
         self._identify = identify
         self._unlimited = unlimited
+        self.notice = notice
         self._doors = Doors() if doors is None else doors
         self._verify = verify
         self._limits = limits
@@ -117,6 +121,8 @@ class Site(Generic[S]):
                 token = request.token()
                 if token is not None:
                     request.caller = await self._enter(token, request, inside)
+                    if self.notice is not None:
+                        self.notice(request.caller, request)
                 elif route.auth is not Auth.OPTIONAL:
                     raise MissingToken("An access token is needed")
                 self._admit(request, route)  # before a large body is waited for

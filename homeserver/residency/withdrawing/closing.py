@@ -18,6 +18,7 @@ from homeserver.residency.moves.erasing import purge
 from homeserver.residency.withdrawing.announcing import ANNOUNCED, CLOSED, CLOSING, going_on
 from homeserver.rooms import chores
 from homeserver.runtime.jobs import Postponed
+from homeserver.sealing import epochs
 from homeserver.storage import belongings, outbox, peers, users, withdrawals
 from homeserver.transparency import heads, sequencing
 
@@ -136,12 +137,15 @@ async def _one(server: Server, there: Withdrawal, closing: Closing) -> None:
         account["closed"] |= {node.name: (await node.read(withdrawals.left)).accounts for node in nodes}
         await routes.write(withdrawals.note, there.plan, CLOSING, CLOSING, account)
     for node in nodes:
+        closing.step = f"destroying sealed sessions of {node.name}"
+        await epochs.destroy_all(server, node)
         closing.step = f"closing accounts on {node.name}"
         await _close_accounts(server, node, closing)
         closing.step = f"leaving rooms of {node.name}"
         await _leave_rooms(server, node)
         closing.step = f"erasing what is left on {node.name}"
         await _erase_rows(server, node, closing)
+        await epochs.destroy_all(server, node)  # of those who used theirs to the last moment
     account["key_logs"] = dict.fromkeys(there.nodes)
     account["key_logs"] |= {node.name: await _last_head(server, node) for node in nodes}
     await routes.write(withdrawals.note, there.plan, CLOSING, CLOSED, account)

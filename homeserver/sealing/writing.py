@@ -1,0 +1,80 @@
+"""Sealing what was noticed and writing it down: a job, off the way of every request.
+
+Nothing is written in the clear. A batch is sealed to the epoch of the transaction that writes it; what could not be
+written waits for the next run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from homeserver.protocol import epochs as protocol
+from homeserver.protocol.errors import NodeUnavailable
+from homeserver.runtime.jobs import Postponed
+from homeserver.sealing import epochs, last_days
+from homeserver.sealing.noticing import Noticed, Notices
+from homeserver.storage import sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from config.disclosure import Disclosure
+    from homeserver.context import Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+log = structlog.get_logger("sealing")
+
+BATCH: Final = 100
+"""Records that are sealed and written together: some ten milliseconds."""
+
+
+async def keep_sealed(server: Server) -> None:
+    """Seal what was noticed on each node, and destroy what is too old. A job. Raises Postponed."""
+    down = []
+    for node in list(server.nodes):
+        try:
+            await epochs.destroy_old(server, node)
+            await seal_waiting(server, node)
+        except NodeUnavailable:
+            down.append(node.name)
+    if down:
+        raise Postponed(f"down: {', '.join(down)}")
+
+
+async def seal_waiting(server: Server, node: Node) -> None:
+    """Seal and write all that waits on a node; without custodians, forget it. Raises NodeUnavailable."""
+    notices = node.memory(Notices)
+    while True:
+        ceiling = server.policy.now.disclosure(node.jurisdiction)
+        if not ceiling.custodians:
+            notices.forget()
+        if not (batch := notices.take(BATCH)):
+            return
+        written = False
+        try:
+            await node.write(_write, server, ceiling, batch)
+            written = True
+        finally:
+            if not written:
+                notices.put_back(batch)
+
+
+async def _write(tx: Transaction, server: Server, ceiling: Disclosure, batch: Sequence[Noticed]) -> None:
+    """A device that is gone is passed over, and so are those of who has closed their account meanwhile, or moved."""
+    there = await sessions.devices_there(tx, {each.device_nid for each in batch})
+    kept = [each for each in batch if (each.user_nid, each.device_nid) in there]
+    if not kept:
+        return
+    now_ms = server.clock.now_ms()
+    epoch = await epochs.current(tx, ceiling, now_ms)
+    number, key = epoch.epoch.number, epoch.epoch.public_key
+    boxes = [(each.user_nid, protocol.seal(tx.node, number, key, each.record)) for each in kept]
+    sessions.add(tx, number, sorted(boxes))  # not in the order in which they came
+    days = {
+        (each.user_nid, each.device_nid): last_days.tag(server, epoch.salt, each.device_nid, each.record.ts)
+        for each in kept
+    }
+    sessions.put_days(tx, number, [(*device, tag) for device, tag in days.items()])
