@@ -45,7 +45,7 @@ class StoredEpoch(NamedTuple):
 
 async def newest(tx: Transaction) -> StoredEpoch | None:
     """The epoch with the highest number: the only one that may be in use."""
-    row = await tx.one(f"SELECT {_COLUMNS} FROM epochs ORDER BY number DESC LIMIT 1")
+    row = await tx.one(f"SELECT {_COLUMNS} FROM epochs WHERE number = (SELECT MAX(number) FROM epochs)")
     return None if row is None else _read(tx, row)
 
 
@@ -101,7 +101,7 @@ async def due(tx: Transaction, born_before: int) -> int | None:
 
 
 async def newest_number(tx: Transaction) -> int | None:
-    """The number of the newest epoch, if it is not destroyed."""
+    """The highest number of an epoch that is not destroyed."""
     row = await tx.one("SELECT number FROM epochs WHERE destroyed_ts IS NULL ORDER BY number DESC LIMIT 1")
     return None if row is None else int(row[0])
 

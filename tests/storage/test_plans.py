@@ -57,6 +57,8 @@ MAY_SCAN = {
     "SELECT group_nid FROM state_groups WHERE room_nid": "when a room is erased; no writer waits for it",
     "SELECT server, since_pos FROM peer_rooms WHERE room_nid": "when a room is erased; no writer waits for it",
     "SELECT user_nid, user_id FROM users WHERE user_nid IN (SELECT user_nid FROM admin_log": "all of it is checked",
+    "SELECT number FROM epochs WHERE destroyed_ts": "there are few",
+    "SELECT number, public_key, threshold, shares": "all of them are shown: there are few",
     "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY": "all of them are shown",
 }
 """How statements begin that read whole tables, and why they may."""
