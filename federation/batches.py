@@ -17,7 +17,7 @@ from homeserver.rooms.outgoing import Lines, OutgoingPdu
 from homeserver.storage import peers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.rooms.outgoing import Fleeting, Item, Line
     from homeserver.storage.engine import Transaction as Tx
@@ -88,9 +88,9 @@ async def _from_database(node: Node, line: Line) -> Batch | None:
             return None
         line.ahead.extend(found)
     chosen = _portion_ahead(line)
-    nids = [waiting.event_nid for waiting in chosen if waiting.event_nid is not None]
-    end = chosen[-1].pos
-    items = await node.read(_items, line.server, nids, cursor, end, len(nids) < len(chosen))
+    events = {waiting.event_nid: waiting.pos for waiting in chosen if waiting.event_nid is not None}
+    end, others = chosen[-1].pos, any(waiting.event_nid is None for waiting in chosen)
+    items = await node.read(_items, line.server, events, cursor, end, others)
     return Batch(items, end) if line.cursor == cursor else None
 
 
@@ -101,13 +101,20 @@ def _portion_ahead(line: Line) -> list[peers.Waiting]:
     return chosen or [line.ahead[0]]
 
 
-async def _items(tx: Tx, server: str, nids: Sequence[int], after: int, upto: int, edus: bool) -> list[Item]:
-    """Everything for a server with ``after < position <= upto``, in order; but not what its own users have sent."""
+async def _items(tx: Tx, server: str, events: Mapping[int, int], after: int, upto: int, edus: bool) -> list[Item]:
+    """Everything for a server with ``after < position <= upto``, in order; but not what its own users have sent.
+
+    ``events``: the row ids of the events, with the positions at which they stand for it.
+    """
     found: list[Item] = [
         OutgoingPdu(
-            row.pos, row.event_id, row.sender, None, pdu_bytes(rules_of(row.room_version), row.client, row.rest)
+            events[row.event_nid],
+            row.event_id,
+            row.sender,
+            None,
+            pdu_bytes(rules_of(row.room_version), row.client, row.rest),
         )
-        for row in await peers.events_at(tx, nids)
+        for row in await peers.events_at(tx, events)
         if domain_of(row.sender) != server
     ]
     if edus:

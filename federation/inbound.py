@@ -17,6 +17,7 @@ import structlog
 
 from config.residency import DataClass
 from federation import edus, gaps, invited
+from federation.entering import entered
 from federation.pdu_checks import Dropped, check_pdus, id_of
 from homeserver.protocol import identifiers, server_acl, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
@@ -236,9 +237,10 @@ async def _one_room(
     """Take in the events of one room."""
     async with turn:
         try:
-            home = await server.nodes.of_room(room_id)
-            room = None if home is None else await state.find(home, room_id)
-            if home is None or room is None or not room.head.nodes:
+            home, room = await _here(server, room_id)
+            if room is None and await entered(server, room_id):
+                home, room = await _here(server, room_id)
+            if home is None or room is None:
                 await _outside(server, origin, room_id, pdus, results)
             else:
                 await _inside(server, origin, home, room, pdus, results)
@@ -250,6 +252,13 @@ async def _one_room(
             log.exception("the events of a room could not be taken in", server=origin)
             refused(server, "pdu", "fault", len(pdus))
         results.available = True
+
+
+async def _here(server: Server, room_id: str) -> tuple[Node | None, Room | None]:
+    """The home node of a room, and the room if anybody of ours is in it."""
+    home = await server.nodes.of_room(room_id)
+    room = None if home is None else await state.find(home, room_id)
+    return home, room if room is not None and room.head.nodes else None
 
 
 async def _inside(server: Server, origin: str, home: Node, room: Room, pdus: Sequence[Any], results: _Results) -> None:

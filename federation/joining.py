@@ -17,6 +17,7 @@ import structlog
 
 from config.residency import DataClass
 from federation import arrivals, gaps, leaving, parts
+from federation.entering import entering
 from federation.handshake import BadAnswer, ask_template, by_any, fill
 from federation.remote import RemoteRefusal
 from homeserver.protocol import events, identifiers
@@ -63,18 +64,19 @@ async def join(
         await check_with(server, node, destination, user_id)
         return destination, await _handshake(server, node, destination, room_id, user_id, content)
 
-    destination, arrival = await by_any(server, via, attempt)
-    try:
-        await _check_room(server, node, user_id, arrival)
-        if await membership.present(server, node, room_id) is None:
-            await adopt(server, node, arrival)
-        else:
-            await _come_in(server, destination, arrival.join)
-    except CommitUnknown:
-        raise  # the room may be here
-    except Refusal:
-        await _go_back(server, node, destination, room_id, user_id)
-        raise
+    with entering(server, room_id):
+        destination, arrival = await by_any(server, via, attempt)
+        try:
+            await _check_room(server, node, user_id, arrival)
+            if await membership.present(server, node, room_id) is None:
+                await adopt(server, node, arrival)
+            else:
+                await _come_in(server, destination, arrival.join)
+        except CommitUnknown:
+            raise  # the room may be here
+        except Refusal:
+            await _go_back(server, node, destination, room_id, user_id)
+            raise
 
 
 async def check_with(server: Server, node: Node, other: str, user_id: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.endpoints import reading
+from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Unknown, Unrecognized
 from homeserver.rooms import delayed
 from homeserver.rooms.delayed import ACTIONS
@@ -61,6 +62,7 @@ async def schedule(server: Server, request: Request) -> dict[str, Any]:
         delay,
         state_key=state_key,
         txn_id=args["txnId"],
+        sticky_ms=sticky_of(request),
     )
     return {"delay_id": delay_id}
 

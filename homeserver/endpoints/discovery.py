@@ -29,6 +29,7 @@ FEATURES: Final = (
     "org.matrix.msc4222",
     "org.matrix.msc4306",
     "org.matrix.msc4308",
+    "org.matrix.msc4354",
     "org.matrix.simplified_msc3575",
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133",

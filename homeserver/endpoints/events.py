@@ -8,6 +8,7 @@ import orjson
 
 from homeserver.endpoints import reading
 from homeserver.endpoints.delayed_events import delay_of
+from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
 from homeserver.rooms import delayed, epochs, guests, history, presence, say
@@ -37,11 +38,14 @@ async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
     args = request.args
     room_id, kind, txn_id, content = args["roomId"], args["eventType"], args["txnId"], request.json()
-    delay = delay_of(server, request)
+    delay, sticky_ms = delay_of(server, request), sticky_of(request)
     if delay is not None:
-        asked = delayed.schedule(server, request.caller, room_id, kind, content, delay, txn_id=txn_id)
+        asked = delayed.schedule(
+            server, request.caller, room_id, kind, content, delay, txn_id=txn_id, sticky_ms=sticky_ms
+        )
         return {"delay_id": await asked}
-    event_id = await say.send(server, request.caller, room_id, kind, txn_id, content, _moment(request))
+    moment = _moment(request)
+    event_id = await say.send(server, request.caller, room_id, kind, txn_id, content, moment, sticky_ms)
     presence.active(server, request.caller)
     return {"event_id": event_id}
 
@@ -96,11 +100,15 @@ async def set_state(server: Server, request: Request) -> dict[str, Any]:
     room_id, kind, state_key, content = args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
     if kind == "m.room.member":
         await guests.check(server, request.caller, room_id)
-    delay = delay_of(server, request)
+    delay, sticky_ms = delay_of(server, request), sticky_of(request)
     if delay is not None:
-        asked = delayed.schedule(server, request.caller, room_id, kind, content, delay, state_key=state_key)
+        asked = delayed.schedule(
+            server, request.caller, room_id, kind, content, delay, state_key=state_key, sticky_ms=sticky_ms
+        )
         return {"delay_id": await asked}
-    event_id = await say.set_state(server, request.caller, room_id, kind, state_key, content, _moment(request))
+    event_id = await say.set_state(
+        server, request.caller, room_id, kind, state_key, content, _moment(request), sticky_ms=sticky_ms
+    )
     return {"event_id": event_id}
 
 

@@ -19,9 +19,11 @@ from homeserver.sync.sliding.request import (
     Inbox,
     Pos,
     Scope,
+    StickyWish,
     WantedList,
     Wish,
 )
+from homeserver.sync.sliding.sticky import STICKY
 from homeserver.sync.sliding.threads import THREADS
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ MOST_STATE: Final = 1000
 MOST_TIMELINE: Final = 1000
 MOST_MESSAGES: Final = 100
 MOST_THREADS: Final = 100
+MOST_STICKY: Final = 100
 NAME_BYTES: Final = 64
 CONN_ID: Final = 255
 FURTHEST: Final = 2**31
@@ -201,6 +204,7 @@ def _extensions(body: Mapping[str, Any]) -> Extensions:
         _scope(_enabled(body, "receipts")),
         _scope(_enabled(body, "typing")),
         _threads(_enabled(body, THREADS)),
+        _sticky(_enabled(body, STICKY)),
     )
 
 
@@ -209,6 +213,15 @@ def _threads(body: Mapping[str, Any] | None) -> int | None:
         return None
     limit = reading.integer(body, "limit", low=1)
     return MOST_THREADS if limit is None else min(limit, MOST_THREADS)
+
+
+def _sticky(body: Mapping[str, Any] | None) -> StickyWish | None:
+    if body is None:
+        return None
+    limit, since = reading.integer(body, "limit", low=1), reading.text(body, "since")
+    if since and not _POSITION.fullmatch(since):
+        raise InvalidParam("'since' is none that this server has given")
+    return StickyWish(int(since) if since else None, MOST_STICKY if limit is None else min(limit, MOST_STICKY))
 
 
 def _enabled(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -1,8 +1,8 @@
 """The client format of events as bytes: how it is stored, and how answers are spliced from it without parsing.
 
-Stored is ``{"content":…,"event_id":…,"origin_server_ts":…,"redacts":…,"sender":…,"state_key":…,"type":…`` in this
-order, ``redacts`` and ``state_key`` only where they exist, and no closing brace: what differs between readers
-(``unsigned``, ``room_id``) is appended.
+Stored is ``{"content":…,"event_id":…,"msc4354_sticky":…,"origin_server_ts":…,"redacts":…,"sender":…,"state_key":…,
+"type":…`` in this order, ``msc4354_sticky``, ``redacts`` and ``state_key`` only where they exist, and no closing brace:
+what differs between readers (``unsigned``, ``room_id``) is appended.
 
 spec: client-server-api/#room-event-format
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from homeserver.protocol import identifiers
+from homeserver.protocol import identifiers, stickiness
 from homeserver.protocol.errors import BadJson
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CONTENT_STARTS: Final = len(b'{"content":')
 _EVENT_ID_MEMBER: Final = b',"event_id":"'
 _SENDER_MEMBER: Final = b',"sender":"'
+_STICKY_MEMBER: Final = b',"%b":{"%b":' % (stickiness.FIELD.encode(), stickiness.DURATION.encode())
 
 
 def stored(event_id: str, pdu: Mapping[str, Any], redacts: str | None, content: bytes) -> bytes:
@@ -32,6 +33,7 @@ def stored(event_id: str, pdu: Mapping[str, Any], redacts: str | None, content: 
     fields: dict[str, Any] = {
         "content": orjson.Fragment(content),
         "event_id": event_id,
+        stickiness.FIELD: stickiness.as_shown(pdu),
         "origin_server_ts": pdu["origin_server_ts"],
         "redacts": redacts,
         "sender": pdu["sender"],
@@ -58,6 +60,16 @@ def after_content(client: bytes) -> dict[str, Any]:
     """All properties of a stored event but its ``content``, parsed."""
     fields: dict[str, Any] = orjson.loads(b"{" + client[_end_of_content(client) + 1 :] + b"}")
     return fields
+
+
+def sticky_ms(client: bytes) -> int | None:
+    """For how many milliseconds from its beginning a stored event is sticky; None for one that is not."""
+    end = _end_of_content(client)
+    start = client.find(_STICKY_MEMBER, end)
+    if start < 0:
+        return None
+    start += len(_STICKY_MEMBER)
+    return int(client[start : client.index(b"}", start)])
 
 
 def event(client: bytes, *, unsigned: bytes | None = None, room_id: str | None = None) -> bytes:
@@ -140,7 +152,8 @@ def _end_of_content(client: bytes) -> int:
     """The index of the comma after the content.
 
     No string can hold this sequence, for in a string a backslash comes before a quotation mark; and ``event_id`` is
-    followed by strings and numbers only. So its last occurrence is at the top level; so is that of ``sender``.
+    followed by strings and numbers only, and an object of one number. So its last occurrence is at the top level; so is
+    that of ``sender``.
     """
     return client.rindex(_EVENT_ID_MEMBER)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from homeserver.protocol import canonical, client_format, signing
+from homeserver.protocol import canonical, client_format, signing, stickiness
 from homeserver.protocol.errors import BadJson
 from homeserver.protocol.event_format import (
     check_event_id,
@@ -284,6 +284,7 @@ def build(
     depth: int,
     origin_server_ts: int,
     redacts: str | None = None,
+    sticky_ms: int | None = None,
     reference_hashes: Mapping[str, str] = _NO_HASHES,
     event_id: str | None = None,
     server_name: str,
@@ -291,7 +292,7 @@ def build(
 ) -> Event:
     """A new event, hashed and signed by ``server_name`` with ``key``. For the other arguments see `draft`.
 
-    ``event_id`` is to be given, and unique, where it is not a hash, and there only.
+    ``event_id`` is to be given, and unique, where it is not a hash, and there only. ``sticky_ms``: see stickiness.py.
 
     Raises BadJson for content that is not canonical JSON or another property that is not as it must be, TooLarge for
     one over a size limit. spec: server-server-api/#adding-hashes-and-signatures-to-outgoing-events
@@ -310,6 +311,8 @@ def build(
         redacts=redacts,
         reference_hashes=reference_hashes,
     )
+    if sticky_ms is not None:
+        pdu[stickiness.FIELD] = {stickiness.DURATION: sticky_ms}
     check_event_id(rules, event_id)
     if event_id is not None:
         pdu["event_id"] = event_id

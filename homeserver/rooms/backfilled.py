@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
-from homeserver.rooms import checks, recommendations, state
+from homeserver.rooms import checks, recommendations, state, sticky_copies
 from homeserver.rooms.clear_text import is_clear, without_text
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.state_rows import StateRows
@@ -60,7 +60,7 @@ async def store(server: Server, node: Node, room: Room, past: Sequence[Past], pl
     if not kept:
         return 0
     _redact_each_other(room, kept)
-    return await node.advance(_store, node, room, kept, place)
+    return await node.advance(_store, server, node, room, kept, place)
 
 
 async def _judged(server: Server, node: Node, past: Sequence[Past]) -> list[_Kept]:
@@ -102,7 +102,7 @@ def _redact(room: Room, redaction: Event, target: _Kept) -> None:
         target.event, target.unsigned = done.event, done.unsigned
 
 
-async def _store(tx: Transaction, node: Node, room: Room, kept: Sequence[_Kept], place: Place) -> int:
+async def _store(tx: Transaction, server: Server, node: Node, room: Room, kept: Sequence[_Kept], place: Place) -> int:
     known = await events.known(tx, [each.event.event_id for each in kept])
     fresh = [replace(each) for each in kept if known.get(each.event.event_id, (0, None))[1] is None]
     if place.above is not None:
@@ -116,7 +116,7 @@ async def _store(tx: Transaction, node: Node, room: Room, kept: Sequence[_Kept],
     top = await _top(tx, place, len(fresh))
     first = await streams.allocate(tx, len(fresh))
     nids = [known.get(each.event.event_id, (first + offset,))[0] for offset, each in enumerate(fresh)]
-    _write(tx, room, fresh, nids, top)
+    written = _write(tx, room, fresh, nids, top)
     held = [each for each in fresh if each.event.event_id in known]
     events.replace_bytes(
         tx,
@@ -128,6 +128,7 @@ async def _store(tx: Transaction, node: Node, room: Room, kept: Sequence[_Kept],
     )
     events.await_no_more(tx, _ids(fresh))
     last = first + len(fresh) - 1
+    sticky_copies.keep(tx, server, node, room.room_id, written, last)
     tx.after_commit(lambda: _announce(node, room, last, place))
     return len(fresh)
 
@@ -143,30 +144,28 @@ async def _top(tx: Transaction, place: Place, count: int) -> int:
     return await streams.allocate_history(tx, count + place.hole) - place.hole
 
 
-def _write(tx: Transaction, room: Room, fresh: Sequence[_Kept], nids: Sequence[int], top: int) -> None:
+def _write(tx: Transaction, room: Room, fresh: Sequence[_Kept], nids: Sequence[int], top: int) -> list[NewEvent]:
     numbered = list(zip(fresh, nids, strict=True))
-    events.insert(
-        tx,
-        [
-            NewEvent(
-                nid,
-                each.event.event_id,
-                room.nid,
-                top - offset,
-                each.event.depth,
-                each.event.origin_server_ts,
-                each.event.type,
-                each.event.state_key,
-                each.event.sender,
-                None,
-                each.verdict,
-                each.event.client,
-                each.event.rest,
-                each.unsigned,
-            )
-            for offset, (each, nid) in enumerate(numbered)
-        ],
-    )
+    made = [
+        NewEvent(
+            nid,
+            each.event.event_id,
+            room.nid,
+            top - offset,
+            each.event.depth,
+            each.event.origin_server_ts,
+            each.event.type,
+            each.event.state_key,
+            each.event.sender,
+            None,
+            each.verdict,
+            each.event.client,
+            each.event.rest,
+            each.unsigned,
+        )
+        for offset, (each, nid) in enumerate(numbered)
+    ]
+    events.insert(tx, made)
     events.await_targets(tx, [(each.awaits, nid) for each, nid in numbered if each.awaits is not None])
     relations = [(each, nid, relation_of(each.event.content)) for each, nid in numbered]
     events.relate(
@@ -177,6 +176,7 @@ def _write(tx: Transaction, room: Room, fresh: Sequence[_Kept], nids: Sequence[i
             if relation is not None and each.verdict is Verdict.ACCEPTED
         ],
     )
+    return made
 
 
 def _announce(node: Node, room: Room, last: int, place: Place) -> None:

@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from homeserver.context import Caller
-from homeserver.protocol import identifiers
+from homeserver.protocol import identifiers, stickiness
 from homeserver.protocol.errors import (
     DelayedEventOver,
     Forbidden,
@@ -74,11 +74,13 @@ async def schedule(
     *,
     state_key: str | None = None,
     txn_id: str | None = None,
+    sticky_ms: int | None = None,
 ) -> str:
     """Have an event sent in ``delay_ms``, a message or (with ``state_key``) state; returns the delay id.
 
-    ``delay_ms`` is no longer than the settings allow. Raises Forbidden for what the caller may not send now, or never
-    later, PlaintextRefused and what else `send.place` raises; LimitExceeded when too many of theirs wait.
+    ``sticky_ms``: for how long it will be sticky from then on. ``delay_ms`` is no longer than the settings allow.
+    Raises Forbidden for what the caller may not send now, or never later, PlaintextRefused and what else `send.place`
+    raises; LimitExceeded when too many of theirs wait.
     """
     if not is_on(server):
         raise Forbidden("This server sends no events later")
@@ -96,6 +98,7 @@ async def schedule(
         state_key,
         orjson.dumps(content),
         delay_ms,
+        sticky_ms,
     )
     return await caller.node.write(_schedule, server, caller.node, new)
 
@@ -120,11 +123,13 @@ async def waiting(caller: Caller) -> list[dict[str, Any]]:
 def _shown(each: Delayed) -> dict[str, Any]:
     """Both names of either time: those of the proposal, and what clients know."""
     state_key = {} if each.state_key is None else {"state_key": each.state_key}
+    sticky = {} if each.sticky_ms is None else {stickiness.FIELD: {stickiness.DURATION: each.sticky_ms}}
     return {
         "delay_id": each.delay_id,
         "room_id": each.room_id,
         "type": each.type,
         **state_key,
+        **sticky,
         "delay_ms": each.delay_ms,
         "scheduled_at": each.running_since,
         "delay": each.delay_ms,
@@ -216,9 +221,10 @@ async def _send(server: Server, node: Node, taken: Delayed) -> None:
     content = orjson.loads(taken.content or b"{}")
     txn_id = DELAYED + taken.delay_id
     if taken.state_key is None:
-        await say.send(server, owner, taken.room_id, taken.type, txn_id, content)
+        await say.send(server, owner, taken.room_id, taken.type, txn_id, content, sticky_ms=taken.sticky_ms)
     else:
-        await say.set_state(server, owner, taken.room_id, taken.type, taken.state_key, content, txn_id=txn_id)
+        where = (taken.room_id, taken.type, taken.state_key)
+        await say.set_state(server, owner, *where, content, txn_id=txn_id, sticky_ms=taken.sticky_ms)
 
 
 # when the moment comes ----------------------------------------------------------------------

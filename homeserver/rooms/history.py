@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from homeserver.accounts import ignored
-from homeserver.protocol import access
+from homeserver.protocol import access, stickiness
 from homeserver.protocol.access import StateAccess
+from homeserver.protocol.client_format import sticky_ms
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.rooms import aggregations, erasure, state
@@ -346,8 +347,11 @@ def show(
     parts.append(_OPENINGS.get(membership, _UNSAID) % max(0, now_ms - event.ts))
     if event.unsigned is not None:
         parts += (b",", event.unsigned)
+    lasts = sticky_ms(event.client)
+    if lasts is not None:
+        parts.append(stays(stickiness.expiry(lasts, event.ts, now_ms) - now_ms))
     if transaction_id is not None:
-        parts += _own(transaction_id)
+        parts += own(transaction_id)
     if relations is not None:
         parts += (b",", relations)
     parts.append(b"}}")
@@ -357,7 +361,12 @@ def show(
     return formatted
 
 
-def _own(transaction_id: str) -> tuple[bytes, bytes]:
+def stays(ttl_ms: int) -> bytes:
+    """What tells for how long an event is still sticky (MSC4354)."""
+    return b',"msc4354_sticky_duration_ttl_ms":%d' % max(0, ttl_ms)
+
+
+def own(transaction_id: str) -> tuple[bytes, bytes]:
     """What tells a device that an event is its own."""
     name, _, delay_id = transaction_id.partition("=")
     if name + "=" == DELAYED:

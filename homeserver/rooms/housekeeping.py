@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.storage import client_transactions, delayed_events, events, to_device
+from homeserver.storage import client_transactions, delayed_events, events, sticky_events, to_device
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -20,5 +20,6 @@ async def forget_transactions(server: Server) -> None:
             await node.write(client_transactions.forget, before)
             await node.write(to_device.forget_received, before)
             await node.write(delayed_events.forget, before)
+            await node.write(sticky_events.forget, server.clock.now_ms())
         except NodeUnavailable:
             continue

@@ -18,7 +18,7 @@ from homeserver.storage.nodes import Mirror
 from homeserver.storage.peers import OutgoingEdu, OutgoingReceipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from homeserver.protocol.events import Event
     from homeserver.runtime.clock import Timer
@@ -171,6 +171,18 @@ def feed_edus(node: Node, first: int, edus: Sequence[NewEdu]) -> None:
             for pos, edu in enumerate(edus, first)
         ],
     )
+
+
+def point_to(node: Node, owed: Mapping[str, tuple[int, int]]) -> None:
+    """After a commit: to which servers it has something that is to be read from the database, between which positions,
+    both included."""
+    lines = node.memory(Lines)
+    if lines.start is None:
+        return
+    for server, (first, last) in owed.items():
+        line = lines.of(server, first - 1)
+        line.rely_on_database(last)
+        lines.start(line)
 
 
 def pass_on(node: Node, servers: Iterable[str], key: str, edu: Fleeting) -> None:

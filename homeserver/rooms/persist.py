@@ -16,15 +16,15 @@ import structlog
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import application_services, encounters, guests, rows
 from homeserver.rooms.onlookers import Arrival, Onlookers
-from homeserver.rooms.outgoing import feed_event
+from homeserver.rooms.outgoing import feed_event, point_to
 from homeserver.rooms.state import RECENT, Rooms, Timed, arrivals, bytes_of
 from homeserver.rooms.state_rows import StateRows
-from homeserver.storage import outbox, streams
+from homeserver.storage import outbox, peers, sticky_events, streams
 from homeserver.storage.events import Verdict
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.rooms.state import Room
@@ -173,7 +173,7 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
     positions = sum(1 + len(step.groups) for step in steps) + len(parcels)
     first = await streams.allocate(tx, positions)
     following = rows.number(steps, first)
-    rows.write_events(tx, server.clock.now_ms(), steps)
+    sticky = rows.write_events(tx, server.clock.now_ms(), steps)
     rows.write_state(tx, steps)
     rows.write_members(tx, steps)
     encounters.of_steps(tx, server, node, steps)
@@ -191,13 +191,38 @@ async def _write(tx: Transaction, server: Server, node: Node, batch: Sequence[Su
     for submission in batch:
         if submission.also is not None:
             submission.also(tx)
-    tx.after_commit(lambda: _publish(server, node, batch, first + positions - 1, bool(parcels)))
+    last = first + positions - 1
+    owed = await _owe(tx, server.clock.now_ms(), steps)
+    pos = max([last, *(upto for _, upto in owed.values())])
+    tx.after_commit(lambda: _publish(server, node, batch, pos, sticky, owed, bool(parcels)))
+
+
+async def _owe(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
+    """Have servers that come into rooms be sent what residents have said there that is sticky still. Returns at which
+    positions it stands for each of them, the first and the last. No trip when nobody comes."""
+    owed: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        if step.entered and step.pos is not None and step.verdict is Verdict.ACCEPTED:
+            nids = await sticky_events.of_residents(tx, step.room.nid, step.pos, now_ms)
+            for name in step.entered if nids else ():
+                first = await streams.allocate(tx, len(nids))
+                peers.put_events(tx, first, name, step.room.nid, nids)
+                owed[name] = owed.get(name, (first,))[0], first + len(nids) - 1
+    return owed
 
 
 # after the commit ---------------------------------------------------------------------------
 
 
-def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, shipped: bool) -> None:
+def _publish(
+    server: Server,
+    node: Node,
+    batch: Sequence[Submission],
+    pos: int,
+    sticky: Sequence[int],
+    owed: Mapping[str, tuple[int, int]],
+    shipped: bool,
+) -> None:
     memory, onlookers = node.memory(Rooms), node.memory(Onlookers)
     touched: set[Room] = set()
     people: set[int] = set()
@@ -220,10 +245,12 @@ def _publish(server: Server, node: Node, batch: Sequence[Submission], pos: int, 
             (Stream.TIMELINE, [room.nid for room in touched]),
             (Stream.MEMBERSHIP, people),
             (Stream.MEMBERS, moved),
+            (Stream.STICKY, sticky),
         ],
     )
     for step, servers in outgoing:
         feed_event(node, step.pos or 0, step.event, servers)
+    point_to(node, owed)
     for user_nid in people.union(*(room.residents.values() for room in touched)):
         server.wakeups.wake((node.name, user_nid))
     for room in touched:

@@ -323,6 +323,6 @@ async def copy_histories(server: Server) -> None:
             if await _is_withheld(server, home, room.room_id, destination.jurisdiction):
                 continue
             while server.policy.now.may(DataClass.EVENTS, home.jurisdiction, destination.jurisdiction).allowed:
-                if not await seeding.copy_history(home, destination, room):
+                if not await seeding.copy_history(server, home, destination, room):
                     break
                 room = await destination.read(rooms.by_nid, room.room_nid)

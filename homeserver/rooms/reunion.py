@@ -135,7 +135,7 @@ async def _plant(server: Server, node: Node, other: Node, held: Held) -> bool:
         await seeding.plant(server, other, node, held.room_nid, newest.event_nid, _unmarked)
         copied = await node.read(rooms.find, held.room_id)
         while copied is not None and copied.history_before is not None:
-            await seeding.copy_history(other, node, copied)
+            await seeding.copy_history(server, other, node, copied)
             copied = await node.read(rooms.by_nid, copied.room_nid)
     return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage import client_transactions, events, peers, rooms, state, users
+from homeserver.storage import client_transactions, events, peers, rooms, state, sticky_events, users
 from homeserver.storage.events import NewEvent
 from homeserver.storage.state import NewGroup
 
@@ -30,32 +30,34 @@ def number(steps: Sequence[Step], first: int) -> int:
     return following
 
 
-def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> None:
-    """Queue the events, and what else is said of each: who sent it under which transaction id, to what it relates."""
+def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> list[int]:
+    """Queue the events, and what else is said of each: who sent it under which transaction id, to what it relates.
+
+    Returns the rooms (row ids) in which one of them is sticky.
+    """
     users.intern(tx, {name for step in steps for name in _people(step)})
-    events.insert(
-        tx,
-        [
-            NewEvent(
-                step.nid,
-                step.event.event_id,
-                step.room.nid,
-                step.pos,
-                step.event.depth,
-                step.event.origin_server_ts,
-                step.event.type,
-                step.event.state_key,
-                step.event.sender,
-                step.group.nid,
-                step.verdict,
-                step.event.client,
-                step.event.rest,
-                step.unsigned,
-                step.to_peers,
-            )
-            for step in steps
-        ],
-    )
+    made = [
+        NewEvent(
+            step.nid,
+            step.event.event_id,
+            step.room.nid,
+            step.pos,
+            step.event.depth,
+            step.event.origin_server_ts,
+            step.event.type,
+            step.event.state_key,
+            step.event.sender,
+            step.group.nid,
+            step.verdict,
+            step.event.client,
+            step.event.rest,
+            step.unsigned,
+            step.to_peers,
+        )
+        for step in steps
+    ]
+    events.insert(tx, made)
+    sticky = sticky_events.keep(tx, now_ms, made)
     events.remember_transactions(
         tx,
         [(step.txn_key, step.event.sender, step.event.event_id, now_ms) for step in steps if step.txn_key is not None],
@@ -73,6 +75,7 @@ def write_events(tx: Transaction, now_ms: int, steps: Sequence[Step]) -> None:
         ],
     )
     events.await_targets(tx, [(step.awaits, step.nid) for step in steps if step.awaits is not None])
+    return sticky
 
 
 def _people(step: Step) -> Iterable[str]:

@@ -21,10 +21,17 @@ REDACTION = "m.room.redaction"
 
 
 async def send(
-    server: Server, caller: Caller, room_id: str, kind: str, txn_id: str, content: dict[str, Any], ts: int | None = None
+    server: Server,
+    caller: Caller,
+    room_id: str,
+    kind: str,
+    txn_id: str,
+    content: dict[str, Any],
+    ts: int | None = None,
+    sticky_ms: int | None = None,
 ) -> str:
     """Send a message event; returns its id. Raises what `send.place` raises."""
-    draft = _draft(caller, kind, content, _target(kind, content), ts)
+    draft = replace(_draft(caller, kind, content, _target(kind, content), ts), sticky_ms=sticky_ms)
     return await _once(server, caller, room_id, f"send {kind}", txn_id, draft)
 
 
@@ -56,15 +63,7 @@ async def _once(server: Server, caller: Caller, room_id: str, what: str, txn_id:
     if "\0" in txn_id:
         raise InvalidParam("A transaction ID must not contain U+0000")
     key = key_of(server, caller, room_id, what, txn_id)
-    draft = Draft(
-        draft.type,
-        draft.sender,
-        draft.content,
-        redacts=draft.redacts,
-        origin_server_ts=draft.origin_server_ts,
-        txn_key=key,
-        echo=Echo(caller.user_nid, caller.device_nid, txn_id),
-    )
+    draft = replace(draft, txn_key=key, echo=Echo(caller.user_nid, caller.device_nid, txn_id))
     _, event_id = await in_order(server, caller.node, room_id, draft)
     return event_id
 
@@ -78,6 +77,7 @@ async def set_state(
     content: dict[str, Any],
     ts: int | None = None,
     txn_id: str | None = None,
+    sticky_ms: int | None = None,
 ) -> str:
     """Set an entry of a room's state; returns the event id. Asks the border where it brings somebody in. With a
     transaction id, which is for what brings nobody in, it is set once.
@@ -96,7 +96,7 @@ async def set_state(
             return await membership.invite_elsewhere(server, caller, room_id, state_key, content)
     else:
         await _check_alias(server, caller, room_id, kind, content)
-    draft = Draft(kind, caller.user_id, content, state_key, origin_server_ts=ts)
+    draft = Draft(kind, caller.user_id, content, state_key, origin_server_ts=ts, sticky_ms=sticky_ms)
     if txn_id is not None:
         key = key_of(server, caller, room_id, f"state {kind} {state_key}", txn_id)
         draft = replace(draft, txn_key=key, echo=Echo(caller.user_nid, caller.device_nid, txn_id))

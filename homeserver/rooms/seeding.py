@@ -14,10 +14,10 @@ from homeserver.protocol import versions
 from homeserver.protocol.event_view import MEMBER, StateKey
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.identifiers import domain_of
-from homeserver.rooms import application_services, encounters
+from homeserver.rooms import application_services, encounters, sticky_copies
 from homeserver.rooms.state import Rooms, membership_in
 from homeserver.rooms.state_rows import StateRows
-from homeserver.storage import erasures, events, peers, rooms, state, streams, users
+from homeserver.storage import erasures, events, peers, rooms, state, sticky_events, streams, users
 from homeserver.storage.erasures import Erased
 from homeserver.storage.events import NewEvent, StoredEvent, Verdict
 from homeserver.storage.state import Group, NewGroup
@@ -73,7 +73,7 @@ async def gather(tx: Transaction, room_nid: int, event_nid: int) -> Seed:
 async def plant(server: Server, source: Node, destination: Node, room_nid: int, event_nid: int, mark: Mark) -> None:
     """Give ``destination`` a replica of a room as it was after an event of ``source``."""
     seed = await source.read(gather, room_nid, event_nid)
-    await _fill_gap(source, destination, seed)
+    await _fill_gap(server, source, destination, seed)
     await destination.advance(_plant, server, destination, seed, mark)
 
 
@@ -93,13 +93,12 @@ async def _plant(tx: Transaction, server: Server, node: Node, seed: Seed, mark: 
     pos = root.nid + 1 if root.nid is not None else 0
     places = await _places(tx, room_nid, newest, last, pos)
     group_nid = root.nid
-    events.insert(
-        tx,
-        [
-            _copy(row, nids[row.event_id], room_nid, places.get(row.event_id), group_nid if row is last else None)
-            for row in {row.event_id: row for row in [*outside, *newest]}.values()
-        ],
-    )
+    copies = [
+        _copy(row, nids[row.event_id], room_nid, places.get(row.event_id), group_nid if row is last else None)
+        for row in {row.event_id: row for row in [*outside, *newest]}.values()
+    ]
+    events.insert(tx, copies)
+    sticky_events.keep(tx, server.clock.now_ms(), copies, pos)
     _write_state(tx, room_nid, pos, root, {key: nids[row.event_id] for key, row in seed.state.items()})
     users.intern(tx, seed.erased)
     erasures.put(tx, seed.erased, pos - 1)  # before anybody here came to be in the room
@@ -198,7 +197,7 @@ def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int,
 # what a node missed, and what is older ------------------------------------------------------
 
 
-async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
+async def _fill_gap(server: Server, source: Node, destination: Node, seed: Seed) -> None:
     """Copy what happened in a room while the destination had no member in it, as timeline events, oldest first."""
     held = await destination.read(rooms.find, seed.room.room_id)
     if held is None or held.state_group is None:
@@ -210,7 +209,8 @@ async def _fill_gap(source: Node, destination: Node, seed: Seed) -> None:
         )
         if not rows:
             return
-        await destination.advance(_append, held.room_nid, rows, await _redacted(source, seed.room, rows))
+        redacted = await _redacted(source, seed.room, rows)
+        await destination.advance(_append, held.room_nid, rows, redacted, server.clock.now_ms())
         destination.memory(StateRows).clear()  # what came may have redacted what was there
         after = rows[-1].pos
 
@@ -222,7 +222,9 @@ async def _redacted(source: Node, room: StoredRoom, rows: Sequence[StoredEvent])
     return await source.read(events.by_ids, {event.redacts for event in redactions if event.redacts is not None})
 
 
-async def _append(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], redacted: Sequence[StoredEvent]) -> None:
+async def _append(
+    tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], redacted: Sequence[StoredEvent], now_ms: int
+) -> None:
     events.replace_bytes(tx, [(row.client, row.rest, row.unsigned, row.event_id) for row in redacted])
     known = await events.known(tx, [row.event_id for row in rows])
     fresh = [row for row in rows if known.get(row.event_id, (0, None))[1] is None]
@@ -230,18 +232,19 @@ async def _append(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], r
         users.intern(tx, {row.sender for row in fresh})
         first = await streams.allocate(tx, len(fresh))
         places = [first + offset for offset in range(len(fresh))]
-        nids = _insert_copies(tx, room_nid, fresh, known, places, first)
+        copies = _insert_copies(tx, room_nid, fresh, known, places, first)
+        sticky_events.keep(tx, now_ms, copies)
         state.note_changes(
             tx,
             [
-                (room_nid, place, row.type, row.state_key, nid)
-                for row, place, nid in zip(fresh, places, nids, strict=True)
-                if row.state_key is not None
+                (room_nid, place, copy.type, copy.state_key, copy.event_nid)
+                for copy, place in zip(copies, places, strict=True)
+                if copy.state_key is not None
             ],
         )
 
 
-async def copy_history(source: Node, destination: Node, room: StoredRoom) -> bool:
+async def copy_history(server: Server, source: Node, destination: Node, room: StoredRoom) -> bool:
     """Copy one chunk of history that is older than the replica; False when there is no more."""
     assert room.history_before is not None
     theirs = await source.read(rooms.find, room.room_id)
@@ -249,12 +252,14 @@ async def copy_history(source: Node, destination: Node, room: StoredRoom) -> boo
     for attempt in range(2):
         if theirs is not None:
             rows = await source.read(events.timeline_backwards, theirs.room_nid, room.history_before - 1, None, CHUNK)
-        if await destination.advance(_prepend, room.room_nid, rows, last_attempt=attempt == 1):
+        if await destination.advance(_prepend, server, destination, room, rows, last_attempt=attempt == 1):
             break
     return len(rows) == CHUNK
 
 
-async def _prepend(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], *, last_attempt: bool) -> bool:
+async def _prepend(
+    tx: Transaction, server: Server, node: Node, room: StoredRoom, rows: Sequence[StoredEvent], *, last_attempt: bool
+) -> bool:
     """``rows``: newest first. False, and nothing done, when a redaction of one has overtaken it: read them again."""
     known = await events.known(tx, [row.event_id for row in rows])
     fresh = [row for row in rows if known.get(row.event_id, (0, None))[1] is None]
@@ -266,8 +271,10 @@ async def _prepend(tx: Transaction, room_nid: int, rows: Sequence[StoredEvent], 
         users.intern(tx, {row.sender for row in fresh})
         top = await streams.allocate_history(tx, len(fresh))
         first = await streams.allocate(tx, len(fresh))
-        _insert_copies(tx, room_nid, fresh, known, [top - offset for offset in range(len(fresh))], first)
-    rooms.set_history_before(tx, room_nid, rows[-1].pos if len(rows) == CHUNK else None)
+        places = [top - offset for offset in range(len(fresh))]
+        copies = _insert_copies(tx, room.room_nid, fresh, known, places, first)
+        sticky_copies.keep(tx, server, node, room.room_id, copies, first + len(fresh) - 1)
+    rooms.set_history_before(tx, room.room_nid, rows[-1].pos if len(rows) == CHUNK else None)
     return True
 
 
@@ -282,9 +289,9 @@ def _insert_copies(
     known: Mapping[str, tuple[int, int | None]],
     places: Sequence[int],
     first: int,
-) -> list[int]:
-    """Queue copies of events at these places; returns their row ids."""
+) -> list[NewEvent]:
+    """Queue copies of events at these places; returns them."""
     nids = [known.get(row.event_id, (first + offset,))[0] for offset, row in enumerate(rows)]
     copies = [_copy(row, nid, room_nid, place, None) for row, nid, place in zip(rows, nids, places, strict=True)]
     events.insert(tx, copies)
-    return nids
+    return copies

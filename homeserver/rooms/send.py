@@ -44,7 +44,8 @@ class Draft:
     """An event before it has a place in a room. ``txn_key`` tells a repeated request from a second one, ``echo`` is
     the device that made it; both or none.
 
-    ``origin_server_ts``: milliseconds since 1970; the server's clock when None.
+    ``origin_server_ts``: milliseconds since 1970; the server's clock when None. ``sticky_ms``: for how many
+    milliseconds it is sticky (protocol/stickiness.py); None: not at all.
     """
 
     type: str
@@ -53,6 +54,7 @@ class Draft:
     state_key: str | None = None
     redacts: str | None = None
     origin_server_ts: int | None = None
+    sticky_ms: int | None = None
     txn_key: bytes | None = None
     echo: Echo | None = None
 
@@ -201,6 +203,7 @@ def _build(server: Server, node: Node, room: Room, draft: Draft, around: _Surrou
         depth=head.depth + 1,
         origin_server_ts=now if draft.origin_server_ts is None else draft.origin_server_ts,
         redacts=draft.redacts,
+        sticky_ms=draft.sticky_ms,
         reference_hashes=references.hashes(node, room, _cited(room, draft)),
         event_id=references.new_event_id(room.rules, server.name),
         server_name=server.name,

@@ -175,7 +175,7 @@ _LIST = (
     _row_of(
         "delayed_events",
         "delay_id device_nid:device txn_key room_id type state_key content"
-        " delay_ms running_since due_ts ended_ts action",
+        " delay_ms running_since due_ts ended_ts action sticky_ms",
         "delayed_nid",
         Fate.WAKES,
     ),

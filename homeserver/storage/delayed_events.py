@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "d.delayed_nid, d.delay_id, d.user_nid, u.user_id, d.device_nid, d.room_id, d.type, d.state_key, d.content,"
-    " d.delay_ms, d.running_since, d.due_ts, d.action"
+    " d.delay_ms, d.running_since, d.due_ts, d.action, d.sticky_ms"
 )
 _FROM = "FROM delayed_events d JOIN users u USING (user_nid)"
 
@@ -38,6 +38,7 @@ class Delayed(NamedTuple):
     running_since: int
     due_ts: int | None
     action: str | None
+    sticky_ms: int | None
 
 
 class NewDelayed(NamedTuple):
@@ -52,13 +53,14 @@ class NewDelayed(NamedTuple):
     state_key: str | None
     content: bytes
     delay_ms: int
+    sticky_ms: int | None
 
 
 async def add(tx: Transaction, new: NewDelayed, now_ms: int) -> None:
     """Store one whose delay begins now."""
     await tx.run(
         "INSERT INTO delayed_events (delay_id, user_nid, device_nid, txn_key, room_id, type, state_key, content,"
-        " delay_ms, running_since, due_ts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " delay_ms, sticky_ms, running_since, due_ts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         *new,
         now_ms,
         now_ms + new.delay_ms,

@@ -158,12 +158,17 @@ def _referenced(rest: bytes, which: str) -> list[str]:
 
 
 def replace_bytes(tx: Transaction, changed: Sequence[tuple[bytes, bytes, bytes | None, str]]) -> None:
-    """Queue the redaction of events: rows of (client, rest, unsigned, event id). They relate to nothing any more."""
+    """Queue the redaction of events: rows of (client, rest, unsigned, event id). They relate to nothing any more, and
+    are not sticky."""
     tx.later("UPDATE events SET client = ?, rest = ?, unsigned = ? WHERE event_id = ?", changed)
     user_directory.forget(tx, [event_id for *_, event_id in changed])
     tx.later(_SHORTEN_THREAD, [(event_id, event_id) for *_, event_id in changed])
     tx.later(
         "DELETE FROM relations WHERE child_nid = (SELECT event_nid FROM events WHERE event_id = ?)",
+        [(event_id,) for *_, event_id in changed],
+    )
+    tx.later(
+        "DELETE FROM sticky_events WHERE event_nid = (SELECT event_nid FROM events WHERE event_id = ?)",
         [(event_id,) for *_, event_id in changed],
     )
 

@@ -55,7 +55,7 @@ class Waiting(NamedTuple):
 class OutgoingEvent(NamedTuple):
     """An event on its way out."""
 
-    pos: int
+    event_nid: int
     event_id: str
     room_version: str
     sender: str
@@ -173,6 +173,14 @@ def put_edus(tx: Transaction, first: int, edus: Sequence[NewEdu]) -> None:
     )
 
 
+def put_events(tx: Transaction, first: int, server: str, room_nid: int, event_nids: Sequence[int]) -> None:
+    """Queue events that are older than a server's part in their room, at the positions ``first``, ``first + 1``, …"""
+    tx.later(
+        "INSERT INTO peer_events (pos, server, room_nid, event_nid) VALUES (?, ?, ?, ?)",
+        [(first + offset, server, room_nid, nid) for offset, nid in enumerate(event_nids)],
+    )
+
+
 _COVERED = "p.server = ? AND {pos} > p.since_pos AND (p.until_pos IS NULL OR {pos} <= p.until_pos)"
 _EVENTS = (
     "peer_rooms p JOIN events e ON e.room_nid = p.room_nid AND e.to_peers = 1"
@@ -190,9 +198,10 @@ async def waiting(tx: Transaction, server: str, after: int, upto: int, limit: in
     rows = await tx.all(
         f"SELECT e.pos AS pos, e.event_nid FROM {_EVENTS} AND e.pos > ? AND e.pos <= ?"
         " UNION ALL SELECT q.pos, NULL FROM peer_edus q WHERE q.server = ? AND q.pos > ? AND q.pos <= ?"
+        " UNION ALL SELECT x.pos, x.event_nid FROM peer_events x WHERE x.server = ? AND x.pos > ? AND x.pos <= ?"
         f" UNION ALL SELECT c.pos, NULL FROM {_RECEIPTS} AND c.pos > ? AND c.pos <= ?"
         " ORDER BY pos LIMIT ?",
-        *(server, after, upto) * 3,
+        *(server, after, upto) * 4,
         limit,
     )
     return [Waiting(*row) for row in rows]
@@ -213,13 +222,13 @@ async def newest(tx: Transaction, server: str, after: int, upto: int) -> list[Wa
 
 
 async def events_at(tx: Transaction, event_nids: Collection[int]) -> list[OutgoingEvent]:
-    """Events by row id, in the order of their positions."""
+    """Events by row id, in no particular order."""
     if not event_nids:
         return []
     rows = await tx.all(
-        "SELECT e.pos, e.event_id, r.version, u.user_id, e.client, e.rest FROM events e"
+        "SELECT e.event_nid, e.event_id, r.version, u.user_id, e.client, e.rest FROM events e"
         " JOIN rooms r ON r.room_nid = e.room_nid JOIN users u ON u.user_nid = e.sender_nid"
-        f" WHERE e.event_nid IN ({','.join('?' * len(event_nids))}) ORDER BY e.pos",
+        f" WHERE e.event_nid IN ({','.join('?' * len(event_nids))})",
         *event_nids,
     )
     return [OutgoingEvent(*row) for row in rows]
@@ -255,9 +264,11 @@ async def unsent(tx: Transaction) -> list[PeerRow]:
     """The servers for which something waits."""
     rows = await tx.all(
         "SELECT s.server, COALESCE(k.sent_pos, 0), COALESCE(k.failures, 0), COALESCE(k.retry_ts, 0)"
-        " FROM (SELECT server FROM peer_rooms UNION SELECT server FROM peer_edus) s"
+        " FROM (SELECT server FROM peer_rooms UNION SELECT server FROM peer_edus"
+        " UNION SELECT server FROM peer_events) s"
         " LEFT JOIN peers k ON k.server = s.server"
-        " WHERE EXISTS (SELECT 1 FROM peer_edus q WHERE q.server = s.server AND q.pos > COALESCE(k.sent_pos, 0))"
+        " WHERE EXISTS (SELECT 1 FROM peer_events x WHERE x.server = s.server AND x.pos > COALESCE(k.sent_pos, 0))"
+        " OR EXISTS (SELECT 1 FROM peer_edus q WHERE q.server = s.server AND q.pos > COALESCE(k.sent_pos, 0))"
         f" OR EXISTS (SELECT 1 FROM {_EVENTS.replace('p.server = ?', 'p.server = s.server')}"
         " AND e.pos > COALESCE(k.sent_pos, 0))"
         f" OR EXISTS (SELECT 1 FROM {_RECEIPTS.replace('p.server = ?', 'p.server = s.server')}"
@@ -303,6 +314,7 @@ async def put(tx: Transaction, rows: Sequence[PeerRow]) -> None:
     )
     had = [(row.server, row.sent_pos) for row in rows]
     tx.later("DELETE FROM peer_edus WHERE server = ? AND pos <= ?", had)
+    tx.later("DELETE FROM peer_events WHERE server = ? AND pos <= ?", had)
     tx.later("DELETE FROM peer_rooms WHERE server = ? AND until_pos <= ?", had)
 
 

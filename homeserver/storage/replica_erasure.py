@@ -53,7 +53,9 @@ async def is_unsent(tx: Transaction, room_nid: int) -> bool:
         " WHERE e.room_nid = ? AND e.to_peers = 1 AND e.pos > COALESCE(k.sent_pos, 0) LIMIT 1",
         room_nid,
     )
-    return row is not None
+    if row is not None:
+        return True
+    return await tx.one("SELECT 1 FROM peer_events WHERE room_nid = ? LIMIT 1", room_nid) is not None
 
 
 async def hide(tx: Transaction, room_nid: int) -> bool:
@@ -89,6 +91,7 @@ async def erase_events(tx: Transaction, room_nid: int) -> bool:
         ("member_names", "event_nid"),
         ("openings", "event_nid"),
         ("relations", "child_nid"),
+        ("sticky_events", "event_nid"),
         ("events", "event_nid"),
     ):
         tx.later(f"DELETE FROM {table} WHERE {column} = ?", nids)
@@ -117,6 +120,7 @@ _BY_ROOM = (
     "threads",
     "aliases",
     "network_rooms",
+    "peer_events",
 )
 
 

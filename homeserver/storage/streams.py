@@ -29,6 +29,7 @@ class Stream(IntEnum):  # an integer is hashed without Python code: this happens
     TO_DEVICE = auto()  # device_nid
     DEVICE_LISTS = auto()  # user_nid: public device or cross-signing keys
     THREADS = auto()  # user_nid of a resident: which threads they follow
+    STICKY = auto()  # room_nid: an event that is sticky came to the room, also far back in its timeline
 
 
 async def allocate(tx: Transaction, count: int = 1) -> int:

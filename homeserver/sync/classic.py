@@ -278,6 +278,7 @@ async def _joined(
         and not told
         and not mine
         and not changes.changed(Stream.TIMELINE, room_nid, since)
+        and not changes.changed(Stream.STICKY, room_nid, since)
         and not changes.changed(Stream.PRIVATE_RECEIPTS, asked.caller.user_nid, since)
     ):
         return None

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from homeserver.protocol import stickiness
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import pdu_bytes
 from homeserver.push import unread
-from homeserver.rooms import aggregations, erasure, history, state, tokens
+from homeserver.rooms import aggregations, erasure, history, state, sticky, tokens
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
 from homeserver.storage import events
 from homeserver.storage import state as stored_state
+from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
+    from homeserver.storage.sticky_events import Sticky
     from homeserver.sync.filters import SyncFilter
 
 HEROES = 5
@@ -299,12 +302,14 @@ class Draft:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What the rooms of an answer need from the database: state events by row id (all events, where they are wanted as
-    servers have them); own transaction ids, and what relates to events, by event id.
+    servers have them); own transaction ids, and what relates to events, by event id; and by row id of the room what is
+    sticky there and not in the timeline that is told.
     """
 
     rows: Mapping[int, StoredEvent]
     own: Mapping[str, str]
     related: Mapping[str, bytes]
+    sticky: Mapping[int, Sequence[Sticky]]
 
 
 async def begin(
@@ -332,9 +337,31 @@ async def load(caller: Caller, drafts: Sequence[Draft]) -> Loaded:
     if any(draft.asked.chosen.federation_format for draft in drafts):
         nids |= {event.event_nid for draft in drafts for event in draft.timeline.events}
     rows = {row.event_nid: row for row in await caller.node.read(events.by_nids, nids)} if nids else {}
+    stuck = await _sticky(caller, drafts)
     unknown = [event_id for draft in drafts for event_id in draft.own]
+    events_stuck = [each.event for found in stuck.values() for each in found]
+    unknown += [event.event_id for event in events_stuck if event.sender == caller.user_id]
     own = await history.transactions_of(caller, unknown) if unknown else {}
-    return Loaded(rows, own, await _related(caller, drafts))
+    return Loaded(rows, own, await _related(caller, drafts), stuck)
+
+
+async def _sticky(caller: Caller, drafts: Sequence[Draft]) -> Mapping[int, Sequence[Sticky]]:
+    """What is sticky in rooms that the user is in and was not told yet, but for what their timelines tell."""
+    due: dict[int, dict[int, Draft]] = {}
+    for draft in drafts:
+        since = None if draft.first or draft.asked.gap else draft.since
+        if draft.joined and (since is None or caller.node.changes.changed(Stream.STICKY, draft.room.nid, since)):
+            due.setdefault(since or 0, {})[draft.room.nid] = draft
+    found: dict[int, list[Sticky]] = {}
+    for since, of_room in due.items():
+        asked = next(iter(of_room.values())).asked
+        now = asked.server.clock.now_ms()
+        for each in await caller.node.read(sticky.of_rooms, of_room.keys(), since, asked.upto, now):
+            draft = of_room[each.room_nid]
+            told = any(event.event_nid == each.event.event_nid for event in draft.timeline.events)
+            if not told and sticky.is_for(each, asked.ignored, asked.erased):
+                found.setdefault(each.room_nid, []).append(each)
+    return found
 
 
 async def _related(caller: Caller, drafts: Sequence[Draft]) -> Mapping[str, bytes]:
@@ -364,8 +391,15 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
         for row in map(loaded.rows.get, draft.nids)
         if row is not None and (part.open or part.takes(row.type, row.sender))
     ]
+    stuck = loaded.sticky.get(draft.room.nid, ())
     if not (
-        draft.first or timeline.events or timeline.limited or state_events or draft.ephemeral or draft.account_data
+        draft.first
+        or timeline.events
+        or timeline.limited
+        or state_events
+        or draft.ephemeral
+        or draft.account_data
+        or stuck
     ):
         return None
     parts = [
@@ -382,6 +416,9 @@ async def finish(draft: Draft, loaded: Loaded) -> bytes | None:
     ]
     if draft.joined:
         parts += await _joined_parts(draft, bool(state_events))
+    if stuck:
+        shown = [_shown_sticky(draft, each, now, loaded) for each in stuck]
+        parts += [b',"%s":{"events":[' % stickiness.FIELD.encode(), b",".join(shown), b"]}"]
     parts.append(b"}")
     return b"".join(parts)
 
@@ -401,6 +438,12 @@ def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
     else:
         own = event.echo[1] if event.echo[0] == caller.device_nid else None
     return history.show(event, now, membership=membership, transaction_id=own, relations=related)
+
+
+def _shown_sticky(draft: Draft, each: Sticky, now: int, loaded: Loaded) -> bytes:
+    if draft.asked.chosen.federation_format:
+        return _as_sent(draft.room, each.event)
+    return sticky.show(each, now, loaded.own.get(each.event.event_id))
 
 
 def _shown_state(draft: Draft, row: StoredEvent, now: int) -> bytes:

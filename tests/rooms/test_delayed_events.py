@@ -408,10 +408,10 @@ async def test_one_that_cannot_be_sent_now_keeps_no_other_room_waiting(
     await later(alice, free, "c", 1000, "c")
     real = say.send
 
-    async def send(server: Any, caller: Any, room_id: str, *rest: Any) -> str:
+    async def send(server: Any, caller: Any, room_id: str, *rest: Any, **more: Any) -> str:
         if room_id == stuck:
             raise NodeUnavailable("paris")
-        return await real(server, caller, room_id, *rest)
+        return await real(server, caller, room_id, *rest, **more)
 
     monkeypatch.setattr(say, "send", send)
     assert await pass_time(play, 1) == delayed.RETRY

@@ -77,7 +77,7 @@ async def _complete(server: Server, room_id: str, old: Node, new: Node) -> None:
     held = await new.read(rooms.find, room_id)
     with new.memory(replicas.BeingCopied).alone(room_id):
         while held is not None and held.history_before is not None:
-            await seeding.copy_history(old, new, held)
+            await seeding.copy_history(server, old, new, held)
             held = await new.read(rooms.by_nid, held.room_nid)
 
 

@@ -132,7 +132,7 @@ async def _copy(
         await seeding.plant(server, source, target, room_nid, event_nid, _unmarked)
         held = await target.read(rooms.find, room_id)
         while held is not None and held.history_before is not None:
-            await seeding.copy_history(source, target, held)
+            await seeding.copy_history(server, source, target, held)
             held = await target.read(rooms.by_nid, held.room_nid)
 
 

@@ -1,8 +1,8 @@
 """What a client asks for beside rooms: messages to the device, what keys need, account data, receipts, who is typing,
-which threads are followed.
+which threads are followed, what is sticky.
 
-All but the first two and the last are about the rooms of the request only. What changes of the user's own data and of
-receipts while a room is not among these is told when it is again.
+All but the first two and the last two are about the rooms of the request only. What changes of the user's own data and
+of receipts while a room is not among these is told when it is again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from homeserver.runtime.lru import Lru
 from homeserver.storage import account_data as stored
 from homeserver.storage import sliding
 from homeserver.storage.streams import Stream
-from homeserver.sync.sliding import receipts, threads
+from homeserver.sync.sliding import receipts, sticky, threads
 from homeserver.sync.sliding.connections import LIVE
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.rooms import Told
     from homeserver.sync.sliding.selection import Selection
+    from homeserver.sync.sliding.sticky import StickyTold
     from homeserver.sync.sliding.telling import Telling
 
 GLOBAL = stored.GLOBAL
@@ -55,6 +56,7 @@ class Beside:
     receipts: Mapping[str, bytes] = field(default_factory=dict)
     typing: Mapping[str, bytes] = field(default_factory=dict)
     threads: Mapping[str, Any] = field(default_factory=dict)
+    sticky: StickyTold | None = None
 
     @property
     def worth(self) -> bool:
@@ -67,6 +69,7 @@ class Beside:
             or self.receipts
             or self.typing
             or self.threads
+            or (self.sticky is not None and self.sticky.rooms)
         )
 
 
@@ -102,6 +105,9 @@ async def tell(
         found.typing = _typing(telling, ledger, selection.within(wanted.typing), listed, wish.conn_id)
     if wanted.threads is not None:
         found.threads = await threads.tell(telling, wanted.threads)
+    if wanted.sticky is not None:
+        known = {nid for nid in (*standing.rooms, *told.drafts) if ledger.of(nid) is not None}
+        found.sticky = await sticky.tell(telling, wanted.sticky, known, listed, told)
     return found
 
 

@@ -83,6 +83,14 @@ class Inbox:
 
 
 @dataclass(frozen=True, slots=True)
+class StickyWish:
+    """Sticky events: behind ``since``, at most ``limit``."""
+
+    since: int | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extensions:
     """What is wanted beside rooms; None: nothing."""
 
@@ -93,6 +101,7 @@ class Extensions:
     typing: Scope | None = None
     threads: int | None = None
     """Which threads the user follows, at most so many changes."""
+    sticky: StickyWish | None = None
 
 
 @dataclass(frozen=True, slots=True)

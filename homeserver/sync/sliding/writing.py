@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.sync.sliding.request import Form
+from homeserver.sync.sliding.sticky import STICKY
 from homeserver.sync.sliding.threads import THREADS
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def _extensions(wish: Wish, beside: Beside, counts: Counts | None) -> Iterator[b
         yield b'"typing":{"rooms":' + _object(beside.typing.items()) + b"}"
     if beside.threads:
         yield orjson.dumps(THREADS) + b":" + orjson.dumps(beside.threads)
+    if beside.sticky is not None:
+        rooms = ((room_id, b'{"events":' + _array(events) + b"}") for room_id, events in beside.sticky.rooms.items())
+        next_batch = orjson.dumps(beside.sticky.next_batch)
+        yield orjson.dumps(STICKY) + b':{"next_batch":' + next_batch + b',"rooms":' + _object(rooms) + b"}"
 
 
 def _array(entries: Iterable[bytes]) -> bytes:
