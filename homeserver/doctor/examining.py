@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from config.disclosure import SEALED
 from homeserver.archives.backing_up import media_files
 from homeserver.doctor import routes
 from homeserver.doctor.findings import Finding
@@ -76,13 +77,28 @@ async def _versions(tx: Transaction) -> list[tuple[int, bytes, str]]:
 
 
 async def _node(server: Server, node: Node) -> list[Finding]:
-    found = await _damage(node.name, node.engine, RESTORE)
+    found = [*_unkept(server, node), *await _damage(node.name, node.engine, RESTORE)]
     found += [Finding(node.name, what, count, RESTORE) for what, count in await node.read(soundness.unsound)]
     waiting = [each.node for each in await node.read(aftermath.reunions)]
     if waiting:
         words = f"it was put back from a backup; have {', '.join(waiting)} run and reachable, and the server started"
         found.append(Finding(node.name, "nodes that have yet to tell what this one has forgotten", len(waiting), words))
     return [*found, *await _files(node), *await routes.examine(server, node)]
+
+
+def _unkept(server: Server, node: Node) -> list[Finding]:
+    """What could be asked for by the policy, and is not kept."""
+    code = node.jurisdiction
+    ceiling = server.policy.now.disclosure(code)
+    named = [name for name in ceiling.fields if name in SEALED]
+    if not named or ceiling.custodians:
+        return []
+    words = (
+        f"name custodians in [disclosure.{code}.custodians], or take {', '.join(named)} from disclosure.{code}.fields"
+    )
+    return [
+        Finding(node.name, "fields under the ceiling that are not kept, for there are no custodians", len(named), words)
+    ]
 
 
 async def _files(node: Node) -> list[Finding]:

@@ -86,7 +86,9 @@ async def give_belongings(user: User) -> None:
     nid, device = caller.user_nid, caller.device_nid
 
     async def write(tx: Transaction) -> None:
-        await tx.run("INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)", nid, caller.device_id, b"{}")
+        await tx.run(
+            "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)", nid, caller.device_id, b"{}"
+        )
         await tx.run(
             "INSERT INTO one_time_keys (user_nid, device_nid, algorithm, key_id, key) VALUES (?, ?, ?, ?, ?)",
             nid,
