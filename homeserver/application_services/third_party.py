@@ -15,6 +15,7 @@ import structlog
 
 from homeserver.application_services.asking import ask, parsed
 from homeserver.protocol.errors import NotFound
+from homeserver.runtime.deadlines import within
 from homeserver.runtime.exchange import Unreachable
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger("application_services")
 
 PATIENCE: Final = 10.0
-"""Seconds that a service is waited for."""
+"""Seconds that a service is waited for which looks for something."""
+
+DESCRIBING: Final = 2.0
+"""Seconds that one is waited for which is to describe a protocol."""
 
 KEPT_FOR: Final = 300.0
 """Seconds for which it is remembered what a service says of a protocol."""
@@ -43,7 +47,7 @@ class Described:
     """What services said of protocols (``directory.memory(Described)``), by service id and protocol, until when."""
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, str], tuple[float, dict[str, Any] | None]] = {}
+        self.held: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
 
 
 def instance_id(service: ApplicationService, network_id: str) -> str:
@@ -88,16 +92,22 @@ def _providers(server: Server, name: str) -> list[ApplicationService]:
 
 
 async def _asked_for(server: Server, service: ApplicationService, name: str) -> dict[str, Any] | None:
+    """What a service says of a protocol, or said last: clients show all together, and are to wait for no silent one."""
     held = server.nodes.directory.memory(Described).held
     now = server.clock.monotonic()
     known = held.get((service.id, name))
     if known is not None and known[0] > now:
         return known[1]
-    found = await _ask(server, service, f"protocol/{quote(name, safe='')}", ())
-    described = found if isinstance(found, dict) else None
-    if described is not None:  # else it is asked again next time
-        held[service.id, name] = (now + KEPT_FOR, described)
-    return described
+    try:
+        async with within(server.clock, DESCRIBING):
+            found = await _ask(server, service, f"protocol/{quote(name, safe='')}", ())
+    except TimeoutError:
+        log.info("an application service does not describe a protocol in time", service=service.id)
+        found = None
+    if isinstance(found, dict):
+        held[service.id, name] = (now + KEPT_FOR, found)
+        return found
+    return None if known is None else known[1]  # and it is asked again next time
 
 
 def _protocol_of(said: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 from homeserver.accounts import interactive, sessions
 from homeserver.accounts.interactive import DUMMY, OAUTH, PASSWORD, REGISTRATION_TOKEN, SSO
-from homeserver.endpoints import browsing, forms
+from homeserver.endpoints import browsing, forms, identity_pages
+from homeserver.endpoints.identity_pages import MEDIUM_OF, what
 from homeserver.pages import rendering
 from homeserver.protocol.errors import Forbidden, LimitExceeded, NotFound, Unauthorized
 from homeserver.web.limits import Limit
@@ -34,18 +35,6 @@ OWNERS: Final = (SSO, PASSWORD)
 """Stages by which somebody proves to own the account that an operation is about."""
 ASKED: Final = {PASSWORD: "password", REGISTRATION_TOKEN: "token", DUMMY: "nothing", SSO: "nothing"}
 
-_WHAT: Final = {
-    "/account/deactivate": "Close your account for ever.",
-    "/account/password": "Set another password.",
-    "/account/3pid": "Add an e-mail address or phone number to your account.",
-    "/delete_devices": "Sign devices of yours out.",
-    "/devices/": "Sign devices of yours out.",
-    "/login/get_token": "Let another client sign in as you.",
-    "/keys/device_signing/upload": "Reset your cryptographic identity.",
-    "/register": "Make an account.",
-}
-"""What an operation does, by what is in its path."""
-
 
 @route(
     "GET",
@@ -60,6 +49,8 @@ async def fallback(server: Server, request: Request) -> Response:
     stage, session = request.args["authType"], forms.in_query(request).need("session")
     if stage == OAUTH:
         return browsing.see_other(str(interactive.waiting(server, session, stage).params[OAUTH]["url"]))
+    if stage in MEDIUM_OF:
+        return identity_pages.onward(server, stage, session)
     _operation(server, session, stage)
     return browsing.onward(server, f"{PAGE}?{urlencode({'stage': stage, 'session': session})}")
 
@@ -87,7 +78,7 @@ def _page(
     server: Server, browser: Browser, operation: Operation, stage: str, session: str, fault: Refusal | None = None
 ) -> Response:
     said, user_id = browser.language.text, ""
-    lines = [said("A client asks to do this:"), said(_what(operation))]
+    lines = [said("A client asks to do this:"), said(what(operation))]
     wanted = ASKED[stage]
     providers: Sequence[IdentityProvider] = ()
     if stage in OWNERS and operation.user_id is not None:
@@ -113,10 +104,6 @@ def _page(
         providers=providers,
         here=f"{PAGE}?{urlencode({'stage': stage, 'session': session})}",
     )
-
-
-def _what(operation: Operation) -> str:
-    return next((words for part, words in _WHAT.items() if part in operation.path), "Change your account.")
 
 
 def _check_visitor(operation: Operation, browser: Browser) -> None:

@@ -155,9 +155,12 @@ def _next_page(
             browser,
             "prove.html",
             fault=fault,
-            next=onward,
+            heading=browser.language.text("Create an account"),
+            lines=(),
+            action=browsing.SIGN_UP,
+            kept={"next": onward, "medium": step.lacking, "proofs": _written(step.proofs)},
             medium=step.lacking,
-            proofs=_written(step.proofs),
+            for_registration=True,
             **sent,
         )
     entered: dict[str, Any] = {"user": "", "token": "", **values}

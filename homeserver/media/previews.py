@@ -1,7 +1,8 @@
 """Previews of links, where the settings allow them: a page is asked by the server so that no client shows its address.
 
 Pages and pictures are bounded in bytes, time, redirects and number, and never come from an address that our connections
-may not lead to. A preview is known for an hour to all of a node; its picture is kept as long as copies of media are.
+may not lead to. A preview is known for an hour to all of a node; its picture is kept as long as copies of media are,
+and counts against a quota of who asked first.
 
 spec: client-server-api/#get_matrixclientv1mediapreview_url
 """
@@ -17,7 +18,7 @@ import structlog
 
 from config.residency import DataClass
 from homeserver.media import pages, upload
-from homeserver.protocol.errors import FlowDenied, InvalidParam, LimitExceeded, TooLarge, Unrecognized
+from homeserver.protocol.errors import FlowDenied, Forbidden, InvalidParam, LimitExceeded, TooLarge, Unrecognized
 from homeserver.residency import gate, places, traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
@@ -223,7 +224,7 @@ async def _picture(server: Server, caller: Caller, fetched: _Fetched, until_ms: 
             filename=None,
             until_ms=until_ms,
         )
-    except TooLarge:  # the settings allow less
+    except (TooLarge, Forbidden):  # the settings allow less, or the asker has had so many that are here still
         return {}
     return {"og:image": uri, "og:image:type": kind, "matrix:image:size": size}
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
+PASSING_FILES: Final = 500
+PASSING_BYTES: Final = 64 * 1024 * 1024
+"""What one user may have at most of what is to be deleted: the pictures of the previews that they were the first to ask
+for. Where they may have less of their own files, it is as much."""
+
 LONGEST_RETRY_MS: Final = 60_000
 """What a client is told to wait at most when it has too many pending uploads: it may finish one at any moment."""
 
@@ -48,13 +53,13 @@ async def upload(
     """Store what the caller sends and return its content URI. ``declared`` is the number of bytes, if that is known;
     ``until_ms``: when it is to be deleted, in milliseconds since 1970.
 
-    Raises Forbidden beyond the caller's quota, which does not count what is to be deleted, TooLarge, NodeUnavailable,
-    and what reading ``body`` raises; nothing is left then.
+    Raises Forbidden beyond the caller's quota, TooLarge, NodeUnavailable, and what reading ``body`` raises; nothing is
+    left then. What is to be deleted has a quota of its own.
 
     spec: client-server-api/#post_matrixmediav3upload
     """
     node = caller.node
-    quota = _quota(server) if until_ms is None else None
+    quota = _quota(server) if until_ms is None else _passing_quota(server)
     if quota is not None:
         await node.read(_check_quota, caller.user_nid, declared or 0, quota)
     media_id = store.new_id()
@@ -178,10 +183,11 @@ def _too_large(most: int) -> TooLarge:
 
 
 class Quota(NamedTuple):
-    """What one user may have, all in all; None: any number."""
+    """What one user may have, all in all; None: any number. ``passing``: of what is to be deleted."""
 
     files: int | None
     size: int | None
+    passing: bool = False
 
 
 def _quota(server: Server) -> Quota | None:
@@ -189,9 +195,18 @@ def _quota(server: Server) -> Quota | None:
     return None if rules.user_files is rules.user_bytes is None else Quota(rules.user_files, rules.user_bytes)
 
 
+def _passing_quota(server: Server) -> Quota:
+    rules = server.settings.media
+    return Quota(
+        min(PASSING_FILES, PASSING_FILES if rules.user_files is None else rules.user_files),
+        min(PASSING_BYTES, PASSING_BYTES if rules.user_bytes is None else rules.user_bytes),
+        passing=True,
+    )
+
+
 async def _check_quota(tx: Transaction, user_nid: int, size: int, quota: Quota) -> None:
     """Raise Forbidden unless the user may have one more medium, of so many bytes."""
-    files, total = await stored.held(tx, user_nid)
+    files, total = await stored.held(tx, user_nid, passing=quota.passing)
     if quota.files is not None and files >= quota.files:
         raise Forbidden(f"You have as many files here as you may have: {quota.files}")
     if quota.size is not None and total + size > quota.size:

@@ -56,11 +56,12 @@ async def add(
     )
 
 
-async def held(tx: Transaction, user_nid: int) -> tuple[int, int]:
-    """How many media with content a user has, and their bytes; without those that are kept for a while only."""
+async def held(tx: Transaction, user_nid: int, *, passing: bool = False) -> tuple[int, int]:
+    """How many media with content a user has, and their bytes; those that are kept for a while only are counted by
+    themselves (``passing``)."""
     row = await tx.one(
         "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM media"
-        " WHERE user_nid = ? AND size IS NOT NULL AND expires_ts IS NULL",
+        f" WHERE user_nid = ? AND size IS NOT NULL AND expires_ts IS {'NOT NULL' if passing else 'NULL'}",
         user_nid,
     )
     assert row is not None

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from homeserver.application_services import ping, queries
+from homeserver.application_services import ping, queries, third_party
+from homeserver.application_services.third_party import Described
 from tests.application_services.bridge import HS_TOKEN, Answering, Asked, Bridge
 from tests.application_services.stage import SetUp, Stage
 from tests.deployment import NAME
@@ -178,6 +179,35 @@ async def test_networks_are_merged_over_services(set_up: SetUp) -> None:
     unknown = await alice.asks("GET", f"{CLIENT}/thirdparty/protocol/pigeons")
     assert (unknown.status, unknown.errcode) == (404, "M_NOT_FOUND")
     assert len(asked_for(stage.bridge, "/protocol/")) == 1  # what it said is remembered
+
+
+@aio
+async def test_nobody_waits_for_a_service_that_is_silent(set_up: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = Bridge("bridge"), Bridge("second", "the-token-of-the-second")
+    stage = await set_up(bridges=[one, two], registration={"protocols": ["irc"]})
+    for bridge in (one, two):
+        bridge.answers[f"{APP}/thirdparty/protocol/irc"] = Answering(200, IRC)
+    alice = await stage.play.user("alice")
+
+    async def towns() -> list[str]:
+        found = (await alice.asks("GET", f"{CLIENT}/thirdparty/protocols")).json
+        return [each["instance_id"] for each in found["irc"]["instances"]]
+
+    assert await towns() == ["bridge|town", "second|town"]
+    waits = asyncio.Event()
+
+    async def wait(request: Any, asked: Asked) -> None:
+        await waits.wait()
+
+    monkeypatch.setattr(two, "_answer", wait)
+    monkeypatch.setattr(third_party, "DESCRIBING", 0.05)
+    held = stage.play.server.nodes.directory.memory(Described).held
+    _, said = held["second", "irc"]
+    held["second", "irc"] = (0.0, said)
+    assert await towns() == ["bridge|town", "second|town"], "what it said last"
+    del held["second", "irc"]
+    assert await towns() == ["bridge|town"], "what is there"
+    waits.set()
 
 
 async def listed(stage: Stage, user: Any, path: str) -> Any:

@@ -8,11 +8,16 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from tests.accounts.post import Post, post
 from tests.deployment import PASSWORD, SETTINGS, Deploy, Deployment, User
 from tests.endpoints.identity_provider import Provider, providing
+from tests.endpoints.test_account import NEW
 from tests.endpoints.test_sso import START, arrive, register
+from tests.endpoints.test_threepids import ALICES, DIGITS, add, press, prove, prove_phone
 from tests.endpoints.visiting import Browser
 from tests.support import aio
+
+__all__ = ["post"]
 
 CLIENT = "/_matrix/client/v3"
 DONE = 'window.opener.postMessage("authDone","*")'
@@ -149,3 +154,59 @@ async def test_registering_with_the_help_of_a_browser(deploy: Deploy, tmp_path: 
         assert DONE in page.text
     made = await deployment.asked("POST", f"{CLIENT}/register", {**body, "auth": {"session": asked.json["session"]}})
     assert made.status == 200, made
+
+
+# an e-mail address or a number
+
+
+@pytest.mark.parametrize("stage", ["m.login.email.identity", "m.login.msisdn"])
+@aio
+async def test_an_address_is_proved_with_the_help_of_a_browser(deploy: Deploy, post: Post, stage: str) -> None:
+    deployment = await deploy(settings=SETTINGS + post.settings)
+    alice, by_mail = await deployment.user("alice"), stage == "m.login.email.identity"
+    await add(alice, await (prove if by_mail else prove_phone)(deployment, post, "account/3pid"))
+    body = {"new_password": NEW}
+    session = (await deployment.asked("POST", f"{CLIENT}/account/password", body)).json["session"]
+    browser = Browser(deployment)
+    page = await browser.get(fallback(stage, session))
+    assert (page.status, "Set another password." in page.text) == (200, True)
+    assert page.headers["cross-origin-opener-policy"] == "unsafe-none"
+    assert (await browser.send(page, address="nonsense")).status == 400
+    assert (await browser.send(page, form_token="x" * 22, address=ALICES)).status == 403
+    page = await browser.send(page, address=ALICES if by_mail else f"+{DIGITS}")
+    assert (page.status, DONE in page.text) == (200, False)
+    early = await browser.send(page) if by_mail else await browser.send(page, code="wrong")
+    assert (early.status, DONE in early.text) == (403 if by_mail else 400, False)
+    if by_mail:
+        assert (await press(deployment, post.letters[-1].parameters))[0] == 200
+        page = await browser.send(page)
+    else:
+        page = await browser.send(early, code=post.texts[-1].code)
+    assert (page.status, DONE in page.text) == (200, True)
+    done = await deployment.asked("POST", f"{CLIENT}/account/password", {**body, "auth": {"session": session}})
+    assert done.status == 200, done
+    assert (await deployment.login(alice, password=NEW)).status == 200
+    assert (await browser.get(fallback(stage, session))).status == 403, "that is over"
+
+
+@aio
+async def test_a_proof_by_a_browser_counts_for_what_was_begun(deploy: Deploy, post: Post) -> None:
+    settings = SETTINGS.replace('mode = "open"', 'mode = "open"\nverify = ["email"]') + post.settings
+    deployment = await deploy(settings=settings)
+    body = {"username": "carol", "password": PASSWORD}
+    session = (await deployment.asked("POST", f"{CLIENT}/register", body)).json["session"]
+    browser = Browser(deployment)
+    page = await browser.get(fallback("m.login.email.identity", session))
+    assert "Make an account." in page.text
+    page = await browser.send(page, address=ALICES)
+    assert (await press(deployment, post.letters[-1].parameters))[0] == 200
+    stranger = await deployment.user("mallory")
+    own = (await stranger.asks("POST", f"{CLIENT}/delete_devices", {"devices": []})).json["session"]
+    assert (await browser.get(fallback("m.login.email.identity", own))).status == 403, "it was not offered"
+    other = (await deployment.asked("POST", f"{CLIENT}/account/password", {"new_password": NEW})).json["session"]
+    assert (await browser.send(page, session=other)).status == 403, "the proof is for a registration"
+    assert DONE in (await browser.send(page)).text
+    made = await deployment.asked("POST", f"{CLIENT}/register", {**body, "auth": {"session": session}})
+    assert made.status == 200, made
+    shown = await deployment.asked("GET", f"{CLIENT}/account/3pid", token=made.json["access_token"])
+    assert [each["address"] for each in shown.json["threepids"]] == [ALICES]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from homeserver.media import previews, sweep
+from homeserver.media import previews, sweep, upload
 from homeserver.media.previews import AT_ONCE, FAILED_MS, KNOWN_MS, LARGEST_PAGE, LARGEST_PICTURE, REDIRECTS, Looking
 from homeserver.protocol.errors import InvalidParam
 from tests.deployment import FLOWING, SETTINGS, Answer, Deploy, Deployment, User
@@ -335,6 +335,26 @@ async def test_pictures_are_kept_for_a_while(deploy: Deploy, tmp_path: Path) -> 
         assert (await get(alice, path)).errcode == "M_NOT_FOUND"
         assert (await get(alice, download_path(own))).body == b"own"
         assert len(files_in(there.deployment, "tehran")) == 1
+
+
+@aio
+async def test_pictures_count_against_a_quota_of_their_own(
+    deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "PASSING_FILES", 1)
+    async with web(deploy, tmp_path) as there:
+        alice, bob = await there.deployment.user("alice"), await there.deployment.user("bob")
+        for name in ("a", "b", "c"):
+            there.put(f"/{name}.html", PAGE)
+        there.put("/a.png", picture(40, 30), "image/png")
+        first, second = [(await there.look(alice, f"https://a.test/{name}.html")).json for name in ("a", "b")]
+        assert ("og:image" in first, "og:image" in second, second["og:title"]) == (True, False, "A page")
+        assert "og:image" in (await there.look(bob, "https://a.test/c.html")).json
+        assert len(files_in(there.deployment, "tehran")) == 2
+        put = await there.deployment.site.call(
+            "POST", "/_matrix/media/v3/upload", headers={"Authorization": f"Bearer {alice.token}"}, body=b"own"
+        )
+        assert put.status == 200, "it takes nothing from their own files"
 
 
 @aio
