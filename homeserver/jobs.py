@@ -12,7 +12,7 @@ from federation import inbound, leftovers, sender
 from homeserver.accounts.oauth import clients
 from homeserver.application_services.sending import registered
 from homeserver.application_services.sending import sender as services
-from homeserver.e2ee import introductions, publication, remote_lists, unsigned
+from homeserver.e2ee import carried, introductions, publication, remote_lists, unsigned
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
@@ -135,6 +135,7 @@ def _of(server: Server, node: Node) -> Iterator[Coroutine[Any, Any, None]]:
     yield publication.follow(server, node)
     yield sequencing.follow(server, node)
     yield introductions.follow(server, node)
+    yield carried.follow(server, node)
     yield watching.push(server, node)
     yield delayed.follow(server, node)
     if server.settings.federation.enabled:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from config.residency import DataClass
-from homeserver.e2ee import key_format, publication, remote_lists, shown_keys
+from homeserver.e2ee import carried, key_format, publication, remote_lists, shown_keys
 from homeserver.e2ee.failures import Failures
 from homeserver.protocol.errors import InvalidParam
 from homeserver.residency import gate
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.context import Caller, Server
+    from homeserver.e2ee.shown_keys import Shown
     from homeserver.protocol.signing import VerifyKey
     from homeserver.storage.device_keys import Signature, UserKeys
     from homeserver.storage.nodes import Node
@@ -81,10 +82,12 @@ async def query(
 
 
 async def _proved(
-    server: Server, node: Node, user_ids: Collection[str], elsewhere: Mapping[str, Any]
+    server: Server, node: Node, found: Mapping[str, Shown], elsewhere: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is told of the asker's own node, and of those that were asked anyway: of none for this alone."""
-    proofs = {**elsewhere, **(await proving.of_users(server, node, list(user_ids))).get(proving.FIELD, {})}
+    """What is told of the asker's own node, of those that were asked anyway, and what came with copies: no other node
+    is asked for this alone."""
+    proofs = {**elsewhere, **(await proving.of_users(server, node, list(found))).get(proving.FIELD, {})}
+    carried.tell(server, node, found, proofs)
     return {proving.FIELD: proofs} if proofs else {}
 
 
@@ -170,6 +173,7 @@ async def _read_from(
             lent = {user_id: for_others(keys) for user_id, keys in told.items()}
             await own.write(publication.keep, own, name, version, {sharing[user_id]: lent[user_id] for user_id in lent})
             found.update(lent)
+            carried.want(server, own, known)
         proofs.update((await proving.of_users(server, node, user_ids)).get(proving.FIELD, {}))
     return {user_id: keys.nameless() for user_id, keys in found.items()}
 

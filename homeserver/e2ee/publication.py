@@ -12,7 +12,7 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.accounts.devices import KEYS_CHANGED
-from homeserver.e2ee import to_servers
+from homeserver.e2ee import carried, to_servers
 from homeserver.e2ee.chore_loop import keep_doing
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol import canonical
@@ -218,6 +218,7 @@ async def _apply(
         tx.after_commit(lambda: destination.memory(Forgotten).held.__setitem__(user_nid, version))
     else:
         stored.replace_copy(tx, user_nid, source.name, version, _read(parcel["keys"]))
+        tx.after_commit(lambda: carried.want(server, destination, [user_id]))
     tx.after_commit(destination.memory(Remembered).forget_copies)
     if audience.residents:
         pos = await streams.allocate(tx)

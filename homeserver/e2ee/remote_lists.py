@@ -239,6 +239,7 @@ async def _apply_signing_keys(
     whole = stored.MASTER in keys and stored.SELF_SIGNING in keys
     if held is not None and whole:
         stored.put_signing(tx, user_nid, keys)
+        stored.drop_proof(tx, user_nid)
     elif held is not None:
         stored.mark_stale(tx, user_nid)
     return await _announce(tx, server, node, user_nid) and held is not None and not whole

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.context import Server
-    from homeserver.storage.device_keys import DeviceKeys, Signature, UserKeys
+    from homeserver.storage.device_keys import DeviceKeys, Proof, Signature, UserKeys
     from homeserver.storage.nodes import Node
 
 KEPT = 8 * 2**20
@@ -51,6 +51,7 @@ class Shown:
     """The keys of a user as of a position. ``devices``: JSON by device id; ``signing``: JSON by usage. ``remote``:
     they are good only while nobody moves, since a room has to be shared with their owner. ``own``: devices and signing
     keys as they are stored, where others are not shown all of that; the owner is, and can sign a device, or remove it.
+    ``copied``: this is a copy, and ``proof`` what came with it.
     """
 
     user_nid: int
@@ -60,6 +61,8 @@ class Shown:
     weight: int
     remote: bool = False
     own: tuple[Mapping[str, orjson.Fragment], Mapping[str, bytes]] | None = None
+    copied: bool = False
+    proof: Proof | None = None
 
     def for_owner(self) -> Shown:
         """The same as its owner is shown it."""
@@ -195,10 +198,13 @@ def show(keys: UserKeys, position: int = 0) -> Shown:
     devices = {device_id: _with_name(device) for device_id, device in keys.devices.items()}
     blobs = [*devices.values(), *keys.signing.values()]
     weight = _OVERHEAD + sum(_OVERHEAD + len(blob) for blob in blobs)
+    weight += 0 if keys.proof is None else len(keys.proof.said)
     every = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
     known = for_others(keys)
     if known is keys:
-        return Shown(keys.user_nid, position, every, keys.signing, weight, keys.remote)
+        return Shown(
+            keys.user_nid, position, every, keys.signing, weight, keys.remote, copied=keys.copied, proof=keys.proof
+        )
     shown = {device_id: every[device_id] for device_id in known.devices}
     return Shown(keys.user_nid, position, shown, known.signing, weight, keys.remote, (every, keys.signing))
 

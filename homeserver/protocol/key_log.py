@@ -8,7 +8,7 @@ prove themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -180,6 +180,13 @@ class Manifest:
     def write(self) -> bytes:
         """The bytes that a leaf has a digest of: canonical JSON."""
         return canonical.encode({"devices": self.devices, "signing": self.signing})
+
+    def covers(self, shown: Manifest, withheld: Collection[str]) -> bool:
+        """Whether this speaks of the keys that somebody is shown as they are, and of no more than what is ``withheld``
+        from them, and the user-signing key."""
+        mine = {usage: digest for usage, digest in self.signing.items() if usage != "user_signing"}
+        missing = self.devices.keys() - shown.devices.keys()
+        return shown.devices.items() <= self.devices.items() and missing <= set(withheld) and mine == shown.signing
 
     @classmethod
     def read(cls, raw: bytes) -> Manifest:

@@ -196,7 +196,10 @@ _LIST = (
 BELONGINGS: Mapping[str, Belonging] = {each.table: each for each in _LIST}
 
 IN_ROOMS = frozenset(
-    ["users", "events", "relations", "memberships", "erased_users", "aliases", "key_replicas", "remote_device_lists"]
+    [
+        *("users", "events", "relations", "memberships", "erased_users", "aliases"),
+        *("key_replicas", "remote_device_lists", "carried_proofs"),
+    ]
 )
 """Tables with an owner in which rows are those of replicas of rooms, or copies of what is at home elsewhere: they come
 and go with the rooms."""

@@ -38,6 +38,13 @@ class DeviceKeys(NamedTuple):
     withheld: bool = False
 
 
+class Proof(NamedTuple):
+    """What the log ``origin`` says of a user's keys: a JSON object, with the checkpoint that it is proved by."""
+
+    origin: str
+    said: bytes
+
+
 class Signature(NamedTuple):
     """A signature by somebody's user-signing key under another user's key; ids with their algorithm."""
 
@@ -53,7 +60,8 @@ class UserKeys:
 
     ``user_nid`` is their row id on the node that was asked; ``copied``: this is a copy of what rests on another;
     ``remote``: namely on another server, so that it is good only as long as a room is shared. ``manifest``: the digests
-    that the key log speaks of, ``leaf``: its last leaf about the user; None where there is none.
+    that the key log speaks of, ``leaf``: its last leaf about the user; None where there is none. ``proof``: what came
+    with a copy, when it did.
     """
 
     devices: dict[str, DeviceKeys] = field(default_factory=dict)
@@ -63,6 +71,7 @@ class UserKeys:
     remote: bool = False
     manifest: bytes | None = None
     leaf: bytes | None = None
+    proof: Proof | None = None
 
     def nameless(self) -> UserKeys:
         """These keys for another node, which is not told what the devices are called."""
@@ -79,7 +88,7 @@ _SHARED_SINCE = (
     " WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join' AND theirs.pos <= l.as_of)"
 )
 
-_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE, _MANIFEST, _LEAF = range(8)
+_DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE, _MANIFEST, _LEAF, _PROOF = range(9)
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
     # First what has keys: it says which type each column has.
@@ -98,6 +107,8 @@ _FOUND = (
     " FROM asked a JOIN key_manifests m ON m.user_nid = a.user_nid"
     f" UNION ALL SELECT a.user_id, {_LEAF}, '', (SELECT l.leaf FROM key_log_leaves l WHERE l.tag = m.tag"
     " ORDER BY l.leaf_index DESC LIMIT 1), '', '', 0 FROM asked a JOIN key_manifests m ON m.user_nid = a.user_nid"
+    f" UNION ALL SELECT a.user_id, {_PROOF}, p.origin, p.proof, '', '', 0"
+    " FROM asked a JOIN carried_proofs p ON p.user_nid = a.user_nid"
 )
 _SIGNED = (
     f" UNION ALL SELECT s.target_user_id, {_SIGNATURE}, s.target_key_id, NULL, s.signing_key_id, s.signature, 0 FROM"
@@ -141,6 +152,8 @@ async def of_users_for(
                 found[user_id].manifest = blob
             elif kind == _LEAF and user_id in found:
                 found[user_id].leaf = blob
+            elif kind == _PROOF and user_id in found:
+                found[user_id].proof = Proof(name, blob)
     return found, signatures
 
 
@@ -324,11 +337,27 @@ def _put_copied(tx: Transaction, user_nid: int, keys: UserKeys) -> None:
         [(user_nid, device_id, device.keys) for device_id, device in keys.devices.items()],
     )
     put_signing(tx, user_nid, {usage: key for usage, key in keys.signing.items() if usage != USER_SIGNING})
+    if keys.proof is not None:
+        put_proof(tx, user_nid, keys.proof)
+
+
+def put_proof(tx: Transaction, user_nid: int, proof: Proof) -> None:
+    """Queue what proves the copy of a user's keys that there is now."""
+    tx.later(
+        "INSERT INTO carried_proofs (user_nid, origin, proof) VALUES (?, ?, ?)"
+        " ON CONFLICT (user_nid) DO UPDATE SET origin = excluded.origin, proof = excluded.proof",
+        [(user_nid, *proof)],
+    )
+
+
+def drop_proof(tx: Transaction, user_nid: int) -> None:
+    """Queue that what came with a copy does not prove it any more."""
+    tx.later("DELETE FROM carried_proofs WHERE user_nid = ?", [(user_nid,)])
 
 
 def drop_copy(tx: Transaction, user_nid: int) -> None:
     """Queue that there is no copy of this user's keys here."""
-    for table in ("key_replicas", "remote_device_lists", "device_keys", "cross_signing_keys"):
+    for table in ("key_replicas", "remote_device_lists", "carried_proofs", "device_keys", "cross_signing_keys"):
         tx.later(f"DELETE FROM {table} WHERE user_nid = ?", [(user_nid,)])
 
 
@@ -444,6 +473,7 @@ async def untold(tx: Transaction, user_nids: Sequence[int]) -> dict[int, UserKey
 def advance_remote(tx: Transaction, user_nid: int, stream_id: int, device_id: str, keys: bytes | None) -> None:
     """Queue that a remote user's list has become the one of ``stream_id``, by what happened to one device (``keys``
     None: it is gone, or has none)."""
+    drop_proof(tx, user_nid)
     tx.later("UPDATE remote_device_lists SET stream_id = ? WHERE user_nid = ?", [(stream_id, user_nid)])
     if keys is None:
         tx.later("DELETE FROM device_keys WHERE user_nid = ? AND device_id = ?", [(user_nid, device_id)])

@@ -245,7 +245,7 @@ async def keys_changed_at(tx: Transaction, user_nid: int) -> int | None:
 def take_over_keys(tx: Transaction, user_nid: int, changed_at: int | None) -> None:
     """Queue that the keys of a user who arrives are no copy any more. ``changed_at``: their last change where they
     were, which other servers have been told by its number: the next refers to it."""
-    for table in ("key_replicas", "device_keys", "cross_signing_keys"):
+    for table in ("key_replicas", "carried_proofs", "device_keys", "cross_signing_keys"):
         tx.later(f"DELETE FROM {table} WHERE user_nid = ?", [(user_nid,)])
     if changed_at is not None:
         tx.later(

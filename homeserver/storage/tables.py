@@ -86,6 +86,7 @@ TABLES: dict[str, Table] = {
         _resident("key_manifests", DataClass.KEYS),
         _replicated("key_replicas", DataClass.KEYS, "user_nid"),
         _replicated("remote_device_lists", DataClass.KEYS, "user_nid"),
+        _replicated("carried_proofs", DataClass.KEYS, "user_nid"),
         _resident("one_time_keys", DataClass.KEYS),
         _resident("fallback_keys", DataClass.KEYS),
         _replicated("rooms", DataClass.EVENTS),

@@ -54,6 +54,11 @@ class Shown(NamedTuple):
     head: Head
 
 
+def shown_key(node: str) -> tuple[str, str]:
+    """What is woken in ``server.wakeups`` when more of a node's log may be seen."""
+    return ("key log shown", node)
+
+
 class KeyLog(Mirror):
     """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``fault``: why there is none any
     more; ``generation`` counts the logs of the node that there have been; ``stated``: the version of the policy up to
@@ -133,6 +138,7 @@ async def show(server: Server, node: Node, note: bytes) -> None:
     await server.nodes.directory.engine.write(log_heads.note, node.name, which, head)
     if memory.fault is None and (memory.shown is None or memory.shown.head.size <= head.size):
         memory.shown = Shown(note, made.origin, head)
+        server.wakeups.wake(shown_key(node.name))
 
 
 def read(note: bytes) -> Checkpoint:

@@ -19,6 +19,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.key_log import Leaf
 from homeserver.runtime.lru import Lru
 from homeserver.storage import device_keys, key_log
+from homeserver.storage.device_keys import Proof, UserKeys
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.streams import Stream
 from homeserver.transparency import heads, names
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.context import Server
-    from homeserver.storage.device_keys import UserKeys
     from homeserver.storage.engine import Transaction
     from homeserver.storage.key_log import Placed
     from homeserver.storage.nodes import Node
@@ -111,6 +111,27 @@ def _as_json(told: Told, proof: Sequence[bytes] | None) -> orjson.Fragment:
 
 def _base64(raw: bytes) -> str:
     return b64encode(raw).decode()
+
+
+async def for_copies(server: Server, node: Node, user_ids: Sequence[str]) -> tuple[dict[str, Proof], set[str]]:
+    """What is told of residents of ``node`` to those who keep copies of their keys; and of whom nothing can be told
+    yet, but will be when more of the log is shown.
+
+    Raises NodeUnavailable; LookupError when tiles are missing.
+    """
+    shown = node.memory(KeyLog).shown
+    if shown is None:
+        return {}, set(user_ids)
+    told = await _told(server, node, user_ids, shown.origin)
+    size = shown.head.size
+    proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
+    note = b',"checkpoint":' + orjson.dumps(shown.note.decode()) + b"}"
+    ready = {user_id: each for user_id, each in told.items() if each.place in proofs}
+    made = {
+        user_id: Proof(shown.origin, orjson.dumps(_as_json(each, proofs[each.place]))[:-1] + note)
+        for user_id, each in ready.items()
+    }
+    return made, told.keys() - ready.keys()
 
 
 async def of_places(node: Node, shown: Shown, placed: Iterable[Placed | None]) -> dict[int, dict[str, Any]]:

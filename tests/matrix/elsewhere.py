@@ -16,6 +16,7 @@ ONLY_TELL = {
 _SERVICES = "tests/application_services/"
 _LETTERS = "tests/matrix/test_letters.py::test_a_letter_goes_only_where_notifications_may"
 TESTED_ALONE = {
+    "homeserver.e2ee.carried._get_from": "tests/transparency/test_carried.py::test_no_proof_comes_where_keys_may_not",
     "federation.joining._check_room": "tests/federation/test_hostile_joins.py"
     "::test_a_room_with_a_server_that_it_may_not_span_is_left_again",
     "homeserver.application_services.masquerade.caller": _SERVICES

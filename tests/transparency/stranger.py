@@ -123,7 +123,8 @@ class Stranger:
         told = answer.get(FIELD, {}).get(about["origin"])
         if told is None or user_id not in told["users"]:
             raise Unproved("nothing is told")
-        signed, mine = await self.believed(told["checkpoint"].encode()), told["users"][user_id]
+        mine = told["users"][user_id]
+        signed = await self.believed(mine.get("checkpoint", told.get("checkpoint")).encode())
         if "inclusion" not in mine:
             raise Unproved("it is not in the tree")
         raw = mine["leaf"].encode()

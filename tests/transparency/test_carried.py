@@ -1,0 +1,190 @@
+"""Proofs that come with copies of keys: told without asking another node, and never of other keys than those shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from homeserver.e2ee import carried
+from homeserver.storage import device_keys as stored
+from homeserver.storage.device_keys import Proof
+from homeserver.transparency import proving, sequencing
+from tests.deployment import FLOWING, POLICY
+from tests.e2ee.play import Device, Identity
+from tests.moves.play import Stage, Staging, stage
+from tests.support import ON_SQLITE, Databases, aio
+from tests.transparency.stranger import FIELD, Stranger
+from tests.transparency.test_key_log import UPLOAD, refused
+
+__all__ = ["stage"]
+
+
+async def neighbours(play: Stage) -> tuple[Device, Device]:
+    """Two who share a room, on two nodes; and their keys are copied."""
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    await play.room_of(alice.user, bob.user)
+    await play.settle()
+    await bob.query(alice)
+    return alice, bob
+
+
+async def carried_to(play: Stage, node: str = "paris") -> None:
+    """All that waits to go into a log, and into copies of what that proves, has gone."""
+    await play.settle()
+    for each in play.server.nodes:
+        await sequencing.catch_up(play.server, each)
+    await carried.get(play.server, play.node(node))
+
+
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on no node tells another what its log says."""
+
+    async def cut(*_: object) -> Any:
+        raise AssertionError("nobody is asked for this")
+
+    monkeypatch.setattr(proving, "for_copies", cut)
+
+
+@aio
+async def test_copies_are_shown_with_their_proof(stage: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    await alice.gets("POST", UPLOAD, Identity(alice.user_id).upload())
+    await carried_to(play)
+    unasked(monkeypatch)
+    here, there = Stranger(play.deployment), Stranger(play.deployment, "paris")
+    answer = await bob.query(alice, bob)
+    leaf, head = await here.check(answer, alice.user_id)
+    assert head.size >= 2
+    assert (await there.check(answer, bob.user_id))[0].tag != leaf.tag
+    play.node("paris").memory(carried.Wanted).users.clear()
+    assert (await here.check(await bob.query(alice), alice.user_id))[0] == leaf
+
+
+@ON_SQLITE
+@aio
+async def test_a_proof_outlives_the_node_that_it_is_from(
+    stage: Staging, engines: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    await carried_to(play)
+    about = await Stranger(play.deployment).about()
+    await play.end()
+    again = await stage()
+    await engines.take_away("tehran")
+    await again.node("tehran").engine.probe()
+    bob.user = type(bob.user)(again.deployment, bob.user_id, bob.device_id, bob.user.token)
+    answer = await bob.query(alice)
+    assert alice.user_id in answer[FIELD][about["origin"]]["users"]
+
+
+@ON_SQLITE
+@aio
+async def test_a_copy_is_not_shown_with_the_proof_of_other_keys(stage: Staging) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    await carried_to(play)
+    here = Stranger(play.deployment)
+    first, _ = await here.check(await bob.query(alice), alice.user_id)
+    with pytest.MonkeyPatch.context() as patch:
+        unasked(patch)  # the copy comes, and its proof does not yet
+        await (await alice.another()).publish()
+        await play.settle()
+        play.deployment.observed.faults.clear()
+        answer = await bob.query(alice)
+        assert len(answer["device_keys"][alice.user_id]) == 2
+        assert await refused(here, answer, alice.user_id) == "nothing is told"
+    old = Proof("example.org/_domicile/v1/key-log/tehran", b'{"keys":"{\\"devices\\":{},\\"signing\\":{}}"}')
+    await play.node("paris").write(carried._put, play.node("paris"), {alice.user_id: old})
+    assert await refused(here, await bob.query(alice), alice.user_id) == "nothing is told"
+    await carried_to(play)
+    leaf, _ = await here.check(await bob.query(alice), alice.user_id)
+    assert leaf.digest != first.digest
+
+
+@ON_SQLITE
+@aio
+async def test_what_is_not_in_the_tree_yet_is_waited_for(stage: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    node = play.node("paris")
+    wanted = node.memory(carried.Wanted).users
+
+    async def nothing_yet(_: object, __: object, user_ids: list[str]) -> tuple[dict[str, Proof], set[str]]:
+        return {}, set(user_ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proving, "for_copies", nothing_yet)
+        carried.want(play.server, node, [alice.user_id, "@nobody:example.org", bob.user_id])
+        assert await carried.get(play.server, node)
+        assert wanted == {alice.user_id}
+    await carried_to(play)
+    assert wanted == set()
+    await Stranger(play.deployment).check(await bob.query(alice), alice.user_id)
+
+
+@ON_SQLITE
+@aio
+async def test_a_node_that_is_down_is_asked_again(stage: Staging, engines: Databases) -> None:
+    play = await stage()
+    alice, _ = await neighbours(play)
+    node = play.node("paris")
+    await carried_to(play)
+    await engines.take_away("tehran")
+    await play.node("tehran").engine.probe()
+    carried.want(play.server, node, [alice.user_id])
+    assert not await carried.get(play.server, node)
+    assert node.memory(carried.Wanted).users == {alice.user_id}
+    await engines.bring_back("tehran")
+    await play.node("tehran").engine.probe()
+    await carried_to(play)
+    assert node.memory(carried.Wanted).users == set()
+
+
+@ON_SQLITE
+@aio
+async def test_no_proof_comes_where_keys_may_not(stage: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = await stage(policy=POLICY)
+    alice, _ = await play.device("alice"), await play.device("bob", "paris")
+    unasked(monkeypatch)
+    carried.want(play.server, play.node("paris"), [alice.user_id])
+    assert await carried.get(play.server, play.node("paris"))
+    assert play.node("paris").memory(carried.Wanted).users == set()
+
+
+@ON_SQLITE
+@aio
+async def test_proofs_of_enormous_size_are_not_kept(stage: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    monkeypatch.setattr(carried, "LARGEST", 100)
+    node = play.node("paris")
+    await node.write(stored_away, alice.user_id)
+    await carried_to(play)
+    carried.want(play.server, node, [alice.user_id])
+    await carried.get(play.server, node)
+    assert await refused(Stranger(play.deployment), await bob.query(alice), alice.user_id) == "nothing is told"
+
+
+async def stored_away(tx: Any, user_id: str) -> None:
+    """There is no proof of a user's copy."""
+    found = await stored.of_users(tx, [user_id])
+    stored.drop_proof(tx, found[user_id].user_nid)
+
+
+@aio
+async def test_a_copy_that_goes_takes_its_proof_with_it(stage: Staging) -> None:
+    play = await stage(policy=FLOWING)
+    alice, _ = await neighbours(play)
+    await carried_to(play)
+    node = play.node("paris")
+    assert await node.read(proof_of, alice.user_id) is not None
+    await play.move(alice)
+    assert await node.read(proof_of, alice.user_id) is None
+
+
+async def proof_of(tx: Any, user_id: str) -> Proof | None:
+    """What came with the copy of a user's keys."""
+    return (await stored.of_users(tx, [user_id]))[user_id].proof
