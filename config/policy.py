@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 
 from config.disclosure import Disclosure
+from config.federation_list import FederationList
 from config.policy_changes import Changes
 from config.residency import (
     FLOWING,
@@ -31,6 +32,8 @@ SAME_JURISDICTION = "same jurisdiction"
 DEFAULT_DENY = "default deny"
 NEVER_LEAVES = "never leaves"
 ISOLATION = "isolation"
+
+EMPTY: Mapping[str, str] = {}
 
 NEEDED_BY_ROOMS = (DataClass.EVENTS, DataClass.KEYS)
 """What must flow both ways between all jurisdictions that a room spans."""
@@ -81,6 +84,8 @@ class Policy:
         server_name: the deployment's own, which is no peer; "" when nobody will ask about servers.
         isolated: jurisdictions whose borders are closed for now, whatever flows there are.
         text: the file's text, from which the document was read; "" when there is none.
+        listed: the jurisdictions of servers by their names, as a federation list has them; what the document says of a
+            server comes before it.
     """
 
     def __init__(
@@ -90,12 +95,14 @@ class Policy:
         server_name: str = "",
         isolated: Collection[str] = (),
         text: str = "",
+        listed: Mapping[str, str] = EMPTY,
     ) -> None:
         self.residency = residency
         self.file = file
         self.text = text
         self.server_name = server_name.lower()
         self.isolated = frozenset(isolated)
+        self.listed = listed
         self._verdicts: dict[tuple[DataClass, str, str], Verdict] = {}
         self._spans: dict[frozenset[str], tuple[Verdict, ...]] = {}
         self._servers = {p.server: p.jurisdiction for p in residency.peers if not p.server.startswith("*.")}
@@ -168,7 +175,13 @@ class Policy:
         """The same policy while these jurisdictions, and no others, are isolated."""
         if frozenset(jurisdictions) == self.isolated:
             return self
-        return Policy(self.residency, self.file, self.server_name, jurisdictions, self.text)
+        return Policy(self.residency, self.file, self.server_name, jurisdictions, self.text, self.listed)
+
+    def listing(self, listed: Mapping[str, str]) -> Policy:
+        """The same policy, with a federation list that says this, or with none."""
+        if listed == self.listed:
+            return self
+        return Policy(self.residency, self.file, self.server_name, self.isolated, self.text, listed)
 
     def room_may_span(self, jurisdictions: Iterable[str]) -> list[Verdict]:
         """What is missing for a room to span these jurisdictions: denied verdicts, none when it may.
@@ -202,9 +215,10 @@ class Policy:
         return verdict.consent or not verdict
 
     def jurisdiction_of_server(self, server_name: str) -> str:
-        """The jurisdiction of another Matrix server: its own entry, else the longest suffix, else ``unknown``.
+        """The jurisdiction of another Matrix server: its own entry, else the longest suffix, else what the federation
+        list says, else ``unknown``.
 
-        An exact entry means that name with that port; a suffix means any port.
+        An exact entry, and one of the list, means that name with that port; a suffix means any port.
 
         Raises:
             ValueError: it is this deployment, which has a jurisdiction for each node and none as a whole.
@@ -212,17 +226,20 @@ class Policy:
         name = server_name.lower()
         if name == self.server_name:
             raise ValueError(f"{server_name} is this deployment; its nodes have jurisdictions")
+        return self.own_word_on(name) or self.listed.get(name, UNKNOWN)
+
+    def own_word_on(self, server_name: str) -> str | None:
+        """The jurisdiction that the document itself gives a server, in whatever case it is spelt; None if none."""
+        name = server_name.lower()
         exact = self._servers.get(name)
-        if exact is not None:
+        if exact is not None or name.startswith("["):
             return exact
-        if name.startswith("["):
-            return UNKNOWN
         _, dot, rest = name.partition(":")[0].partition(".")
         while dot:
             if rest in self._suffixes:
                 return self._suffixes[rest]
             _, dot, rest = rest.partition(".")
-        return UNKNOWN
+        return None
 
     def knows(self, jurisdiction: str) -> bool:
         """Whether the policy declares this jurisdiction, or it is ``unknown``."""
@@ -254,6 +271,11 @@ class Policy:
     def nodes(self) -> Mapping[str, NodePlace]:
         """The nodes by name."""
         return self.residency.nodes
+
+    @property
+    def federation_list(self) -> FederationList | None:
+        """Whose list of other servers is believed, and where it is."""
+        return self.residency.federation_list
 
     @property
     def pins(self) -> tuple[Pin, ...]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from config.disclosure import Disclosure
-from config.forms import DAY
+from config.federation_list import FederationList
+from config.forms import DAY, HOUR
 from config.kinds import Kind, Secret, SecretFile
 from config.policy_changes import Approver, Changes
 from config.residency import (
@@ -82,6 +83,11 @@ EXAMPLE_RESIDENCY = Residency(
     ),
     default=Default(node="paris"),
     peers=(Peer(server="matrix.gov.example", jurisdiction="FR"), Peer(server="*.ir.example", jurisdiction="IR")),
+    federation_list=FederationList(
+        keys=("Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw",),
+        url="https://lists.example.org/servers.json",
+        refresh=2 * HOUR,
+    ),
     flows=(
         Flow(from_="IR", to=("FR",), classes=("events", "keys", "media", "profile", "receipts")),
         Flow(from_="FR", to=("IR", "unknown"), classes=("*",), consent=False),

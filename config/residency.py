@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from config import disclosure as disclosures
 from config import policy_changes
 from config.disclosure import Disclosure as Disclosure
+from config.federation_list import FederationList
 from config.forms import DAY, SERVER_NAME_PATTERN
 from config.kinds import Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
 from config.policy_changes import Changes
@@ -338,6 +339,7 @@ class Residency:
     pins: Annotated[tuple[Pin, ...], Setting(TablesOf(Pin), "")] = ()
     default: Annotated[Default, Setting(TableOf(Default, whole=True), "")] = REFUSED
     peers: Annotated[tuple[Peer, ...], Setting(TablesOf(Peer), "")] = ()
+    federation_list: Annotated[FederationList | None, Setting(TableOf(FederationList), "")] = None
     flows: Annotated[tuple[Flow, ...], Setting(TablesOf(Flow), "")] = ()
     retention: Annotated[Mapping[str, Retention], Setting(TableMap(Retention, CODE, "retention.FR"), "")] = field(
         default_factory=dict

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from federation import reach, server_keys, x_matrix
 from homeserver.protocol.errors import BadJson, Unauthorized
 from homeserver.protocol.signing import decode_base64
+from homeserver.residency.listing import pulling
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -43,4 +44,5 @@ async def verify(server: Server, request: Request) -> str:
     if not keys[claim.key_id].verifies(message, signature):
         raise Unauthorized("The signature is not of this request")
     reach.heard_from(server, claim.origin)
+    await pulling.appears(server, claim.origin)
     return claim.origin

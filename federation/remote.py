@@ -15,6 +15,7 @@ from federation.discovery import find
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import NotJson, ServerUnreachable
 from homeserver.residency import gate, traffic
+from homeserver.residency.listing import pulling
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ async def ask_for(
     one from the other server to the node. ``if_reachable``: a server that could not be reached a short while ago is not
     waited for again. Raises FlowDenied, ServerUnreachable, RemoteRefusal.
     """
+    await pulling.appears(server, destination)
     check_flow(server, node, data_class, destination, inward=inward)
     if if_reachable:
         reach.check(server, destination)

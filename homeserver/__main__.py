@@ -10,6 +10,7 @@ from homeserver.command_line.answers import Plain
 from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
 from homeserver.command_line.doctor import doctor
+from homeserver.command_line.federation_lists import federation_list
 from homeserver.command_line.isolation import isolation
 from homeserver.command_line.key_logs import log
 from homeserver.command_line.keys import key
@@ -29,7 +30,7 @@ for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS
     residency.add_command(command)
 for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log, key):
     main.add_command(command)
-for command in (passport, build_digest):
+for command in (passport, build_digest, federation_list):
     main.add_command(command)
 
 if __name__ == "__main__":

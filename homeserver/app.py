@@ -34,6 +34,7 @@ from homeserver.passport import build
 from homeserver.residency import isolation
 from homeserver.residency.changes import applying, chain, recovering, taking
 from homeserver.residency.changes.moving import WatchedMoves
+from homeserver.residency.listing import holding, pulling
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
 from homeserver.residency.withdrawing import announcing, closing
@@ -137,9 +138,11 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
         stack.push_async_callback(server.outbound.close)
         await isolation.load(server)
         await announcing.load(server)
+        await holding.load(server)
         metrics.show(server)
         auditing.show(server)
         serving.show(server)
+        holding.show(server)
         yield server
 
 
@@ -281,6 +284,7 @@ async def serve(
             await applying.stop(server)
             await backing_up.stop(server)
             await closing.stop(server)
+            await pulling.stop(server)
             await watch.stop()
             await asyncio.gather(reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)

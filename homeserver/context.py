@@ -82,6 +82,8 @@ class CurrentPolicy:
 
     def __init__(self, policy: Policy, isolated: Collection[str] = ()) -> None:
         self._isolated = frozenset(isolated)
+        self._listed: Mapping[str, str] = {}
+        self._listed_by: frozenset[str] = frozenset()
         self._now = policy.isolating(self._isolated)
         self.withdrawn: frozenset[str] = frozenset()
         self._emptied: frozenset[str] = frozenset()
@@ -102,7 +104,18 @@ class CurrentPolicy:
 
     @now.setter
     def now(self, policy: Policy) -> None:
-        self._now = policy.isolating(self._isolated)
+        self._now = policy.isolating(self._isolated).listing(self.listed_for(policy))
+
+    def put_list(self, signers: Collection[str], servers: Mapping[str, str]) -> None:
+        """Let a federation list hold, which has been signed by these public keys and gives servers jurisdictions, for
+        as long as the policy believes one of these keys."""
+        self._listed_by, self._listed = frozenset(signers), servers
+        self._now = self._now.listing(self.listed_for(self._now))
+
+    def listed_for(self, policy: Policy) -> Mapping[str, str]:
+        """What the federation list says, to a policy that believes one of those who signed it; else nothing."""
+        believed = policy.federation_list
+        return self._listed if believed is not None and self._listed_by.intersection(believed.keys) else {}
 
     @property
     def isolated(self) -> frozenset[str]:

@@ -17,6 +17,8 @@ from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import displacing, watching
+from homeserver.residency.changes import listed
+from homeserver.residency.listing import pulling
 from homeserver.residency.moves import following
 from homeserver.residency.proofs import auditing
 from homeserver.residency.withdrawing import closing
@@ -64,6 +66,8 @@ def add_jobs(server: Server) -> None:
     add("forget connections", connections.drop_unused, HOUR)
     add("tell nodes what they have forgotten", reunion.reunite, MINUTE)
     add("seal sessions", writing.keep_sealed, MINUTE)
+    add("fetch the federation list", pulling.refresh, MINUTE)
+    add("look what the federation list breaks", listed.report, MINUTE)
     add("audit", auditing.run_daily, DAY)
     add("close accounts", closing.take_up, MINUTE)
     for name, work in chores.JOBS.values():

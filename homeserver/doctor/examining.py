@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.disclosure import SEALED
 from homeserver.archives.backing_up import media_files
-from homeserver.doctor import routes
+from homeserver.doctor import listing, routes
 from homeserver.doctor.findings import Finding
 from homeserver.media import store
 from homeserver.media.store import Files
@@ -55,6 +55,7 @@ async def _directory(server: Server) -> list[Finding]:
     words = "somebody has changed directory.db, or deployment.secret is another: put both back from backups"
     for fault in chain.worded(policy_chain.chain_faults(links, server.name, key)):
         found.append(Finding(None, fault, 1, words))
+    found += listing.examine(server)
     there = {node.name for node in server.nodes} | {NOBODY, *server.policy.withdrawn}
     counts = await engine.read(soundness.route_counts)
     for name in sorted({name for _, name in counts} - there):

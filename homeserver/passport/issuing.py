@@ -12,6 +12,7 @@ from homeserver.passport import build
 from homeserver.protocol import passports
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency.changes import history
+from homeserver.residency.listing import holding
 from homeserver.transparency import heads, serving
 from homeserver.transparency.heads import KeyLog
 
@@ -51,6 +52,7 @@ async def issue(server: Server) -> dict[str, Any]:
         "operator": _operator(server),
         "software": {"name": "Domicile", "version": version("domicile"), "build_sha256": build.running()},
         "policy": await history.in_force(server),
+        "federation_list": _federation_list(server),
         "encryption": _encryption(server),
         "jurisdictions": [_jurisdiction(server, code) for code in sorted({node.jurisdiction for node in server.nodes})],
         "nodes": [await _node(server, node) for node in server.nodes],
@@ -66,6 +68,17 @@ def _operator(server: Server) -> dict[str, Any]:
         "contact": operator.contact,
         "security_contact": operator.security_contact,
         "support_page": operator.support_page,
+    }
+
+
+def _federation_list(server: Server) -> dict[str, Any] | None:
+    """Whose list says where other servers are, and which of its lists holds."""
+    setting, found = server.policy.now.federation_list, holding.status(server)["list"]
+    if setting is None:
+        return None
+    return {
+        "keys": list(setting.keys),
+        "list": None if found is None else {name: found[name] for name in ("name", "serial", "sha256", "valid_until")},
     }
 
 

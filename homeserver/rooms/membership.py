@@ -29,6 +29,7 @@ from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEV
 from homeserver.protocol.membership_rules import AUTHORISED_VIA
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import consents, gate
+from homeserver.residency.listing import pulling
 from homeserver.rooms import blocking, following, invitations, proposals, recommendations, state
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.ordering import can_reach, in_order
@@ -73,6 +74,8 @@ async def check_relation(
     naming the missing flow; NotFound for a local user who does not exist; Forbidden for users of other servers where
     there is no federation.
     """
+    if not server.nodes.is_local(user_id):
+        await pulling.appears(server, identifiers.domain_of(user_id))
     jurisdictions, names = reached(server, acting, spanned, peers), set(peers)
     if server.nodes.is_local(user_id):
         home = await server.nodes.of_user(user_id)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from jsonschema_rs import Draft202012Validator, meta
 
+from config.load import policy_from_text
 from homeserver.control.declarations import Declared
 from homeserver.control.declared import DECLARED
 from homeserver.control.describing import PREFIX
-from homeserver.protocol import policy_chain
+from homeserver.protocol import federation_lists, policy_chain
 from homeserver.protocol.policy_chain import digest
 from homeserver.protocol.roles import Role
 from homeserver.protocol.signing import SigningKey
@@ -202,6 +204,19 @@ async def about_running(asking: Asking) -> None:
     assert (await asking.ask("admin-log", limit="50"))["intact"]
 
 
+async def about_the_list(asking: Asking) -> None:
+    server = asking.office.deployment.server
+    assert (await asking.ask("federation-list-status"))["url"] is None
+    more = f'[federation_list]\nkeys = ["{ANN.verify_key.base64}"]\nurl = "file:list.json"\n'
+    server.policy.now = policy_from_text(POLICY_OF_ANN + more, "residency.toml", server.name)
+    servers = {"one.example": {"jurisdiction": "XX"}}
+    made = {"format": 1, "name": "Treaty", "serial": 1, "issued": 1, "valid_until": 2**50, "servers": servers}
+    server.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    (server.settings.data_dir / "list.json").write_bytes(orjson.dumps(federation_lists.signed(made, ANN)))
+    assert (await asking.ask("federation-list-pull"))["changed"]
+    assert (await asking.ask("federation-list-status"))["undeclared"] == ["XX"]
+
+
 @aio
 async def test_answers_are_as_they_are_described(office: Office) -> None:
     """Every command that has a door is answered at least once."""
@@ -212,6 +227,7 @@ async def test_answers_are_as_they_are_described(office: Office) -> None:
     await about_the_policy(asking)
     await about_leaving(asking)
     await about_running(asking)
+    await about_the_list(asking)
     served = {name for name, declared in DECLARED.items() if declared.door is not None}
     # How far something is, is asked only of what takes longer than here.
     assert served - asking.answered <= {"backup-progress", "residency-withdraw-progress"}

@@ -62,6 +62,27 @@ _INTO: Final = (
     take("key", "A public key to which the archive is sealed; see `domicile backup`."),
 )
 _DECLARED_ISOLATION: Final[Schema] = made_of(jurisdiction=TEXT, since_ts=NUMBER, reason=TEXT)
+_FEDERATION_LIST: Final[Mapping[str, Schema]] = {
+    "url": maybe(TEXT),
+    "list": maybe(
+        made_of(
+            name=TEXT,
+            serial=NUMBER,
+            sha256=TEXT,
+            servers=NUMBER,
+            issued=NUMBER,
+            valid_until=NUMBER,
+            signed_by=listed(TEXT),
+            taken_ts=NUMBER,
+            checked_ts=NUMBER,
+        )
+    ),
+    "valid_servers": NUMBER,
+    "fault": maybe(TEXT),
+    "contradictions": listed(made_of(server=TEXT, policy=TEXT, list=TEXT)),
+    "undeclared": listed(TEXT),
+    "report": maybe(made_of(time=NUMBER, rooms={"type": "object"}, servers={"type": "object"})),
+}
 _JURISDICTION: Final = need("jurisdiction", "The code of the jurisdiction.")
 
 DECLARED: Final[Mapping[str, Declared]] = {
@@ -139,6 +160,20 @@ DECLARED: Final[Mapping[str, Declared]] = {
         why="It has to be decided by whoever put the node back, at the machine",
         arguments=(need("node", "The node."), need("reason", "Why; shown to everybody.")),
         answer=made_of(origin=TEXT),
+    ),
+    "federation-list-status": Declared(
+        says="Which list of other servers holds, until when, and what is wrong with it",
+        roles=frozenset(Role),
+        changes=False,
+        door=("GET", "/federation-list"),
+        answer=made_of(**_FEDERATION_LIST),
+    ),
+    "federation-list-pull": Declared(
+        says="Fetch the list of other servers now; one that is not believed changes nothing",
+        roles=OPERATORS,
+        changes=True,
+        door=("POST", "/federation-list/pull"),
+        answer=made_of(changed=FLAG, **_FEDERATION_LIST),
     ),
     "passport": Declared(
         says="What the deployment says of itself, signed",

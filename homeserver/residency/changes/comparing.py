@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Crossing = tuple["DataClass", str, str]
 
-_OTHERS = ("jurisdictions", "pins", "default", "retention", "disclosure", "changes")
+_OTHERS = ("jurisdictions", "pins", "default", "retention", "disclosure", "federation_list", "changes")
 """Tables of which it is only said that they differ."""
 
 
@@ -85,9 +85,10 @@ def pairs(before: Policy, after: Policy) -> dict[str, list[list[str]]]:
 
 
 def peers(before: Policy, after: Policy) -> dict[str, list[dict[str, str]]]:
-    """Entries about other servers that come, go, and change their jurisdiction."""
-    old = {peer.server: peer.jurisdiction for peer in before.residency.peers}
-    new = {peer.server: peer.jurisdiction for peer in after.residency.peers}
+    """Entries about other servers that come, go, and change their jurisdiction; those of a federation list too, where
+    one policy believes it and the other does not."""
+    old = {**before.listed, **{peer.server: peer.jurisdiction for peer in before.residency.peers}}
+    new = {**after.listed, **{peer.server: peer.jurisdiction for peer in after.residency.peers}}
     return {
         "added": [{"server": name, "jurisdiction": new[name]} for name in sorted(new.keys() - old.keys())],
         "removed": [{"server": name, "jurisdiction": old[name]} for name in sorted(old.keys() - new.keys())],

@@ -86,6 +86,7 @@ async def plan(
     base, before = await in_force(server)
     residency = server.settings.residency
     after = policy_from_text(text, file_name, server.name, environ=os.environ, beside=residency)
+    before, after = (each.listing(server.policy.listed_for(each)) for each in (before, after))
     changes: dict[str, Any] = {
         "nodes": comparing.nodes(before, after),
         "flows": comparing.flows(before, after),

@@ -153,6 +153,16 @@ async def survey(server: Server, before: Policy, after: Policy, tell: Callable[[
     return found
 
 
+async def of_rooms(server: Server, before: Policy, after: Policy) -> Survey:
+    """What a change touches by which nobody moves: rooms, and servers that can be reached. Raises NodeUnavailable."""
+    found = Survey()
+    for node in list(server.nodes):
+        if node.name in before.nodes:
+            await _survey_rooms(found, node, before, after, {})
+            await _survey_servers(found, node, before, after)
+    return found
+
+
 async def _note_moves(
     found: Survey, joining: dict[str, set[str]], node: Node, before: Policy, after: Policy, page: list[Move]
 ) -> None:

@@ -1,0 +1,28 @@
+"""The federation list: how it stands with it, and having it fetched now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.protocol.errors import Conflict
+from homeserver.residency.changes import listed
+from homeserver.residency.listing import holding, pulling
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.control.arguments import Arguments
+
+
+async def status(server: Server, _: Arguments) -> dict[str, Any]:
+    """What holds, and what is wrong."""
+    return holding.status(server)
+
+
+async def pull(server: Server, _: Arguments) -> dict[str, Any]:
+    """Fetch the list, and look which rooms break a rule by it. Raises Conflict when none is taken."""
+    try:
+        changed = await pulling.pull(server)
+    except pulling.NotPulled as fault:
+        raise Conflict(f"{str(fault)[:1].upper()}{str(fault)[1:]}") from None
+    await listed.report(server)
+    return {"changed": changed, **holding.status(server)}
