@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from homeserver.command_line import moves, policy_changes, withdrawing
+from homeserver.command_line import moves, policy_changes, signing_orders, withdrawing
 from homeserver.command_line.admin_log import admin_log
 from homeserver.command_line.answers import Plain
 from homeserver.command_line.backups import backup, restore
 from homeserver.command_line.deploying import check, init, serve
+from homeserver.command_line.disclosing import disclose
 from homeserver.command_line.doctor import doctor
 from homeserver.command_line.federation_lists import federation_list
 from homeserver.command_line.isolation import isolation
@@ -30,8 +31,10 @@ for command in (*policy_changes.COMMANDS, *moves.COMMANDS, *withdrawing.COMMANDS
     residency.add_command(command)
 for command in (init, check, serve, user, report, residency, isolation, backup, restore, doctor, admin_log, log, key):
     main.add_command(command)
-for command in (passport, build_digest, federation_list):
+for command in (passport, build_digest, federation_list, disclose):
     main.add_command(command)
+for command in signing_orders.COMMANDS:
+    disclose.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="domicile")

@@ -12,6 +12,7 @@ from federation import inbound, leftovers, sender
 from homeserver.accounts.oauth import clients
 from homeserver.application_services.sending import registered
 from homeserver.application_services.sending import sender as services
+from homeserver.disclosure import lapsing
 from homeserver.e2ee import carried, introductions, publication, remote_lists, unsigned
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
@@ -70,6 +71,7 @@ def add_jobs(server: Server) -> None:
     add("look what the federation list breaks", listed.report, MINUTE)
     add("audit", auditing.run_daily, DAY)
     add("close accounts", closing.take_up, MINUTE)
+    add("end what has lapsed of orders", lapsing.lapse_all, MINUTE)
     for name, work in chores.JOBS.values():
         add(name, work, HOUR)
     add("drop what application services do not take", services.trim, HOUR)

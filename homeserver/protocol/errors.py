@@ -484,6 +484,31 @@ class LogSetBack(Refusal):
         )
 
 
+class DisclosureRefused(Refusal):
+    """An order is not carried out; ``why`` is a word for it, which stands in the register of disclosures too."""
+
+    errcode, status = "M_FORBIDDEN", 403
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(
+            message, **{"org.domicile.reason": "disclosure_refused", "org.domicile.disclosure_refused": why}
+        )
+        self.why = why
+
+
+class RegisterDamaged(Refusal):
+    """The register of disclosures of a node is not what was written: nothing is disclosed there any more."""
+
+    errcode, status = "M_UNKNOWN", 503
+
+    def __init__(self, node: str, fault: str) -> None:
+        super().__init__(
+            f"The register of disclosures of {node} is not what was written: {fault}. Nothing is disclosed there until"
+            " the node has been restored from a backup that has it whole.",
+            **{"org.domicile.reason": "register_damaged", "org.domicile.node": node},
+        )
+
+
 class CommitUnknown(NodeUnavailable):
     """The node was lost while it committed: whether it did can be told only when it is back."""
 

@@ -12,7 +12,7 @@ from config.load import policy_from_text
 from homeserver.control.declarations import Declared
 from homeserver.control.declared import DECLARED
 from homeserver.control.describing import PREFIX
-from homeserver.protocol import federation_lists, policy_chain
+from homeserver.protocol import disclosure_orders, federation_lists, policy_chain
 from homeserver.protocol.policy_chain import digest
 from homeserver.protocol.roles import Role
 from homeserver.protocol.signing import SigningKey
@@ -28,6 +28,10 @@ ANN = SigningKey("approver", b"a" * 32)
 POLICY_OF_ANN = f"""{POLICY}
 [changes]
 approvers = [{{ name = "ann", key = "{ANN.verify_key.base64}" }}]
+[disclosure.IR]
+fields = ["phone_number"]
+approvals = 1
+approvers = {{ ann = "{ANN.verify_key.base64}" }}
 """
 
 
@@ -184,6 +188,34 @@ async def about_leaving(asking: Asking) -> None:
     await asking.ask("residency-withdraw-call-off", jurisdiction="IR")
 
 
+async def about_disclosures(asking: Asking) -> None:
+    now = asking.office.deployment.clock.now_ms()
+    paper = {
+        "jurisdiction": "IR",
+        "authority": "Court 3",
+        "case": "17/4",
+        "legal_basis": "Art. 9",
+        "document_sha256": "0" * 64,
+        "gag_until": now + 2000,
+        "accounts": ["operator", "auditor"],
+        "fields": ["phone_number"],
+        "since": 0,
+        "until": now,
+        "expires": now + 1000,
+    }
+    await asking.ask("disclose-request", paper)
+    at: dict[str, Any] = {"node": "tehran", "number": "1"}
+    await asking.ask("disclose-narrow", {"reason": "too much", "accounts": ["operator"]}, **at)
+    order = (await asking.ask("disclose-show", **at))["order"]
+    approval = disclosure_orders.approve(disclosure_orders.read(orjson.dumps(order)), "ann", ANN)
+    given = await asking.ask("disclose-approve", {"approval": orjson.loads(approval.write())}, **at)
+    assert given == {"order": "tehran/1", "given": ["ann"], "needed": 1}
+    await asking.ask("disclose-refuse", {"reason": "not competent"}, **at)
+    await asking.ask("disclose-unseal", **at)
+    listed = await asking.ask("disclose-list")
+    assert [each["state"] for each in listed["orders"]] == ["refused"]
+
+
 async def about_running(asking: Asking) -> None:
     answer = await asking.ask("backup", {"to": "today.tar"}, node="tehran")
     while not answer["done"]:
@@ -220,8 +252,11 @@ async def about_the_list(asking: Asking) -> None:
 @aio
 async def test_answers_are_as_they_are_described(office: Office) -> None:
     """Every command that has a door is answered at least once."""
-    await founded(office.deployment.server, POLICY_OF_ANN)
+    server = office.deployment.server
+    await founded(server, POLICY_OF_ANN)
     asking = Asking(office, await document(office))
+    server.policy.now = policy_from_text(POLICY_OF_ANN, "residency.toml", server.name)
+    await about_disclosures(asking)
     await about_accounts(asking, office.people[Role.AUDITOR].user_id)
     await about_moves(asking, office.nobody.user_id)
     await about_the_policy(asking)

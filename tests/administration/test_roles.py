@@ -11,7 +11,14 @@ from tests.administration.office import API, Office
 from tests.deployment import NAME, PASSWORD, SETTINGS, start
 from tests.support import Databases, aio
 
-FILLED = {"userId": "nobody", "role": "auditor", "node": "tehran", "reportId": "7", "jurisdiction": "IR"}
+FILLED = {
+    "userId": "nobody",
+    "role": "auditor",
+    "node": "tehran",
+    "reportId": "7",
+    "jurisdiction": "IR",
+    "number": "7",
+}
 
 
 @aio

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from homeserver.control.declarations import ANYTHING, Declared
-from homeserver.control.declared import accounts, moves, policy, running, withdrawing
+from homeserver.control.declared import accounts, disclosures, moves, policy, running, withdrawing
 from homeserver.protocol.roles import Role
 
 DECLARED: Final[Mapping[str, Declared]] = {
@@ -15,6 +15,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
     **moves.DECLARED,
     **policy.DECLARED,
     **withdrawing.DECLARED,
+    **disclosures.DECLARED,
 }
 
 UNDECLARED: Final = Declared(

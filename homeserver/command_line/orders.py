@@ -1,0 +1,80 @@
+"""Files that go between those who record, approve and open an order: what they look like, read and written."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import orjson
+
+from homeserver.command_line.answers import no
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+PRIVATE: Final = "org.domicile.disclosure_shares"
+"""The type of a file with the words of a custodian's shares."""
+
+
+class Order(click.ParamType[tuple[str, int]]):
+    """An order's name: its node and its number, ``tehran/3``."""
+
+    name = "order"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """See `click.ParamType.convert`."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([a-z0-9][a-z0-9_-]{0,62})/([1-9][0-9]{0,8})", value)
+        if found is None:
+            self.fail("an order is named by its node and its number, as in tehran/3", param, ctx)
+        return found[1], int(found[2])
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; ends with 1 if there is none."""
+    try:
+        found = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        no(f"domicile: {file} does not hold a JSON object")
+    return found
+
+
+def write_new(file: Path, said: Mapping[str, Any]) -> None:
+    """Write a file that was not there, and that only its owner can read."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        no(f"domicile: {file} is there already; nothing was written")
+    with open(descriptor, "wb") as out:
+        out.write(orjson.dumps(said, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def day(ts: int) -> str:
+    """A moment as people read it."""
+    return datetime.fromtimestamp(ts / 1000, UTC).isoformat(sep=" ", timespec="minutes").replace("+00:00", " UTC")
+
+
+def described(order: Mapping[str, Any]) -> Iterator[str]:
+    """An order in words, a line for each thing that it says."""
+    for name, value in (
+        ("order", f"{order['node']}/{order['number']} of {order['server_name']}, version {order['version']}"),
+        ("jurisdiction", order["jurisdiction"]),
+        ("authority", order["authority"]),
+        ("case", order["case"]),
+        ("legal basis", order["legal_basis"]),
+        ("document", order["document_sha256"]),
+        ("accounts", ", ".join(order["accounts"])),
+        ("fields", ", ".join(order["fields"])),
+        ("period", f"{day(order['since'])} to {day(order['until'])}"),
+        ("expires", day(order["expires"])),
+        ("gag", "none" if order["gag_until"] is None else f"until {day(order['gag_until'])}"),
+        ("policy", f"version {order['policy']['serial']}, {order['policy']['approvals']} approvals"),
+    ):
+        yield f"{name:<13} {value}"

@@ -1,0 +1,105 @@
+"""What each step of an order says in the register, and the way all steps have: what is refused is written down too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from homeserver.disclosure import register
+from homeserver.disclosure.conditions import time_of
+from homeserver.disclosure.register import Checked, Step
+from homeserver.protocol import disclosure_orders
+from homeserver.protocol.disclosure_register import Kind
+from homeserver.protocol.errors import DisclosureRefused, NotFound
+from homeserver.storage import disclosures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.context import Server
+    from homeserver.protocol.disclosure_orders import Order
+    from homeserver.storage.disclosures import StoredOrder
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.nodes import Node
+
+T = TypeVar("T")
+
+
+class Taken(NamedTuple):
+    """An order as it is when a step is taken with it, in the transaction of the step."""
+
+    tx: Transaction
+    server: Server
+    node: Node
+    order: Order
+    stored: StoredOrder
+    register: Checked
+
+    @property
+    def gagged(self) -> bool:
+        """Whether nothing may be told of it for now."""
+        return self.stored.gag_until is not None
+
+    async def note(self, kind: Kind, details: Mapping[str, Any], withheld: Mapping[str, Any]) -> None:
+        """Put it into the register."""
+        step = Step(kind, self.order.number, self.gagged, details, withheld)
+        await register.append(self.tx, self.server, self.node, step, time_of(self.server, self.register))
+
+
+def told(order: Order) -> dict[str, Any]:
+    """What everybody may know of an order, at once or when its gag is over. It names nobody."""
+    return {
+        "version": order.version,
+        "authority": order.authority,
+        "legal_basis": order.legal_basis,
+        "accounts": len(order.scope.accounts),
+        "fields": order.scope.fields,
+        "since": order.scope.since,
+        "until": order.scope.until,
+        "expires": order.scope.expires,
+        "gag_until": order.gag_until,
+        "policy_serial": order.ceiling.serial,
+        "order_sha256": order.digest,
+    }
+
+
+def withheld(order: Order) -> dict[str, Any]:
+    """What is for those only who have a right to it."""
+    return {"case": order.case, "document_sha256": order.document, "accounts": order.scope.accounts}
+
+
+async def taken(tx: Transaction, server: Server, node: Node, number: int) -> Taken:
+    """An order of a node, to go on with. Raises NotFound, RegisterDamaged."""
+    whole = await register.sound(tx, server)
+    stored = await disclosures.order(tx, number)
+    if stored is None:
+        raise NotFound(f"There is no order {node.name}/{number}")
+    return known(tx, server, node, stored, whole)
+
+
+def known(tx: Transaction, server: Server, node: Node, stored: StoredOrder, whole: Checked) -> Taken:
+    """An order, which has come to what the register says; it is on record there, as `register.sound` has seen."""
+    end = whole.following.ends.get(stored.number)
+    state = disclosures.OPEN if end is None else end.value
+    return Taken(tx, server, node, disclosure_orders.read(stored.body), stored._replace(state=state), whole)
+
+
+async def step(
+    server: Server, node: Node, number: int, stage: str, take: Callable[[Taken], Awaitable[T | DisclosureRefused]]
+) -> T:
+    """Take a step with an order, in one transaction. What is refused is in the register when this raises it.
+
+    ``stage``: what was tried. ``take`` changes nothing but the database, and returns the refusal.
+    """
+
+    async def work(tx: Transaction) -> T | DisclosureRefused:
+        found = await taken(tx, server, node, number)
+        result = await take(found)
+        if isinstance(result, DisclosureRefused):
+            await found.note(Kind.FAILED, {"stage": stage, "why": result.why}, {"said": result.message})
+        return result
+
+    result = await node.write(work)
+    if isinstance(result, DisclosureRefused):
+        raise result
+    return result
