@@ -59,6 +59,7 @@ async def find(server: Server, node: Node, server_name: str, media_id: str, wait
         raise NodeUnavailable(node.name)
     memory, name, now = node.memory(Fetching), (server_name, media_id), server.clock.now_ms()
     copy = memory.known.get(name) or await node.read(stored.find, server_name, media_id)
+    copy = copy or memory.known.get(name)  # it came while the database was asked
     if copy is None:
         copy = await _fetched(server, node, name, wait_ms)
     elif copy.asked_ts + TOUCH_MS < now:
@@ -70,21 +71,21 @@ async def find(server: Server, node: Node, server_name: str, media_id: str, wait
 
 async def _fetched(server: Server, node: Node, name: Name, wait_ms: int) -> RemoteMedium:
     """Fetch a medium, once for all who ask for it meanwhile."""
-    tasks = node.memory(Fetching).tasks
-    task = tasks.get(name)
+    memory = node.memory(Fetching)
+    task = memory.tasks.get(name)
     if task is None:
-        if len(tasks) >= MOST_AT_ONCE:
+        if len(memory.tasks) >= MOST_AT_ONCE:
             raise LimitExceeded(1000)
         # A task of its own: that one client goes away does not stop what others wait for.
-        task = tasks[name] = asyncio.get_running_loop().create_task(_fetch(server, node, name, wait_ms))
-        task.add_done_callback(lambda done: _done(tasks, name, done))
+        task = memory.tasks[name] = asyncio.get_running_loop().create_task(_fetch(server, node, name, wait_ms))
+        task.add_done_callback(lambda done: _done(memory, name, done))
     return await asyncio.shield(task)
 
 
-def _done(tasks: dict[Name, asyncio.Task[RemoteMedium]], name: Name, task: asyncio.Task[RemoteMedium]) -> None:
-    del tasks[name]
-    if not task.cancelled():
-        task.exception()  # whoever still waits is told
+def _done(memory: Fetching, name: Name, task: asyncio.Task[RemoteMedium]) -> None:
+    del memory.tasks[name]
+    if not task.cancelled() and task.exception() is None:  # whoever still waits is told of an error
+        memory.known[name] = task.result()
 
 
 async def _fetch(server: Server, node: Node, name: Name, wait_ms: int) -> RemoteMedium:

@@ -23,11 +23,16 @@ class Echo(NamedTuple):
 
 
 def remember(tx: Transaction, rows: Sequence[tuple[bytes, Echo, int]]) -> None:
-    """Queue rows of (transaction key, device and id, milliseconds since 1970)."""
+    """Queue rows of (transaction key, device and id, milliseconds since 1970).
+
+    Those of a device that is not here any more, since its user has been moved away meanwhile, are left out.
+    """
     tx.later(
-        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts)"
+        " SELECT ?, user_nid, device_nid, CAST(? AS TEXT), CAST(? AS BIGINT)"
+        " FROM devices WHERE device_nid = ? AND user_nid = ?"
         " ON CONFLICT DO NOTHING",
-        [(key, *echo, ts) for key, echo, ts in rows],
+        [(key, echo.txn_id, ts, echo.device_nid, echo.user_nid) for key, echo, ts in rows],
     )
 
 

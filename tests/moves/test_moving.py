@@ -9,6 +9,7 @@ import pytest
 
 from homeserver.residency.moves import erasing, rooms_ahead
 from homeserver.rooms import state
+from homeserver.storage import client_transactions
 from homeserver.storage import moves as stored
 from homeserver.storage.engine import Transaction
 from tests.deployment import POLICY
@@ -123,6 +124,19 @@ async def test_who_stays_hears_and_is_heard_all_the_while(stage: Staging) -> Non
     await play.assert_equal(room)
     for node in ("tehran", "paris"):
         assert dict((await play.replica(node, room)).now.nodes) == {"tehran": 1, "paris": 1}
+
+
+@ON_SQLITE
+@aio
+async def test_a_device_that_has_left_meanwhile_is_not_noted_for_what_it_sent(stage: Staging) -> None:
+    """The device that sent an event is known to the node that it was sent from, until the event comes back to it."""
+    play = await stage()
+    alice = await play.device("alice")
+    caller, home = await alice.user.caller(), play.node("tehran")
+    echo = client_transactions.Echo(caller.user_nid, caller.device_nid, "t")
+    await play.move(alice)
+    await home.write(client_transactions.put, b"key", echo, 0)
+    assert not await home.read(client_transactions.known, b"key")
 
 
 @aio

@@ -139,8 +139,13 @@ class Play:
 
     async def timeline(self, user: User, room_id: str) -> list[dict[str, Any]]:
         """All that a user may read of a room, oldest first."""
-        page = await self.ask(user, "GET", f"/rooms/{quote(room_id)}/messages", dir="f", limit="1000")
-        return list(page["chunk"])
+        found: list[dict[str, Any]] = []
+        start: dict[str, str] | None = {}
+        while start is not None:
+            page = await self.ask(user, "GET", f"/rooms/{quote(room_id)}/messages", dir="f", limit="1000", **start)
+            found += page["chunk"]
+            start = {"from": page["end"]} if "end" in page else None
+        return found
 
     async def texts(self, user: User, room_id: str) -> list[str]:
         """The messages that a user may read, oldest first."""
