@@ -1,5 +1,7 @@
 """Units, and the forms of values that several sections of the configuration ask for."""
 
+import re
+
 from config.kinds import Duration, Text, is_web_address
 
 KiB, MiB = 2**10, 2**20
@@ -22,3 +24,17 @@ HOST = Text(
     normal=lambda text: text.lower(),
 )
 PLACE = Text("a name of residency.toml", r"[A-Za-z0-9_-]{1,64}")
+
+UNKNOWN = "unknown"
+"""The jurisdiction of servers that the policy does not know. Flows and peers can name it; nodes cannot be there."""
+JURISDICTION_PATTERN = r"[A-Z]{2}|X-[A-Z0-9]+(?:-[A-Z0-9]+)*"
+
+
+def _code_hint(code: str) -> str:
+    if code == UNKNOWN:
+        return f'"{UNKNOWN}" is reserved for servers that the policy does not know'
+    upper = code.strip().upper()
+    return f'did you mean "{upper}"?' if upper != code and re.fullmatch(JURISDICTION_PATTERN, upper) else ""
+
+
+CODE = Text('an ISO 3166 code such as "FR", or "X-" and a name', JURISDICTION_PATTERN, hint=_code_hint)

@@ -36,6 +36,7 @@ from config.sections.serving import Representative
 from config.sections.signing_in import IdentityProvider
 from config.settings import Settings
 from config.tables import TableField, TableMap, TableOf, TablesOf, shape
+from config.witnesses import Witness, Witnessing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,6 +113,15 @@ EXAMPLE_RESIDENCY = Residency(
             epoch=3 * DAY,
         )
     },
+    witnesses={
+        "zurich": Witness(
+            name="zurich",
+            key="matrix.example.net/_domicile/v1/witness+781780cc+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X",
+            url="https://matrix.example.net/_domicile/v1/witness",
+            jurisdiction="FR",
+        )
+    },
+    witnessing=Witnessing(quorum=1),
     changes=Changes(
         plan=True,
         approvals=1,

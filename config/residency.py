@@ -14,17 +14,17 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from config import disclosure as disclosures
-from config import policy_changes
+from config import policy_changes, witnesses
 from config.disclosure import Disclosure as Disclosure
 from config.federation_list import FederationList
-from config.forms import DAY, SERVER_NAME_PATTERN
+from config.forms import CODE as CODE
+from config.forms import DAY, JURISDICTION_PATTERN, SERVER_NAME_PATTERN
+from config.forms import UNKNOWN as UNKNOWN
 from config.kinds import Duration, Flag, Integer, ListOf, Secret, SecretFile, Span, Text, nearest
 from config.policy_changes import Changes
 from config.problems import Fault
 from config.tables import Line, Name, Setting, TableMap, TableOf, TablesOf
-
-UNKNOWN = "unknown"
-"""The jurisdiction of servers that the policy does not know. Flows and peers can name it; nodes cannot be there."""
+from config.witnesses import ALONE, WITNESS_NAME, Witness, Witnessing
 
 
 class Leaves(Enum):
@@ -61,18 +61,7 @@ class DataClass(StrEnum):
 FLOWING = tuple(data_class for data_class in DataClass if data_class.leaves is Leaves.BY_FLOW)
 """The classes that a flow can name."""
 
-_CODE = r"[A-Z]{2}|X-[A-Z0-9]+(?:-[A-Z0-9]+)*"
-
-
-def _code_hint(code: str) -> str:
-    if code == UNKNOWN:
-        return f'"{UNKNOWN}" is reserved for servers that the policy does not know'
-    upper = code.strip().upper()
-    return f'did you mean "{upper}"?' if upper != code and re.fullmatch(_CODE, upper) else ""
-
-
-CODE = Text('an ISO 3166 code such as "FR", or "X-" and a name', _CODE, hint=_code_hint)
-PLACE = Text(CODE.noun, rf"{_CODE}|{UNKNOWN}", hint=_code_hint)
+PLACE = Text(CODE.noun, rf"{JURISDICTION_PATTERN}|{UNKNOWN}", hint=CODE.hint)
 NODE_NAME = Text(
     "a node's name, of small letters, digits, - and _",
     r"[a-z0-9][a-z0-9_-]{0,62}",
@@ -347,6 +336,10 @@ class Residency:
     disclosure: Annotated[Mapping[str, Disclosure], Setting(TableMap(Disclosure, CODE, "disclosure.FR"), "")] = field(
         default_factory=dict
     )
+    witnesses: Annotated[Mapping[str, Witness], Setting(TableMap(Witness, WITNESS_NAME, "witnesses.zurich"), "")] = (
+        field(default_factory=dict)
+    )
+    witnessing: Annotated[Witnessing, Setting(TableOf(Witnessing), "")] = ALONE
     changes: Annotated[Changes, Setting(TableOf(Changes), "")] = BY_HAND
 
 
@@ -362,6 +355,7 @@ def faults(residency: Residency) -> Iterator[Fault]:
         residency.disclosure,
         {code: residency.retention.get(code, USUAL_RETENTION).sessions for code in residency.disclosure},
     )
+    yield from witnesses.faults(residency.witnesses, residency.witnessing)
     yield from policy_changes.faults(residency.changes)
 
 
@@ -385,9 +379,10 @@ def _place_faults(residency: Residency) -> Iterator[Fault]:
         named += [(("flows", i, "to", k), code) for k, code in enumerate(flow.to)]
     named += [(("retention", code), code) for code in residency.retention]
     named += [(("disclosure", code), code) for code in residency.disclosure]
+    named += [(("witnesses", name, "jurisdiction"), each.jurisdiction) for name, each in residency.witnesses.items()]
     spelled = {code.upper() for code in known}  # one that is declared in small letters is a fault of its own
     for path, code in named:
-        if known and re.fullmatch(_CODE, code) and code not in spelled:
+        if known and re.fullmatch(JURISDICTION_PATTERN, code) and code not in spelled:
             yield Fault(path, _not_among(code, known, "jurisdiction"))
 
 

@@ -160,6 +160,11 @@ class Identity:
         return SigningKey("log", seed)
 
     @property
+    def witness_key(self) -> SigningKey:
+        """What the deployment signs as a witness of the logs of others; it follows from the secret."""
+        return SigningKey("witness", blake2b(self.secret, digest_size=32, person=b"witness").digest())
+
+    @property
     def log_vrf(self) -> VrfKey:
         """What names people in the key logs; it follows from the secret. To be kept: making it takes a while."""
         return VrfKey(blake2b(self.secret, digest_size=32, person=b"key log names").digest())

@@ -30,7 +30,7 @@ from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 from homeserver.sealing import writing
 from homeserver.sync.sliding import connections
-from homeserver.transparency import sequencing
+from homeserver.transparency import cosigning, sequencing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -140,6 +140,7 @@ def _of(server: Server, node: Node) -> Iterator[Coroutine[Any, Any, None]]:
     """What runs for one node."""
     yield publication.follow(server, node)
     yield sequencing.follow(server, node)
+    yield cosigning.follow(server, node)
     yield introductions.follow(server, node)
     yield carried.follow(server, node)
     yield watching.push(server, node)

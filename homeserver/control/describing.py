@@ -68,6 +68,15 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema | str]]] = {
         "Hashes or entries of the log of a node (C2SP tlog-tiles); the number of a tile may have more parts",
         "application/octet-stream",
     ),
+    ("GET", "/witness"): ("What this deployment signs with as a witness, and how far each log", {"type": "object"}),
+    ("POST", "/witness/add-checkpoint"): (
+        "Have a checkpoint signed that goes on from the last one of its log (C2SP tlog-witness)",
+        "text/plain",
+    ),
+    ("GET", "/witness/{log}/checkpoint"): (
+        "The newest checkpoint of a log that was signed here; the log is named by the SHA-256 of its origin",
+        "text/plain",
+    ),
     ("GET", "/residency/version"): (
         "Which residency policy is in force, and the key that signed it",
         made_of(
@@ -80,7 +89,7 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema | str]]] = {
 }
 """What is for users, or anybody: what it answers, or the type of what is no JSON."""
 
-_FOR_ANYBODY: Final = ("/residency/version", "/residency/withdrawals", "/key-log")
+_FOR_ANYBODY: Final = ("/residency/version", "/residency/withdrawals", "/key-log", "/witness")
 """How the paths begin for which no token is needed."""
 
 _ERROR: Final[Schema] = made_of(

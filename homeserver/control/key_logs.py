@@ -1,12 +1,13 @@
-"""The key logs of the nodes: how far they are, and beginning one anew that was set back."""
+"""The key logs of the nodes: how far they are, and beginning one anew that was set back; the logs of others that are
+witnessed; and alarms about either."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from homeserver.control.arguments import needed
-from homeserver.protocol.errors import InvalidParam
-from homeserver.transparency import renewing, serving
+from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.transparency import alarms, heads, renewing, serving, stating, witnessing
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 async def log_status(server: Server, _: Arguments) -> dict[str, Any]:
     """How far the log of each node is."""
-    return {"logs": [await serving.status(server, node) for node in server.nodes]}
+    return {
+        "logs": [await serving.status(server, node) for node in server.nodes],
+        "alarms": [each for each in await alarms.shown(server) if each["ended"] is None],
+        "alarm_faults": await stating.faults(server),
+    }
 
 
 async def log_begin_anew(server: Server, arguments: Arguments) -> dict[str, Any]:
@@ -25,3 +30,34 @@ async def log_begin_anew(server: Server, arguments: Arguments) -> dict[str, Any]
     if node is None:
         raise InvalidParam(f"There is no node {name}; there are {', '.join(each.name for each in server.nodes)}")
     return {"origin": await renewing.begin_anew(server, node, needed(arguments, "reason"))}
+
+
+async def log_alarms(server: Server, _: Arguments) -> dict[str, Any]:
+    """All alarms that there ever were, with what proves them."""
+    return {"alarms": await alarms.shown(server), "faults": await stating.faults(server)}
+
+
+async def log_alarm_end(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Say of the alarm ``number``, for a ``reason`` that everybody is shown, that it has been dealt with."""
+    number = arguments.get("number")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise BadJson("'number' must be a JSON integer")
+    link = await alarms.end(server, number, needed(arguments, "reason"))
+    heads.stir(server)
+    return {"origin": link.origin}
+
+
+async def log_witness_list(server: Server, _: Arguments) -> dict[str, Any]:
+    """The logs that are or were witnessed here."""
+    return await witnessing.overview(server)
+
+
+async def log_witness_add(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Witness the log ``log``, a name or where it is served, that signs with ``key``."""
+    return {"origin": await witnessing.add(server, needed(arguments, "log"), needed(arguments, "key"))}
+
+
+async def log_witness_remove(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Witness the log of this ``origin`` no more."""
+    await witnessing.remove(server, needed(arguments, "origin"))
+    return {}

@@ -73,7 +73,7 @@ def read(text: str) -> Checkpoint:
     if len(lines) < 4 or lines.pop():
         raise InvalidNote("A checkpoint has a line for its log, one for the size and one for the root")
     origin, size, root, *extensions = lines
-    if not size or not _DIGITS.issuperset(size) or (size[0] == "0" and size != "0") or len(size) > 19:
+    if not is_size(size):
         raise InvalidNote(f"{size[:30]!r} is no size of a log")
     try:
         hashed = b64decode(root, validate=True)
@@ -83,6 +83,11 @@ def read(text: str) -> Checkpoint:
     if found.text != text:
         raise InvalidNote("The root is not Base64 as it is written")
     return found
+
+
+def is_size(text: str) -> bool:
+    """Whether this is a size of a log, as it is written."""
+    return bool(text) and _DIGITS.issuperset(text) and (text[0] != "0" or text == "0") and len(text) <= 19
 
 
 def signed(checkpoint: Checkpoint, key: SigningKey) -> Note:

@@ -55,6 +55,8 @@ class Kind(StrEnum):
     """An entry of the register of disclosures: its number, and the head of the chain with it."""
     RECEIPT = "receipt"
     """Somebody has moved to this node or from it: how many such there have been here, and the digest of the receipt."""
+    ALARM = "alarm"
+    """A link of the chain of alarms about logs: its number, and its digest."""
     WITHDRAWAL = "withdrawal"
     """A jurisdiction was left: how many were so far, and the digest of the receipt, which has the last heads there."""
 

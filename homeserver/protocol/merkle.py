@@ -204,6 +204,31 @@ def check_consistency(first: int, first_root: bytes, second: int, second_root: b
 def _check_growth(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> None:
     # A first tree that is perfect is a subtree of the second: its root is left out of the proof.
     hashes = [first_root, *proof] if first & (first - 1) == 0 else list(proof)
+    older, newer = _grown(first, second, hashes)
+    if older != first_root:
+        raise InvalidProof("The proof of consistency leads to another root of the smaller tree")
+    if newer != second_root:
+        raise InvalidProof("The proof of consistency leads to another root of the larger tree")
+
+
+def beginning(first: int, second: int, second_root: bytes, proof: Sequence[bytes]) -> bytes | None:
+    """The root of the first leaves of a larger tree, which a proof of consistency shows, whatever it was made for.
+
+    None when it does not say: it leads to another root of the larger tree, or ``first`` is a power of two, whose root
+    is not part of such a proof.
+    """
+    if not 0 < first < second <= LARGEST or first & (first - 1) == 0:
+        return None
+    try:
+        _check_hashes([second_root, *proof])
+        older, newer = _grown(first, second, proof)
+    except InvalidProof:
+        return None
+    return older if newer == second_root else None
+
+
+def _grown(first: int, second: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The roots of the smaller and of the larger tree, to which a proof of consistency leads."""
     if not hashes:
         raise InvalidProof("The proof of consistency is too short")
     place, last = first - 1, second - 1
@@ -221,10 +246,7 @@ def _check_growth(first: int, first_root: bytes, second: int, second_root: bytes
         place, last = place >> 1, last >> 1
     if last != 0:
         raise InvalidProof("The proof of consistency is too short")
-    if older != first_root:
-        raise InvalidProof("The proof of consistency leads to another root of the smaller tree")
-    if newer != second_root:
-        raise InvalidProof("The proof of consistency leads to another root of the larger tree")
+    return older, newer
 
 
 def _up_to_left_turn(place: int, last: int) -> tuple[int, int]:

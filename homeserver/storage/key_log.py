@@ -159,7 +159,8 @@ def advance(tx: Transaction, hashed: int, checkpoint: bytes) -> None:
 
 async def clear(tx: Transaction) -> None:
     """Forget a log that does not go on. What follows it has another name, and begins with the keys that are there."""
-    for table in ("key_log", "key_log_leaves", "key_log_tiles", "key_manifests"):
+    tables = ("key_log", "key_log_leaves", "key_log_tiles", "key_manifests", "key_log_cosigned", "key_log_witnesses")
+    for table in tables:
         await tx.run(f"DELETE FROM {table}")
 
 

@@ -136,6 +136,8 @@ TABLES: dict[str, Table] = {
         _plumbing("key_log"),
         _plumbing("key_log_leaves"),
         _plumbing("key_log_tiles"),
+        _plumbing("key_log_cosigned"),
+        _plumbing("key_log_witnesses"),
         # An authority's orders name people, but rest where they were given, whoever moves; nothing takes them away.
         _plumbing("disclosure_orders"),
         _plumbing("disclosure_approvals"),

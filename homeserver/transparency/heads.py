@@ -14,12 +14,13 @@ import structlog
 
 from homeserver.protocol import checkpoints, merkle, signed_notes, tiles
 from homeserver.protocol.checkpoints import Checkpoint, Head
+from homeserver.protocol.log_alarms import Side
 from homeserver.protocol.merkle import Subtree
 from homeserver.runtime.lru import Lru
-from homeserver.storage import key_log, log_heads
+from homeserver.storage import cosignatures, key_log, log_heads
 from homeserver.storage.key_log import TileName
 from homeserver.storage.nodes import Mirror
-from homeserver.transparency import names
+from homeserver.transparency import alarms, names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,6 +37,9 @@ TILES: Final = 2 * 2**20
 ROOTS: Final = 2 * 2**20
 """Bytes that the roots of subtrees take which a node remembers."""
 _ROOT: Final = 250
+
+GRACE_MS: Final = 60_000
+"""Milliseconds for which a checkpoint may wait for its witnesses, before it is shown without them."""
 
 VRF_LINE: Final = "vrf"
 """The word before the public key that names users, in a line of each checkpoint."""
@@ -60,13 +64,17 @@ def shown_key(node: str) -> tuple[str, str]:
 
 
 class KeyLog(Mirror):
-    """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``fault``: why there is none any
-    more; ``generation`` counts the logs of the node that there have been; ``stated``: the version of the policy up to
-    which it is known to state all that the directory has; ``turn`` is held while leaves come into the tree, until that
-    is shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its edge are."""
+    """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``cosigned``: the newest that a
+    quorum of witnesses has signed, and ``lacking_since_ts``, since when (milliseconds since 1970) there is a newer one
+    that they have not; ``fault``: why there is none any more; ``generation`` counts the logs of the node that there
+    have been; ``stated``: the version of the policy up to which it is known to state all that the directory has;
+    ``turn`` is held while leaves come into the tree, until that is shown. What is remembered of the tree never becomes
+    untrue, but for how wide the tiles at its edge are."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
+        self.cosigned: Shown | None = None
+        self.lacking_since_ts: int | None = None
         self.fault: str | None = None
         self.generation: int | None = None
         self.stated: int | None = None
@@ -76,7 +84,8 @@ class KeyLog(Mirror):
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
-        self.shown = self.fault = self.generation = self.stated = None
+        self.shown = self.cosigned = self.lacking_since_ts = None
+        self.fault = self.generation = self.stated = None
         self.tiles.clear()
         self.roots.clear()
 
@@ -136,9 +145,39 @@ async def show(server: Server, node: Node, note: bytes) -> None:
     if made.origin != origin_of(server, node.name, which):  # it has ended meanwhile
         return
     await server.nodes.directory.engine.write(log_heads.note, node.name, which, head)
-    if memory.fault is None and (memory.shown is None or memory.shown.head.size <= head.size):
+    if memory.fault is None and (memory.shown is None or memory.shown.head.size < head.size):
         memory.shown = Shown(note, made.origin, head)
+        if memory.cosigned is not None and memory.cosigned[1:] == memory.shown[1:]:
+            memory.shown = memory.cosigned
+        elif memory.lacking_since_ts is None and server.policy.now.residency.witnessing.quorum:
+            memory.lacking_since_ts = server.clock.now_ms()
         server.wakeups.wake(shown_key(node.name))
+
+
+def stir(server: Server) -> None:
+    """Have the logs of all nodes state what is new in the directory."""
+    for node in server.nodes:
+        server.wakeups.wake(shown_key(node.name))
+
+
+def best(server: Server, memory: KeyLog) -> Shown | None:
+    """The checkpoint for whoever asks for none in particular: under a quorum of signatures, unless the witnesses have
+    been away for too long; then the newest, with the signatures that it has."""
+    lacking = memory.lacking_since_ts
+    in_time = lacking is None or server.clock.now_ms() - lacking < GRACE_MS
+    return memory.cosigned if memory.cosigned is not None and in_time else memory.shown
+
+
+def reaching(memory: KeyLog, size: int) -> Shown | None:
+    """The checkpoint for whoever is shown leaves below ``size``: under a quorum of signatures, if it reaches as far."""
+    cosigned = memory.cosigned
+    return cosigned if cosigned is not None and cosigned.head.size >= size else memory.shown
+
+
+def stop(memory: KeyLog, fault: str) -> None:
+    """Show nothing of a log any more."""
+    memory.shown = memory.cosigned = memory.lacking_since_ts = None
+    memory.fault = fault
 
 
 def read(note: bytes) -> Checkpoint:
@@ -159,14 +198,29 @@ async def _open(server: Server, node: Node, memory: KeyLog) -> None:
     if made is not None and made.origin != origin and not noted.head.size:
         await node.write(_clear_ended, noted.generation)  # whoever began a new log was cut off before this
         return
-    if noted.head.size:
-        fault = await _fault(node, origin, noted.head, made)
-        if fault is not None:
-            memory.fault = fault
-            log.error("key log set back", node=node.name, fault=fault)
-            return
+    fault = await _fault(node, origin, noted.head, made) if noted.head.size else None
+    fault = fault or await _alarm(server, origin)
+    if fault is not None:
+        stop(memory, fault)
+        log.error("key log set back", node=node.name, fault=fault)
+        return
     if held.checkpoint is not None:
+        await _open_cosigned(node, memory, held.checkpoint)
         await show(server, node, held.checkpoint)
+
+
+async def _open_cosigned(node: Node, memory: KeyLog, newest: bytes) -> None:
+    cosigned = await node.read(cosignatures.newest)
+    if cosigned.checkpoint is not None:
+        made = read(cosigned.checkpoint)
+        if made.origin == (now := read(newest)).origin and made.head.size <= now.head.size:
+            memory.cosigned = Shown(cosigned.checkpoint, made.origin, made.head)
+            memory.lacking_since_ts = cosigned.lacking_since_ts
+
+
+async def _alarm(server: Server, origin: str) -> str | None:
+    alarm = await server.nodes.directory.engine.read(alarms.about, origin, Side.LOG)
+    return None if alarm is None else alarms.words(alarm)
 
 
 async def _clear_ended(tx: Transaction, which: int) -> None:

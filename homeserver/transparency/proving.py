@@ -97,6 +97,7 @@ async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> di
     told = await _told(server, node, residents, shown.origin)
     if not told:
         return {}
+    shown = heads.reaching(node.memory(KeyLog), 1 + max(each.place for each in told.values())) or shown
     size = shown.head.size
     proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
     users = {user_id: _as_json(each, proofs.get(each.place)) for user_id, each in told.items()}

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from homeserver.protocol.errors import InvalidParam
 from homeserver.storage import key_log, log_heads
-from homeserver.transparency import changes, heads
+from homeserver.transparency import alarms, changes, heads
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
     from homeserver.context import Server
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.log_heads import Noted
     from homeserver.storage.nodes import Node
 
 
@@ -29,11 +31,15 @@ async def begin_anew(server: Server, node: Node, reason: str) -> str:
     memory = node.memory(KeyLog)
     async with memory.turn:
         await node.read(key_log.progress)  # a node that is down is not begun with
-        noted = await server.nodes.directory.engine.write(
-            log_heads.begin_anew, node.name, server.clock.now_ms(), reason.strip()
-        )
+        noted = await server.nodes.directory.engine.write(_begin_anew, server, node, reason.strip())
         memory.clear()
         await node.write(key_log.clear)
         memory.clear()
     server.wakeups.wake(changes.waiting_key(node))
     return heads.origin_of(server, node.name, noted.generation)
+
+
+async def _begin_anew(tx: Transaction, server: Server, node: Node, reason: str) -> Noted:
+    before = await log_heads.of(tx, node.name)
+    await alarms.end_with_log(tx, server, heads.origin_of(server, node.name, before.generation), reason)
+    return await log_heads.begin_anew(tx, node.name, server.clock.now_ms(), reason)

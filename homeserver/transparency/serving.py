@@ -10,7 +10,7 @@ from homeserver.protocol.errors import LogSetBack, NodeUnavailable, NotFound
 from homeserver.protocol.merkle import HASH_BYTES
 from homeserver.storage import key_log, log_heads
 from homeserver.storage.key_log import TileName
-from homeserver.transparency import heads, names
+from homeserver.transparency import alarms, heads, names, signatures, stating, witnessing
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 async def overview(server: Server) -> dict[str, Any]:
     """All logs of the deployment, and what they are believed by; and those that do not go on, and how far they were."""
     ended = await server.nodes.directory.engine.read(log_heads.ended)
+    logs = []
+    for node in server.nodes:
+        key = await heads.public_key(server, node)
+        about: dict[str, Any] = {
+            "origin": key.name,
+            "node": node.name,
+            "jurisdiction": node.jurisdiction,
+            "url": address_of(server, node),
+            "key": key.write(),
+            "vrf": b64encode(names.key_of(server).public).decode(),
+        }
+        try:
+            about["witnessing"] = await signatures.of_log(server, node)
+        except NodeUnavailable:
+            about["witnessing"] = None
+        logs.append(about)
     return {
-        "logs": [
-            {
-                "origin": key.name,
-                "node": node.name,
-                "jurisdiction": node.jurisdiction,
-                "url": address_of(server, node),
-                "key": key.write(),
-                "vrf": b64encode(names.key_of(server).public).decode(),
-            }
-            for node in server.nodes
-            for key in [await heads.public_key(server, node)]
-        ],
+        "logs": logs,
+        "witness": {"key": witnessing.public_key(server).write(), "url": witnessing.url_of(server)},
+        "alarms": await alarms.shown(server),
+        "alarm_faults": await stating.faults(server),
         "ended": [
             {
                 "origin": heads.origin_of(server, each.node, each.generation),
@@ -57,13 +65,20 @@ def address_of(server: Server, node: Node) -> str:
 
 async def status(server: Server, node: Node) -> dict[str, Any]:
     """How far the log of a node is, for an operator: what was shown of it, and what is wrong."""
-    size, fault = None, None
+    size, fault, signed = None, None, None
     try:
         shown = await heads.current(server, node)
         size, fault = None if shown is None else shown.head.size, node.memory(KeyLog).fault
+        signed = await signatures.of_log(server, node)
     except NodeUnavailable:
         fault = "the node is down"
-    return {"origin": (await heads.public_key(server, node)).name, "node": node.name, "size": size, "fault": fault}
+    return {
+        "origin": (await heads.public_key(server, node)).name,
+        "node": node.name,
+        "size": size,
+        "fault": fault,
+        "witnessing": signed,
+    }
 
 
 async def log_of(server: Server, label: str) -> Node:
@@ -77,7 +92,8 @@ async def log_of(server: Server, label: str) -> Node:
 
 async def checkpoint(server: Server, node: Node) -> bytes:
     """The newest checkpoint. Raises NotFound while there is none, LogSetBack, NodeUnavailable."""
-    return (await _shown(server, node)).note
+    shown = await _shown(server, node)
+    return (heads.best(server, node.memory(KeyLog)) or shown).note
 
 
 async def tile(server: Server, node: Node, wanted: Tile) -> bytes:
@@ -112,6 +128,16 @@ def show(server: Server) -> None:
     def faults() -> dict[tuple[str, ...], float]:
         return {(node.name,): float(node.memory(KeyLog).fault is not None) for node in server.nodes}
 
+    def lacking() -> dict[tuple[str, ...], float]:
+        now, since = server.clock.now_ms(), {node.name: node.memory(KeyLog).lacking_since_ts for node in server.nodes}
+        return {(name,): 0.0 if ts is None else max(0, now - ts) / 1000 for name, ts in since.items()}
+
+    def alarming() -> dict[tuple[str, ...], float]:
+        return {(): float(server.nodes.directory.memory(alarms.Standing).open)}
+
+    words = "Seconds for which the newest checkpoint of a node's key log has lacked a quorum of witnesses."
+    gauge("domicile_key_log_without_quorum_seconds", words, lacking, ["node"])
+    gauge("domicile_key_log_alarms", "Alarms about key logs that nobody has ended.", alarming)
     gauge("domicile_key_log_leaves", "Leaves of a node's key log that are signed and shown.", sizes, ["node"])
     words = "Whether a node's key log is older than what was shown of it, or another, so that nothing of it is served."
     gauge("domicile_key_log_set_back", words, faults, ["node"])

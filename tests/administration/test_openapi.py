@@ -228,6 +228,8 @@ async def about_running(asking: Asking) -> None:
     await asking.ask("isolation-on", {"reason": "try"}, jurisdiction="IR")
     assert (await asking.ask("isolation-status"))["isolated"]
     assert len((await asking.ask("log-status"))["logs"]) == 2
+    assert (await asking.ask("log-alarms")) == {"alarms": [], "faults": []}
+    assert (await asking.ask("log-witness-list"))["logs"] == []
     await asking.ask("isolation-off", jurisdiction="IR")
     await asking.ask("residency-audit", node="tehran")
     await asking.ask("residency-evidence", texts="true")
@@ -280,6 +282,7 @@ async def test_what_users_ask_is_as_it_is_described(office: Office) -> None:
         ("/residency/export", "/residency/export"),
         ("/residency/withdrawals", "/residency/withdrawals"),
         ("/key-log", "/key-log"),
+        ("/witness", "/witness"),
     ):
         answer = await office.nobody.asks("GET", API + at)
         assert answer.status == 200

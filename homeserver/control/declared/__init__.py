@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from homeserver.control.declarations import ANYTHING, Declared
-from homeserver.control.declared import accounts, disclosures, moves, policy, running, withdrawing
+from homeserver.control.declared import accounts, disclosures, key_logs, moves, policy, running, withdrawing
 from homeserver.protocol.roles import Role
 
 DECLARED: Final[Mapping[str, Declared]] = {
     **accounts.DECLARED,
     **running.DECLARED,
+    **key_logs.DECLARED,
     **moves.DECLARED,
     **policy.DECLARED,
     **withdrawing.DECLARED,

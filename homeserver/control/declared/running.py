@@ -146,21 +146,6 @@ DECLARED: Final[Mapping[str, Declared]] = {
         arguments=(_JURISDICTION,),
         answer=made_of(),
     ),
-    "log-status": Declared(
-        says="How far the key logs are, and which have been set back",
-        roles=frozenset(Role),
-        changes=False,
-        door=("GET", "/key-logs"),
-        answer=made_of(logs=listed(made_of(origin=TEXT, node=TEXT, size=maybe(NUMBER), fault=maybe(TEXT)))),
-    ),
-    "log-begin-anew": Declared(
-        says="End the key log of a node that cannot go on, and begin another under another name",
-        roles=OPERATORS,
-        changes=True,
-        why="It has to be decided by whoever put the node back, at the machine",
-        arguments=(need("node", "The node."), need("reason", "Why; shown to everybody.")),
-        answer=made_of(origin=TEXT),
-    ),
     "federation-list-status": Declared(
         says="Which list of other servers holds, until when, and what is wrong with it",
         roles=frozenset(Role),

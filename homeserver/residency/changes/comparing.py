@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Crossing = tuple["DataClass", str, str]
 
-_OTHERS = ("jurisdictions", "pins", "default", "retention", "disclosure", "federation_list", "changes")
+_OTHERS = (
+    *("jurisdictions", "pins", "default", "retention", "disclosure"),
+    *("federation_list", "witnesses", "witnessing", "changes"),
+)
 """Tables of which it is only said that they differ."""
 
 

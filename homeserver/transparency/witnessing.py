@@ -1,0 +1,211 @@
+"""Being a witness of the logs of others: their checkpoints are signed if they go on from what was signed last.
+
+Invariant: what is signed was written down before, in one step with the comparison with what was signed last. So there
+are no two signatures here that do not go on from each other, whoever asks at once and wherever this is cut off.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, Final
+
+from homeserver.protocol import checkpoints, signed_notes
+from homeserver.protocol import witnessing as rules
+from homeserver.protocol.checkpoints import Head
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.log_alarms import Kind, Link, Side, base64
+from homeserver.protocol.merkle import EMPTY_ROOT
+from homeserver.protocol.signed_notes import COSIGNATURE, ED25519, InvalidNote, NamedKey, Note
+from homeserver.protocol.witnessing import Contradicted, Submission, Unbelieved, UnknownLog, Unproved
+from homeserver.runtime.exchange import Unreachable
+from homeserver.runtime.outbound import own_place
+from homeserver.storage import witnessed_logs
+from homeserver.transparency import alarms, heads
+
+if TYPE_CHECKING:
+    from homeserver.context import Server
+    from homeserver.protocol.checkpoints import Checkpoint
+    from homeserver.storage.engine import Transaction
+    from homeserver.storage.witnessed_logs import Witnessed
+
+PATH: Final = "/_domicile/v1/witness"
+AGAIN: Final = 60
+"""Seconds for which the same checkpoint is answered with the same signature."""
+LARGEST: Final = 64 * 1024
+"""Bytes of a checkpoint."""
+SECONDS: Final = 10.0
+"""How long a log is waited for."""
+EMPTY: Final = Head(0, EMPTY_ROOT)
+
+
+def name_of(server: Server) -> str:
+    """What the deployment is called as a witness."""
+    return f"{server.name}{PATH}"
+
+
+def url_of(server: Server) -> str:
+    """Where the deployment is asked as a witness."""
+    return f"{(server.settings.public_base_url or '').rstrip('/')}{PATH}"
+
+
+def public_key(server: Server) -> NamedKey:
+    """What the deployment's signatures as a witness are believed by."""
+    return signed_notes.public_key(name_of(server), server.identity.witness_key, COSIGNATURE)
+
+
+async def sign(server: Server, raw: bytes) -> bytes:
+    """The answer to a request for a signature. Raises InvalidNote for what is none, NotSigned, NodeUnavailable."""
+    submission = rules.read(raw)
+    origin = submission.note.text.partition("\n")[0]
+    while True:
+        held = await server.nodes.directory.engine.read(witnessed_logs.of, origin)
+        if held is None or held.removed_ts is not None:
+            raise UnknownLog("This log is not witnessed here")
+        try:
+            made = rules.judge(submission, NamedKey.read(held.key), held.head)
+        except Contradicted as fault:
+            await server.nodes.directory.engine.write(_accuse, server, held, submission, fault)
+            heads.stir(server)
+            raise
+        except Unproved as fault:
+            if held.refusal is None:
+                await server.nodes.directory.engine.write(
+                    witnessed_logs.note_refusal, origin, server.clock.now_ms(), str(fault)
+                )
+            raise
+        line = await _signed(server, held, submission, made)
+        if line is not None:
+            return line.encode()
+
+
+async def _signed(server: Server, held: Witnessed, submission: Submission, made: Checkpoint) -> str | None:
+    """The line that is answered, once it is written down; None when somebody was quicker."""
+    now = server.clock.now_ms() // 1000
+    if held.note is not None and made.head == held.head and 0 <= now - held.cosigned_at < AGAIN:
+        same = signed_notes.read(held.note)
+        if same.text == submission.note.text:
+            return same.signatures[-1].write()
+    seconds = max(now, held.cosigned_at)  # a clock that was set back does not show in a signature
+    ours = checkpoints.cosigned(submission.note, name_of(server), server.identity.witness_key, seconds)
+    note = Note(submission.note.text, (_by_log(submission.note, held), ours))
+    written = await server.nodes.directory.engine.write(_note, held, made.head, note.write(), seconds)
+    return ours.write() if written else None
+
+
+def _by_log(note: Note, held: Witnessed) -> signed_notes.Signature:
+    """The log's own signature: what else is under it was put there by who knows whom."""
+    ((_, signature),) = signed_notes.believed(note, [NamedKey.read(held.key)])
+    return signature
+
+
+async def _note(tx: Transaction, held: Witnessed, head: Head, note: bytes, seconds: int) -> bool:
+    if await alarms.about(tx, held.origin, Side.WITNESS) is not None:
+        raise Unbelieved("This log has contradicted itself: nothing of it is signed until the operator here says so")
+    return await witnessed_logs.advance(tx, held, head, note, seconds)
+
+
+async def _accuse(
+    tx: Transaction, server: Server, held: Witnessed, submission: Submission, fault: Contradicted
+) -> None:
+    """Keep both checkpoints, which the log has signed, and of which one is a lie."""
+    assert held.note is not None  # nothing contradicts the log without leaves
+    signed = Note(submission.note.text, (_by_log(submission.note, held),))
+    alarm = Link(
+        number=0,
+        previous="",
+        time=0,
+        kind=Kind.TWO_HISTORIES,
+        origin=held.origin,
+        side=Side.WITNESS,
+        key=held.key,
+        held=held.note.decode(),
+        shown=signed.write().decode(),
+        other=base64(fault.other),
+        proof=tuple(base64(each) for each in fault.proof),
+    )
+    await alarms.sound(tx, server, alarm)
+    await witnessed_logs.note_refusal(tx, held.origin, server.clock.now_ms(), str(fault))
+
+
+async def checkpoint(server: Server, place: str) -> bytes:
+    """The newest checkpoint of a log that was signed here, with our signature; also of one that is witnessed no more.
+
+    Raises NotFound.
+    """
+    found = await server.nodes.directory.engine.read(witnessed_logs.at, place)
+    if found is None or found.note is None:
+        raise NotFound("No checkpoint of that log was signed here")
+    return found.note
+
+
+# which logs ---------------------------------------------------------------------------------
+
+
+async def add(server: Server, log: str, key: str) -> str:
+    """Witness the log that signs with this key, from now on; returns what it is called. Raises InvalidParam.
+
+    ``log``: what it is called, or the address at which it is served, whose checkpoint is looked at then. One that was
+    witnessed before goes on from what was signed then.
+    """
+    try:
+        named = NamedKey.read(key)
+    except InvalidNote as fault:
+        raise InvalidParam(str(fault)) from None
+    if named.kind != ED25519:
+        raise InvalidParam("That is the key of a witness, not of a log")
+    origin = named.name
+    if "://" in log:
+        await _look(server, log, named)
+    elif log != origin:
+        raise InvalidParam(f"That is the key of the log {origin}")
+    if origin.partition("/")[0] == server.name:
+        raise InvalidParam("Nobody is a witness of their own logs")
+    directory = server.nodes.directory.engine
+    held = await directory.read(witnessed_logs.of, origin)
+    if held is not None and held.key != named.write():
+        raise InvalidParam(f"{origin} was witnessed with another key, and has to go on with that: {held.key}")
+    place = rules.place_of(origin)
+    await directory.write(witnessed_logs.add, origin, place, named.write(), EMPTY, server.clock.now_ms())
+    return origin
+
+
+async def _look(server: Server, url: str, key: NamedKey) -> None:
+    """Raise InvalidParam unless a log with this key is served there."""
+    try:
+        place, target = own_place(f"{url.rstrip('/')}/checkpoint")
+        answer = await server.outbound.request("GET", place, target, most=LARGEST, seconds=SECONDS)
+        if answer.status != 200:
+            raise InvalidParam(f"There is no checkpoint at {url}: status {answer.status}")
+        checkpoints.opened(signed_notes.read(answer.body), key)
+    except Unreachable as fault:
+        raise InvalidParam(f"{url} cannot be reached: {fault}") from None
+    except InvalidNote as fault:
+        raise InvalidParam(f"The log at {url} has another key: {fault}") from None
+
+
+async def remove(server: Server, origin: str) -> None:
+    """Sign nothing more of a log. What was signed stays, and alarms about it. Raises InvalidParam."""
+    if not await server.nodes.directory.engine.write(witnessed_logs.remove, origin, server.clock.now_ms()):
+        raise InvalidParam(f"{origin} is not witnessed here; see `domicile log witness list`")
+
+
+async def logs(server: Server) -> list[dict[str, Any]]:
+    """The logs that are or were witnessed, and how far each was signed."""
+    return [
+        {
+            "origin": each.origin,
+            "key": each.key,
+            "size": each.head.size,
+            "root": b64encode(each.head.root).decode(),
+            "cosigned_at": each.cosigned_at if each.note is not None else None,
+            "witnessed": each.removed_ts is None,
+            "refused_since": None if each.refused_ts is None else each.refused_ts // 1000,
+            "refusal": each.refusal,
+        }
+        for each in await server.nodes.directory.engine.read(witnessed_logs.all_of_them)
+    ]
+
+
+async def overview(server: Server) -> dict[str, Any]:
+    """What the deployment is as a witness, for everybody."""
+    return {"key": public_key(server).write(), "url": url_of(server), "logs": await logs(server)}
