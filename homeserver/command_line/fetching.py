@@ -1,4 +1,4 @@
-"""Asking a server as any stranger does: one GET, of a bounded answer, that no redirect leads elsewhere."""
+"""Asking a server as any stranger does: one request, of a bounded answer, that no redirect leads elsewhere."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ class _Here(urllib.request.HTTPRedirectHandler):
         """Called by urllib; None makes the redirect an error."""
 
 
-def fetched(url: str, most: int) -> bytes:
-    """The body of a page of http or https. Raises Unfetched."""
+def fetched(url: str, most: int, *, token: str | None = None, sent: bytes | None = None) -> bytes:
+    """The body of a page of http or https; with ``sent`` (JSON), of the answer to a POST. Raises Unfetched."""
     if not url.startswith(("https://", "http://")):
         raise Unfetched(f"{url} is no address of https or http")
     try:
-        with urllib.request.build_opener(_Here).open(url, timeout=SECONDS) as answer:
+        request = urllib.request.Request(url, data=sent)  # noqa: S310
+        if sent is not None:
+            request.add_header("Content-Type", "application/json")
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.build_opener(_Here).open(request, timeout=SECONDS) as answer:
             raw: bytes = answer.read(most + 1)
     except urllib.error.HTTPError as error:
         error.close()

@@ -10,11 +10,15 @@ import click
 
 from homeserver.command_line.answers import JSON, no, tell
 from homeserver.command_line.asking import CONFIG, perform
+from homeserver.command_line.monitoring import monitor
 
 
 @click.group()
 def log() -> None:
-    """The logs of changes of keys: status, begin-anew, witness, alarm."""
+    """The logs of changes of keys: status, begin-anew, monitor, witness, alarm."""
+
+
+log.add_command(monitor)
 
 
 @log.command("status", epilog="Example: domicile log status --json")

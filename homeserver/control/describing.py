@@ -60,6 +60,14 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema | str]]] = {
         made_of(server_name=TEXT, key_id=TEXT, key=TEXT, withdrawals=_OBJECTS),
     ),
     ("GET", "/key-log"): ("The logs of changes of keys, one for each node", {"type": "object"}),
+    ("GET", "/key-log/me"): (
+        "What proves which leaves of the logs are about the caller, for whoever is to watch over their keys",
+        made_of(user_id=TEXT, opening=TEXT),
+    ),
+    ("POST", "/key-log/proof"): (
+        "What the log says of `user_id`, for whoever knows the `opening` of their name; no token is needed",
+        {"type": "object"},
+    ),
     ("GET", "/key-log/{node}/checkpoint"): (
         "How far a log is, signed (C2SP tlog-checkpoint)",
         "text/plain",
@@ -119,7 +127,7 @@ def document(server_name: str, base_url: str, version: str) -> dict[str, Any]:
             "operationId": path.strip("/").replace("/", "-").replace("{", "").replace("}", ""),
             "summary": says,
             "tags": ["users"],
-            **({"security": []} if path.startswith(_FOR_ANYBODY) else {}),
+            **({"security": []} if path.startswith(_FOR_ANYBODY) and path != "/key-log/me" else {}),
             **({"parameters": [_in("path", name, "", TEXT, True) for name in names]} if names else {}),
             "responses": _responses(answer),
         }

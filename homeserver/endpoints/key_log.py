@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from homeserver.endpoints import reading
 from homeserver.protocol import tiles
 from homeserver.protocol.errors import NotFound
-from homeserver.transparency import serving
+from homeserver.transparency import proving, serving
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, Resource, route
@@ -34,6 +35,21 @@ _LONGER: Final = [_TILE + "".join(f"/{{part{part}}}" for part in range(2, end + 
 async def logs(server: Server, request: Request) -> dict[str, Any]:
     """The logs of this deployment, one for each node, and the keys that they are believed by."""
     return await serving.overview(server)
+
+
+@route("GET", "/_domicile/v1/key-log/me", auth=Auth.USER, limit=Limit.REQUEST, resource=Resource.CLIENT)
+async def my_name(server: Server, request: Request) -> dict[str, Any]:
+    """What proves which leaves are about the caller: for whoever is to watch over their keys."""
+    user_id = request.caller.user_id
+    return {"user_id": user_id, "opening": proving.opening_of(server, user_id)}
+
+
+@route("POST", "/_domicile/v1/key-log/proof", auth=Auth.NONE, limit=Limit.KEYS, resource=Resource.CLIENT)
+async def proof(server: Server, request: Request) -> dict[str, Any]:
+    """What the log says of a user now, for whoever knows the opening of their name: digests, and no keys."""
+    body = request.json()
+    user_id = reading.text(body, "user_id", required=True)
+    return await proving.to_bearer(server, user_id, reading.text(body, "opening", required=True))
 
 
 @route("GET", "/_domicile/v1/key-log/{node}/checkpoint", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)

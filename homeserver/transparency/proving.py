@@ -6,6 +6,7 @@ It is told to whom the keys are told, and only of users who rest on the node tha
 
 from __future__ import annotations
 
+import hmac
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ import structlog
 
 from homeserver.protocol import key_log as leaves
 from homeserver.protocol import merkle
-from homeserver.protocol.errors import NodeUnavailable
+from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.key_log import Leaf
 from homeserver.runtime.lru import Lru
 from homeserver.storage import device_keys, key_log
@@ -42,6 +43,9 @@ FIELD: Final = "org.domicile.key_log"
 
 MOST: Final = 250
 """Users of whom one answer tells this; who wants it of more asks several times."""
+
+LONGEST: Final = 255
+"""Characters of a user id."""
 
 KEPT: Final = 4 * 2**20
 """Bytes of such that a node remembers."""
@@ -102,6 +106,25 @@ async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> di
     proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
     users = {user_id: _as_json(each, proofs.get(each.place)) for user_id, each in told.items()}
     return {FIELD: {shown.origin: {"checkpoint": shown.note.decode(), "users": users}}}
+
+
+def opening_of(server: Server, user_id: str) -> str:
+    """The proof of a user's name, in Base64. Whoever has it can tell which leaves are about the user, for ever."""
+    return _base64(names.opening(server, user_id))
+
+
+async def to_bearer(server: Server, user_id: str, opening: str) -> dict[str, Any]:
+    """What is told of a user to whoever has the proof of their name, who may know nothing else of them.
+
+    Raises NotFound, whether there is no such user or that is not the proof; NodeUnavailable.
+    """
+    known = len(user_id) <= LONGEST and hmac.compare_digest(
+        opening_of(server, user_id).encode(), opening.encode(errors="replace")
+    )
+    node = await server.nodes.of_user(user_id) if known else None
+    if node is None:
+        raise NotFound("There is nobody of this name in the log")
+    return await of_users(server, node, [user_id])
 
 
 def _as_json(told: Told, proof: Sequence[bytes] | None) -> orjson.Fragment:
