@@ -97,4 +97,4 @@ class Encryption:
             "How long others are shown a device that its owner, who has cross-signing keys, has not signed with them. "
             "After that nobody encrypts for it until it is signed.",
         ),
-    ] = 7 * DAY
+    ] = 0 * DAY

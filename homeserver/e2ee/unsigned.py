@@ -58,19 +58,16 @@ async def note(
 ) -> None:
     """Queue, behind the keys ``made`` for a device, whether it is signed, and since when not; before it is published.
 
-    No trip, unless somebody else than the device has signed it, or no time is given for that.
+    No trip, unless somebody else than the device has signed it.
     """
-    grace, now_ms = server.settings.encryption.unsigned_device_grace, server.clock.now_ms()
-    by_others = key_format.signatures_in(made).get(user_id, {}).keys() - {f"ed25519:{device_id}"}
-    if not by_others and (grace is None or grace.ms):
-        unsigned_devices.wait(tx, user_nid, device_id, now_ms)
-        return
-    keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys())
-    if is_signed(keys, device_id, user_id):
-        unsigned_devices.settle(tx, user_nid, [device_id])
-        return
-    at_once = grace is not None and not grace.ms and SELF_SIGNING in keys.signing
-    unsigned_devices.wait(tx, user_nid, device_id, now_ms, withheld=at_once)
+    grace = server.settings.encryption.unsigned_device_grace
+    if key_format.signatures_in(made).get(user_id, {}).keys() - {f"ed25519:{device_id}"}:
+        keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys())
+        if is_signed(keys, device_id, user_id):
+            unsigned_devices.settle(tx, user_nid, [device_id])
+            return
+    at_once = grace is not None and not grace.ms
+    unsigned_devices.wait(tx, user_nid, device_id, server.clock.now_ms(), withheld=at_once)
 
 
 async def note_identity(tx: Transaction, server: Server, user_id: str, user_nid: int) -> None:

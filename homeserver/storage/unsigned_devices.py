@@ -26,11 +26,13 @@ class Unsigned(NamedTuple):
 
 
 def wait(tx: Transaction, user_nid: int, device_id: str, now_ms: int, *, withheld: bool = False) -> None:
-    """Queue that a device is there without a signature: from now on, unless it has been so before."""
+    """Queue that a device is there without a signature: from now on, unless it has been so before; and ``withheld``
+    from others at once where its owner has a self-signing key."""
     tx.later(
-        "UPDATE device_keys SET unsigned_since = COALESCE(unsigned_since, ?), withheld = CASE WHEN ? = 1 THEN 1"
+        "UPDATE device_keys SET unsigned_since = COALESCE(unsigned_since, ?), withheld = CASE WHEN ? = 1 AND EXISTS"
+        " (SELECT 1 FROM cross_signing_keys c WHERE c.user_nid = device_keys.user_nid AND c.usage = ?) THEN 1"
         " ELSE withheld END WHERE user_nid = ? AND device_id = ?",
-        [(now_ms, int(withheld), user_nid, device_id)],
+        [(now_ms, int(withheld), SELF_SIGNING, user_nid, device_id)],
     )
 
 

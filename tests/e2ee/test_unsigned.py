@@ -18,6 +18,7 @@ from tests.transparency.stranger import Stranger
 from tests.transparency.test_key_log import caught_up
 
 DAY = 86_400.0
+WEEK = SETTINGS + '[encryption]\nunsigned_device_grace = "1w"\n'
 ABROAD = FLOWING + '[[flows]]\nfrom = "IR"\nto = ["unknown"]\nclasses = ["keys"]\n'
 
 
@@ -42,7 +43,7 @@ async def shown(reader: Device, owner: Device) -> set[str]:
 
 @aio
 async def test_it_is_withheld_after_a_time_and_comes_back_when_signed(cast: Cast) -> None:
-    play = await cast(policy=ABROAD)
+    play = await cast(policy=ABROAD, settings=WEEK)
     alice, bob, carol = await play.device("alice"), await play.device("bob"), await play.device("carol", "paris")
     await play.room_of(alice.user, bob.user, carol.user)
     mine = await identity(alice)
@@ -83,7 +84,8 @@ async def test_it_is_withheld_after_a_time_and_comes_back_when_signed(cast: Cast
 
 @ON_SQLITE
 @aio
-async def test_without_cross_signing_all_are_shown(play: KeyPlay) -> None:
+async def test_without_cross_signing_all_are_shown(cast: Cast) -> None:
+    play = await cast(settings=WEEK)
     alice, bob = await play.device("alice"), await play.device("bob")
     await pass_days(play, 100)
     assert await shown(bob, alice) == {alice.device_id}
@@ -98,7 +100,8 @@ async def test_without_cross_signing_all_are_shown(play: KeyPlay) -> None:
 
 @ON_SQLITE
 @aio
-async def test_another_identity_gives_devices_time_but_shows_none_again(play: KeyPlay) -> None:
+async def test_another_identity_gives_devices_time_but_shows_none_again(cast: Cast) -> None:
+    play = await cast(settings=WEEK)
     alice, bob = await play.device("alice"), await play.device("bob")
     mine = await identity(alice)
     await sign(alice, mine)
@@ -118,7 +121,8 @@ async def test_another_identity_gives_devices_time_but_shows_none_again(play: Ke
 
 @ON_SQLITE
 @aio
-async def test_a_clock_that_is_set_back_neither_shows_nor_spares(play: KeyPlay) -> None:
+async def test_a_clock_that_is_set_back_neither_shows_nor_spares(cast: Cast) -> None:
+    play = await cast(settings=WEEK)
     alice, bob = await play.device("alice"), await play.device("bob")
     await sign(alice, await identity(alice))
     gone, spared = await alice.another(), await alice.another()
@@ -137,7 +141,7 @@ async def test_a_clock_that_is_set_back_neither_shows_nor_spares(play: KeyPlay) 
 @ON_SQLITE
 @aio
 async def test_without_any_time_and_without_any_end(cast: Cast) -> None:
-    play = await cast(settings=SETTINGS + '[encryption]\nunsigned_device_grace = "0s"\n')
+    play = await cast()
     alice, bob = await play.device("alice-0"), await play.device("bob-0")
     mine = await identity(alice)
     await sign(alice, mine)
@@ -169,8 +173,9 @@ async def test_other_keys_of_a_signed_device_are_unsigned(play: KeyPlay) -> None
 
 @ON_SQLITE
 @aio
-async def test_what_was_there_before_is_given_time(play: KeyPlay) -> None:
+async def test_what_was_there_before_is_given_time(cast: Cast) -> None:
     """As the migration leaves it: nobody knows since when."""
+    play = await cast(settings=WEEK)
     alice, bob = await play.device("alice"), await play.device("bob")
     mine = await identity(alice)
     second = await alice.another()

@@ -46,6 +46,9 @@ tokens_file = "registration.tokens"
 [rate_limits]
 enabled = false
 
+[encryption]  # new devices are spoken to at once, as with servers that know nothing of signatures
+unsigned_device_grace = "1w"
+
 [passwords]  # cheap: nobody guesses here
 time_cost = 1
 memory_cost = 8

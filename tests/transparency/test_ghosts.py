@@ -11,6 +11,7 @@ from homeserver.storage.engine import Transaction
 from homeserver.transparency import agreement, proving
 from tests.deployment import Deploy, Deployment
 from tests.e2ee.play import Device, Identity
+from tests.e2ee.test_unsigned import sign
 from tests.support import ON_SQLITE, aio
 from tests.transparency import ghosts
 from tests.transparency.ghosts import GHOST
@@ -40,7 +41,7 @@ def at(deployment: Deployment, device: Device) -> Device:
 @aio
 async def test_a_device_in_the_database_is_in_no_log(deploy: Deploy) -> None:
     deployment = await deploy()
-    alice, _, bob = await cast(deployment)
+    alice, mine, bob = await cast(deployment)
     await ghosts.by_sql(deployment.node("tehran"), alice.user_id)
     again = await deploy()
     alice, bob = at(again, alice), at(again, bob)
@@ -57,6 +58,7 @@ async def test_a_device_in_the_database_is_in_no_log(deploy: Deploy) -> None:
     # What changes later as it should does not bring it into the log.
     second = await alice.another()
     await second.publish()
+    await sign(second, mine)
     await caught_up(again)
     theirs = await bob.query(alice)
     assert set(theirs["device_keys"][alice.user_id]) == {alice.device_id, second.device_id}
