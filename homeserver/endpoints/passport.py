@@ -60,6 +60,7 @@ async def passport_page(server: Server, request: Request) -> Response:
         since="" if version is None else spoken.day(version["time"]),
         jurisdictions=[_jurisdiction(server, spoken, each, said["nodes"]) for each in said["jurisdictions"]],
         logs=[_log(spoken, each["key_log"]) for each in said["nodes"]],
+        registers=[_register(spoken, each) for each in said["nodes"] if each["register"] is not None],
         signed=SIGNED,
         others=[_other(code) for code in _languages(said) if code != spoken.code],
         action=PAGE,
@@ -86,6 +87,10 @@ def _log(spoken: Language, log: Mapping[str, Any]) -> dict[str, Any]:
     if log["checkpoint"] is not None:
         size = checkpoints.read(signed_notes.read(log["checkpoint"].encode()).text).head.size
     return {"origin": log["origin"], "size": "" if size is None else spoken.number(size), "fault": log["fault"]}
+
+
+def _register(spoken: Language, node: Mapping[str, Any]) -> dict[str, str]:
+    return {"node": node["name"], "count": spoken.number(node["register"]["count"])}
 
 
 def _languages(said: Mapping[str, Any]) -> list[str]:

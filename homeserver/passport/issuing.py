@@ -136,4 +136,12 @@ async def _node(server: Server, node: Node) -> dict[str, Any]:
             "checkpoint": checkpoint,
             "fault": fault,
         },
+        "register": None if checkpoint is None else _register(checkpoint),
     }
+
+
+def _register(checkpoint: str) -> dict[str, Any] | None:
+    """How many disclosures the node's log states, and the head of their chain: what its newest checkpoint says."""
+    said = heads.read(checkpoint.encode()).extension(heads.REGISTER_LINE)
+    count, _, head = (said or "").partition(" ")
+    return {"count": int(count), "head": head} if count else None

@@ -243,6 +243,21 @@ async def test_it_is_fetched_as_often_as_the_policy_says(network: Network) -> No
 
 @ON_SQLITE
 @aio
+async def test_it_is_not_fetched_while_all_borders_are_closed(network: Network) -> None:
+    play, treaty = await found(network)
+    play.server.policy.isolated = {"IR", "FR"}
+    await pulling.refresh(play.server)
+    await pulling.appears(play.server, THERE)
+    assert treaty.fetched == 0
+    play.server.policy.isolated = {"IR"}
+    await pulling.refresh(play.server)
+    assert (treaty.fetched, where(play)) == (1, "DE")
+    play.server.policy.isolated = ()
+    assert where(play) == "DE"
+
+
+@ON_SQLITE
+@aio
 async def test_a_server_that_nothing_places_is_looked_for_in_the_list(network: Network) -> None:
     play, treaty = await found(network)
     treaty.put()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import runpy
+import sys
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
@@ -16,6 +22,8 @@ from tests.deployment import NAME, POLICY, SETTINGS, Deploy, Deployment
 from tests.endpoints.visiting import Browser
 from tests.support import ON_SQLITE, aio
 from tests.transparency.test_key_log import caught_up, device
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify-passport"
 
 SAID = (
     SETTINGS
@@ -62,6 +70,8 @@ async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) ->
     assert france["representative"] == {"jurisdiction": "FR", "name": "Représentation SAS", "contact": None}
     tehran, paris = said["nodes"]
     assert (tehran["name"], tehran["jurisdiction"]) == ("tehran", "IR")
+    assert tehran["register"] == {"count": 0, "head": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
+    assert paris["register"] is None
     assert tehran["key_log"]["checkpoint"].startswith("example.org/_domicile/v1/key-log/tehran\n")
     assert paris["key_log"]["checkpoint"] is None
 
@@ -107,6 +117,43 @@ async def test_the_page_is_in_the_languages_of_the_place(deploy: Deploy) -> None
     assert "Qui l’exploite" in french.text
 
 
+def by_script(folder: Path, said: dict[str, Any], key: VerifyKey, *more: str) -> tuple[int, str]:
+    """What the script says of a passport that is in a file: its exit status and words."""
+    path, words = folder / "passport.json", io.StringIO()
+    path.write_bytes(orjson.dumps(said))
+    arguments = [SCRIPT.name, str(path), "--server-key", f"{key.key_id}={key.base64}", *more]
+    with contextlib.redirect_stdout(words), mock.patch.object(sys, "argv", arguments):
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as ended:
+            return 1, f"{words.getvalue()}{ended.code}"
+    return 0, words.getvalue()
+
+
+@ON_SQLITE
+@aio
+async def test_the_script_of_a_stranger_comes_to_the_same(deploy: Deploy, tmp_path: Path) -> None:
+    deployment = await deploy(settings=SAID, policy=LAWFUL)
+    await device(deployment, "alice")
+    await caught_up(deployment, "tehran")
+    said, identity = await shown(deployment), deployment.server.identity
+    key = identity.key.verify_key
+    status, words = by_script(tmp_path, said, key, "--build", build.digest())
+    assert status == 0, words
+    for told in ("Example <Telecom>", "required", "tehran (IR): 1 leaves, 0 disclosures", "paris (FR): nothing"):
+        assert told in words
+    assert by_script(tmp_path, said, key, "--build", "00")[0] == 1
+    assert by_script(tmp_path, said, SigningKey("test", b"o" * 32).verify_key)[0] == 1
+    assert by_script(tmp_path, {}, key)[0] == 1
+    for place in places(said):
+        assert by_script(tmp_path, altered(said, place), key)[0] == 1, place
+    forged = altered(said, ("nodes", 0, "key_log", "checkpoint"))
+    forged["nodes"][0]["key_log"]["checkpoint"] = said["nodes"][0]["key_log"]["checkpoint"].replace("\n1\n", "\n9\n")
+    del forged["signatures"]
+    status, words = by_script(tmp_path, sign_json(forged, NAME, identity.key), key)
+    assert (status, "is not signed by its log" in words) == (1, True)
+
+
 # what is changed is refused -----------------------------------------------------------------
 
 
@@ -119,6 +166,16 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
     return [path]
 
 
+def altered(said: dict[str, Any], place: tuple[str | int, ...]) -> dict[str, Any]:
+    """A passport in which something else stands somewhere."""
+    changed = deepcopy(said)
+    inner: Any = changed
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = "changed"
+    return changed
+
+
 @ON_SQLITE
 @aio
 async def test_whatever_is_changed_in_it_shows(deployment: Deployment) -> None:
@@ -126,12 +183,7 @@ async def test_whatever_is_changed_in_it_shows(deployment: Deployment) -> None:
     known, found = keys(deployment), places(said)
     assert len(found) > 30
     for place in found:
-        changed = deepcopy(said)
-        inner: Any = changed
-        for step in place[:-1]:
-            inner = inner[step]
-        inner[place[-1]] = "changed"
-        assert passports.faults(changed, known) != [], place
+        assert passports.faults(altered(said, place), known) != [], place
     for name in said:
         assert passports.faults({key: value for key, value in said.items() if key != name}, known) != [], name
 

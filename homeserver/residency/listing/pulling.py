@@ -57,10 +57,18 @@ async def refresh(server: Server) -> None:
 
 
 def _is_due(server: Server, held: Held, setting: Setting) -> bool:
+    if _is_shut(server, setting):
+        return False
     if held.tried is not None:
         pause = min(setting.refresh.seconds, AGAIN) if held.fault else setting.refresh.seconds
         return server.clock.monotonic() - held.tried >= pause
     return held.list is None or held.kept is None or _age(server, held.kept) >= setting.refresh.seconds
+
+
+def _is_shut(server: Server, setting: Setting) -> bool:
+    """Whether links are not to be used from any place where we have machines; a file can be read all the same."""
+    isolated = server.policy.isolated
+    return not setting.url.startswith(FILE) and all(node.jurisdiction in isolated for node in server.nodes)
 
 
 def _age(server: Server, kept: KeptList) -> float:
@@ -73,6 +81,8 @@ async def appears(server: Server, name: str) -> None:
     """A server has to do with us: if nothing places it, see whether the list does by now. Waits for a moment only."""
     setting, policy = server.policy.now.federation_list, server.policy.now
     if setting is None or name.lower() == policy.server_name or policy.jurisdiction_of_server(name) != UNKNOWN:
+        return
+    if _is_shut(server, setting):
         return
     held, now = holding.of(server), server.clock.monotonic()
     asked = held.asked.get(name.lower())
