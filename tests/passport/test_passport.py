@@ -199,11 +199,11 @@ async def test_another_key_and_another_log_are_not_believed(deployment: Deployme
     assert passports.faults(said, {other.key_id: other.verify_key}) != []
     swapped = deepcopy(said)
     tehran, paris = swapped["nodes"]
-    tehran["key_log"]["checkpoint"] = paris["key_log"]["checkpoint"]
     del swapped["signatures"]
-    signed = sign_json(swapped, NAME, deployment.server.identity.key)
-    (fault,) = passports.faults(signed, known)
-    assert "example.org/_domicile/v1/key-log/tehran" in fault
+    for name in ("checkpoint", "key"):  # that of the other log, and then with the other log's key
+        tehran["key_log"][name] = paris["key_log"][name]
+        (fault,) = passports.faults(sign_json(swapped, NAME, deployment.server.identity.key), known)
+        assert "example.org/_domicile/v1/key-log/tehran" in fault
 
 
 @pytest.mark.parametrize(
