@@ -130,6 +130,8 @@ def _lines(said: dict[str, Any]) -> list[str]:
     for each in said["jurisdictions"]:
         nodes = ", ".join(node["name"] for node in said["nodes"] if node["jurisdiction"] == each["code"])
         lines.append(f"  {each['code']:<11} nodes {nodes}; law: {each['law'] or 'not said'}")
+    names = ", ".join(f"{each['name']} ({each['jurisdiction']})" for each in said["witnesses"])
+    lines.append(f"  witnesses   {names or 'none'}; alarms that are open: {said['alarms']['open']}")
     return [*lines, *(f"  log         {_log(node['key_log'])}" for node in said["nodes"])]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.web.messages import Request
 
 PAGE: Final = "/_domicile/passport"
+REGISTER: Final = "/_domicile/transparency"
 SIGNED: Final = "/_domicile/passport.json"
 
 FIELDS: Final[Mapping[str, str]] = {
@@ -61,6 +62,11 @@ async def passport_page(server: Server, request: Request) -> Response:
         jurisdictions=[_jurisdiction(server, spoken, each, said["nodes"]) for each in said["jurisdictions"]],
         logs=[_log(spoken, each["key_log"]) for each in said["nodes"]],
         registers=[_register(spoken, each) for each in said["nodes"] if each["register"] is not None],
+        witnesses=[
+            {"name": each["name"], "place": places.label(server.policy.now, spoken, each["jurisdiction"])}
+            for each in said["witnesses"]
+        ],
+        register=REGISTER,
         signed=SIGNED,
         others=[_other(code) for code in _languages(said) if code != spoken.code],
         action=PAGE,

@@ -13,7 +13,7 @@ from homeserver.protocol import passports
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency.changes import history
 from homeserver.residency.listing import holding
-from homeserver.transparency import heads, serving
+from homeserver.transparency import alarms, heads, serving, signatures, witnessing
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ async def issue(server: Server) -> dict[str, Any]:
         "encryption": _encryption(server),
         "jurisdictions": [_jurisdiction(server, code) for code in sorted({node.jurisdiction for node in server.nodes})],
         "nodes": [await _node(server, node) for node in server.nodes],
+        **await _witnesses(server),
         "keys": {key.key_id: key.verify_key.base64 for key in server.identity.keys},
     }
     return passports.signed(said, server.name, server.identity.key, server.clock.now_ms())
@@ -118,10 +119,12 @@ def _represented(by: Representative) -> dict[str, Any]:
 
 async def _node(server: Server, node: Node) -> dict[str, Any]:
     """Where a node stands, and how far its log is; ``fault``: why that is not shown."""
-    checkpoint, fault = None, None
+    checkpoint, fault, lacking = None, None, None
     try:
-        shown = await heads.current(server, node)
-        checkpoint, fault = None if shown is None else shown.note.decode(), node.memory(KeyLog).fault
+        await heads.current(server, node)
+        shown, fault = heads.best(server, node.memory(KeyLog)), node.memory(KeyLog).fault
+        checkpoint = None if shown is None or fault is not None else shown.note.decode()
+        lacking = (await signatures.of_log(server, node))["without_quorum_since"]
     except NodeUnavailable:
         fault = "the node is down"
     key = await heads.public_key(server, node)
@@ -135,13 +138,28 @@ async def _node(server: Server, node: Node) -> dict[str, Any]:
             "key": key.write(),
             "checkpoint": checkpoint,
             "fault": fault,
+            "without_quorum_since": lacking,
         },
         "register": None if checkpoint is None else _register(checkpoint),
     }
 
 
+async def _witnesses(server: Server) -> dict[str, Any]:
+    """Who signs the logs of our nodes beside us, as whom we sign those of others, and what witnesses have found."""
+    policy, raised = server.policy.now.residency, await alarms.shown(server)
+    return {
+        "witness": {"key": witnessing.public_key(server).write(), "url": witnessing.url_of(server)},
+        "witnesses": [
+            {"name": each.name, "jurisdiction": each.jurisdiction, "key": each.key, "url": each.url}
+            for each in policy.witnesses.values()
+        ],
+        "quorum": policy.witnessing.quorum,
+        "alarms": {"raised": len(raised), "open": sum(each["ended"] is None for each in raised)},
+    }
+
+
 def _register(checkpoint: str) -> dict[str, Any] | None:
-    """How many disclosures the node's log states, and the head of their chain: what its newest checkpoint says."""
+    """How many entries the register of disclosures has by the node's log, and its head: what the checkpoint says."""
     said = heads.read(checkpoint.encode()).extension(heads.REGISTER_LINE)
     count, _, head = (said or "").partition(" ")
     return {"count": int(count), "head": head} if count else None

@@ -6,7 +6,7 @@ already. What a passport says is a claim: its signature makes it one that cannot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from homeserver.protocol import checkpoints, signed_notes
@@ -61,19 +61,22 @@ def _faults(passport: Mapping[str, Any], keys: Mapping[str, VerifyKey]) -> Itera
     encryption = passport.get("encryption")
     if isinstance(encryption, dict) and encryption.get("required") is encryption.get("conformance_mode"):
         yield "encryption cannot be required and lifted at once"
-    nodes = passport.get("nodes")
+    nodes, witnesses = passport.get("nodes"), passport.get("witnesses")
+    keys_of_witnesses = [each.get("key") for each in witnesses or [] if isinstance(each, dict)]
     for node in nodes if isinstance(nodes, list) else [nodes]:
         log = node.get("key_log") if isinstance(node, dict) else None
         if not isinstance(log, dict):
             yield "it does not say what the log of each node is"
-        elif log.get("checkpoint") is not None and (fault := _checkpoint_fault(log)):
+        elif log.get("checkpoint") is not None and (fault := _checkpoint_fault(log, keys_of_witnesses)):
             yield f"the checkpoint of {log.get('origin')} cannot be believed: {fault}"
 
 
-def _checkpoint_fault(log: Mapping[str, Any]) -> str:
+def _checkpoint_fault(log: Mapping[str, Any], witnesses: Sequence[object]) -> str:
     try:
         key = NamedKey.read(str(log.get("key")))
-        checkpoints.opened(signed_notes.read(str(log["checkpoint"]).encode()), key)
+        note = signed_notes.read(str(log["checkpoint"]).encode())
+        checkpoints.opened(note, key)
+        checkpoints.witnesses(note, [NamedKey.read(str(each)) for each in witnesses])
     except InvalidNote as invalid:
         return str(invalid)
     return "" if key.name == log.get("origin") else f"its key is that of {key.name}"

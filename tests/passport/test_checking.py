@@ -26,6 +26,8 @@ SAID = {
     "encryption": {"required": True, "conformance_mode": False, "allowed_in_clear": []},
     "jurisdictions": [],
     "nodes": [],
+    "witnesses": [],
+    "alarms": {"raised": 0, "open": 0},
 }
 
 

@@ -15,8 +15,11 @@ import orjson
 import pytest
 
 from homeserver.passport import build, issuing
-from homeserver.protocol import passports
+from homeserver.protocol import checkpoints, passports, signed_notes
+from homeserver.protocol.checkpoints import Checkpoint, Head
 from homeserver.protocol.errors import BadJson, InvalidSignature
+from homeserver.protocol.merkle import EMPTY_ROOT
+from homeserver.protocol.signed_notes import COSIGNATURE, Signature
 from homeserver.protocol.signing import SigningKey, VerifyKey, sign_json
 from tests.deployment import NAME, POLICY, SETTINGS, Deploy, Deployment
 from tests.endpoints.visiting import Browser
@@ -35,8 +38,15 @@ contact = "mailto:abuse@example.org"
 name = "Représentation SAS"
 """
 )
+WITNESSED = """
+[witnesses.lyon]
+key = "matrix.example.net/_domicile/v1/witness+781780cc+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X"
+url = "https://matrix.example.net/_domicile/v1/witness"
+jurisdiction = "FR"
+"""
 LAWFUL = (
     POLICY.replace('name = "Iran"', 'name = "Iran"\nlanguages = ["fa"]\nlaw = "قانون داده‌ها"')
+    + WITNESSED
     + '[disclosure.IR]\nfields = ["phone_number"]\napprovals = 3\n'
 )
 
@@ -68,6 +78,9 @@ async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) ->
     assert (iran["code"], iran["law"]) == ("IR", "قانون داده‌ها")
     assert iran["disclosure"] == {"fields": ["phone_number"], "approvals": 3, "custodians": 0, "threshold": 2}
     assert france["representative"] == {"jurisdiction": "FR", "name": "Représentation SAS", "contact": None}
+    assert [(each["name"], each["jurisdiction"]) for each in said["witnesses"]] == [("lyon", "FR")]
+    assert (said["quorum"], said["alarms"]) == (0, {"raised": 0, "open": 0})
+    assert said["witness"]["key"].startswith("example.org/_domicile/v1/witness+")
     tehran, paris = said["nodes"]
     assert (tehran["name"], tehran["jurisdiction"]) == ("tehran", "IR")
     assert tehran["register"] == {"count": 0, "head": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
@@ -106,7 +119,7 @@ async def test_the_page_is_in_the_languages_of_the_place(deploy: Deploy) -> None
     page = await Browser(deployment).get("/_domicile/passport")
     assert (page.status, page.headers["content-language"]) == (200, "fa")
     assert '<html lang="fa" dir="rtl">' in page.text
-    for words in ("گذرنامهٔ این سرویس", "Example &lt;Telecom&gt;", "شماره تلفن", "قانون داده‌ها", "ایران (IR)"):
+    for words in ("گذرنامهٔ این سرویس", "Example &lt;Telecom&gt;", "شماره تلفن", "قانون داده‌ها", "ایران (IR)", "lyon"):
         assert words in page.text
     assert "<script" not in page.text
     english = await Browser(deployment).get("/_domicile/passport?language=en")
@@ -140,7 +153,7 @@ async def test_the_script_of_a_stranger_comes_to_the_same(deploy: Deploy, tmp_pa
     key = identity.key.verify_key
     status, words = by_script(tmp_path, said, key, "--build", build.digest())
     assert status == 0, words
-    for told in ("Example <Telecom>", "required", "tehran (IR): 1 leaves, 0 disclosures", "paris (FR): nothing"):
+    for told in ("Example <Telecom>", "required", "tehran (IR): 1 leaves, 0 entries", "paris (FR): nothing"):
         assert told in words
     assert by_script(tmp_path, said, key, "--build", "00")[0] == 1
     assert by_script(tmp_path, said, SigningKey("test", b"o" * 32).verify_key)[0] == 1
@@ -164,6 +177,28 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
     if isinstance(value, list):
         return [place for index, each in enumerate(value) for place in places(each, (*path, index))]
     return [path]
+
+
+def test_a_witness_is_believed_by_its_own_key_only() -> None:
+    server, log, witness = SigningKey("a", b"k" * 32), SigningKey("log", b"l" * 32), SigningKey("w", b"w" * 32)
+    origin, name = "x.example/log", "w.example/witness"
+    note = checkpoints.signed(Checkpoint(origin, Head(0, EMPTY_ROOT), ()), log)
+    good, bad = (checkpoints.cosigned(note, name, witness, seconds) for seconds in (1000, 2000))
+    mixed = Signature(good.name, good.key_id, good.raw[:8] + bad.raw[8:])
+
+    def faults(signature: Signature) -> list[str]:
+        shown = note.with_signatures([signature]).write().decode()
+        key = signed_notes.public_key(origin, log).write()
+        said = {
+            "nodes": [{"key_log": {"origin": origin, "key": key, "checkpoint": shown}}],
+            "witnesses": [{"key": signed_notes.public_key(name, witness, COSIGNATURE).write()}],
+        }
+        signed = passports.signed(said, "x.example", server, 1)
+        return passports.faults(signed, {server.key_id: server.verify_key})
+
+    assert faults(good) == []
+    (fault,) = faults(mixed)
+    assert origin in fault
 
 
 def altered(said: dict[str, Any], place: tuple[str | int, ...]) -> dict[str, Any]:
