@@ -46,7 +46,7 @@ from homeserver.runtime.names import SystemNames
 from homeserver.runtime.outbound import Outbound
 from homeserver.runtime.telemetry import Public, Telemetry
 from homeserver.runtime.wakeups import Wakeups
-from homeserver.sealing import noticing
+from homeserver.sealing import noticing, writing
 from homeserver.storage import directory, users
 from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import engine_for, peek
@@ -288,6 +288,7 @@ async def serve(
             await watch.stop()
             await asyncio.gather(reloading, return_exceptions=True)
             await server.jobs.stop(SHUTDOWN)
+            await writing.seal_last(server)
             await thumbnails.close(server)
     log.info("stopped")
 

@@ -6,6 +6,7 @@ written waits for the next run.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("sealing")
 
+LONGEST: Final = 5.0
+"""Seconds that a node has for the last records."""
 BATCH: Final = 100
 """Records that are sealed and written together: some ten milliseconds."""
 
@@ -42,6 +45,18 @@ async def keep_sealed(server: Server) -> None:
             down.append(node.name)
     if down:
         raise Postponed(f"down: {', '.join(down)}")
+
+
+async def seal_last(server: Server) -> None:
+    """Seal what waits on the nodes that can be reached, before the server stops."""
+    for node in list(server.nodes):
+        try:
+            async with asyncio.timeout(LONGEST):
+                await seal_waiting(server, node)
+        except (NodeUnavailable, TimeoutError):
+            log.warning(
+                "records of sessions were not written", node=node.name, records=len(node.memory(Notices).waiting)
+            )
 
 
 async def seal_waiting(server: Server, node: Node) -> None:
