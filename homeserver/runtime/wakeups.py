@@ -61,6 +61,8 @@ class Listener:
                 self._future = None
                 if timer is not None:
                     timer.cancel()
+        elif self._wakeups.stopping:
+            await asyncio.sleep(0)  # or who waits in a loop would let nobody end it
         woken, self._woken = self._woken, set()
         return woken
 

@@ -91,6 +91,28 @@ async def test_stopping_lets_everybody_go() -> None:
 
 
 @aio
+async def test_who_waits_in_a_loop_can_be_ended_when_all_stops() -> None:
+    wakeups = Wakeups(FakeClock())
+    rounds = 0
+
+    async def follow() -> None:
+        nonlocal rounds
+        with wakeups.listen(["a"]) as listener:
+            while rounds < 1000:
+                await listener.wait()
+                rounds += 1
+
+    following = asyncio.create_task(follow())
+    await settle()
+    wakeups.stop()
+    await settle()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert following.cancelled()
+    assert rounds < 1000
+
+
+@aio
 async def test_a_listener_may_wake_others_from_its_own_turn() -> None:
     wakeups = Wakeups(FakeClock())
 
