@@ -11,8 +11,12 @@ from urllib.parse import quote
 from config.residency import DataClass
 from federation.remote import RemoteRefusal, ask_for
 from homeserver.e2ee import key_format, remote_keys
+from homeserver.protocol import key_proofs
 from homeserver.protocol.errors import Refusal, ServerUnreachable
 from homeserver.protocol.identifiers import domain_of
+from homeserver.storage.device_keys import Proof
+from homeserver.transparency import peers
+from homeserver.transparency.peers import Heard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +51,7 @@ async def query_keys(
                 found[user_id] = remote_keys.of_user(
                     user_id, devices[user_id], masters.get(user_id), self_signing.get(user_id), strict=strict
                 )
+                _take_proof(server, answer, destination, user_id, found[user_id])
     return found
 
 
@@ -80,7 +85,16 @@ async def device_list(server: Server, node: Node, user_id: str) -> tuple[int, Us
     keys = remote_keys.of_user(
         user_id, devices, answer.get("master_key"), answer.get("self_signing_key"), strict=strict
     )
+    _take_proof(server, answer, destination, user_id, keys)
     return stream_id, keys
+
+
+def _take_proof(server: Server, answer: Mapping[str, Any], destination: str, user_id: str, keys: UserKeys) -> None:
+    """What a server tells of its key log goes with the keys, as it is; whoever is shown it checks it. We look, too."""
+    told = key_proofs.of_answer(answer, destination, user_id)
+    if told is not None:
+        keys.proof = Proof(told.origin, told.write())
+        peers.hear(server, Heard(destination, user_id, keys, told))
 
 
 async def claim_keys(

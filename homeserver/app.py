@@ -52,7 +52,7 @@ from homeserver.storage.circuit import Unreachable
 from homeserver.storage.connect import engine_for, peek
 from homeserver.storage.nodes import Nodes
 from homeserver.storage.policy_versions import NotNewest
-from homeserver.transparency import serving, statements
+from homeserver.transparency import peers, serving, statements
 from homeserver.web.connections import Connections
 from homeserver.web.limits import Bucket, Limits
 from homeserver.web.parsing import Bounds
@@ -142,6 +142,7 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
         metrics.show(server)
         auditing.show(server)
         serving.show(server)
+        peers.show(server)
         holding.show(server)
         yield server
 

@@ -30,7 +30,7 @@ from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 from homeserver.sealing import writing
 from homeserver.sync.sliding import connections
-from homeserver.transparency import cosigning, sequencing
+from homeserver.transparency import cosigning, peers, sequencing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -154,3 +154,4 @@ def _of_all(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
     yield following.follow(server)
     yield registered.follow(server)
     yield chores.poke(server)
+    yield peers.follow(server)

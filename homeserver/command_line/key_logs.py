@@ -28,11 +28,13 @@ def log_status(config: Path, as_json: bool) -> None:
     """How far the log of each node was shown, and who has signed it.
 
     Status 1 when one has been set back or its node is down, when one lacks its quorum of witnesses for more than a
-    minute, and when an alarm stands or is missing.
+    minute, and when an alarm stands or is missing. With the logs of other servers that contradicted themselves when
+    they told keys; --json has the signed notes that prove it.
     """
     answer = perform(config, "log-status")
     logs = answer["logs"]
     lines = [f"{each['origin']}: {_said(each['size'])}{_signed(each)}" for each in logs if each["fault"] is None]
+    lines += [f"{each['origin']}, of another server, has shown {each['what']}" for each in answer["contradictions"]]
     tell(answer, as_json, "\n".join(lines))
     faults = [f"{each['origin']}: {each['fault']}" for each in logs if each["fault"] is not None]
     for each in logs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.control.arguments import needed
 from homeserver.protocol.errors import BadJson, InvalidParam
-from homeserver.transparency import alarms, heads, renewing, serving, stating, witnessing
+from homeserver.transparency import alarms, heads, peers, renewing, serving, stating, witnessing
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 async def log_status(server: Server, _: Arguments) -> dict[str, Any]:
-    """How far the log of each node is."""
+    """How far the log of each node is; and which logs of other servers contradict themselves."""
     return {
         "logs": [await serving.status(server, node) for node in server.nodes],
         "alarms": [each for each in await alarms.shown(server) if each["ended"] is None],
+        "contradictions": await peers.told(server),
         "alarm_faults": await stating.faults(server),
     }
 

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from homeserver.runtime.lru import Lru
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -23,11 +25,13 @@ class Question:
 
 
 class Asking:
-    """What a node is asking other servers (``node.memory(Asking)``)."""
+    """What a node is asking other servers (``node.memory(Asking)``). ``proved``: when it has asked for a list because
+    there was no proof of the copy."""
 
     def __init__(self) -> None:
         self.questions: set[Question] = set()
         self.refreshing: dict[str, asyncio.Task[bool]] = {}
+        self.proved: Lru[str, float] = Lru(10_000)
         self.servers = asyncio.Semaphore(SERVERS_AT_ONCE)
         self.refreshes = asyncio.Semaphore(REFRESHES_AT_ONCE)
 

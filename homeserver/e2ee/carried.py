@@ -17,6 +17,7 @@ from config.residency import DataClass
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.key_log import Manifest
+from homeserver.protocol.key_proofs import LARGEST
 from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
 from homeserver.transparency import heads, proving
@@ -35,8 +36,6 @@ log = structlog.get_logger("e2ee.carried")
 
 MOST_WANTED: Final = 10_000
 """Users whose proofs a node waits for; of more, when somebody asks for their keys again."""
-LARGEST: Final = 16 * 2**10
-"""Bytes of a proof that is kept: some two hundred devices."""
 RETRY_AFTER: Final = 5.0
 
 
@@ -61,14 +60,17 @@ def _key(node: Node) -> tuple[str, str]:
     return ("key proofs", node.name)
 
 
-def tell(server: Server, node: Node, found: Mapping[str, Shown], proofs: dict[str, Any]) -> None:
-    """Add to what is told of users, by origin, what came with the copies of the others; as many as fit."""
+def tell(server: Server, node: Node, found: Mapping[str, Shown], proofs: dict[str, Any]) -> list[str]:
+    """Add to what is told of users, by origin, what came with the copies of the others; as many as fit. Returns the
+    users of other servers of whose copies there is none."""
     told = {user_id for each in proofs.values() for user_id in each["users"]}
     others = [(user_id, keys) for user_id, keys in found.items() if user_id not in told]
     came = [(user_id, keys.proof) for user_id, keys in others if keys.proof is not None]
     for user_id, proof in came[: max(proving.MOST - len(told), 0)]:
         proofs.setdefault(proof.origin, {"users": {}})["users"][user_id] = orjson.Fragment(proof.said)
-    want(server, node, [name for name, keys in others if keys.copied and not keys.remote and keys.proof is None])
+    bare = [(user_id, keys.remote) for user_id, keys in others if keys.copied and keys.proof is None]
+    want(server, node, [user_id for user_id, remote in bare if not remote])
+    return [user_id for user_id, remote in bare if remote]
 
 
 async def follow(server: Server, node: Node) -> None:

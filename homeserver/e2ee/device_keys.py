@@ -16,10 +16,11 @@ from config.residency import DataClass
 from homeserver.e2ee import carried, key_format, publication, remote_lists, shown_keys
 from homeserver.e2ee.failures import Failures
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING
-from homeserver.transparency import proving
+from homeserver.transparency import peers, proving
 from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ async def _proved(
     """What is told of the asker's own node, of those that were asked anyway, and what came with copies: no other node
     is asked for this alone."""
     proofs = {**elsewhere, **(await proving.of_users(server, node, list(found))).get(proving.FIELD, {})}
-    carried.tell(server, node, found, proofs)
+    for user_id in carried.tell(server, node, found, proofs):
+        if peers.has_log(server, domain_of(user_id)):
+            remote_lists.prove_again(server, node, user_id)
     return {proving.FIELD: proofs} if proofs else {}
 
 

@@ -39,6 +39,8 @@ ATTEMPTS = 3
 """How often a list is asked for when it changes while it is asked for."""
 PAUSE = 2.0
 """Seconds between these, so that a flood of news is not answered by one of questions."""
+PROVED_AFTER = 60.0
+"""Seconds before a list is asked for again for its proof alone."""
 LISTS_AT_ONCE = 200
 """Stale lists that the job looks at together."""
 MOST_PREVIOUS = 100
@@ -287,6 +289,16 @@ def begin_refresh(server: Server, node: Node, user_id: str) -> asyncio.Task[bool
         task = refreshing[user_id] = asyncio.get_running_loop().create_task(_refresh(server, node, user_id))
         task.add_done_callback(lambda _: refreshing.pop(user_id))
     return task
+
+
+def prove_again(server: Server, node: Node, user_id: str) -> None:
+    """Ask for a list of which the server's key log has proved an earlier state, for the proof; not at every turn, and
+    nobody waits for it."""
+    asked, now = node.memory(Asking).proved, server.clock.monotonic()
+    before = asked.get(user_id)
+    if before is None or now - before >= PROVED_AFTER:
+        asked[user_id] = now
+        begin_refresh(server, node, user_id)
 
 
 async def refresh(server: Server, node: Node, user_id: str) -> bool:

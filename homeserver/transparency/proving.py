@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from homeserver.protocol import key_log as leaves
-from homeserver.protocol import merkle
+from homeserver.protocol import key_proofs, merkle
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.key_log import Leaf
 from homeserver.runtime.lru import Lru
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("transparency")
 
-FIELD: Final = "org.domicile.key_log"
+
+FIELD: Final = key_proofs.FIELD
 """The property of an answer in which this stands."""
 
 MOST: Final = 250
@@ -105,7 +106,8 @@ async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> di
     size = shown.head.size
     proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
     users = {user_id: _as_json(each, proofs.get(each.place)) for user_id, each in told.items()}
-    return {FIELD: {shown.origin: {"checkpoint": shown.note.decode(), "users": users}}}
+    key = await heads.public_key(server, node)
+    return {FIELD: {shown.origin: {"checkpoint": shown.note.decode(), "key": key.write(), "users": users}}}
 
 
 def opening_of(server: Server, user_id: str) -> str:

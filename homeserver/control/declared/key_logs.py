@@ -63,6 +63,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
                 made_of(origin=TEXT, node=TEXT, size=maybe(NUMBER), fault=maybe(TEXT), witnessing=maybe(_WITNESSING))
             ),
             alarms=listed(_ALARM),
+            contradictions=listed(made_of(origin=TEXT, what=TEXT, seen_ts=NUMBER, one=TEXT, other=TEXT)),
             alarm_faults=listed(TEXT),
         ),
     ),
