@@ -22,6 +22,7 @@ from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
 from homeserver.transparency import heads, proving
 from homeserver.transparency.agreement import manifest_of
+from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,10 +41,12 @@ RETRY_AFTER: Final = 5.0
 
 
 class Wanted:
-    """Whose proofs a node is to get (``node.memory(Wanted)``). ``turn`` is held while some are fetched."""
+    """Whose proofs a node is to get (``node.memory(Wanted)``). ``unsigned``: those that it has, and of which it is to
+    get others once a quorum of witnesses has signed: by node, and how far. ``turn`` is held while some are fetched."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
+        self.unsigned: dict[str, dict[str, int]] = {}
         self.turn = asyncio.Lock()
 
 
@@ -76,7 +79,8 @@ def tell(server: Server, node: Node, found: Mapping[str, Shown], proofs: dict[st
 async def follow(server: Server, node: Node) -> None:
     """Get what is wanted, as soon as it can be told; for ever."""
     while True:
-        keys = [_key(node), *(heads.shown_key(other.name) for other in server.nodes if other is not node)]
+        others = [other.name for other in server.nodes if other is not node]
+        keys = [_key(node), *(key(name) for name in others for key in (heads.shown_key, heads.cosigned_key))]
         with server.wakeups.listen(keys) as listener:
             try:
                 whole = await get(server, node)
@@ -100,6 +104,7 @@ async def get(server: Server, node: Node) -> bool:
 
 async def _get(server: Server, node: Node) -> bool:
     wanted = node.memory(Wanted).users
+    wanted.update(_signed_by_now(server, node.memory(Wanted)))
     by_home: dict[str, list[str]] = {}
     for user_id, home in (await server.nodes.of_users(list(wanted))).items():
         by_home.setdefault(home, []).append(user_id)
@@ -119,12 +124,26 @@ async def _get(server: Server, node: Node) -> bool:
     return whole
 
 
+def _signed_by_now(server: Server, memory: Wanted) -> list[str]:
+    """Of whom there is a proof by now that a quorum of witnesses has signed."""
+    found = []
+    for home in [each for each in server.nodes if each.name in memory.unsigned]:
+        cosigned = home.memory(KeyLog).cosigned
+        if cosigned is not None:
+            waiting = memory.unsigned[home.name]
+            ready = [user_id for user_id, size in waiting.items() if size <= cosigned.head.size]
+            for user_id in ready:
+                del waiting[user_id]
+            found += ready
+    return found
+
+
 async def _get_from(server: Server, home: Node, node: Node, user_ids: list[str]) -> set[str]:
     """Returns of whom nothing can be told yet."""
     if not gate.may(server, DataClass.KEYS, home.jurisdiction, node.jurisdiction):
         return set()
     try:
-        proofs, waiting = await proving.for_copies(server, home, user_ids)
+        proofs, waiting, unsigned = await proving.for_copies(server, home, user_ids)
     except NodeUnavailable:
         return set(user_ids)
     except LookupError:
@@ -132,6 +151,8 @@ async def _get_from(server: Server, home: Node, node: Node, user_ids: list[str])
         return set()
     if proofs:
         await node.write(_put, node, proofs)
+    held = node.memory(Wanted).unsigned.setdefault(home.name, {})
+    held.update(list(unsigned.items())[: max(MOST_WANTED - len(held), 0)])
     return waiting
 
 

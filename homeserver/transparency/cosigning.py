@@ -194,6 +194,7 @@ async def _keep(server: Server, node: Node, memory: Rounds, found: Iterable[Stan
         log_memory.cosigned = log_memory.lacking_since_ts = None
     elif len(groups) >= quorum:
         log_memory.cosigned = signed
+        server.wakeups.wake(heads.cosigned_key(node.name))
         log_memory.lacking_since_ts = None if newest else server.clock.now_ms()
     elif log_memory.lacking_since_ts is None:
         log_memory.lacking_since_ts = server.clock.now_ms()

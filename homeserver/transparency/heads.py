@@ -154,6 +154,11 @@ async def show(server: Server, node: Node, note: bytes) -> None:
         server.wakeups.wake(shown_key(node.name))
 
 
+def cosigned_key(node: str) -> tuple[str, str]:
+    """What is woken in ``server.wakeups`` when a quorum of witnesses has signed more of a node's log."""
+    return ("key log cosigned", node)
+
+
 def stir(server: Server) -> None:
     """Have the logs of all nodes state what is new in the directory."""
     for node in server.nodes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 import structlog
@@ -139,25 +139,36 @@ def _base64(raw: bytes) -> str:
     return b64encode(raw).decode()
 
 
-async def for_copies(server: Server, node: Node, user_ids: Sequence[str]) -> tuple[dict[str, Proof], set[str]]:
-    """What is told of residents of ``node`` to those who keep copies of their keys; and of whom nothing can be told
-    yet, but will be when more of the log is shown.
+class ForCopies(NamedTuple):
+    """What is told of residents to those who keep copies of their keys. ``waiting``: of whom nothing can be told yet;
+    ``unsigned``: whose proofs no quorum of witnesses has signed yet, and how far it has to sign."""
+
+    proofs: dict[str, Proof]
+    waiting: set[str]
+    unsigned: dict[str, int]
+
+
+async def for_copies(server: Server, node: Node, user_ids: Sequence[str]) -> ForCopies:
+    """What is told of residents of ``node`` to those who keep copies of their keys.
 
     Raises NodeUnavailable; LookupError when tiles are missing.
     """
-    shown = node.memory(KeyLog).shown
+    memory = node.memory(KeyLog)
+    shown = memory.shown
     if shown is None:
-        return {}, set(user_ids)
+        return ForCopies({}, set(user_ids), {})
     told = await _told(server, node, user_ids, shown.origin)
-    size = shown.head.size
-    proofs = await _proofs(node, {each.place for each in told.values() if each.place < size}, size)
+    ready = {user_id: each for user_id, each in told.items() if each.place < shown.head.size}
+    needed = 1 + max((each.place for each in ready.values()), default=-1)
+    shown = heads.reaching(memory, needed) or shown
+    proofs = await _proofs(node, {each.place for each in ready.values()}, shown.head.size)
     note = b',"checkpoint":' + orjson.dumps(shown.note.decode()) + b"}"
-    ready = {user_id: each for user_id, each in told.items() if each.place in proofs}
     made = {
         user_id: Proof(shown.origin, orjson.dumps(_as_json(each, proofs[each.place]))[:-1] + note)
         for user_id, each in ready.items()
     }
-    return made, told.keys() - ready.keys()
+    asked = server.policy.now.residency.witnessing.quorum and shown is not memory.cosigned
+    return ForCopies(made, told.keys() - ready.keys(), dict.fromkeys(made, needed) if asked else {})
 
 
 async def of_places(node: Node, shown: Shown, placed: Iterable[Placed | None]) -> dict[int, dict[str, Any]]:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from homeserver.control import commands
+from homeserver.e2ee import remote_lists
 from homeserver.e2ee.asking import Asking
 from homeserver.protocol import checkpoints, key_proofs
 from homeserver.protocol.checkpoints import Head
@@ -23,8 +24,7 @@ from homeserver.runtime.outbound import Place
 from homeserver.transparency import heads, peers, sequencing
 from homeserver.transparency.peers import Peers
 from tests.e2ee.play import Device
-from tests.federation.test_end_to_end import meeting
-from tests.federation.test_user_keys import QUERY, device_of, lie, questions, share, towns
+from tests.federation.test_user_keys import QUERY, device_of, held, lie, questions, share, towns, update_of
 from tests.network import Network
 from tests.rooms.play import Play
 from tests.support import aio
@@ -72,25 +72,22 @@ async def test_proofs_are_handed_on(network: Network) -> None:
 
 @aio
 async def test_a_copy_that_has_changed_is_proved_again(network: Network) -> None:
-    there, here, bob, alice, _ = await meeting(network)
-    phone, pc = Device(bob), Device(alice)
-    await phone.publish()
-    await pc.publish()
-    await hashed(there)
-    await network.settle()
+    here, there, alice, bob = await neighbours(network)
     stranger, node = Stranger(there.deployment), here.node("tehran")
-    await stranger.check(await pc.query(bob), phone.user_id)
+    await share(here, alice.user, bob)
+    version = await held(here, bob)
+    await stranger.check(await alice.query(bob), bob.user_id)
     await peers.look_at_all(here.server)
-    await (await phone.another()).publish()
+    second = await bob.another()
+    await second.publish()
     await hashed(there)
-    await network.settle()
-    answer = await pc.query(bob)
-    assert len(answer["device_keys"][phone.user_id]) == 2
+    await remote_lists.apply_update(here.server, node, update_of(second, version + 1, version))
+    answer = await alice.query(bob)
+    assert len(answer["device_keys"][bob.user_id]) == 2
     with pytest.raises(Unproved, match="nothing is told"):
-        await stranger.check(answer, phone.user_id)
-    await node.memory(Asking).refreshing[phone.user_id]
-    await stranger.check(await pc.query(bob), phone.user_id)
-    await network.settle()
+        await stranger.check(answer, bob.user_id)
+    await node.memory(Asking).refreshing[bob.user_id]
+    await stranger.check(await alice.query(bob), bob.user_id)
     assert node.memory(Asking).refreshing == {}, "and not at every turn"
 
 

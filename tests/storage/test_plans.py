@@ -42,6 +42,8 @@ MAY_SCAN = {
     "SELECT node, generation, size, root, ended_ts, reason FROM ended_logs": "all of them are shown: there are few",
     "SELECT link FROM log_alarms ORDER": "all of them are checked: there are few",
     "SELECT origin, log_key, size, root, note": "all of them are shown: there are few",
+    "SELECT DISTINCT server FROM peer_logs": "once, when the server starts",
+    "SELECT origin, what, one, other, seen_ts FROM peer_log_contradictions": "all of them are shown: there are few",
     "SELECT name, witness_key, size, root, signature": "as many as the policy has witnesses",
     "SELECT service FROM application_services": "once, when the server starts: there are few",
     "DELETE FROM service_items WHERE pos <= (SELECT pos FROM service_items ORDER": "a job, once an hour",

@@ -10,6 +10,7 @@ from homeserver.e2ee import carried
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import Proof
 from homeserver.transparency import proving, sequencing
+from homeserver.transparency.proving import ForCopies
 from tests.deployment import FLOWING, POLICY
 from tests.e2ee.play import Device, Identity
 from tests.moves.play import Stage, Staging, stage
@@ -112,8 +113,8 @@ async def test_what_is_not_in_the_tree_yet_is_waited_for(stage: Staging, monkeyp
     node = play.node("paris")
     wanted = node.memory(carried.Wanted).users
 
-    async def nothing_yet(_: object, __: object, user_ids: list[str]) -> tuple[dict[str, Proof], set[str]]:
-        return {}, set(user_ids)
+    async def nothing_yet(_: object, __: object, user_ids: list[str]) -> ForCopies:
+        return ForCopies({}, set(user_ids), {})
 
     with monkeypatch.context() as patch:
         patch.setattr(proving, "for_copies", nothing_yet)

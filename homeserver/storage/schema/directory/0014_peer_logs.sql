@@ -8,6 +8,7 @@ CREATE TABLE peer_logs (
     root BLOB NOT NULL,
     checkpoint BLOB NOT NULL
 );
+CREATE INDEX peer_logs_server ON peer_logs (server);
 
 -- What of these cannot both be true, once for each log and kind; never deleted. one, other: a key and the note that it has
 -- signed, which prove it to everybody.
