@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.disclosure import SEALED
 from homeserver.archives.backing_up import media_files
-from homeserver.doctor import listing, routes
+from homeserver.doctor import listing, logs, routes
 from homeserver.doctor.findings import Finding
 from homeserver.media import store
 from homeserver.media.store import Files
@@ -56,6 +56,7 @@ async def _directory(server: Server) -> list[Finding]:
     for fault in chain.worded(policy_chain.chain_faults(links, server.name, key)):
         found.append(Finding(None, fault, 1, words))
     found += listing.examine(server)
+    found += await logs.examine(server)
     there = {node.name for node in server.nodes} | {NOBODY, *server.policy.withdrawn}
     counts = await engine.read(soundness.route_counts)
     for name in sorted({name for _, name in counts} - there):

@@ -106,6 +106,14 @@ def read(raw: bytes) -> Link:
     return link
 
 
+def number_of(raw: bytes, otherwise: int) -> int:
+    """The number that a link says it has; ``otherwise``, where it says none."""
+    try:
+        return read(raw).number
+    except NoAlarm:
+        return otherwise
+
+
 def chain_faults(links: Sequence[bytes]) -> Iterator[str]:
     """What is wrong with a chain, one sentence each; what was cut off at its end it cannot show."""
     previous = ""

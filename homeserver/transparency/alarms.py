@@ -70,7 +70,7 @@ async def _append(tx: Transaction, server: Server, raw: Sequence[bytes], said: L
     link = Link(
         **{
             **{name: getattr(said, name) for name in said.__dataclass_fields__},
-            "number": len(raw) + 1,
+            "number": await log_alarms.next_number(tx),
             "previous": "" if newest is None else chain.digest(newest),
             "time": server.clock.now_ms() // 1000,
         }

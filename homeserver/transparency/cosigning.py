@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from homeserver.protocol import merkle, signed_notes
+from homeserver.protocol import signed_notes
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.signed_notes import NamedKey
@@ -178,8 +178,7 @@ async def _keep(server: Server, node: Node, memory: Rounds, found: Iterable[Stan
     standings = memory.standings = memory.standings or {}
     changed = [each for each in found if standings.get(each.name) != each]
     standings.update({each.name: each for each in changed})
-    signers = signers_of(server, standings, shown.head)
-    signatures = [_signature(standing) for standing in signers.values()]
+    signatures = [_signature(each) for each in signers_of(server, standings, shown.head, None).values()]
     signed = Shown(signed_notes.read(shown.note).with_signatures(signatures).write(), *shown[1:])
     log_memory = node.memory(KeyLog)
     now = log_memory.shown
@@ -189,7 +188,7 @@ async def _keep(server: Server, node: Node, memory: Rounds, found: Iterable[Stan
     if newest:
         log_memory.shown = signed
     quorum = server.policy.now.residency.witnessing.quorum
-    groups = groups_of(server, signers)
+    groups = groups_of(server, signers_of(server, standings, shown.head))
     if not quorum:
         log_memory.cosigned = log_memory.lacking_since_ts = None
     elif len(groups) >= quorum:
@@ -205,16 +204,18 @@ async def _keep(server: Server, node: Node, memory: Rounds, found: Iterable[Stan
         memory.kept = kept
 
 
-def signers_of(server: Server, standings: Mapping[str, Standing], head: Head) -> dict[str, Standing]:
-    """The witnesses of the policy that have signed this head, not too long ago."""
+def signers_of(
+    server: Server, standings: Mapping[str, Standing], head: Head, within: int | None = FRESH
+) -> dict[str, Standing]:
+    """The witnesses of the policy that have signed this head, ``within`` so many seconds."""
     return {
         name: standing
         for name, witness in server.policy.now.residency.witnesses.items()
         if (standing := standings.get(name)) is not None
         and standing.key == witness.key
         and standing.head == head
-        and head.root != merkle.EMPTY_ROOT
-        and _now(server) - _signature(standing).cosigned_at < FRESH
+        and standing.signature
+        and (within is None or _now(server) - _signature(standing).cosigned_at < within)
     }
 
 

@@ -23,8 +23,9 @@ async def catch_up(server: Server, node: Node) -> None:
     if not links:
         return
     said = {each.said.digest for each in await node.read(statements.stated, Kind.ALARM)}
-    for number, link in enumerate(links, start=1):
+    for place, link in enumerate(links, start=1):
         if (digest := chain.digest(link)) not in said:
+            number = chain.number_of(link, place)
             await node.write(_append, server, number, digest)
 
 

@@ -165,6 +165,24 @@ async def test_a_witness_that_is_away_is_not_asked_all_the_time(deploy: Deploy) 
 
 @ON_SQLITE
 @aio
+async def test_a_log_in_which_nothing_happens_is_signed_anew(deploy: Deploy) -> None:
+    scene = Scene(deploy)
+    deployment = await scene.begin()
+    await device(deployment, "alice")
+    await scene.round()
+    scene.wires.cut.add("zurich.example")
+    for _ in range(24):
+        assert (await scene.status())["witnessing"]["missing"] == []
+        await deployment.clock.advance(3600)
+        await scene.round()
+    await deployment.clock.advance(61)
+    status = (await scene.status())["witnessing"]  # nobody there knows for a day whether there is anything newer
+    assert (status["missing"], status["without_quorum_since"]) == (["CH"], 1_700_000_000 + DAY)
+    assert scene.signers(await Stranger(deployment).got("checkpoint")) == BOTH  # what was signed stays signed
+
+
+@ON_SQLITE
+@aio
 async def test_a_witness_that_is_behind_or_was_told_by_somebody_else(deploy: Deploy) -> None:
     scene = Scene(deploy)
     deployment = await scene.begin()

@@ -290,3 +290,17 @@ async def test_which_logs_can_be_witnessed(deployment: Deployment) -> None:
     wires.cut.add("log.example")
     with pytest.raises(InvalidParam, match="cannot be reached"):
         await gives(deployment, "log-witness-add", log="https://log.example/zurich", key=log.key.write())
+
+
+@aio
+async def test_two_alarms_at_once_are_two_links(deployment: Deployment) -> None:
+    logs = [Log(leaves(20), f"{name}.example/log") for name in ("one", "two", "three")]
+    for log in logs:
+        await signed(deployment, log.submission(0, 7), await witness(deployment, log))
+    forks = [Log(_fork("removed", log).leaves, log.origin) for log in logs]
+    found = await asyncio.gather(*(asked(deployment, fork.submission(7, 12)) for fork in (*forks, *forks)))
+    assert {status for status, _, _ in found} == {422}
+    alarms = (await gives(deployment, "log-alarms"))["alarms"]
+    assert sorted(each["origin"] for each in alarms) == sorted(log.origin for log in logs)
+    assert [each["number"] for each in alarms] == [1, 2, 3]
+    assert await stating.faults(deployment.server) == []
