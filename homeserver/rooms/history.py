@@ -317,6 +317,9 @@ _UNSAID = b',"unsigned":{"age":%d'
 _OPENINGS: dict[str | None, bytes] = {each: _UNSAID + b',"membership":"%s"' % each.encode() for each in MEMBERSHIPS}
 """How the ``unsigned`` of an event begins, by the membership of the reader."""
 
+PLAIN_STATE = b"%b" + _UNSAID + b"}}"
+"""A state event of which nothing is told but its bytes and its age: what `show_stored` makes of it."""
+
 FRESH_MS = 1000
 """How long (milliseconds) the formatted bytes of an event are given to further readers."""
 

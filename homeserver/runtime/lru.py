@@ -42,17 +42,21 @@ class Lru(Generic[K, V]):
         return entry[0]
 
     def find(self, keys: Iterable[K]) -> dict[K, V]:
-        """`get` for many keys: those that are held."""
-        held, used = self._held.get, self._held.move_to_end
+        """`get` for many keys: those that are held.
+
+        While half of the room is free nothing is about to go, and which was used last is not noted.
+        """
+        held, used, asked = self._held.get, self._held.move_to_end, 0
+        crowded = self.weight * 2 > self.capacity
         found = {}
-        for key in keys:
+        for asked, key in enumerate(keys, 1):  # noqa: B007  # how many there were
             entry = held(key)
             if entry is not None:
-                used(key)
                 found[key] = entry[0]
-                self.hits += 1
-            else:
-                self.misses += 1
+                if crowded:
+                    used(key)
+        self.hits += len(found)
+        self.misses += asked - len(found)
         return found
 
     def __setitem__(self, key: K, value: V) -> None:

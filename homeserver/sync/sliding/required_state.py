@@ -102,7 +102,7 @@ def _lazy(draft: Draft) -> set[StateKey]:
 
 def members_after(draft: Draft) -> frozenset[str]:
     """Of whom the connection has the member event, as it is, after this answer."""
-    told = frozenset(key[1] for key, nid in draft.state.items() if key[0] == MEMBER and nid is not None)
+    told = frozenset([key[1] for key, nid in draft.state.items() if key[0] == MEMBER and nid is not None])
     if draft.since is None or draft.sent is None:
         return told if len(told) <= MEMBERS_REMEMBERED else frozenset()
     before = draft.sent.members

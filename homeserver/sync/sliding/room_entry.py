@@ -55,19 +55,19 @@ class Entry:
 
     def encoded(self, lists: Sequence[str]) -> bytes | None:
         """The JSON object of a room that the user is in, or was; None when there is nothing to say."""
-        draft, since = self.draft, self.telling.since
+        draft, since, initial = self.draft, self.telling.since, self.draft.initial
         state = self._state()
         fields = self._fields()
-        if not (draft.initial or draft.expanded or draft.events or draft.limited or state or fields):
+        if not (initial or draft.expanded or draft.events or draft.limited or state or fields):
             return None
         live = 0 if since is None else sum(event.pos > since for event in draft.events)
         parts = [self._head(lists), *fields]
-        if state or draft.initial:
-            parts.append(b',"required_state":[' + b",".join(state) + b"]")
-        if draft.initial or draft.expanded or draft.events or draft.limited:
+        if state or initial:
+            parts += (b',"required_state":[', b",".join(state), b"]")
+        if initial or draft.expanded or draft.events or draft.limited:
             parts += (
                 b',"timeline":[',
-                b",".join([self._shown(event) for event in draft.events]),
+                b",".join(self._timeline()),
                 b'],"limited":true' if draft.limited else b'],"limited":false',
                 b',"prev_batch":"%s","num_live":%d'
                 % (tokens.between(draft.floor, self.telling.caller.epoch).encode(), live),
@@ -127,16 +127,35 @@ class Entry:
     # its events
 
     def _state(self) -> list[bytes]:
-        now, seen, rows = self.telling.now, self.draft.seen, self.rows
+        now, seen, find = self.telling.now, self.draft.seen, self.rows.get
         found = []
         for key, nid in self.draft.state.items():
-            row = None if nid is None else rows.get(nid)
+            row = None if nid is None else find(nid)
             if row is not None:
-                then = None if seen is None else history.membership_at(seen, row.pos)
-                found.append(history.show_stored(row, now, membership=then))
+                if seen is None and row.unsigned is None:  # nearly always, and there are hundreds in an answer
+                    found.append(history.PLAIN_STATE % (row.client, max(now - row.ts, 0)))
+                else:
+                    then = None if seen is None else history.membership_at(seen, row.pos)
+                    found.append(history.show_stored(row, now, membership=then))
             elif nid is None and self._stable:
                 found.append(orjson.dumps({"type": key[0], "state_key": key[1]}))
         return found
+
+    def _timeline(self) -> list[bytes]:
+        """The events. Most of them are as others were told them a moment ago."""
+        events = self.draft.events
+        if self.draft.seen is not None:
+            return [self._shown(event) for event in events]
+        related, user_id, stale = self.related, self.telling.caller.user_id, self.telling.now - history.FRESH_MS
+        return [
+            event.shown[1]
+            if event.shown is not None
+            and event.shown[0] > stale
+            and event.sender != user_id
+            and event.event_id not in related
+            else self._shown(event)
+            for event in events
+        ]
 
     def _shown(self, event: Timed) -> bytes:
         """An event of the timeline, with the transaction id under which the calling device sent it."""

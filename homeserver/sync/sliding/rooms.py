@@ -253,6 +253,8 @@ async def _own_transactions(telling: Telling, drafts: Sequence[Draft]) -> Mappin
 
 async def _related(telling: Telling, drafts: Sequence[Draft], first: Beginnings | None) -> Mapping[str, bytes]:
     """What is bundled with the events of limited timelines."""
+    if first is not None and not first.related:
+        return {}
     parents = [
         parent
         for draft in drafts
