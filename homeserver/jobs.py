@@ -13,7 +13,7 @@ from homeserver.accounts.oauth import clients
 from homeserver.application_services.sending import registered
 from homeserver.application_services.sending import sender as services
 from homeserver.disclosure import lapsing
-from homeserver.e2ee import carried, introductions, publication, remote_lists, unsigned
+from homeserver.e2ee import carried, introductions, notices, publication, remote_lists, unsigned
 from homeserver.e2ee.shipping import KEY_PARCELS
 from homeserver.media import sweep
 from homeserver.protocol.errors import NodeUnavailable
@@ -59,6 +59,7 @@ def add_jobs(server: Server) -> None:
     add("forget received transactions", inbound.forget_old, HOUR)
     add("tidy up for other servers", leftovers.tidy, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
+    add("write letters about keys", notices.write_letters, MINUTE)
     add("withhold unsigned devices", unsigned.sweep, 10 * MINUTE)
     add("refresh lists of devices", remote_lists.refresh_stale, 10 * MINUTE)
     add("sweep media", sweep.sweep, HOUR)

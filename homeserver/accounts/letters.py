@@ -15,17 +15,22 @@ from urllib.parse import quote
 import structlog
 
 from config.load import read_secret
+from config.residency import DataClass
 from homeserver.protocol.errors import MediumNotSupported, NotDelivered
 from homeserver.protocol.threepids import EMAIL
+from homeserver.residency import gate, places
 from homeserver.runtime import mail
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import own_place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from config.kinds import Secret
     from config.sections.registration import Email, Sms
     from homeserver.context import Server
     from homeserver.protocol.threepids import Identifier
+    from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("letters")
 
@@ -94,6 +99,31 @@ async def send_digest(server: Server, to: Identifier, unread: int, rooms: int) -
         " end it.\n"
     )
     await _send(server, to, f"{what} at {server.name}", text)
+
+
+async def send_key_notice(server: Server, to: Identifier, devices: Sequence[str], times: Sequence[str]) -> None:
+    """Tell somebody that there are new devices in their account, or that its identity was reset (no ``devices``).
+
+    Raises MediumNotSupported, NotDelivered.
+    """
+    if devices:
+        said = f"New devices ({', '.join(devices)}) can read what is written to you from now on"
+        subject = f"A new device in your account at {server.name}"
+    else:
+        said = "Your identity was reset: all who have verified you are told that your keys have changed"
+        subject = f"Your identity at {server.name} was reset"
+    text = (
+        f"{said}, since {', '.join(times)}.\n\nIf that was you, do nothing, but verify the new device with one of your"
+        " others. If it was not you, log the device out in the settings of your client, and set a new password.\n\n"
+        f"All changes of your keys are listed at {server.settings.base_url}/_domicile/keys\n"
+    )
+    await _send(server, to, subject, text)
+
+
+def may_reach(server: Server, node: Node, address: str) -> bool:
+    """Whether the residency policy lets letters go there: where a mail server stands is said by its domain."""
+    there = places.of_host(server, address.rpartition("@")[2])
+    return gate.may(server, DataClass.NOTIFICATIONS, node.jurisdiction, there)
 
 
 async def _send(server: Server, to: Identifier, subject: str, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.e2ee import device_keys, key_format, publication, unsigned
+from homeserver.e2ee import device_keys, key_format, notices, publication, unsigned
 from homeserver.e2ee.failures import Failures
 from homeserver.e2ee.key_format import SigningKey, core
 from homeserver.e2ee.uploads import joined, own_signatures
@@ -96,6 +96,8 @@ async def _upload(
             await unsigned.note_identity(tx, server, caller.user_id, caller.user_nid)
         changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()), reason=reason)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
+        if reset:
+            await notices.tell(tx, server, caller.node, caller.user_id, reason, but=caller.device_id)
 
 
 async def _of_caller(tx: Transaction, caller: Caller) -> UserKeys:

@@ -183,6 +183,16 @@ async def _receive(tx: Transaction, server: Server, node: Node, key: bytes, even
     return True
 
 
+async def deliver_within(
+    tx: Transaction, server: Server, node: Node, user_id: str, event_type: str, contents: Mapping[str, Any]
+) -> None:
+    """Put messages of the server's own into the mailboxes of a resident's devices: content by device id, as if the user
+    had sent them. Only inside `Node.advance`."""
+    letters, owners = await _letters(tx, node, _events(user_id, event_type, {user_id: dict(contents)}))
+    if letters:
+        _deliver(tx, server, node, letters, owners, await streams.allocate(tx, len(letters)))
+
+
 def _events(sender: str, event_type: str, messages: Messages) -> Events:
     """The events as devices are given them. Raises TooLarge."""
     start = orjson.dumps({"sender": sender, "type": event_type})[:-1] + b',"content":'

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.e2ee import key_format, one_time_keys, publication, unsigned
+from homeserver.e2ee import key_format, notices, one_time_keys, publication, unsigned
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.protocol.key_log import Reason
 from homeserver.storage import device_keys as stored_devices
@@ -76,6 +76,8 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
         audience = stored_devices.NOBODY if held.alone else None
         changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
+        if held.device_keys is None:
+            await notices.tell(tx, server, caller.node, caller.user_id, Reason.DEVICE_KEYS, [caller.device_id])
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys
 

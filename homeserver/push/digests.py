@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from config.residency import DataClass
 from homeserver.accounts import letters
 from homeserver.protocol.errors import MediumNotSupported, NotDelivered
 from homeserver.protocol.threepids import EMAIL, Identifier
 from homeserver.push.gateways import Result
-from homeserver.residency import gate, places
 from homeserver.storage import accounts
 
 if TYPE_CHECKING:
@@ -45,18 +43,12 @@ async def is_own(tx: Transaction, user_nid: int, address: str) -> bool:
     return any(each.medium == EMAIL and each.address == address for each in found)
 
 
-def may_write(server: Server, node: Node, address: str) -> bool:
-    """Whether the residency policy lets letters go there: where a mail server stands is said by its domain."""
-    there = places.of_host(server, address.rpartition("@")[2])
-    return gate.may(server, DataClass.NOTIFICATIONS, node.jurisdiction, there)
-
-
 async def send(server: Server, node: Node, line: Line, tally: Tally) -> Result:
     """Write one; to an address that is its owner's no more, none."""
     address = line.pusher.pushkey
     if not await node.read(is_own, line.owner.user_nid, address):
         return Result.REJECTED
-    if not may_write(server, node, address):
+    if not letters.may_reach(server, node, address):
         return Result.WITHHELD
     try:
         await letters.send_digest(server, Identifier(EMAIL, address), tally.unread, len(line.owner.badge.by_room))

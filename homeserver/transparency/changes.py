@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 import structlog
 
 from homeserver.protocol.key_log import NO_KEYS, Leaf, Manifest, NoLeaf, Reason, digest, read
-from homeserver.storage import device_keys, key_log
+from homeserver.protocol.threepids import EMAIL
+from homeserver.storage import accounts, chores, device_keys, key_log
 from homeserver.storage.device_keys import UserKeys
 from homeserver.transparency import names
 from homeserver.transparency.agreement import agreed, manifest_of
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
 
 log = structlog.get_logger("transparency")
+
+LETTER = "key_letter"
+"""The kind of chore that asks to write to somebody of a change of their keys."""
 
 _OF_SIGNING = frozenset((Reason.CROSS_SIGNING, Reason.IDENTITY_RESET))
 
@@ -49,7 +54,29 @@ async def append(
     new = await _append(tx, server, node, tag, before, last, made, reason)
     if keys.user_nid and not keys.copied and made != keys.manifest and (new or _says(before, made)):
         device_keys.put_manifest(tx, keys.user_nid, tag, made)
+    if new and before is not None and server.settings.email is not None:
+        await _ask_for_letters(tx, server, keys, reason, devices)
     return new
+
+
+async def _ask_for_letters(
+    tx: Transaction, server: Server, keys: UserKeys, reason: Reason, devices: Collection[str]
+) -> None:
+    """Have the user written to of devices that are new, and of another identity. To which addresses is said here:
+    whoever is new must not be quicker than the letter."""
+    known = {} if keys.manifest is None else Manifest.read(keys.manifest).devices
+    fresh = [name for name in devices if name not in known and name in keys.devices and not is_dehydrated(keys, name)]
+    if reason is not Reason.IDENTITY_RESET and (reason is not Reason.DEVICE_KEYS or not fresh):
+        return
+    addresses = [each.address for each in await accounts.threepids(tx, keys.user_nid) if each.medium == EMAIL]
+    if addresses:
+        told = {"reason": reason.value, "devices": fresh, "time": server.clock.now_ms() // 1000, "addresses": addresses}
+        chores.ask(tx, LETTER, keys.user_nid, orjson.dumps(told))
+
+
+def is_dehydrated(keys: UserKeys, device_id: str) -> bool:
+    """Whether a device is a dehydrated one, which others of the user have made and signed."""
+    return orjson.loads(keys.devices[device_id].keys).get("dehydrated") is True
 
 
 def _says(before: Placed | None, made: bytes) -> bool:

@@ -21,6 +21,7 @@ TESTED_ALONE = {
     "::test_a_room_with_a_server_that_it_may_not_span_is_left_again",
     "homeserver.application_services.masquerade.caller": _SERVICES
     + "test_acting.py::test_users_of_other_nodes_can_be_acted_as_where_that_may_flow",
+    "homeserver.accounts.letters.may_reach": _LETTERS,
     "homeserver.application_services.sending.gathering._Gathering.may": _SERVICES
     + "test_residency.py::test_only_what_may_flow_is_told",
     "homeserver.application_services.sending.gathering._Gathering.take": _SERVICES
@@ -33,7 +34,6 @@ TESTED_ALONE = {
     + "test_residency.py::test_what_may_flow_no_more_is_withheld_and_counted",
     "homeserver.application_services.sending.gathering._Gathering.take_letter": _SERVICES
     + "test_residency.py::test_what_may_flow_no_more_is_withheld_and_counted",
-    "homeserver.push.digests.may_write": _LETTERS,
     "homeserver.push.pushers._check_address": _LETTERS,
     "homeserver.residency.moves.homes.examine": "tests/moves/test_homes.py"
     "::test_a_room_is_not_ordered_where_it_has_no_members_or_may_not_be",
