@@ -23,6 +23,8 @@ MOST_WAITING: Final = 50_000
 """Records that wait to be sealed: what comes beyond is noticed with a later request."""
 MOST_KNOWN: Final = 500_000
 """Tags that are kept: beyond, all are forgotten, and who comes again is recorded twice."""
+LONGEST_ADDRESS: Final = 64
+"""Characters of an address that are kept: as a proxy has said it, it may be anything."""
 _TAG_BYTES: Final = 8
 
 
@@ -62,7 +64,9 @@ class Notices:
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known.add(tag)
-        record = SessionRecord(caller.user_id, caller.device_id, address, agent[:LONGEST_AGENT], now_ms)
+        record = SessionRecord(
+            caller.user_id, caller.device_id, _text(address, LONGEST_ADDRESS), _text(agent, LONGEST_AGENT), now_ms
+        )
         self.waiting.append(Noticed(caller.user_nid, caller.device_nid, record))
 
     def take(self, most: int) -> list[Noticed]:
@@ -72,6 +76,11 @@ class Notices:
     def put_back(self, taken: Iterable[Noticed]) -> None:
         """Have records wait again that could not be sealed or written."""
         self.waiting.extend(taken)
+
+
+def _text(said: str, most: int) -> str:
+    """What somebody has sent, cut, and without what could not be written down."""
+    return said[:most].encode(errors="replace").decode()
 
 
 class Sent(Protocol):

@@ -30,8 +30,10 @@ log = structlog.get_logger("sealing")
 
 LONGEST: Final = 5.0
 """Seconds that a node has for the last records."""
-BATCH: Final = 100
+BATCH: Final = 50
 """Records that are sealed and written together: some ten milliseconds."""
+PAUSE: Final = 0.05
+"""Seconds between two batches, which are for others: when a day begins, everybody is new."""
 
 
 async def keep_sealed(server: Server) -> None:
@@ -40,7 +42,7 @@ async def keep_sealed(server: Server) -> None:
     for node in list(server.nodes):
         try:
             await epochs.destroy_old(server, node)
-            await seal_waiting(server, node)
+            await seal_waiting(server, node, PAUSE)
         except NodeUnavailable:
             down.append(node.name)
     if down:
@@ -59,8 +61,9 @@ async def seal_last(server: Server) -> None:
             )
 
 
-async def seal_waiting(server: Server, node: Node) -> None:
-    """Seal and write all that waits on a node; without custodians, forget it. Raises NodeUnavailable."""
+async def seal_waiting(server: Server, node: Node, pause: float = 0.0) -> None:
+    """Seal and write all that waits on a node, with pauses (seconds); without custodians, forget it. Raises
+    NodeUnavailable."""
     notices = node.memory(Notices)
     while True:
         ceiling = server.policy.now.disclosure(node.jurisdiction)
@@ -75,6 +78,8 @@ async def seal_waiting(server: Server, node: Node) -> None:
         finally:
             if not written:
                 notices.put_back(batch)
+        if notices.waiting:
+            await server.clock.sleep(pause)
 
 
 async def _write(tx: Transaction, server: Server, ceiling: Disclosure, batch: Sequence[Noticed]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from homeserver.accounts import deactivation, devices
@@ -12,7 +14,7 @@ from homeserver.sealing import noticing, writing
 from homeserver.sealing.noticing import Notices
 from homeserver.storage.tables import TABLES, UNARCHIVED
 from tests.deployment import Deploy
-from tests.sealing.play import ADDRESS, AGENT, KEYS, SEALING, asks, custodians, noticing_all, opened, rows
+from tests.sealing.play import ADDRESS, AGENT, KEYS, SEALING, asks, custodians, epochs_of, noticing_all, opened, rows
 from tests.sealing.traces import found_in
 from tests.support import ON_SQLITE, Databases, aio
 
@@ -191,3 +193,61 @@ async def test_memory_is_bounded(deploy: Deploy, monkeypatch: pytest.MonkeyPatch
         await asks(nima, address=f"203.0.113.{n}")
     await writing.keep_sealed(deployment.server)
     assert {record.address for record in await opened(tehran, nima.user_id)} == {f"203.0.113.{n}" for n in range(8)}
+
+
+@ON_SQLITE
+@aio
+async def test_whatever_is_sent_can_be_sealed(deploy: Deploy) -> None:
+    deployment = await deploy(policy=SEALING)
+    noticing_all(deployment)
+    nima, tehran = await deployment.user("nima"), deployment.node("tehran")
+    caller = await nima.caller()
+    notices = tehran.memory(Notices)
+    for address, agent in [("\udcff" * 5000, "\x00\n\ud800"), ("", ""), ("unknown", "ü" * 100_000)]:
+        notices.notice(caller, address, agent, deployment.clock.now_ms())
+    await writing.keep_sealed(deployment.server)
+    assert sorted((record.address, record.user_agent) for record in await opened(tehran, nima.user_id)) == [
+        ("", ""),
+        ("?" * 64, "\x00\n?"),
+        ("unknown", "ü" * 400),
+    ]
+    assert not notices.waiting
+
+
+@ON_SQLITE
+@aio
+async def test_many_records_leave_time_for_others(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "BATCH", 3)
+    deployment = await deploy(policy=SEALING)
+    noticing_all(deployment)
+    nima, tehran = await deployment.user("nima"), deployment.node("tehran")
+    for n in range(8):
+        await asks(nima, address=f"203.0.113.{n}")
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append((seconds, len(await opened(tehran, nima.user_id))))
+
+    monkeypatch.setattr(deployment.clock, "sleep", sleep)
+    await writing.keep_sealed(deployment.server)
+    assert pauses == [(writing.PAUSE, 3), (writing.PAUSE, 6)]
+    assert len(await opened(tehran, nima.user_id)) == 8
+    await asks(nima, address="203.0.113.99")
+    await writing.seal_last(deployment.server)
+    assert len(await opened(tehran, nima.user_id)) == 9
+
+
+@aio
+async def test_who_seal_at_once_seal_to_one_epoch(deploy: Deploy) -> None:
+    deployment = await deploy(policy=SEALING)
+    noticing_all(deployment)
+    nima, tehran = await deployment.user("nima"), deployment.node("tehran")
+    notices, caller = tehran.memory(Notices), await nima.caller()
+
+    async def one(n: int) -> None:
+        notices.notice(caller, f"203.0.113.{n}", AGENT, deployment.clock.now_ms())
+        await writing.seal_waiting(deployment.server, tehran)
+
+    await asyncio.gather(*(one(n) for n in range(5)))
+    assert len(await epochs_of(tehran)) == 1
+    assert len(await opened(tehran, nima.user_id)) == 5
