@@ -66,16 +66,17 @@ def shown_key(node: str) -> tuple[str, str]:
 class KeyLog(Mirror):
     """``node.memory(KeyLog)``. ``shown``: the newest checkpoint that anybody may see; ``cosigned``: the newest that a
     quorum of witnesses has signed, and ``lacking_since_ts``, since when (milliseconds since 1970) there is a newer one
-    that they have not; ``fault``: why there is none any more; ``generation`` counts the logs of the node that there
-    have been; ``stated``: the version of the policy up to which it is known to state all that the directory has;
-    ``turn`` is held while leaves come into the tree, until that is shown. What is remembered of the tree never becomes
-    untrue, but for how wide the tiles at its edge are."""
+    that they have not; ``fault``: why there is none any more; ``damage``: why there comes no newer one;
+    ``generation`` counts the logs of the node that there have been; ``stated``: the version of the policy up to which
+    it is known to state all that the directory has; ``turn`` is held while leaves come into the tree, until that is
+    shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its edge are."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
         self.cosigned: Shown | None = None
         self.lacking_since_ts: int | None = None
         self.fault: str | None = None
+        self.damage: str | None = None
         self.generation: int | None = None
         self.stated: int | None = None
         self.turn = asyncio.Lock()
@@ -85,7 +86,7 @@ class KeyLog(Mirror):
     def clear(self) -> None:
         """See `Mirror.clear`."""
         self.shown = self.cosigned = self.lacking_since_ts = None
-        self.fault = self.generation = self.stated = None
+        self.fault = self.damage = self.generation = self.stated = None
         self.tiles.clear()
         self.roots.clear()
 

@@ -76,7 +76,12 @@ async def hash_waiting(server: Server, node: Node) -> bool:
         if memory.fault is not None:
             return False
         origin = heads.origin_of(server, node.name, await heads.generation(server, node))
-        note = await node.write(_hash_some, server, node, origin)
+        try:
+            note = await node.write(_hash_some, server, node, origin)
+        except Damaged as damage:
+            memory.damage = str(damage)
+            raise
+        memory.damage = None
         if note is None:
             return False
         await heads.show(server, node, note)

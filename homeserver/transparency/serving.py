@@ -68,7 +68,8 @@ async def status(server: Server, node: Node) -> dict[str, Any]:
     size, fault, signed = None, None, None
     try:
         shown = await heads.current(server, node)
-        size, fault = None if shown is None else shown.head.size, node.memory(KeyLog).fault
+        size, memory = None if shown is None else shown.head.size, node.memory(KeyLog)
+        fault = memory.fault or memory.damage
         signed = await signatures.of_log(server, node)
     except NodeUnavailable:
         fault = "the node is down"
@@ -128,6 +129,9 @@ def show(server: Server) -> None:
     def faults() -> dict[tuple[str, ...], float]:
         return {(node.name,): float(node.memory(KeyLog).fault is not None) for node in server.nodes}
 
+    def damages() -> dict[tuple[str, ...], float]:
+        return {(node.name,): float(node.memory(KeyLog).damage is not None) for node in server.nodes}
+
     def lacking() -> dict[tuple[str, ...], float]:
         now, since = server.clock.now_ms(), {node.name: node.memory(KeyLog).lacking_since_ts for node in server.nodes}
         return {(name,): 0.0 if ts is None else max(0, now - ts) / 1000 for name, ts in since.items()}
@@ -139,5 +143,7 @@ def show(server: Server) -> None:
     gauge("domicile_key_log_without_quorum_seconds", words, lacking, ["node"])
     gauge("domicile_key_log_alarms", "Alarms about key logs that nobody has ended.", alarming)
     gauge("domicile_key_log_leaves", "Leaves of a node's key log that are signed and shown.", sizes, ["node"])
+    words = "Whether a node's key log stands still, for what is stored of it does not fit together."
+    gauge("domicile_key_log_damaged", words, damages, ["node"])
     words = "Whether a node's key log is older than what was shown of it, or another, so that nothing of it is served."
     gauge("domicile_key_log_set_back", words, faults, ["node"])

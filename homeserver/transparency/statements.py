@@ -54,8 +54,9 @@ def read(leaf: bytes) -> Statement | None:
 
 
 async def stated(tx: Transaction, kind: str) -> list[Stated]:
-    """All that the log states of a kind, in its order."""
-    return [Stated(each.place, Statement.read(each.leaf)) for each in await key_log.stated(tx, Kind(kind).value)]
+    """All that the log states of a kind, in its order; what somebody has made unreadable is not stated."""
+    found = [(each.place, read(each.leaf)) for each in await key_log.stated(tx, Kind(kind).value)]
+    return [Stated(place, said) for place, said in found if said is not None]
 
 
 # receipts of moves --------------------------------------------------------------------------

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from homeserver.e2ee import carried
+from homeserver.protocol import checkpoints, signed_notes
+from homeserver.protocol.signing import SigningKey
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import Proof
 from homeserver.transparency import proving, sequencing
+from homeserver.transparency.heads import KeyLog
 from homeserver.transparency.proving import ForCopies
 from tests.deployment import FLOWING, POLICY
 from tests.e2ee.play import Device, Identity
@@ -19,6 +23,16 @@ from tests.transparency.stranger import FIELD, Stranger
 from tests.transparency.test_key_log import UPLOAD, refused
 
 __all__ = ["stage"]
+
+WITNESSED = """
+[witnesses.zurich]
+jurisdiction = "FR"
+key = "matrix.example.net/_domicile/v1/witness+781780cc+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X"
+url = "https://127.0.0.1:9/witness"
+[witnessing]
+quorum = 1
+"""
+"""With a witness that is not there."""
 
 
 async def neighbours(play: Stage) -> tuple[Device, Device]:
@@ -38,13 +52,16 @@ async def carried_to(play: Stage, node: str = "paris") -> None:
     await carried.get(play.server, play.node(node))
 
 
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on no node tells another what its log says."""
+def silenced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From now on no node tells another what its log says, yet; returns who is asked about."""
+    asked: list[str] = []
 
-    async def cut(*_: object) -> Any:
-        raise AssertionError("nobody is asked for this")
+    async def nothing_yet(_: object, __: object, user_ids: list[str]) -> ForCopies:
+        asked.extend(user_ids)
+        return ForCopies({}, set(user_ids), {})
 
-    monkeypatch.setattr(proving, "for_copies", cut)
+    monkeypatch.setattr(proving, "for_copies", nothing_yet)
+    return asked
 
 
 @aio
@@ -53,14 +70,14 @@ async def test_copies_are_shown_with_their_proof(stage: Staging, monkeypatch: py
     alice, bob = await neighbours(play)
     await alice.gets("POST", UPLOAD, Identity(alice.user_id).upload())
     await carried_to(play)
-    unasked(monkeypatch)
+    asked = silenced(monkeypatch)
     here, there = Stranger(play.deployment), Stranger(play.deployment, "paris")
     answer = await bob.query(alice, bob)
     leaf, head = await here.check(answer, alice.user_id)
     assert head.size >= 2
     assert (await there.check(answer, bob.user_id))[0].tag != leaf.tag
-    play.node("paris").memory(carried.Wanted).users.clear()
     assert (await here.check(await bob.query(alice), alice.user_id))[0] == leaf
+    assert asked == [], "nobody waits for another node"
 
 
 @ON_SQLITE
@@ -90,10 +107,9 @@ async def test_a_copy_is_not_shown_with_the_proof_of_other_keys(stage: Staging) 
     here = Stranger(play.deployment)
     first, _ = await here.check(await bob.query(alice), alice.user_id)
     with pytest.MonkeyPatch.context() as patch:
-        unasked(patch)  # the copy comes, and its proof does not yet
+        silenced(patch)  # the copy comes, and its proof does not yet
         await (await alice.another()).publish()
         await play.settle()
-        play.deployment.observed.faults.clear()
         answer = await bob.query(alice)
         assert len(answer["device_keys"][alice.user_id]) == 2
         assert await refused(here, answer, alice.user_id) == "nothing is told"
@@ -113,11 +129,8 @@ async def test_what_is_not_in_the_tree_yet_is_waited_for(stage: Staging, monkeyp
     node = play.node("paris")
     wanted = node.memory(carried.Wanted).users
 
-    async def nothing_yet(_: object, __: object, user_ids: list[str]) -> ForCopies:
-        return ForCopies({}, set(user_ids), {})
-
     with monkeypatch.context() as patch:
-        patch.setattr(proving, "for_copies", nothing_yet)
+        silenced(patch)
         carried.want(play.server, node, [alice.user_id, "@nobody:example.org", bob.user_id])
         assert await carried.get(play.server, node)
         assert wanted == {alice.user_id}
@@ -149,10 +162,11 @@ async def test_a_node_that_is_down_is_asked_again(stage: Staging, engines: Datab
 async def test_no_proof_comes_where_keys_may_not(stage: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
     play = await stage(policy=POLICY)
     alice, _ = await play.device("alice"), await play.device("bob", "paris")
-    unasked(monkeypatch)
+    asked = silenced(monkeypatch)
     carried.want(play.server, play.node("paris"), [alice.user_id])
     assert await carried.get(play.server, play.node("paris"))
     assert play.node("paris").memory(carried.Wanted).users == set()
+    assert asked == []
 
 
 @ON_SQLITE
@@ -189,3 +203,28 @@ async def test_a_copy_that_goes_takes_its_proof_with_it(stage: Staging) -> None:
 async def proof_of(tx: Any, user_id: str) -> Proof | None:
     """What came with the copy of a user's keys."""
     return (await stored.of_users(tx, [user_id]))[user_id].proof
+
+
+@ON_SQLITE
+@aio
+async def test_a_proof_comes_again_once_witnesses_have_signed_it(stage: Staging) -> None:
+    play = await stage(policy=FLOWING + WITNESSED)
+    alice, bob = await neighbours(play)
+    await carried_to(play)
+    home, node = play.node("tehran"), play.node("paris")
+    log = home.memory(KeyLog)
+    assert log.shown is not None
+    before = await node.read(proof_of, alice.user_id)
+    assert before is not None
+    assert alice.user_id in node.memory(carried.Wanted).unsigned["tehran"]
+    await carried.get(play.server, node)
+    note = signed_notes.read(log.shown.note)
+    witness = SigningKey.generate("w")
+    signed = note.with_signatures([checkpoints.cosigned(note, "witness.example", witness, 1_800_000_000)])
+    log.cosigned = log.shown._replace(note=signed.write())
+    await carried.get(play.server, node)
+    after = await node.read(proof_of, alice.user_id)
+    assert after is not None
+    assert orjson.loads(after.said)["checkpoint"].encode() == signed.write()
+    assert node.memory(carried.Wanted).unsigned["tehran"] == {}
+    await Stranger(play.deployment).check(await bob.query(alice), alice.user_id)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from homeserver.control import commands
 from homeserver.protocol import merkle
 from homeserver.protocol.key_log import Leaf
 from homeserver.storage import key_log
@@ -101,6 +102,8 @@ async def test_a_leaf_that_goes_before_it_is_in_the_tree_stops_the_log(deploymen
     with pytest.raises(sequencing.Damaged, match="leaves of the key log of tehran are missing between 3 and 4"):
         await caught_up(deployment)
     assert (await Stranger(deployment).checkpoint()).head.size == 3
+    told = (await commands.perform(deployment.server, "log-status", {}))["logs"][0]
+    assert (told["size"], told["fault"]) == (3, "leaves of the key log of tehran are missing between 3 and 4")
 
 
 async def _lose_last(tx: Transaction) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,10 @@ from tests.deployment import FLOWING, Deploy, Deployment
 from tests.moves.play import Stage, Staging, stage
 from tests.residency.planned import applied, following, founded, planned
 from tests.support import ON_SQLITE, Databases, aio
+from tests.transparency.pages import served
 from tests.transparency.stranger import Stranger
 from tests.transparency.test_key_log import device
+from tests.transparency.test_monitor import verify
 
 __all__ = ["stage"]
 
@@ -104,6 +107,26 @@ async def test_a_checkpoint_counts_the_disclosures(deployment: Deployment) -> No
 
 async def _digests(tx: Transaction) -> list[str]:
     return [each.said.digest for each in await statements.stated(tx, "register")]
+
+
+@ON_SQLITE
+@aio
+async def test_the_script_counts_the_disclosures_too(deployment: Deployment, tmp_path: Path) -> None:
+    await device(deployment, "alice")
+    for number, digest in enumerate((ONE, TWO), 1):
+        await entered(deployment, number, digest, deployment.clock.now_ms())
+    await caught_up(deployment.server)
+    pages = await served(deployment)
+    status, words = verify(pages.save(tmp_path), pages)
+    assert (status, ", 2 of kind register" in words) == (0, True), words
+    first, *entries = pages.logs["tehran"]
+    pages.forge([first, *entries])  # whose checkpoint counts none
+    refused = "the checkpoint counts other disclosures than the leaves state"
+    assert refused in verify(pages.save(tmp_path), pages)[1]
+    pages.forge([first, entries[1]])
+    assert "leaf 1 is not disclosure 1, which comes next" in verify(pages.save(tmp_path), pages)[1]
+    pages.forge([first])
+    assert verify(pages.save(tmp_path), pages)[0] == 0
 
 
 @ON_SQLITE
