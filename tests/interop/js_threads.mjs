@@ -29,10 +29,18 @@ export function threads(self) {
             await self.waitFor(() => (says() === body ? true : undefined), timeout, room);
         },
 
-        async reply_in_thread({ room, root, body }) {
+        async reply_in_thread({ room, root, body, timeout = 20 }) {
             open(room, root);
             const content = { msgtype: MsgType.Text, body };
-            return (await self.client.sendMessage(room, root, content)).event_id;
+            try {
+                return (await self.client.sendMessage(room, root, content)).event_id;
+            } catch (error) {
+                // The SDK says so of what sync brought back before it was told that it was sent, if it has not come to
+                // put it into the thread yet.
+                if (!error.message.includes("not a local echo")) throw error;
+                const echo = () => self.log.find(room, self.client.getUserId(), body)?.getId();
+                return self.waitFor(() => (echo()?.startsWith("$") ? echo() : undefined), timeout, room);
+            }
         },
 
         /** Waits until the thread of a message says exactly this. */

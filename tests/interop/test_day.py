@@ -227,6 +227,7 @@ def test_a_day(place: Hasty, wardrobe: Wardrobe, kind: Kind) -> None:
     assert set(tablet.call("threads", room=room)) == set(desktop.call("threads", room=room))
     assert len(tablet.call("threads", room=room)) == 2
     phone.trusts(desktop, tablet)
+    tablet.notices(phone)  # else it does not listen to what that asks
     phone.call("ask_in_room", user=simon.user_id, room=room)
     compare_emoji(phone, tablet)
     for device, person in ((laptop, simon), (phone, simon), (desktop, soraya), (tablet, soraya)):
