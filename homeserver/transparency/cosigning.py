@@ -48,17 +48,21 @@ LAST_RETRY: Final = 1800.0
 
 class Rounds(Mirror):
     """What is remembered of a node's witnesses (``node.memory(Rounds)``), by their names in the policy. ``patience``:
-    until when (by the monotonic clock) one that refused is left alone, and for how long the next time."""
+    until when (by the monotonic clock) one that refused is left alone, and for how long the next time; ``asked``: who
+    was asked since the node came, for one that was put back from a backup does not know what they have signed since."""
 
     def __init__(self) -> None:
         self.standings: dict[str, Standing] | None = None
         self.kept: Cosigned | None = None
         self.patience: dict[str, tuple[float, float]] = {}
+        self.asked: set[str] = set()
+        self.complained = False
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
         self.standings = self.kept = None
         self.patience.clear()
+        self.asked.clear()
 
 
 async def follow(server: Server, node: Node) -> None:
@@ -72,8 +76,14 @@ async def follow(server: Server, node: Node) -> None:
                 pass
             except Exception:
                 log.exception("witnesses are not asked", node=node.name)
-            await listener.wait(EVERY)
+            await listener.wait(_pause(server, node))
         await server.clock.sleep(PAUSE)
+
+
+def _pause(server: Server, node: Node) -> float:
+    """Seconds until somebody who refused is to be asked again, or until there is a round anyway."""
+    untils = [until for until, _ in node.memory(Rounds).patience.values()]
+    return max(0.0, min([EVERY, *(until - server.clock.monotonic() for until in untils)]))
 
 
 async def ask_all(server: Server, node: Node) -> None:
@@ -90,6 +100,7 @@ async def ask_all(server: Server, node: Node) -> None:
     witnesses = server.policy.now.residency.witnesses
     due = [each for each in witnesses.values() if _is_due(server, memory, each, shown)]
     found = await asyncio.gather(*(_ask(server, node, memory.standings, each, shown) for each in due))
+    memory.asked.update(each.name for each in due)
     for witness, standing in zip(due, found, strict=True):
         _note_patience(server, memory, witness, standing)
     if node.memory(KeyLog).fault is None:
@@ -101,7 +112,13 @@ def _is_due(server: Server, memory: Rounds, witness: Witness, shown: Shown) -> b
     if server.clock.monotonic() < until:
         return False
     standing = (memory.standings or {}).get(witness.name)
-    if standing is None or standing.key != witness.key or standing.fault is not None or standing.head != shown.head:
+    if (
+        witness.name not in memory.asked
+        or standing is None
+        or standing.key != witness.key
+        or standing.fault is not None
+        or standing.head != shown.head
+    ):
         return True
     return _now(server) - _signature(standing).cosigned_at >= REFRESH
 
@@ -197,11 +214,22 @@ async def _keep(server: Server, node: Node, memory: Rounds, found: Iterable[Stan
         log_memory.lacking_since_ts = None if newest else server.clock.now_ms()
     elif log_memory.lacking_since_ts is None:
         log_memory.lacking_since_ts = server.clock.now_ms()
+    _complain(server, node, memory, groups)
     cosigned = log_memory.cosigned
     kept = Cosigned(None if cosigned is None else cosigned.note, log_memory.lacking_since_ts)
     if changed or kept != memory.kept:
         await node.write(cosignatures.put, kept, changed)
         memory.kept = kept
+
+
+def _complain(server: Server, node: Node, memory: Rounds, groups: set[str]) -> None:
+    """Say once in the log of the server that the quorum is missing, and once that it is back."""
+    since = node.memory(KeyLog).lacking_since_ts
+    if since is None and memory.complained:
+        log.info("key log has its witnesses again", node=node.name)
+    elif since is not None and server.clock.now_ms() - since >= heads.GRACE_MS and not memory.complained:
+        log.warning("key log lacks its witnesses", node=node.name, signed_in=sorted(groups))
+    memory.complained = since is not None and (memory.complained or server.clock.now_ms() - since >= heads.GRACE_MS)
 
 
 def signers_of(

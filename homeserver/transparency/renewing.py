@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from homeserver.protocol.errors import InvalidParam
 from homeserver.storage import key_log, log_heads
 from homeserver.transparency import alarms, changes, heads
+from homeserver.transparency.cosigning import Rounds
 from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ async def begin_anew(server: Server, node: Node, reason: str) -> str:
         memory.clear()
         await node.write(key_log.clear)
         memory.clear()
+        node.memory(Rounds).clear()
     server.wakeups.wake(changes.waiting_key(node))
     return heads.origin_of(server, node.name, noted.generation)
 

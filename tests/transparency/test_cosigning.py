@@ -20,7 +20,7 @@ from homeserver.protocol.signed_notes import NamedKey
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.witnessing import Submission
 from homeserver.runtime.clock import FakeClock
-from homeserver.storage import cosignatures
+from homeserver.storage import cosignatures, key_log
 from homeserver.storage.engine import Transaction
 from homeserver.transparency import cosigning, heads, serving
 from homeserver.transparency.heads import KeyLog
@@ -108,8 +108,11 @@ async def test_what_a_quorum_has_signed_is_what_is_shown(deploy: Deploy) -> None
     assert (status["without_quorum_since"], status["missing"]) == (None, [])
     again = await scene.begin()
     assert await Stranger(again).got("checkpoint") == newest  # without asking anybody
-    await scene.round()
     assert scene.wires.asked == []
+    await scene.round()
+    assert len(scene.wires.asked) == 2  # once, for they know if this came from an old backup
+    await scene.round()
+    assert len(scene.wires.asked) == 2
 
 
 @aio
@@ -269,7 +272,7 @@ async def test_a_log_that_is_behind_its_witness_says_nothing(deploy: Deploy) -> 
     await scene.round()
     node = deployment.node("tehran")
     await node.write(_lose, deployment.server, node, 2)  # both databases come back from backups of the same day
-    await node.write(_forget_signatures)
+    await node.write(_as_of, scene)
     await deployment.server.nodes.directory.engine.write(_forget_heads)
     again = await scene.begin()
     assert (await Stranger(again).raw("checkpoint"))[0] == 200  # nobody here can know yet
@@ -293,6 +296,26 @@ async def test_a_log_that_is_behind_its_witness_says_nothing(deploy: Deploy) -> 
 
 async def _links(tx: Transaction) -> list[bytes]:
     return [bytes(row[0]) for row in await tx.all("SELECT link FROM log_alarms ORDER BY number")]
+
+
+async def _as_of(tx: Transaction, scene: Scene) -> None:
+    """Have the signatures that a node had which comes back as it was at its checkpoint of now."""
+    note = (await key_log.progress(tx)).checkpoint
+    assert note is not None
+    head, seconds = heads.read(note).head, scene.clock.now_ms() // 1000
+    await cosignatures.put(
+        tx,
+        cosignatures.Cosigned(note),
+        [
+            cosignatures.Standing(
+                name,
+                each.key.write(),
+                head,
+                checkpoints.cosigned(signed_notes.read(note), each.name, each.signer, seconds).write(),
+            )
+            for name, each in (("paris", scene.paris), ("zurich", scene.zurich))
+        ],
+    )
 
 
 async def _forget_signatures(tx: Transaction) -> None:
