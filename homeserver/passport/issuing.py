@@ -74,7 +74,7 @@ def _operator(server: Server) -> dict[str, Any]:
 
 def _federation_list(server: Server) -> dict[str, Any] | None:
     """Whose list says where other servers are, and which of its lists holds."""
-    setting, found = server.policy.now.federation_list, holding.status(server)["list"]
+    setting, found = server.policy.now.federation_list, holding.held_list(server)
     if setting is None:
         return None
     return {

@@ -115,25 +115,31 @@ def undeclared(server: Server) -> list[str]:
     return sorted({code for code in policy.listed.values() if not policy.knows(code)})
 
 
+def held_list(server: Server) -> dict[str, Any] | None:
+    """Which list is held, as JSON; it may have expired."""
+    held = of(server)
+    found, kept = held.list, held.kept
+    if found is None or kept is None:
+        return None
+    return {
+        "name": found.name,
+        "serial": found.serial,
+        "sha256": sha256(kept.document).hexdigest(),
+        "servers": len(found.servers),
+        "issued": found.issued,
+        "valid_until": found.valid_until,
+        "signed_by": sorted(held.signers),
+        "taken_ts": kept.taken_ts,
+        "checked_ts": kept.checked_ts,
+    }
+
+
 def status(server: Server) -> dict[str, Any]:
     """How it stands with the list: what holds, since when and until when, and what is wrong."""
     held, setting = of(server), server.policy.now.federation_list
-    found, kept = held.list, held.kept
     return {
         "url": None if setting is None else setting.url,
-        "list": None
-        if found is None or kept is None
-        else {
-            "name": found.name,
-            "serial": found.serial,
-            "sha256": sha256(kept.document).hexdigest(),
-            "servers": len(found.servers),
-            "issued": found.issued,
-            "valid_until": found.valid_until,
-            "signed_by": sorted(held.signers),
-            "taken_ts": kept.taken_ts,
-            "checked_ts": kept.checked_ts,
-        },
+        "list": held_list(server),
         "valid_servers": len(server.policy.now.listed),
         "fault": held.fault,
         "contradictions": contradictions(server),
