@@ -22,7 +22,7 @@ from homeserver.protocol.federation_lists import FORMAT, MOST_BYTES, FederationL
 
 @click.group("federation-list")
 def federation_list() -> None:
-    """The list that says where other servers are: sign, check, status, pull."""
+    """The list that says where other servers are: sign, check, status, servers, pull."""
 
 
 @federation_list.command(
@@ -77,6 +77,24 @@ def federation_list_check(source: str, keys: tuple[str, ...], as_json: bool) -> 
 def federation_list_status(config: Path, as_json: bool) -> None:
     """Which list holds, until when, and what is wrong with it; status 1 when none holds, or it cannot be renewed."""
     _tell(perform(config, "federation-list-status"), as_json)
+
+
+@federation_list.command("servers", epilog="Example: domicile federation-list servers --server matrix.gov.example")
+@click.option("--server", help="Only this one.")
+@CONFIG
+@JSON
+def federation_list_servers(server: str | None, config: Path, as_json: bool) -> None:
+    """What the list says of each server: where it is, who runs it, as what, and the key with which it witnesses."""
+    answer = perform(config, "federation-list-servers", server=server)
+    lines = []
+    for each in answer["servers"]:
+        who = ", ".join(part for part in (each["operator"], each["role"]) if part) or "no operator named"
+        lines.append(f"{each['server']}  {each['jurisdiction']}  {who}{'' if each['valid'] else '  (expired)'}")
+        if each["placed"] not in (each["jurisdiction"], None) and each["valid"]:
+            lines.append(f"  by the policy it is in {each['placed']}")
+        if each["witness"] is not None:
+            lines.append(f"  witness {each['witness']['key']} at {each['witness']['url']}")
+    tell(answer, as_json, "\n".join(lines) or "The list names no servers.")
 
 
 @federation_list.command("pull", epilog="Example: domicile federation-list pull")

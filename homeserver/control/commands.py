@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Command] = {
     "disclose-open": disclosures.disclose_open,
     "doctor": doctor.doctor,
     "federation-list-status": federation_lists.status,
+    "federation-list-servers": federation_lists.servers,
     "federation-list-pull": federation_lists.pull,
     "isolation-on": isolation.isolation_on,
     "isolation-off": isolation.isolation_off,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.protocol.errors import Conflict
+from homeserver.control.arguments import given
+from homeserver.protocol.errors import Conflict, NotFound
 from homeserver.residency.changes import listed
 from homeserver.residency.listing import holding, pulling
 
@@ -18,11 +19,21 @@ async def status(server: Server, _: Arguments) -> dict[str, Any]:
     return holding.status(server)
 
 
+async def servers(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """What the list says of all servers, or of one ``server``. Raises NotFound when it says nothing of that."""
+    found, name = holding.servers(server), given(arguments, "server")
+    if name is not None:
+        found = [each for each in found if each["server"] == name.lower()]
+        if not found:
+            raise NotFound(f"The federation list says nothing of {name}")
+    return {"servers": found}
+
+
 async def pull(server: Server, _: Arguments) -> dict[str, Any]:
     """Fetch the list, and look which rooms break a rule by it. Raises Conflict when none is taken."""
     try:
         changed = await pulling.pull(server)
     except pulling.NotPulled as fault:
-        raise Conflict(f"{str(fault)[:1].upper()}{str(fault)[1:]}") from None
+        raise Conflict(f"No list was taken: {fault}") from None
     await listed.report(server)
     return {"changed": changed, **holding.status(server)}

@@ -249,6 +249,8 @@ async def about_the_list(asking: Asking) -> None:
     (server.settings.data_dir / "list.json").write_bytes(orjson.dumps(federation_lists.signed(made, ANN)))
     assert (await asking.ask("federation-list-pull"))["changed"]
     assert (await asking.ask("federation-list-status"))["undeclared"] == ["XX"]
+    (one,) = (await asking.ask("federation-list-servers", server="One.example"))["servers"]
+    assert (one["placed"], one["valid"], one["operator"]) == ("XX", True, None)
 
 
 @aio

@@ -242,6 +242,29 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Product:
     return product
 
 
+def test_a_list_that_was_fetched_is_there_for_the_next_command(house: Path) -> None:
+    on = ("--config", house / "domicile.toml")
+    key = run("key", "new", "--kind", "ed25519", "treaty.key", cwd=house).out.strip()
+    with (house / "residency.toml").open("a") as policy:
+        policy.write(f'\n[federation_list]\nkeys = ["{key}"]\nurl = "file:list.json"\n')
+    written = house / "list.toml"
+    written.write_text(
+        'name = "Treaty"\nserial = 1\nvalid_until = 2999-01-01T00:00:00Z\n'
+        '[servers."one.example"]\njurisdiction = "FR"\noperator = "Hôpital"\n'
+    )
+    assert "cannot be read" in run("federation-list", "pull", *on).complaint
+    signing = ("federation-list", "sign", "list.toml", "--key", "treaty.key", "--to", "data/list.json")
+    assert run(*signing, cwd=house).status == 0
+    assert run("federation-list", "pull", *on).status == 0
+    done = run("federation-list", "status", *on)
+    assert (done.status, "1 of 1 servers are placed by it" in done.out) == (0, True)
+    assert run("federation-list", "servers", *on).out == "one.example  FR  Hôpital\n"
+    (house / "data" / "list.json").write_text("{")
+    done = run("federation-list", "pull", *on)
+    assert (done.status, "not all of it" in done.complaint) == (1, True)
+    assert run("federation-list", "status", *on).status == 0
+
+
 def test_show_says_where_an_account_rests(idle: Product) -> None:
     for name in ("parisa", "@parisa:domicile.test"):
         done = idle.run("user", "show", name, "--json")

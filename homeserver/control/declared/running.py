@@ -153,6 +153,27 @@ DECLARED: Final[Mapping[str, Declared]] = {
         door=("GET", "/federation-list"),
         answer=made_of(**_FEDERATION_LIST),
     ),
+    "federation-list-servers": Declared(
+        says="What the list says of other servers, and where they are by the policy and it",
+        roles=frozenset(Role),
+        changes=False,
+        door=("GET", "/federation-list/servers"),
+        arguments=(take("server", "Only this one."),),
+        answer=made_of(
+            servers=listed(
+                made_of(
+                    server=TEXT,
+                    jurisdiction=TEXT,
+                    operator=maybe(TEXT),
+                    role=maybe(TEXT),
+                    witness=maybe(made_of(key=TEXT, url=TEXT)),
+                    valid_until=maybe(NUMBER),
+                    valid=FLAG,
+                    placed=maybe(TEXT),
+                )
+            )
+        ),
+    ),
     "federation-list-pull": Declared(
         says="Fetch the list of other servers now; one that is not believed changes nothing",
         roles=OPERATORS,

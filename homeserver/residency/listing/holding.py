@@ -148,6 +148,26 @@ def status(server: Server) -> dict[str, Any]:
     }
 
 
+def servers(server: Server) -> list[dict[str, Any]]:
+    """All entries of the list that is held, by name: what it says, where each server is by now, and whether the entry
+    is valid now."""
+    held, policy = of(server), server.policy.now
+    found = {} if held.list is None else held.list.servers
+    return [
+        {
+            "server": name,
+            "jurisdiction": each.jurisdiction,
+            "operator": each.operator,
+            "role": each.role,
+            "witness": None if each.witness is None else {"key": each.witness.key, "url": each.witness.url},
+            "valid_until": each.valid_until,
+            "valid": name in policy.listed,
+            "placed": None if name == policy.server_name else policy.jurisdiction_of_server(name),
+        }
+        for name, each in sorted(found.items())
+    ]
+
+
 def show(server: Server) -> None:
     """Have `/metrics` show how many servers the list places, and until when it is valid."""
     gauge = server.telemetry.gauge
