@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config.disclosure import SEALED
-from homeserver.disclosure import conditions, sealed, steps
+from homeserver.disclosure import conditions, register, sealed, steps
 from homeserver.disclosure.requesting import not_open
 from homeserver.protocol.disclosure_register import Kind
 from homeserver.protocol.errors import DisclosureRefused
@@ -39,6 +39,7 @@ async def ready(server: Server, node: Node, number: int) -> Ready:
 
     Raises NotFound, RegisterDamaged, DisclosureRefused when anything else is missing.
     """
+    await register.followed(server, node)
     return await node.read(_ready, server, node, number)
 
 
@@ -54,8 +55,9 @@ async def _ready(tx: Transaction, server: Server, node: Node, number: int) -> Re
 async def open_order(server: Server, node: Node, number: int, entered: Mapping[int, Sequence[str]]) -> dict[str, Any]:
     """What an order discloses. ``entered``: the custodians' shares by the number of the epoch; forgotten afterwards.
 
-    Raises NotFound, RegisterDamaged, and DisclosureRefused, which is in the register then.
+    Raises NotFound, RegisterDamaged, LogSetBack, and DisclosureRefused, which is in the register then.
     """
+    await register.followed(server, node)
     wanted = await node.read(_epochs, server, node, number)
     with sealed.Opened() as secrets:
         refused = secrets.combine(wanted, entered)

@@ -11,7 +11,7 @@ import orjson
 from homeserver.disclosure import register
 from homeserver.protocol import disclosure_register
 from homeserver.protocol.disclosure_register import Kind
-from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.protocol.errors import LogSetBack, NodeUnavailable, NotFound
 from homeserver.protocol.signing import encode_base64
 from homeserver.storage import disclosures
 from homeserver.storage.nodes import Mirror
@@ -58,7 +58,12 @@ async def shown(server: Server, node: Node) -> Shown:
     """The register of a node, read a moment ago at the most. Raises NodeUnavailable."""
     memory, now = node.memory(Remembered), server.clock.monotonic()
     if memory.shown is None or not 0 <= now - memory.shown.read < FRESH:
-        memory.shown = Shown(*await node.read(_read, server), now)
+        checked, gagged = await node.read(_read, server)
+        try:
+            await register.followed(server, node)
+        except LogSetBack:
+            checked.faults.append("the key log of the node, in which it stands, has been set back")
+        memory.shown = Shown(checked, gagged, now)
     return memory.shown
 
 

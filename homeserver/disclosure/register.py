@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from homeserver.protocol import disclosure_register as chain
 from homeserver.protocol.disclosure_register import Entry, Following, Hidden, Kind
-from homeserver.protocol.errors import RegisterDamaged
+from homeserver.protocol.errors import LogSetBack, RegisterDamaged
 from homeserver.storage import disclosures
 from homeserver.storage.disclosures import StoredEntry
-from homeserver.transparency import statements
+from homeserver.transparency import heads, statements
+from homeserver.transparency.heads import KeyLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,6 +90,13 @@ async def is_stated(tx: Transaction) -> bool:
     return len(await statements.stated(tx, STATED)) == (await disclosures.head(tx)).entries
 
 
+async def followed(server: Server, node: Node) -> None:
+    """Raise LogSetBack when the key log of the node is older than what was shown of it: so is its register then."""
+    await heads.current(server, node)
+    if node.memory(KeyLog).fault is not None:
+        raise LogSetBack(node.name)
+
+
 async def sound(tx: Transaction, server: Server) -> Checked:
     """The register, which is whole. Raises RegisterDamaged."""
     found = await check(tx, server)
@@ -109,7 +117,8 @@ class Step(NamedTuple):
 
 
 async def append(tx: Transaction, server: Server, node: Node, step: Step, now: int) -> StoredEntry:
-    """Put an entry at the end of the register, in the transaction that does what it says."""
+    """Put an entry at the end of the register, in the transaction that does what it says. ``now``: see
+    `conditions.time_of`."""
     head = await disclosures.head(tx)
     details = chain.hidden(step.details, secrets.token_bytes(chain.SALT_BYTES))
     withheld = chain.hidden(step.withheld, secrets.token_bytes(chain.SALT_BYTES))
@@ -118,7 +127,7 @@ async def append(tx: Transaction, server: Server, node: Node, step: Step, now: i
         jurisdiction=node.jurisdiction,
         seq=head.entries + 1,
         previous=head.digest or None,
-        ts=max(now, head.seen_ts),
+        ts=now,
         kind=step.kind,
         order=step.order,
         gagged=step.gagged,

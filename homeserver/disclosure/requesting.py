@@ -36,7 +36,8 @@ class Paper(NamedTuple):
 
 
 async def request(server: Server, node: Node, paper: Paper, scope: Scope) -> Order:
-    """Record an order. Raises DisclosureRefused when it cannot be carried out, which is recorded with it."""
+    """Record an order. Raises LogSetBack, and DisclosureRefused when it cannot be carried out: that is on record too."""
+    await register.followed(server, node)
     order, refused = await node.write(_request, server, node, paper, scope)
     if refused is not None:
         raise refused

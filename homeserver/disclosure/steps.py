@@ -89,7 +89,7 @@ async def step(
 ) -> T:
     """Take a step with an order, in one transaction. What is refused is in the register when this raises it.
 
-    ``stage``: what was tried. ``take`` changes nothing but the database, and returns the refusal.
+    ``stage``: what was tried. ``take`` changes nothing but the database, and returns the refusal. Raises LogSetBack.
     """
 
     async def work(tx: Transaction) -> T | DisclosureRefused:
@@ -99,6 +99,7 @@ async def step(
             await found.note(Kind.FAILED, {"stage": stage, "why": result.why}, {"said": result.message})
         return result
 
+    await register.followed(server, node)
     result = await node.write(work)
     if isinstance(result, DisclosureRefused):
         raise result

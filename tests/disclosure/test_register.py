@@ -4,6 +4,10 @@ behind its back."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,14 +15,15 @@ import pytest
 
 from homeserver.disclosure import lapsing, register
 from homeserver.protocol import disclosure_register as chain
-from homeserver.protocol.errors import DisclosureRefused, NodeUnavailable, RegisterDamaged
+from homeserver.protocol.errors import DisclosureRefused, LogSetBack, NodeUnavailable, RegisterDamaged
 from homeserver.protocol.signing import VerifyKey, decode_base64, verify_json
 from homeserver.storage import disclosures, key_log
 from homeserver.storage.engine import Transaction
 from homeserver.transparency import sequencing
 from tests.deployment import Deploy
-from tests.disclosure.bureau import DAY, Bureau
+from tests.disclosure.bureau import DAY, Bureau, policy
 from tests.support import ON_SQLITE, aio
+from tests.transparency.test_key_log import _lose
 
 
 async def changed(bureau: Bureau, sql: str, *params: Any) -> None:
@@ -125,6 +130,19 @@ async def test_an_order_expires_and_a_clock_that_is_set_back_changes_nothing(dep
     assert (await bureau.open(still))["accounts"]
     stamps = [each["entry"]["ts"] for each in checked(await bureau.shown())]
     assert stamps == sorted(stamps)
+
+
+@ON_SQLITE
+@aio
+async def test_time_is_noted_while_orders_can_expire(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    order = await bureau.approved()
+    await bureau.deployment.clock.advance(DAY / 1000)
+    await lapsing.lapse_all(bureau.deployment.server)
+    bureau.deployment.clock._start_ms -= DAY
+    with pytest.raises(DisclosureRefused, match="clock"):
+        await bureau.open(order)
+    assert (await bureau.kinds())[-1] == "failed"
 
 
 @ON_SQLITE
@@ -249,3 +267,71 @@ async def test_what_has_become_of_an_order_is_what_the_register_says(deploy: Dep
     await changed(bureau, "UPDATE disclosure_orders SET state = 'open'")
     with pytest.raises(DisclosureRefused, match="opened already"):
         await bureau.open(order)
+
+
+def stranger() -> Any:
+    """The functions of the script with which strangers check registers."""
+    script = Path(__file__).resolve().parents[2] / "scripts" / "verify-register"
+    assert "homeserver" not in script.read_text()
+    spec = spec_from_loader("verify_register", SourceFileLoader("verify_register", str(script)))
+    assert spec is not None
+    assert spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "entry 2 of tehran does not follow": lambda register: register["records"].pop(1),
+    "the head of tehran is not that of its entries": lambda register: register["records"].pop(),
+    "entry 1 of tehran does not follow": lambda register: register["records"].reverse(),
+    "entry 1 of tehran is not signed": lambda register: register["records"][0]["entry"].update(ts=1),
+    "what is told of entry 1": lambda register: register["records"][0]["details"].update(authority="Court 4"),
+    "the head of tehran is not signed": lambda register: register["head"]["counts"].update(opened=0),
+    "tells nothing of orders that are under no gag": lambda register: register["records"][3].pop("details"),
+}
+
+
+@ON_SQLITE
+@aio
+async def test_a_stranger_sees_whatever_is_changed(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    await bureau.open(await bureau.approved())
+    await bureau.approved("hamid", gag_until=bureau.now + DAY)
+    checks = stranger()
+
+    async def shown() -> dict[str, Any]:
+        (register,) = (await bureau.shown())["registers"]
+        return dict(register)
+
+    async def check(register: dict[str, Any]) -> list[str]:
+        found: list[str] = checks.check_register("example.org", register, register["key"]["key"], register["records"])
+        return found
+
+    assert len(await check(await shown())) == 7
+    for fault, change in CHANGES.items():
+        register = await shown()
+        change(register)
+        with pytest.raises(checks.Wrong, match=fault):
+            await check(register)
+
+
+@ON_SQLITE
+@aio
+async def test_a_node_that_comes_back_older_opens_nothing(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    server, tehran = bureau.deployment.server, bureau.tehran
+    order = await bureau.approved()
+    before = await tehran.read(disclosures.entries), await tehran.read(disclosures.head)
+    leaves = (await tehran.read(key_log.progress)).size
+    await bureau.open(order)
+    while await sequencing.hash_waiting(server, tehran):
+        pass
+    await tehran.write(_put_back, *before)
+    await tehran.write(_lose, server, tehran, leaves)
+    again = Bureau(await deploy(policy=policy()))
+    again.deployment.clock._start_ms = bureau.now
+    for attempt in (again.open(order), again.request()):
+        with pytest.raises(LogSetBack):
+            await attempt
+    assert "set back" in (await again.shown())["registers"][0]["fault"]
