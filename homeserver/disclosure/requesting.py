@@ -36,7 +36,7 @@ class Paper(NamedTuple):
 
 
 async def request(server: Server, node: Node, paper: Paper, scope: Scope) -> Order:
-    """Record an order. Raises LogSetBack, and DisclosureRefused when it cannot be carried out: that is on record too."""
+    """Record an order. Raises LogSetBack, and DisclosureRefused when it cannot be carried out, which is on record."""
     await register.followed(server, node)
     order, refused = await node.write(_request, server, node, paper, scope)
     if refused is not None:
