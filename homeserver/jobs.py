@@ -30,7 +30,7 @@ from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 from homeserver.sealing import writing
 from homeserver.sync.sliding import connections
-from homeserver.transparency import cosigning, peers, sequencing
+from homeserver.transparency import comparing, cosigning, peers, sequencing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -60,6 +60,7 @@ def add_jobs(server: Server) -> None:
     add("tidy up for other servers", leftovers.tidy, HOUR)
     add("drop idle copies of keys", publication.drop_idle_copies, HOUR)
     add("write letters about keys", notices.write_letters, MINUTE)
+    add("compare keys with their logs", comparing.compare_all, HOUR)
     add("withhold unsigned devices", unsigned.sweep, 10 * MINUTE)
     add("refresh lists of devices", remote_lists.refresh_stale, 10 * MINUTE)
     add("sweep media", sweep.sweep, HOUR)

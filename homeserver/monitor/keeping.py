@@ -99,6 +99,7 @@ def look(seen: Seen, fetch: Fetch, answer: dict[str, Any], now: int, witnesses: 
         report.faults.append("what is said of the logs cannot be read")
         return report
     _compare_list(seen, report, listed, ended)
+    _name_alarms(report, about)
     told = answer.get(FIELD)
     told = told if isinstance(told, dict) else {}
     for origin, each in listed.items():
@@ -129,6 +130,20 @@ def _compare_list(seen: Seen, report: Report, listed: dict[str, Any], ended: dic
             seen.ended.append(origin)
         else:
             report.notes.append(f"{origin} has ended: {ended[origin].get('reason')}")
+
+
+def _name_alarms(report: Report, about: dict[str, Any]) -> None:
+    """What witnesses have caught of these logs, as far as the deployment says it itself."""
+    for each in about.get("alarms") or []:
+        if not isinstance(each, dict) or each.get("side") != "log":
+            continue
+        said = f"alarm {each.get('number')} about {each.get('origin')}: {each.get('kind')}"
+        ended = each.get("ended")
+        if isinstance(ended, dict):
+            report.notes.append(f"{said}; ended: {ended.get('reason')}")
+        else:
+            report.faults.append(said)
+    report.faults += [str(each) for each in about.get("alarm_faults") or []]
 
 
 def _follow(

@@ -116,6 +116,12 @@ def _of(kind: str) -> tuple[bytes, bytes]:
     return kind.encode() + b" ", kind.encode() + b"!"
 
 
+async def about(tx: Transaction, tag: bytes) -> list[Placed]:
+    """All leaves about the user of this name, in their order."""
+    rows = await tx.all("SELECT leaf_index, leaf FROM key_log_leaves WHERE tag = ? ORDER BY leaf_index", tag)
+    return [Placed(int(row[0]), bytes(row[1])) for row in rows]
+
+
 async def leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
     """The leaves from ``start`` to before ``end``, as far as there are any."""
     rows = await tx.all(

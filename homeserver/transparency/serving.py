@@ -12,6 +12,7 @@ from homeserver.storage import key_log, log_heads
 from homeserver.storage.key_log import TileName
 from homeserver.transparency import alarms, heads, names, signatures, stating, witnessing
 from homeserver.transparency.heads import KeyLog
+from homeserver.transparency.proving import Remembered
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -139,6 +140,11 @@ def show(server: Server) -> None:
     def alarming() -> dict[tuple[str, ...], float]:
         return {(): float(server.nodes.directory.memory(alarms.Standing).open)}
 
+    def misfits() -> dict[tuple[str, ...], float]:
+        return {(node.name,): float(len(node.memory(Remembered).misfits)) for node in server.nodes}
+
+    words = "Users of a node whose keys are not those of the key log: somebody has written in the database by hand."
+    gauge("domicile_key_log_misfits", words, misfits, ["node"])
     words = "Seconds for which the newest checkpoint of a node's key log has lacked a quorum of witnesses."
     gauge("domicile_key_log_without_quorum_seconds", words, lacking, ["node"])
     gauge("domicile_key_log_alarms", "Alarms about key logs that nobody has ended.", alarming)

@@ -8,7 +8,7 @@ import orjson
 from homeserver.e2ee import unsigned
 from homeserver.storage import device_keys
 from homeserver.storage.engine import Transaction
-from homeserver.transparency import agreement, proving
+from homeserver.transparency import agreement, comparing, proving
 from tests.deployment import Deploy, Deployment
 from tests.e2ee.play import Device, Identity
 from tests.e2ee.test_unsigned import sign
@@ -46,6 +46,9 @@ async def test_a_device_in_the_database_is_in_no_log(deploy: Deploy) -> None:
     again = await deploy()
     alice, bob = at(again, alice), at(again, bob)
     await caught_up(again)
+    await comparing.compare_all(again.server)
+    assert again.node("tehran").memory(proving.Remembered).misfits == {alice.user_id}
+    again.node("tehran").memory(proving.Remembered).misfits.clear()
     stranger = Stranger(again)
     theirs, own = await bob.query(alice), await alice.query(alice)
     assert set(theirs["device_keys"][alice.user_id]) == {alice.device_id}  # the server notices, too

@@ -183,6 +183,12 @@ async def test_what_was_seen_cannot_be_taken_back(deployment: Deployment, tmp_pa
     gone.about["logs"] = [each for each in gone.about["logs"] if each["node"] != "paris"]
     gone.put("tehran", older, entries)
     assert "paris: the log is gone" in str(look(seen, gone, answer).faults)
+    alarmed = await served(deployment)
+    told = {"number": 1, "kind": "set_back", "origin": alarmed.said()["origin"]}
+    for side, ended, faults in (("log", None, 1), ("witness", None, 0), ("log", {"reason": "because"}, 0)):
+        alarmed.about["alarms"] = [{**told, "side": side, "ended": ended}]
+        alarmed.put("tehran", older, entries)
+        assert len(look(seen, alarmed, answer).faults) == faults
     other = await served(deployment)
     next(each for each in other.about["logs"] if each["node"] == "tehran")["vrf"] = other.said()["key"]
     other.put("tehran", older, entries)
