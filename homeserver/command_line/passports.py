@@ -22,6 +22,8 @@ from homeserver.protocol.signing import VerifyKey
 
 KEYS = "/_matrix/key/v2/server"
 PAGE = "/_domicile/passport.json"
+OLDEST = 3600
+"""Seconds that a passport may be away from now which is shown now."""
 
 
 @click.group()
@@ -57,10 +59,12 @@ def passport_verify(source: str, key: str | None, expected: str | None, as_json:
     try:
         raw = _read(source) if not is_address else fetched(_address(source), passports.MOST_BYTES)
         said = _object(raw)
-        keys = known or passports.keys_of(_object(fetched(_base(source) + KEYS, 2**20)), str(said.get("server_name")))
+        keys = known or _keys_there(_base(source), str(said.get("server_name")))
         faults = passports.faults(said, keys)
     except (Unfetched, BadJson, InvalidSignature, OSError) as refusal:
         no(f"domicile: {getattr(refusal, 'message', refusal)}")
+    if not faults and is_address and (age := _age(said)):
+        faults = [age]
     if not faults and expected is not None and said["software"]["build_sha256"] != expected:
         faults = [f"it runs another build, {said['software']['build_sha256']}"]
     if faults:
@@ -90,6 +94,24 @@ def _key(text: str) -> dict[str, VerifyKey]:
         raise click.UsageError(
             "--key is KEY_ID=BASE64, such as ed25519:a_1=Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"
         ) from None
+
+
+def _keys_there(base: str, server_name: str) -> dict[str, VerifyKey]:
+    """The keys that a server itself gives. Raises Unfetched, BadJson, InvalidSignature."""
+    try:
+        document = fetched(base + KEYS, 2**20)
+    except Unfetched as fault:
+        raise Unfetched(f"{fault}; give the server's key with --key") from None
+    return passports.keys_of(_object(document), server_name)
+
+
+def _age(said: dict[str, Any]) -> str:
+    """Why a passport that is shown now is not of now; "" when it is."""
+    seconds = datetime.now(UTC).timestamp() - said["time"] / 1000
+    if abs(seconds) <= OLDEST:
+        return ""
+    when = datetime.fromtimestamp(said["time"] / 1000, UTC).isoformat(timespec="minutes")
+    return f"it is of {when}: an old one is shown, or a clock is wrong"
 
 
 def _base(source: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +32,9 @@ SAID = {
 }
 
 
-def passport() -> bytes:
-    return json.dumps(passports.signed(SAID, "x.example", KEY, 1)).encode()
+def passport(ago: float = 0.0) -> bytes:
+    """One that is some seconds old."""
+    return json.dumps(passports.signed(SAID, "x.example", KEY, int((time.time() - ago) * 1000))).encode()
 
 
 @pytest.fixture
@@ -56,6 +58,21 @@ def test_a_genuine_one_is_told_and_what_it_was_believed_by(there: Site) -> None:
     assert "x.example" in done.output
     assert f"{there.base}{KEYS}" in done.output
     assert json.loads(verify(there.base, "--json").stdout)["genuine"] is True
+
+
+@pytest.mark.parametrize("ago", [4000.0, -4000.0])
+def test_an_old_one_is_not_what_is_to_be_shown_now(there: Site, tmp_path: Path, ago: float) -> None:
+    there.pages[PAGE] = (200, passport(ago))
+    done = verify(there.base)
+    assert (done.exit_code, "clock is wrong" in done.output) == (1, True)
+    (tmp_path / "kept.json").write_bytes(passport(ago))
+    assert verify(str(tmp_path / "kept.json"), "--key", f"{KEY.key_id}={KEY.verify_key.base64}").exit_code == 0
+
+
+def test_without_the_keys_there_it_says_what_to_do(there: Site) -> None:
+    del there.pages[KEYS]
+    done = verify(there.base)
+    assert (done.exit_code, "--key" in done.output) == (1, True)
 
 
 def test_one_that_was_changed_is_refused(there: Site) -> None:
