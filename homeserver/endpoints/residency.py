@@ -34,6 +34,7 @@ async def own_residency(server: Server, request: Request) -> dict[str, Any]:
         "pin": None if found.pin is None else found.pin._asdict(),
         "policy_serial": policy.serial,
         "withdrawal": await telling.to_residents(server, caller.node),
+        "sealed_sessions": _sealed(server, caller.node.jurisdiction),
         "stored": [_stored(server, each) for each in found.stored],
         "counted_ts": found.counted_ts,
         "rooms": {
@@ -61,6 +62,16 @@ async def own_residency(server: Server, request: Request) -> dict[str, Any]:
             for each in given
         ],
     }
+
+
+def _sealed(server: Server, code: str) -> dict[str, Any] | None:
+    """How many people hold shares of what is kept about sessions, how many it takes, and for how long (milliseconds);
+    None where nothing is kept."""
+    ceiling = server.policy.now.disclosure(code)
+    if not ceiling.custodians:
+        return None
+    kept_ms = server.policy.now.retention(code).sessions.ms
+    return {"custodians": len(ceiling.custodians), "threshold": ceiling.threshold, "kept_ms": kept_ms}
 
 
 def _stored(server: Server, stored: Stored) -> dict[str, Any]:

@@ -81,6 +81,10 @@ async def test_without_custodians_nothing_is_noticed(deploy: Deploy) -> None:
     claire, paris = await deployment.user("claire", "paris"), deployment.node("paris")
     await asks(claire)
     assert not paris.memory(Notices).waiting
+    assert (await claire.asks("GET", "/_domicile/v1/residency/me")).json["sealed_sessions"] is None
+    nima = await deployment.user("nima")
+    told = (await nima.asks("GET", "/_domicile/v1/residency/me")).json["sealed_sessions"]
+    assert told == {"custodians": 3, "threshold": 2, "kept_ms": 90 * 86_400_000}
     await writing.keep_sealed(deployment.server)
     for table in UNARCHIVED:
         assert await rows(paris, f"SELECT * FROM {table}") == []
