@@ -14,7 +14,16 @@ from tests.network import network
 
 __all__ = ["either_world", "network", "world"]
 
-ABOUT_STORAGE = ("adoption", "backfill", "outgoing_edus", "sender", "server_keys", "transactions", "user_keys")
+ABOUT_STORAGE = (
+    "adoption",
+    "backfill",
+    "federation_list",
+    "outgoing_edus",
+    "sender",
+    "server_keys",
+    "transactions",
+    "user_keys",
+)
 
 
 def _adds_nothing(item: pytest.Item) -> bool:
