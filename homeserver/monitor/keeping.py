@@ -161,8 +161,8 @@ def _follow(
         if log.origin != origin:
             raise Contradiction("its key is called otherwise")
         tag = key_log.tag_of(vrf.output(b64decode(log.vrf), seen.user_id.encode(), b64decode(seen.opening)))
-        checkpoint = told.get("checkpoint") if isinstance(told, dict) else None
-        shown = None if checkpoint is None else following.believed(log, str(checkpoint).encode())
+        checkpoint = _checkpoint(told, seen.user_id)
+        shown = None if checkpoint is None else following.believed(log, checkpoint)
         roots = {} if shown is None else {shown.size: b""}
         path = urlsplit(str(each["url"])).path
         read = following.advance(log, path, fetch, tag, witnesses=witnesses, roots=roots)
@@ -174,6 +174,15 @@ def _follow(
         report.faults.append(f"{origin}: {fault}")
     else:
         seen.logs[origin] = read
+
+
+def _checkpoint(told: Any, user_id: str) -> bytes | None:
+    """The checkpoint by which the user's keys are proved: an own one, where the proof came with a copy of the keys."""
+    if not isinstance(told, dict):
+        return None
+    own = told["users"][user_id].get("checkpoint") if _is_about(told, user_id) else None
+    found = own or told.get("checkpoint")
+    return None if found is None else str(found).encode()
 
 
 def _compare_shown(read: Followed, shown: Head | None, roots: dict[int, bytes]) -> None:
@@ -246,7 +255,7 @@ def _proved(seen: Seen, origin: str, said: dict[str, Any], told: dict[str, Any],
     if leaf.tag != name:
         raise Contradiction("the leaf that is told is about somebody else")
     if "inclusion" in said:
-        head = following.believed(log, str(told["checkpoint"]).encode())
+        head = following.believed(log, _checkpoint(told, seen.user_id) or b"")
         proof = [b64decode(each) for each in said["inclusion"]]
         merkle.check_inclusion(index, head.size, leaf_hash(raw), proof, head.root)
     elif index >= log.tree.size:

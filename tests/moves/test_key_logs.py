@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from homeserver.protocol.key_log import NO_KEYS, Reason, digest
 from homeserver.transparency import sequencing
+from tests.e2ee.test_cross_signing import identity
 from tests.moves.play import Stage, Staging
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
+from tests.transparency import ghosts
 from tests.transparency.stranger import Stranger
 
 
@@ -35,3 +37,21 @@ async def test_a_move_is_in_both_logs(stage: Staging) -> None:
     assert [leaf.reason for leaf in await here.leaves()] == [Reason.DEVICE_KEYS, Reason.LEFT, Reason.ARRIVED]
     assert [leaf.previous for leaf in await here.leaves()] == [None, 0, 1]
     assert (await there.leaves())[-1].reason is Reason.LEFT
+
+
+@ON_SQLITE
+@aio
+async def test_what_others_are_not_shown_moves_too_and_stays_so(stage: Staging) -> None:
+    play = await stage()
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    mine = await identity(alice)
+    signed = mine.by(mine.self_signing, alice.device_keys())
+    await alice.gets("POST", "/keys/signatures/upload", {alice.user_id: {alice.device_id: signed}})
+    await (await alice.another()).publish()
+    await ghosts.by_sql(play.node("tehran"), alice.user_id)
+    await play.move(alice)
+    await caught_up(play)
+    answer = await bob.query(alice)
+    assert set(answer["device_keys"][alice.user_id]) == {alice.device_id}
+    await Stranger(play.deployment, "paris").check(answer, alice.user_id)
+    assert len((await alice.query(alice))["device_keys"][alice.user_id]) == 3

@@ -331,3 +331,25 @@ async def test_the_command(deployment: Deployment, tmp_path: Path, monkeypatch: 
     assert run(main, [*called[:2], "@bob:example.org", *called[3:]]).exit_code == 2
     del pages.pages[LOGS]
     assert run(main, called).exit_code == 1
+
+
+@ON_SQLITE
+@aio
+async def test_a_proof_that_came_with_a_copy_may_be_older(deployment: Deployment) -> None:
+    alice, _, bob = await cast(deployment)
+    seen, answer = await watch(deployment, alice), await alice.query(alice)
+    await (await bob.another()).publish()  # the log goes on, and nothing of it is about her
+    await caught_up(deployment)
+    pages = await served(deployment)
+    assert keeping.look(seen, pages.fetch, await alice.query(alice), NOW).faults == []
+    told = answer[keeping.FIELD][pages.said()["origin"]]
+    told["users"][alice.user_id]["checkpoint"] = told["checkpoint"]
+    told["checkpoint"] = pages.checkpoint().decode()
+    assert look(seen, pages, answer).faults == []
+    del told["checkpoint"]
+    assert look(seen, pages, answer).faults == []
+    old = (await served(deployment)).logs["tehran"]
+    lie = await served(deployment)
+    lie.forge([*old[:2], _leaf(old[2], digest=bytes(32))])
+    told["users"][alice.user_id]["checkpoint"] = lie.checkpoint().decode()
+    assert "is another than the one that is served" in str(look(seen, pages, answer).faults)
