@@ -29,10 +29,12 @@ async def of_all(server: Server) -> dict[str, Any]:
     for node in server.nodes:
         try:
             found, state = await node.read(_of_node, server, node)
+            set_back = await register.set_back(server, node)
         except NodeUnavailable:
             down.append(node.name)
             continue
         orders += found
+        state["fault"] = state["fault"] or set_back
         registers.append({"node": node.name, **state})
     return {"orders": orders, "registers": registers, "nodes_down": down}
 

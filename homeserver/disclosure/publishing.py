@@ -4,6 +4,7 @@ many may not be told of, and the entries, from which a stranger can check the re
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -11,7 +12,7 @@ import orjson
 from homeserver.disclosure import register
 from homeserver.protocol import disclosure_register
 from homeserver.protocol.disclosure_register import Kind
-from homeserver.protocol.errors import LogSetBack, NodeUnavailable, NotFound
+from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.signing import encode_base64
 from homeserver.storage import disclosures
 from homeserver.storage.nodes import Mirror
@@ -39,10 +40,11 @@ class Shown:
 
 
 class Remembered(Mirror):
-    """The register that was read last (``node.memory(Remembered)``)."""
+    """The register that was read last (``node.memory(Remembered)``). ``turn`` is held while it is read."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
+        self.turn = asyncio.Lock()
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
@@ -56,15 +58,16 @@ async def _read(tx: Transaction, server: Server) -> tuple[Checked, frozenset[int
 
 async def shown(server: Server, node: Node) -> Shown:
     """The register of a node, read a moment ago at the most. Raises NodeUnavailable."""
-    memory, now = node.memory(Remembered), server.clock.monotonic()
-    if memory.shown is None or not 0 <= now - memory.shown.read < FRESH:
+    memory = node.memory(Remembered)
+    async with memory.turn:
+        now, known = server.clock.monotonic(), memory.shown
+        if known is not None and 0 <= now - known.read < FRESH:
+            return known
         checked, gagged = await node.read(_read, server)
-        try:
-            await register.followed(server, node)
-        except LogSetBack:
-            checked.faults.append("the key log of the node, in which it stands, has been set back")
-        memory.shown = Shown(checked, gagged, now)
-    return memory.shown
+        if (fault := await register.set_back(server, node)) is not None:
+            checked.faults.append(fault)
+        memory.shown = found = Shown(checked, gagged, now)
+        return found
 
 
 async def transparency(server: Server, jurisdiction: str, after: int = 0) -> dict[str, Any]:
@@ -120,7 +123,15 @@ def _register(server: Server, node: Node, found: Shown, after: int) -> dict[str,
 
 
 def _record(each: StoredEntry, gagged: frozenset[int]) -> dict[str, Any]:
-    entry = orjson.loads(each.entry)
+    entry = _object(each.entry)
     if each.order in gagged:
         return {"entry": entry}
-    return {"entry": entry, "details": orjson.loads(each.details), "salt": encode_base64(each.details_salt)}
+    return {"entry": entry, "details": _object(each.details), "salt": encode_base64(each.details_salt)}
+
+
+def _object(text: bytes) -> Any:
+    """What is stored as JSON; null for what is none any more, which `register.check` has seen."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None

@@ -92,9 +92,15 @@ async def is_stated(tx: Transaction) -> bool:
 
 async def followed(server: Server, node: Node) -> None:
     """Raise LogSetBack when the key log of the node is older than what was shown of it: so is its register then."""
-    await heads.current(server, node)
-    if node.memory(KeyLog).fault is not None:
+    if await set_back(server, node) is not None:
         raise LogSetBack(node.name)
+
+
+async def set_back(server: Server, node: Node) -> str | None:
+    """What to say when the key log of the node has been set back. Raises NodeUnavailable."""
+    await heads.current(server, node)
+    gone = node.memory(KeyLog).fault is not None
+    return "the key log of the node, in which it stands, has been set back" if gone else None
 
 
 async def sound(tx: Transaction, server: Server) -> Checked:

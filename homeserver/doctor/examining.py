@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.disclosure import SEALED
 from homeserver.archives.backing_up import media_files
+from homeserver.disclosure import register
 from homeserver.doctor import listing, logs, routes
 from homeserver.doctor.findings import Finding
 from homeserver.media import store
@@ -79,13 +80,20 @@ async def _versions(tx: Transaction) -> list[tuple[int, bytes, str]]:
 
 
 async def _node(server: Server, node: Node) -> list[Finding]:
-    found = [*_unkept(server, node), *await _damage(node.name, node.engine, RESTORE)]
+    found = [*_unkept(server, node), *await _register(server, node), *await _damage(node.name, node.engine, RESTORE)]
     found += [Finding(node.name, what, count, RESTORE) for what, count in await node.read(soundness.unsound)]
     waiting = [each.node for each in await node.read(aftermath.reunions)]
     if waiting:
         words = f"it was put back from a backup; have {', '.join(waiting)} run and reachable, and the server started"
         found.append(Finding(node.name, "nodes that have yet to tell what this one has forgotten", len(waiting), words))
     return [*found, *await _files(node), *await routes.examine(server, node)]
+
+
+async def _register(server: Server, node: Node) -> list[Finding]:
+    """What is wrong with the register of disclosures."""
+    words = f"find out who was at the database; nothing is disclosed there meanwhile, and {RESTORE}"
+    faults = (await node.read(register.check, server)).faults
+    return [Finding(node.name, f"register of disclosures: {faults[0]}", len(faults), words)] if faults else []
 
 
 def _unkept(server: Server, node: Node) -> list[Finding]:

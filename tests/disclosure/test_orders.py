@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -212,3 +213,12 @@ async def test_only_what_was_there_before_the_end_of_the_period_is_told(deploy: 
     order = await bureau.approved(fields=["phone_number", "registration_time"], until=bureau.now)
     (account,) = (await bureau.open(order))["accounts"]
     assert account == {"user_id": "@sara:example.org", "phone_number": [], "registration_time": None}
+
+
+@aio
+async def test_an_order_opens_once_for_two_who_open_it_together(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    order = await bureau.approved()
+    answers = await asyncio.gather(bureau.open(order), bureau.open(order), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in answers) == ["DisclosureRefused", "dict"]
+    assert (await bureau.kinds())[-2:] == ["opened", "failed"]

@@ -160,7 +160,7 @@ async def test_an_order_that_has_expired_is_not_opened_though_no_job_has_come_to
 TAMPERED = {
     "entries 6 to 7 are gone": "DELETE FROM disclosure_register WHERE seq > 5",
     "entry 2 is gone": "DELETE FROM disclosure_register WHERE seq = 2",
-    "what is kept of entry 1 is not what was signed": "UPDATE disclosure_register SET details = '{}' WHERE seq = 1",
+    "what is kept of entry 1 is not what was signed": "UPDATE disclosure_register SET details = '{' WHERE seq = 1",
     "entry 3 is not what this node has signed": "UPDATE disclosure_register SET entry = entry || ' ' WHERE seq = 3",
     "the order 2 is not the one that is on record": "UPDATE disclosure_orders SET body = REPLACE(body,'hamid','sarah')",
     "its head is not that of this register": "UPDATE disclosure_register_head SET digest = 'x'",
@@ -183,6 +183,7 @@ async def test_what_is_done_to_the_register_by_hand_is_said_and_ends_all_disclos
         with pytest.raises(RegisterDamaged):
             await bureau.request()
         assert (await bureau.command("disclose-list"))["registers"][0]["fault"]
+        assert f"register of disclosures: {fault}" in str(await bureau.command("doctor"))
         await bureau.tehran.write(_put_back, whole, head)
         if "disclosure_orders" in sql:
             await changed(bureau, "UPDATE disclosure_orders SET body = REPLACE(body, 'sarah', 'hamid')")
@@ -335,3 +336,4 @@ async def test_a_node_that_comes_back_older_opens_nothing(deploy: Deploy) -> Non
         with pytest.raises(LogSetBack):
             await attempt
     assert "set back" in (await again.shown())["registers"][0]["fault"]
+    assert "set back" in (await again.command("disclose-list"))["registers"][0]["fault"]
