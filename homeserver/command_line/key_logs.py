@@ -74,6 +74,8 @@ def _time(seconds: int) -> str:
 def _worded(alarm: dict[str, Any]) -> str:
     if alarm["kind"] == "set_back":
         return f"{alarm['origin']} is behind what {alarm['witness']} has signed of it ({_time(alarm['time'])})"
+    if alarm["kind"] == "lost":
+        return f"the alarm {alarm['ends']} is gone from the directory ({_time(alarm['time'])})"
     who = f", and {alarm['witness']} holds one of them" if alarm["witness"] else ""
     return f"{alarm['origin']} has signed two histories{who} ({_time(alarm['time'])})"
 
@@ -175,6 +177,9 @@ def _ended(alarm: dict[str, Any]) -> str:
 @CONFIG
 @JSON
 def alarm_end(number: int, reason: str, config: Path, as_json: bool) -> None:
-    """Say of the alarm NUMBER, about a log that is witnessed here, that it has been dealt with. It stays visible."""
+    """Say of the alarm NUMBER, about a log that is witnessed here, that it has been dealt with.
+
+    Or say why it is gone, if key logs state one that is. Both stay visible.
+    """
     answer = perform(config, "log-alarm-end", number=number, reason=reason)
     tell(answer, as_json, f"The alarm {number} about {answer['origin']} has ended")

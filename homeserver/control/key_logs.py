@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.control.arguments import needed
 from homeserver.protocol.errors import BadJson, InvalidParam
-from homeserver.transparency import alarms, heads, peers, renewing, serving, stating, witnessing
+from homeserver.transparency import alarms, peers, renewing, serving, stating, witnessing
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -39,13 +39,12 @@ async def log_alarms(server: Server, _: Arguments) -> dict[str, Any]:
 
 
 async def log_alarm_end(server: Server, arguments: Arguments) -> dict[str, Any]:
-    """Say of the alarm ``number``, for a ``reason`` that everybody is shown, that it has been dealt with."""
+    """Say of the alarm ``number``, for a ``reason`` that everybody is shown, that it has been dealt with, or why it is
+    gone."""
     number = arguments.get("number")
     if not isinstance(number, int) or isinstance(number, bool):
         raise BadJson("'number' must be a JSON integer")
-    link = await alarms.end(server, number, needed(arguments, "reason"))
-    heads.stir(server)
-    return {"origin": link.origin}
+    return {"origin": await stating.end(server, number, needed(arguments, "reason"))}
 
 
 async def log_witness_list(server: Server, _: Arguments) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -34,6 +34,8 @@ class Kind(StrEnum):
     """The log is behind a checkpoint that it has signed and that a witness holds."""
     ENDED = "ended"
     """An operator has said what became of an alarm."""
+    LOST = "lost"
+    """An operator has said why links are gone that key logs state."""
 
 
 class Side(StrEnum):
@@ -54,7 +56,8 @@ class Link:
     Of an alarm: ``held`` is the checkpoint that a witness has signed, ``shown`` the other one. ``other``: the root that
     the first leaves of ``shown`` have, as many as are in ``held``, in Base64, and ``proof``, that they have it: a proof
     of consistency between that and ``shown``. ``key``: what both are believed by. ``witness``: who holds ``held``,
-    where the log saw it. Of an ending: ``ends`` is the number of the alarm.
+    where the log saw it. Of an ending: ``ends`` is the number of the alarm; of what is lost, ``proof`` has the
+    digests, too.
     """
 
     number: int
@@ -131,7 +134,10 @@ def chain_faults(links: Sequence[bytes]) -> Iterator[str]:
 def open_alarms(links: Sequence[Link]) -> list[Link]:
     """The alarms that nobody has ended."""
     ended = {link.ends for link in links if link.kind is Kind.ENDED}
-    return [link for link in links if link.kind is not Kind.ENDED and link.number not in ended]
+    return [link for link in links if link.kind in _ALARMS and link.number not in ended]
+
+
+_ALARMS: Final = (Kind.TWO_HISTORIES, Kind.SET_BACK)
 
 
 def check(link: Link) -> None:

@@ -91,6 +91,25 @@ async def end(server: Server, number: int, reason: str) -> Link:
     return link
 
 
+async def note_lost(server: Server, number: int, digests: Sequence[str], reason: str) -> None:
+    """Say why links of this number are gone, which key logs state: for ever, and for everybody to read."""
+    await server.nodes.directory.engine.write(_note_lost, server, number, digests, reason.strip())
+
+
+async def _note_lost(tx: Transaction, server: Server, number: int, digests: Sequence[str], reason: str) -> None:
+    said = Link(
+        number=0,
+        previous="",
+        time=0,
+        kind=Kind.LOST,
+        origin=server.name,
+        ends=number,
+        reason=reason,
+        proof=tuple(digests),
+    )
+    await _append(tx, server, await log_alarms.links(tx), said)
+
+
 async def _end(tx: Transaction, server: Server, number: int, reason: str) -> Link:
     raw = await log_alarms.links(tx)
     standing = {link.number: link for link in chain.open_alarms(_read(raw))}
@@ -144,9 +163,10 @@ def words(alarm: Link) -> str:
 
 
 async def shown(server: Server) -> list[dict[str, Any]]:
-    """All alarms that there ever were, for everybody: what ended one stands in it."""
+    """All alarms that there ever were, for everybody, and those that were lost: what ended one stands in it."""
     found = await links(server)
     ended = {link.ends: link for link in found if link.kind is Kind.ENDED}
+    ended |= {link.number: link for link in found if link.kind is Kind.LOST}
     return [
         {
             **alarm.shown_json(),

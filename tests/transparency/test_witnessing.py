@@ -238,6 +238,20 @@ async def test_an_alarm_cannot_be_deleted_unseen(deployment: Deployment) -> None
     expected = [f"the key log of {name} states the alarm 1, which is gone" for name in ("tehran", "paris")]
     assert (await gives(deployment, "log-status"))["alarm_faults"] == expected
     assert (await deployment.asked("GET", "/_domicile/v1/key-log")).json["alarm_faults"] == expected
+    with pytest.raises(InvalidParam):
+        await gives(deployment, "log-alarm-end", number=1, reason=" ")
+    with pytest.raises(InvalidParam):
+        await gives(deployment, "log-alarm-end", number=2, reason="why")
+    await gives(deployment, "log-alarm-end", number=1, reason="the directory came back from a backup")
+    found = await gives(deployment, "log-alarms")
+    assert found["faults"] == []
+    assert [(each["kind"], each["ends"], each["ended"]["reason"]) for each in found["alarms"]] == [
+        (Kind.LOST, 1, "the directory came back from a backup")
+    ]
+    for node in server.nodes:
+        await stating.catch_up(server, node)
+    await server.nodes.directory.engine.write(_delete_alarms)  # and that cannot be deleted either
+    assert len((await gives(deployment, "log-status"))["alarm_faults"]) == 4
 
 
 async def _delete_alarms(tx: Transaction) -> None:

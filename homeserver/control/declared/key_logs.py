@@ -39,7 +39,7 @@ _WITNESSING: Final[Schema] = made_of(
 _ALARM: Final[Schema] = made_of(
     number=NUMBER,
     time=NUMBER,
-    kind={"enum": ["two_histories", "set_back"]},
+    kind={"enum": ["two_histories", "set_back", "lost"]},
     side={"enum": ["log", "witness"]},
     origin=TEXT,
     key=TEXT,
@@ -48,6 +48,9 @@ _ALARM: Final[Schema] = made_of(
     other=TEXT,
     proof=listed(TEXT),
     witness=TEXT,
+    ends=NUMBER,
+    reason=TEXT,
+    previous=TEXT,
     sha256=TEXT,
     ended=maybe(made_of(number=NUMBER, time=NUMBER, reason=TEXT)),
 )
@@ -83,7 +86,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         answer=made_of(alarms=listed(_ALARM), faults=listed(TEXT)),
     ),
     "log-alarm-end": Declared(
-        says="Say what became of an alarm about a log that is witnessed here",
+        says="Say what became of an alarm about a log that is witnessed here, or of one that is gone",
         roles=OPERATORS,
         changes=True,
         why="It has to be decided by whoever answers for the witness, at the machine",
