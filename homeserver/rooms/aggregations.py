@@ -46,22 +46,43 @@ class Parent(NamedTuple):
 
     event: Timed
     seen: Sight | None
+    room: Room
     room_id: bytes = b""
+
+
+class Look:
+    """A look at what relates to events, which is remembered of those to which nothing does: to be made before the
+    database is asked. What is committed meanwhile is seen to."""
+
+    def __init__(self, rooms: Iterable[Room]) -> None:
+        self._before = {room.nid: room.relations for room in rooms}
+
+    def note(self, room: Room, events: Iterable[Timed], parents: Collection[str]) -> None:
+        """``parents``: those of the events, by id, to which something relates."""
+        if self._before.get(room.nid) == room.relations:
+            for event in events:
+                if event.event_id not in parents:
+                    event.bare = True
 
 
 async def bundled(reader: Reader, parents: Sequence[Parent], now_ms: int) -> dict[str, bytes]:
     """By event id, the ``m.relations`` of those events that have any, as a member of ``unsigned``. State has none.
 
-    One trip when nothing relates to any of them.
+    One trip when nothing relates to any of them; none when that is known.
     """
-    shown = {parent.event.event_id: parent for parent in parents if parent.event.state_key is None}
+    shown = {
+        parent.event.event_id: parent for parent in parents if parent.event.state_key is None and not parent.event.bare
+    }
     if not shown:
         return {}
+    look = Look([parent.room for parent in shown.values()])
     found = await reader.node.read(relations.related, list(shown), reader.user_nid, reader.ignored)
+    for parent in shown.values():
+        look.note(parent.room, [parent.event], found.parents)
     latest = {parent: timed(thread.latest) for parent, thread in found.threads.items()}
     nested: Mapping[str, bytes] = {}
     if latest:  # these have replacements and references of their own
-        within = [Parent(event, shown[parent].seen, shown[parent].room_id) for parent, event in latest.items()]
+        within = [shown[parent]._replace(event=event) for parent, event in latest.items()]
         nested = await _of_latest(reader, within, now_ms)
     threads = {
         parent: _thread(reader, shown[parent], found, event, nested, now_ms)
@@ -150,4 +171,4 @@ def _event(event: Timed, parent: Parent, now_ms: int, nested: bytes | None = Non
 def parents_of(room: Room, seen: Sight | None, events: Collection[Timed], *, room_ids: bool) -> list[Parent]:
     """Events of a room as `bundled` takes them."""
     room_id = orjson.dumps(room.room_id) if room_ids else b""
-    return [Parent(event, seen, room_id) for event in events]
+    return [Parent(event, seen, room, room_id) for event in events]

@@ -182,6 +182,7 @@ def _write(tx: Transaction, room: Room, fresh: Sequence[_Kept], nids: Sequence[i
 def _announce(node: Node, room: Room, last: int, place: Place) -> None:
     """What is in memory of the timeline reaches down to where events were put, and no further."""
     held = node.memory(Rooms).get(room.room_id) or room
+    held.relates()
     if place.above is not None:
         while held.recent and held.recent[0].pos < place.above:
             held.recent.popleft()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from homeserver.protocol import relations
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import application_services, encounters, guests, rows
 from homeserver.rooms.onlookers import Arrival, Onlookers
@@ -303,6 +304,8 @@ def _show(step: Step) -> None:
             room.residents.pop(member.user_id, None)
     if step.redacted is not None:
         _blank(room, step.redacted)
+    if relations.may_relate(event.client) and (relation := relations.relation_in(event.client)) is not None:
+        room.relates(relation[1])
 
 
 def _blank(room: Room, redacted: Redacted) -> None:

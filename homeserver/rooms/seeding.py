@@ -274,8 +274,16 @@ async def _prepend(
         places = [top - offset for offset in range(len(fresh))]
         copies = _insert_copies(tx, room.room_nid, fresh, known, places, first)
         sticky_copies.keep(tx, server, node, room.room_id, copies, first + len(fresh) - 1)
+        tx.after_commit(lambda: _relate(node, room.room_id))
     rooms.set_history_before(tx, room.room_nid, rows[-1].pos if len(rows) == CHUNK else None)
     return True
+
+
+def _relate(node: Node, room_id: str) -> None:
+    """What has come may relate to what is in memory."""
+    held = node.memory(Rooms).get(room_id)
+    if held is not None:
+        held.relates()
 
 
 def _is_redacted(row: StoredEvent) -> bool:

@@ -105,6 +105,8 @@ class Timed:
     echo: tuple[int, str] | None = None
     # The bytes last given to a reader, and when (milliseconds): a fan-out formats an event once.
     shown: tuple[int, bytes] | None = field(default=None)
+    # Nothing relates to it, as was found when somebody looked; see `Room.relates`.
+    bare: bool = False
 
 
 def timed(row: StoredEvent) -> Timed:
@@ -137,6 +139,15 @@ class Room:
     state_pos: int = 0
     merged_at: int = 0
     loaded: int = 0
+    # How often something came that relates to an event, or may.
+    relations: int = 0
+
+    def relates(self, parent_id: str | None = None) -> None:
+        """Something that relates to an event has been committed; None: to whichever events."""
+        self.relations += 1
+        for event in self.recent:
+            if parent_id is None or event.event_id == parent_id:
+                event.bare = False
 
     @property
     def last_pos(self) -> int:

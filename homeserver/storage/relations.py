@@ -44,6 +44,8 @@ class Related:
     threads: dict[str, Thread] = field(default_factory=dict)
     replacements: dict[str, list[StoredEvent]] = field(default_factory=dict)
     references: dict[str, list[str]] = field(default_factory=dict)
+    parents: set[str] = field(default_factory=set)
+    """All to which anything of these kinds relates, whoever sent it."""
 
 
 async def related(
@@ -63,6 +65,7 @@ async def related(
             *part,
         ):
             kinds.setdefault(kind, []).append(parent)
+            found.parents.add(parent)
         if threads and "m.thread" in kinds:
             found.threads.update(await _threads(tx, kinds["m.thread"], reader_nid, ignored))
         if "m.replace" in kinds:

@@ -8,9 +8,12 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from homeserver.rooms import state
+from homeserver.rooms.aggregations import Look
 from tests.deployment import User
 from tests.rooms.play import Play, cast, play, text_of
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
+from tests.sync.sliding import Client, window
 
 __all__ = ["cast", "play"]
 
@@ -136,3 +139,58 @@ async def test_relations_of_history_that_a_new_node_was_given(play: Play) -> Non
     await play.change(bob, room_id, "join")
     await play.settle()
     assert await related(play, bob, room_id, parent) == {"m.reference": {"chunk": [{"event_id": child}]}}
+
+
+async def bundled_now(play: Play, user: User, room_id: str, reading: str) -> dict[str, dict[str, Any]]:
+    """What a client that begins is told to relate to the newest events of a room, by event id."""
+    if reading == "classic":
+        answer = await play.ask(user, "GET", "/sync", filter='{"room":{"timeline":{"limit":4}}}')
+        events = answer["rooms"]["join"][room_id]["timeline"]["events"]
+    else:
+        extensions = {"receipts": {"enabled": reading == "sliding with receipts"}}
+        lists = {"all": window(limit=4)}
+        events = (await Client(user).sync(lists=lists, extensions=extensions))["rooms"][room_id]["timeline"]
+    return {each["event_id"]: each["unsigned"].get("m.relations", {}) for each in events}
+
+
+@pytest.mark.parametrize("reading", ["classic", "sliding", "sliding with receipts"])
+@ON_SQLITE
+@aio
+async def test_what_comes_later_is_bundled_where_there_was_nothing(play: Play, reading: str) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id = await play.room_of(alice, bob)
+    sent = [await play.send(alice, room_id, str(number)) for number in range(4)]
+    assert await bundled_now(play, bob, room_id, reading) == {event_id: {} for event_id in sent}
+    room = await state.get(play.node("tehran"), room_id)
+    assert [each.event_id for each in room.recent if each.bare] == sent, "it is known of all"
+    engine = play.node("tehran").engine
+    before, _ = engine.trips, await bundled_now(play, bob, room_id, reading)
+    known = engine.trips - before
+    for each in room.recent:
+        each.bare = False
+    before, _ = engine.trips, await bundled_now(play, bob, room_id, reading)
+    assert engine.trips - before == known + (reading != "sliding with receipts"), "nobody asks again"
+    edit = await play.send(alice, room_id, "better", relates_to=to("m.replace", sent[2]))
+    assert [each.event_id for each in room.recent if each.bare] == [sent[0], sent[1], sent[3]]
+    found = await bundled_now(play, bob, room_id, reading)
+    assert {event_id: list(told) for event_id, told in found.items() if told} == {sent[2]: ["m.replace"]}
+    await redact(play, alice, room_id, edit)
+    assert not any((await bundled_now(play, bob, room_id, reading)).values())
+
+
+@ON_SQLITE
+@aio
+async def test_what_comes_during_a_look_is_not_missed(play: Play) -> None:
+    alice = await play.user("alice")
+    room_id = await play.create(alice)
+    root = await play.send(alice, room_id, "root")
+    room = await state.get(play.node("tehran"), room_id)
+    newest = room.recent[-1]
+    look = Look([room])
+    await play.send(alice, room_id, "better", relates_to=to("m.replace", root))
+    look.note(room, [newest], ())
+    assert not newest.bare
+    Look([room]).note(room, [newest], ())
+    assert newest.bare
+    room.relates()  # what history brings may relate to anything
+    assert not newest.bare

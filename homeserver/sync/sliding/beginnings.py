@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from homeserver.rooms import aggregations
 from homeserver.storage import account_data, sliding
 from homeserver.storage.sliding import Shown
 
@@ -33,13 +34,21 @@ async def read(
     events = [event.event_id for draft in drafts for event in draft.events]
     if len(rooms) >= sliding.AT_ONCE or len(events) > EVENTS_AT_ONCE:
         return None
-    parents = [
-        event.event_id for draft in drafts if bundles(draft) for event in draft.events if event.state_key is None
+    asked = [
+        (draft.room, [event for event in draft.events if event.state_key is None and not event.bare])
+        for draft in drafts
+        if bundles(draft) and draft.room is not None
     ]
+    look = aggregations.Look([room for room, _ in asked])
+    parents = [event.event_id for _, of_room in asked for event in of_room]
     own = [event.event_id for event in unknown(telling, drafts)]
     caller, shown = telling.caller, Shown(events, parents, own)
     rooms.add(account_data.GLOBAL)
-    return await caller.node.read(sliding.beginnings, caller.user_nid, caller.device_nid, rooms, shown, telling.upto)
+    asker = caller.user_nid, caller.device_nid
+    found = await caller.node.read(sliding.beginnings, *asker, rooms, shown, telling.upto)
+    for room, of_room in asked:
+        look.note(room, of_room, found.related)
+    return found
 
 
 def bundles(draft: Draft) -> bool:
