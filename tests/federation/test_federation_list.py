@@ -120,6 +120,20 @@ async def test_the_last_list_survives_a_restart_as_long_as_its_key_is_believed(n
 
 @ON_SQLITE
 @aio
+async def test_a_list_that_was_kept_and_not_put_in_force_is_taken_the_next_time(network: Network) -> None:
+    play, treaty = await found(network)
+    await pulling.pull(play.server)
+    treaty.put(there="FR")
+    kept = stored.KeptList(treaty.signed(), treaty.serial, 0, 0)
+    assert await play.server.nodes.directory.engine.write(stored.keep, kept, 2)
+    assert not await play.server.nodes.directory.engine.write(stored.keep, kept, 2)
+    assert "meanwhile" in await refused(play)
+    assert await pulling.pull(play.server)
+    assert where(play) == "FR"
+
+
+@ON_SQLITE
+@aio
 async def test_a_policy_that_believes_another_key_lets_the_list_go_at_once(network: Network) -> None:
     play, treaty = await found(network)
     await pulling.pull(play.server)

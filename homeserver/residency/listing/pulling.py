@@ -186,6 +186,7 @@ async def _take(server: Server, held: Held, setting: Setting, raw: bytes) -> boo
     taken = held.kept.taken_ts if same and held.kept is not None else now
     kept = KeptList(raw, found.serial, taken, now)
     if not await engine.write(stored.keep, kept, None if held.kept is None else held.kept.serial):
+        held.kept = await engine.read(stored.kept)  # whoever took it was cut off before it was in memory
         raise NotPulled("another list was taken meanwhile")
     held.list, held.kept, held.signers, held.keys = found, kept, signers, setting.keys
     return not same
