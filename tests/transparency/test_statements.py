@@ -195,8 +195,8 @@ async def test_each_version_of_the_policy_is_in_every_log(deployment: Deployment
     await caught_up(server)
     made = await planned(server, following(made.after.text, ('"La France"', '"France"'), serial=3))
     await applied(server, made.digest, made.after.text)
-    with pytest.MonkeyPatch.context() as patch:  # killed after the first log
-        patch.setattr(statements, "_withdrawals", _cut)
+    with pytest.MonkeyPatch.context() as patch:  # broken off before the log states it
+        patch.setattr(statements, "_state", _cut)
         with pytest.raises(InterruptedError):
             await sequencing.catch_up(server, deployment.node("tehran"))
     await caught_up(server)
