@@ -25,18 +25,19 @@ class Question:
 
 
 class Asking:
-    """What a node is asking other servers (``node.memory(Asking)``). ``proved``: when it has asked for a list because
-    there was no proof of the copy."""
+    """What a node is asking other servers (``node.memory(Asking)``). ``proved``: until when (by the monotonic clock) it
+    does not ask for a list again because there is no proof of the copy, and how long it waits the next time."""
 
     def __init__(self) -> None:
         self.questions: set[Question] = set()
         self.refreshing: dict[str, asyncio.Task[bool]] = {}
-        self.proved: Lru[str, float] = Lru(10_000)
+        self.proved: Lru[str, tuple[float, float]] = Lru(10_000)
         self.servers = asyncio.Semaphore(SERVERS_AT_ONCE)
         self.refreshes = asyncio.Semaphore(REFRESHES_AT_ONCE)
 
     def overtake(self, user_id: str) -> None:
         """There is news of a user: what was asked before is not to be kept."""
+        self.proved.pop(user_id)
         for question in self.questions:
             if user_id in question.user_ids:
                 question.overtaken.add(user_id)

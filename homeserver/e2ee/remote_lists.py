@@ -39,8 +39,9 @@ ATTEMPTS = 3
 """How often a list is asked for when it changes while it is asked for."""
 PAUSE = 2.0
 """Seconds between these, so that a flood of news is not answered by one of questions."""
-PROVED_AFTER = 60.0
-"""Seconds before a list is asked for again for its proof alone."""
+PROVED_AFTER = 30.0
+PROVED_AT_LAST = 24 * 3600.0
+"""Seconds before a list is asked for again for its proof alone, at first and in the end."""
 LISTS_AT_ONCE = 200
 """Stale lists that the job looks at together."""
 MOST_PREVIOUS = 100
@@ -292,12 +293,12 @@ def begin_refresh(server: Server, node: Node, user_id: str) -> asyncio.Task[bool
 
 
 def prove_again(server: Server, node: Node, user_id: str) -> None:
-    """Ask for a list of which the server's key log has proved an earlier state, for the proof; not at every turn, and
-    nobody waits for it."""
+    """Ask for a list of whose copy there is no proof, of a server that has a key log: less and less often as long as
+    none comes, and nobody waits for it."""
     asked, now = node.memory(Asking).proved, server.clock.monotonic()
-    before = asked.get(user_id)
-    if before is None or now - before >= PROVED_AFTER:
-        asked[user_id] = now
+    until, pause = asked.get(user_id) or (now, PROVED_AFTER)
+    if now >= until:
+        asked[user_id] = now + pause, min(2 * pause, PROVED_AT_LAST)
         begin_refresh(server, node, user_id)
 
 
