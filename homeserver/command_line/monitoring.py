@@ -45,7 +45,7 @@ REASONS: Final = {
     type=click.Path(dir_okay=False, path_type=Path),
     help="Remembers what was seen; no set-back shows without.",
 )
-@click.option("--token-file", type=click.Path(exists=True, path_type=Path), help="A file with an access token.")
+@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="A file with an access token.")
 @click.option("--opening", help="What proves the name of the user in the logs, instead of a token of theirs.")
 @click.option("--witness", "witnesses", multiple=True, help="The key of a witness whose signature is looked for.")
 @JSON
@@ -65,7 +65,7 @@ def monitor(
     is shown is not what the newest leaf says, when a log was set back or has two histories, or cannot be asked.
     """
     known = _keys(witnesses)
-    site = _Site(url.rstrip("/"), None if token_file is None else token_file.read_text().strip())
+    site = _Site(url.rstrip("/"), None if token_file is None else _token(token_file))
     report = Report()
     try:
         seen = _seen(site, user_id, state, opening)
@@ -130,6 +130,13 @@ def _keep(path: Path, seen: Seen) -> None:
     made.touch(mode=0o600)
     made.write_bytes(seen.write())
     os.replace(made, path)
+
+
+def _token(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        no(f"{file} cannot be read: {fault.strerror if isinstance(fault, OSError) else 'it is no text'}")
 
 
 def _keys(witnesses: tuple[str, ...]) -> tuple[NamedKey, ...]:
