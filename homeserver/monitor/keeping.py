@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -18,7 +18,6 @@ import orjson
 from homeserver.monitor import following
 from homeserver.monitor.following import Contradiction, Fetch, Followed, Own
 from homeserver.protocol import canonical, key_log, merkle, vrf
-from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.key_log import Leaf, NoLeaf, Reason
 from homeserver.protocol.merkle import InvalidProof, leaf_hash
 from homeserver.protocol.signed_notes import InvalidNote, NamedKey
@@ -29,25 +28,39 @@ LOGS: Final = "/_domicile/v1/key-log"
 FIELD: Final = "org.domicile.key_log"
 MOST_JSON: Final = 16 * 2**20
 PATIENCE: Final = 3600
-"""Seconds in which a leaf that was told has to be in the tree."""
+"""Seconds in which a leaf that was told has to be in the tree, and a checkpoint that was shown with keys be reached by
+the one that everybody is served: that may be an older one for a moment, which more witnesses have signed."""
+
+
+class Shown(NamedTuple):
+    """A checkpoint that came with keys: of which log and size, its root (Base64), and when (seconds since 1970)."""
+
+    origin: str
+    size: int
+    root: str
+    since: int
 
 
 @dataclass
 class Seen:
     """What is kept between two looks. ``promised``: leaves that were told and were not in the tree: by log, index and
-    digest, and when that was (seconds since 1970); ``ended``: logs that the deployment has said to have ended."""
+    digest, and when that was (seconds since 1970); ``shown``: checkpoints that came with keys and go further than what
+    was served; ``ended``: logs that the deployment has said to have ended."""
 
     user_id: str
     opening: str
     logs: dict[str, Followed] = field(default_factory=dict)
     promised: list[tuple[str, int, str, int]] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
     def write(self) -> bytes:
         """As JSON."""
         logs = {origin: log.write() for origin, log in self.logs.items()}
         said = {"user_id": self.user_id, "opening": self.opening, "logs": logs}
-        return orjson.dumps({**said, "promised": self.promised, "ended": self.ended}, option=orjson.OPT_INDENT_2)
+        shown = [list(each) for each in self.shown]
+        left = {"promised": self.promised, "shown": shown, "ended": self.ended}
+        return orjson.dumps(said | left, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def read(cls, raw: bytes) -> Seen:
@@ -55,7 +68,9 @@ class Seen:
         said = orjson.loads(raw)
         logs = {str(origin): Followed.read(log) for origin, log in said["logs"].items()}
         promised = [(str(log), int(index), str(digest), int(since)) for log, index, digest, since in said["promised"]]
-        return cls(str(said["user_id"]), str(said["opening"]), logs, promised, [str(each) for each in said["ended"]])
+        shown = [Shown(str(log), int(size), str(root), int(since)) for log, size, root, since in said.get("shown", [])]
+        ended = [str(each) for each in said["ended"]]
+        return cls(str(said["user_id"]), str(said["opening"]), logs, promised, shown, ended)
 
 
 @dataclass
@@ -161,19 +176,22 @@ def _follow(
         if log.origin != origin:
             raise Contradiction("its key is called otherwise")
         tag = key_log.tag_of(vrf.output(b64decode(log.vrf), seen.user_id.encode(), b64decode(seen.opening)))
-        checkpoint = _checkpoint(told, seen.user_id)
-        shown = None if checkpoint is None else following.believed(log, checkpoint)
-        roots = {} if shown is None else {shown.size: b""}
+        shown = [each for each in seen.shown if each.origin == origin]
+        if (checkpoint := _checkpoint(told, seen.user_id)) is not None:
+            size, root = following.believed(log, checkpoint)
+            shown.append(Shown(origin, size, encode_base64(root), now))
+        roots = {each.size: b"" for each in shown}
         path = urlsplit(str(each["url"])).path
         read = following.advance(log, path, fetch, tag, witnesses=witnesses, roots=roots)
-        if shown is not None and shown.size < log.tree.size:  # an older one, as copies on other nodes have
+        if any(size < log.tree.size for size in roots):  # an older one, as copies on other nodes have
             following.advance(Followed(log.key, log.vrf), path, fetch, tag, roots=roots)
-        _compare_shown(read, shown, roots)
+        left = _compare_shown(read, shown, roots, now)
         _check_promised(seen, report, read, now)
     except (Contradiction, InvalidVrfProof, InvalidNote, KeyError, ValueError) as fault:
         report.faults.append(f"{origin}: {fault}")
     else:
         seen.logs[origin] = read
+        seen.shown = [each for each in seen.shown if each.origin != origin] + left
 
 
 def _checkpoint(told: Any, user_id: str) -> bytes | None:
@@ -185,14 +203,21 @@ def _checkpoint(told: Any, user_id: str) -> bytes | None:
     return None if found is None else str(found).encode()
 
 
-def _compare_shown(read: Followed, shown: Head | None, roots: dict[int, bytes]) -> None:
-    """That the checkpoint that came with the keys is of the history that everybody is served."""
-    if shown is None:
-        return
-    if shown.size > read.tree.size:
-        raise Contradiction(f"{shown.size} leaves were shown with the keys, and {read.tree.size} are served")
-    if roots[shown.size] != shown.root:
-        raise Contradiction("the history that was shown with the keys is another than the one that is served")
+def _compare_shown(read: Followed, shown: list[Shown], roots: dict[int, bytes], now: int) -> list[Shown]:
+    """That the checkpoints that came with the keys are of the history that everybody is served; those that go further,
+    which has to show yet."""
+    left: dict[tuple[int, str], Shown] = {}
+    for each in shown:
+        if each.size > read.tree.size:
+            if now - each.since > PATIENCE:
+                raise Contradiction(
+                    f"{each.size} leaves were shown with the keys {now - each.since} seconds ago, and {read.tree.size}"
+                    " are served"
+                )
+            left.setdefault((each.size, each.root), each)
+        elif encode_base64(roots[each.size]) != each.root:
+            raise Contradiction("the history that was shown with the keys is another than the one that is served")
+    return list(left.values())
 
 
 def _check_promised(seen: Seen, report: Report, read: Followed, now: int) -> None:

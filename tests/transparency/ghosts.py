@@ -15,8 +15,8 @@ GHOST = "GHOST"
 NEW_PASSWORD = "known to the operator"
 
 
-async def by_sql(node: Node, user_id: str) -> None:
-    """Put a device with keys of its own and a one-time key into the database of the user's node, by hand."""
+def forged(user_id: str) -> list[tuple[str, tuple[str | bytes, ...]]]:
+    """What gives a user a device with keys of its own and a one-time key: statements, and their parameters."""
     key = SigningKey.generate(GHOST)
     keys = {
         "user_id": user_id,
@@ -25,24 +25,29 @@ async def by_sql(node: Node, user_id: str) -> None:
         "keys": {f"curve25519:{GHOST}": random_key(), f"ed25519:{GHOST}": key.verify_key.base64},
     }
     one_time = sign_json({"key": random_key()}, user_id, key)
-    await node.write(_put, user_id, orjson.dumps(sign_json(keys, user_id, key)), orjson.dumps(one_time))
-
-
-async def _put(tx: Transaction, user_id: str, keys: bytes, one_time: bytes) -> None:
     mine = "(SELECT user_nid FROM users WHERE user_id = ?)"
-    await tx.run(
-        f"INSERT INTO devices (user_nid, device_id, created_ts) VALUES ({mine}, ?, 0)",
-        user_id,
-        GHOST,
-    )
-    await tx.run(f"INSERT INTO device_keys (user_nid, device_id, keys) VALUES ({mine}, ?, ?)", user_id, GHOST, keys)
-    await tx.run(
-        "INSERT INTO one_time_keys (user_nid, device_nid, algorithm, key_id, key)"
-        f" VALUES ({mine}, (SELECT device_nid FROM devices WHERE device_id = ?), 'signed_curve25519', 'AAAA', ?)",
-        user_id,
-        GHOST,
-        one_time,
-    )
+    return [
+        (f"INSERT INTO devices (user_nid, device_id, created_ts) VALUES ({mine}, ?, 0)", (user_id, GHOST)),
+        (
+            f"INSERT INTO device_keys (user_nid, device_id, keys) VALUES ({mine}, ?, ?)",
+            (user_id, GHOST, orjson.dumps(sign_json(keys, user_id, key))),
+        ),
+        (
+            "INSERT INTO one_time_keys (user_nid, device_nid, algorithm, key_id, key)"
+            f" VALUES ({mine}, (SELECT device_nid FROM devices WHERE device_id = ?), 'signed_curve25519', 'AAAA', ?)",
+            (user_id, GHOST, orjson.dumps(one_time)),
+        ),
+    ]
+
+
+async def by_sql(node: Node, user_id: str) -> None:
+    """Put a device into the database of the user's node, by hand."""
+
+    async def put(tx: Transaction) -> None:
+        for sql, parameters in forged(user_id):
+            await tx.run(sql, *parameters)
+
+    await node.write(put)
 
 
 async def by_admin(deployment: Deployment, user_id: str) -> Device:

@@ -147,10 +147,19 @@ async def test_lies_are_noticed(deployment: Deployment, tmp_path: Path) -> None:
     for name, (lie, by_monitor, by_script) in LIES.items():
         forged = await served(deployment)
         forged.forge(lie(entries))
-        faults = [*look(seen, forged, {}).faults, *look(seen, forged, answer).faults]
+        told = again(seen)
+        faults = [*look(seen, forged, {}).faults, *keeping.look(told, forged.fetch, answer, NOW).faults]
+        faults += keeping.look(told, forged.fetch, {}, NOW + keeping.PATIENCE + 1).faults
         assert by_monitor in str(faults), (name, faults)
         status, words = verify(forged.save(tmp_path / name), forged, *arguments)
         assert (status, by_script in words) == (1, True), (name, words)
+    late = await served(deployment)
+    late.forge(entries[:3])
+    told = again(seen)
+    assert keeping.look(told, late.fetch, answer, NOW).faults == []  # more witnesses have signed the one before
+    assert keeping.look(again(told), honest.fetch, answer, NOW + 60).faults == []
+    late.forge([*entries[:3], _leaf(entries[3], digest=bytes(32))])
+    assert "is another than the one" in str(keeping.look(again(told), late.fetch, {}, NOW + 60).faults)
     cut = await served(deployment)  # the leaves are not those of the checkpoint
     cut.forge(entries, head=Head(4, bytes(32)))
     assert "there are two histories" in str(keeping.look(again(seen), cut.fetch, answer, NOW).faults)
