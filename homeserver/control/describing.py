@@ -39,7 +39,7 @@ FOR_USERS: Final[Mapping[tuple[str, str], tuple[str, Schema | str]]] = {
             stored=_OBJECTS,
             counted_ts=NUMBER,
             rooms=made_of(nodes=_OBJECTS, servers=_OBJECTS),
-            sealed_sessions={"type": "object"},
+            sealed_sessions=maybe({"type": "object"}),
             consents=_OBJECTS,
         ),
     ),
