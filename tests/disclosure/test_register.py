@@ -19,7 +19,7 @@ from homeserver.protocol.errors import DisclosureRefused, LogSetBack, NodeUnavai
 from homeserver.protocol.signing import VerifyKey, decode_base64, verify_json
 from homeserver.storage import disclosures, key_log
 from homeserver.storage.engine import Transaction
-from homeserver.transparency import sequencing
+from homeserver.transparency import sequencing, serving
 from tests.deployment import Deploy
 from tests.disclosure.bureau import DAY, Bureau, policy
 from tests.support import ON_SQLITE, aio
@@ -315,6 +315,27 @@ async def test_a_stranger_sees_whatever_is_changed(deploy: Deploy) -> None:
         change(register)
         with pytest.raises(checks.Wrong, match=fault):
             await check(register)
+
+
+@ON_SQLITE
+@aio
+async def test_a_stranger_holds_the_register_against_the_key_log(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    await bureau.open(await bureau.approved())
+    checks, server = stranger(), bureau.deployment.server
+    while await sequencing.hash_waiting(server, bureau.tehran):
+        pass
+    note = (await serving.checkpoint(server, bureau.tehran)).decode()
+    (register,) = (await bureau.shown())["registers"]
+    key = register["key"]["key"]
+    digests = checks.check_register("example.org", register, key, register["records"])
+    checks.check_log(note, key, "tehran", digests)
+    checks.check_log(note, key, "tehran", [*digests, "later"])
+    for wrong in (digests[:3], [*digests[:3], "0" * 64]):
+        with pytest.raises(checks.Wrong, match="names an entry 4"):
+            checks.check_log(note, key, "tehran", wrong)
+    with pytest.raises(checks.Wrong, match="is not signed"):
+        checks.check_log(note.replace("register 4", "register 3"), key, "tehran", digests)
 
 
 @ON_SQLITE
