@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from homeserver.protocol.epochs import LONGEST_AGENT, SessionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from homeserver.context import Caller, Server
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -46,7 +44,7 @@ class Notices:
         self._known: set[bytes] = set()
 
     def forget(self) -> None:
-        """Forget all of it."""
+        """Forget all of it: who comes again is noticed again."""
         self.waiting.clear()
         self._known.clear()
 
@@ -72,10 +70,6 @@ class Notices:
     def take(self, most: int) -> list[Noticed]:
         """The next records that wait, which wait no longer."""
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
-
-    def put_back(self, taken: Iterable[Noticed]) -> None:
-        """Have records wait again that could not be sealed or written."""
-        self.waiting.extend(taken)
 
 
 def _text(said: str, most: int) -> str:

@@ -1,7 +1,7 @@
 """Sealing what was noticed and writing it down: a job, off the way of every request.
 
-Nothing is written in the clear. A batch is sealed to the epoch of the transaction that writes it; what could not be
-written waits for the next run.
+Nothing is written in the clear. A batch is sealed to the epoch of the transaction that writes it. What cannot be
+written is forgotten, and noticed anew when its device comes again: no address waits for a node that is down.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ async def keep_sealed(server: Server) -> None:
             await epochs.destroy_old(server, node)
             await seal_waiting(server, node, PAUSE)
         except NodeUnavailable:
+            node.memory(Notices).forget()
             down.append(node.name)
     if down:
         raise Postponed(f"down: {', '.join(down)}")
@@ -56,9 +57,7 @@ async def seal_last(server: Server) -> None:
             async with asyncio.timeout(LONGEST):
                 await seal_waiting(server, node)
         except (NodeUnavailable, TimeoutError):
-            log.warning(
-                "records of sessions were not written", node=node.name, records=len(node.memory(Notices).waiting)
-            )
+            log.warning("records of sessions were not written", node=node.name)
 
 
 async def seal_waiting(server: Server, node: Node, pause: float = 0.0) -> None:
@@ -71,13 +70,11 @@ async def seal_waiting(server: Server, node: Node, pause: float = 0.0) -> None:
             notices.forget()
         if not (batch := notices.take(BATCH)):
             return
-        written = False
         try:
             await node.write(_write, server, ceiling, batch)
-            written = True
-        finally:
-            if not written:
-                notices.put_back(batch)
+        except BaseException:
+            notices.forget()
+            raise
         if notices.waiting:
             await server.clock.sleep(pause)
 

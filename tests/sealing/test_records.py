@@ -108,21 +108,29 @@ async def test_what_waits_is_forgotten_when_custodians_go(deploy: Deploy) -> Non
 
 
 @aio
-async def test_a_node_that_is_down_loses_nothing(engines: Databases, deploy: Deploy) -> None:
+async def test_while_a_node_is_down_nothing_waits_for_it(engines: Databases, deploy: Deploy) -> None:
     await engines.make_breakable("tehran")
     deployment = await deploy(policy=SEALING + custodians(*KEYS, code="FR"))
     noticing_all(deployment)
     nima, claire = await deployment.user("nima"), await deployment.user("claire", "paris")
     await asks(nima)
     await asks(claire)
+    caller = await nima.caller()
     await engines.take_away("tehran")
     with pytest.raises(Postponed, match="tehran"):
         await writing.keep_sealed(deployment.server)
     assert len(await opened(deployment.node("paris"), claire.user_id)) == 1
     tehran = deployment.node("tehran")
+    assert not tehran.memory(Notices).waiting  # no address lies in memory for as long as that
+    tehran.memory(Notices).notice(caller, ADDRESS, AGENT, deployment.clock.now_ms())
     with pytest.raises(NodeUnavailable):
         await writing.seal_waiting(deployment.server, tehran)
-    assert [each.record.address for each in tehran.memory(Notices).waiting] == [ADDRESS]
+    assert not tehran.memory(Notices).waiting
+    await engines.bring_back("tehran")
+    await tehran.engine.probe()
+    await asks(nima)
+    await writing.keep_sealed(deployment.server)
+    assert len(await opened(tehran, nima.user_id)) == 1
 
 
 @aio
