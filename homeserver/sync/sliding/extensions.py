@@ -106,8 +106,7 @@ async def tell(
     if wanted.threads is not None:
         found.threads = await threads.tell(telling, wanted.threads)
     if wanted.sticky is not None:
-        known = {nid for nid in (*standing.rooms, *told.drafts) if ledger.of(nid) is not None}
-        found.sticky = await sticky.tell(telling, wanted.sticky, known, listed, told)
+        found.sticky = await sticky.tell(telling, wanted.sticky, ledger, listed, told)
     return found
 
 

@@ -14,9 +14,10 @@ from homeserver.rooms import history, sticky
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from homeserver.storage.sticky_events import Sticky
+    from homeserver.sync.sliding.extensions import Ledger
     from homeserver.sync.sliding.request import StickyWish
     from homeserver.sync.sliding.room_list import RoomList
     from homeserver.sync.sliding.rooms import Told
@@ -33,19 +34,19 @@ class StickyTold:
     rooms: Mapping[str, Sequence[bytes]]
 
 
-async def tell(telling: Telling, wish: StickyWish, known: Collection[int], listed: RoomList, told: Told) -> StickyTold:
-    """The oldest of what the connection was not told, at most ``wish.limit``, of the rooms ``known`` that the user is
-    in."""
+async def tell(telling: Telling, wish: StickyWish, ledger: Ledger, listed: RoomList, told: Told) -> StickyTold:
+    """The oldest of what the connection was not told, at most ``wish.limit``, of the rooms that it knows of and in which
+    the user is."""
     caller, since = telling.caller, wish.since
     node = caller.node
     if since is not None and (since > telling.upto or since < caller.came_pos):  # a position of another node
         since = None
-    inside = [nid for nid in known if nid in listed.rooms and listed.rooms[nid].membership == "join"]
-    first = {nid for nid in inside if nid in told.drafts and told.drafts[nid].initial}
-    if since is not None:
-        inside = [nid for nid in inside if nid not in first and node.changes.changed(Stream.STICKY, nid, since)]
+    moved = None if since is None else node.changes.after(Stream.STICKY, since)
+    fresh = {nid for nid, draft in told.drafts.items() if draft.initial}
+    others = ledger.before.rooms if moved is None else [nid for nid, _ in moved]
     found: list[Sticky] = []
-    for nids, after in ((first, 0), (set(inside) - first, since or 0)):
+    for some, after in ((fresh, 0), (set(others) - fresh, since or 0)):
+        nids = [nid for nid in some if _is_in(listed, nid) and ledger.of(nid) is not None]
         if nids:
             found += await node.read(sticky.of_rooms, nids, after, telling.upto, telling.now)
     due = [each for each in sorted(found, key=lambda each: each.pos) if _is_due(telling, told, each)]
@@ -58,6 +59,11 @@ async def tell(telling: Telling, wish: StickyWish, known: Collection[int], liste
         shown = sticky.show(each, telling.now, own.get(each.event.event_id))
         rooms.setdefault(listed.rooms[each.room_nid].room_id, []).append(shown)
     return StickyTold(str(upto), rooms)
+
+
+def _is_in(listed: RoomList, nid: int) -> bool:
+    room = listed.rooms.get(nid)
+    return room is not None and room.membership == "join"
 
 
 def _is_due(telling: Telling, told: Told, each: Sticky) -> bool:
