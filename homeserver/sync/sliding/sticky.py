@@ -35,7 +35,7 @@ class StickyTold:
 
 
 async def tell(telling: Telling, wish: StickyWish, ledger: Ledger, listed: RoomList, told: Told) -> StickyTold:
-    """The oldest of what the connection was not told, at most ``wish.limit``, of the rooms that it knows of and in which
+    """The oldest of what the connection was not told, at most ``wish.limit``, of rooms that it knows of and in which
     the user is."""
     caller, since = telling.caller, wish.since
     node = caller.node
