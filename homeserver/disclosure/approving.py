@@ -28,7 +28,7 @@ async def approve(server: Server, node: Node, number: int, text: bytes) -> dict[
     async def take(found: Taken) -> dict[str, Any] | DisclosureRefused:
         if found.stored.state != disclosures.OPEN:
             return not_open(found)
-        refused = await conditions.unmet(found.tx, server, node, found.order, found.register)
+        refused = await conditions.unmet(found.tx, server, node, found.order, found.register, found.homes)
         refused = refused or conditions.approver_refused(server, found.order, approval)
         if refused is not None:
             return refused

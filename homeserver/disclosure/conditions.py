@@ -13,6 +13,8 @@ from homeserver.protocol.errors import DisclosureRefused, InvalidSignature
 from homeserver.storage import disclosable, disclosures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from homeserver.context import Server
     from homeserver.disclosure.register import Checked
     from homeserver.protocol.disclosure_orders import Approval, Order
@@ -55,9 +57,10 @@ def refusal(why: Why, message: str) -> DisclosureRefused:
 
 
 async def unmet(
-    tx: Transaction, server: Server, node: Node, order: Order, register: Checked
+    tx: Transaction, server: Server, node: Node, order: Order, register: Checked, homes: Mapping[str, str]
 ) -> DisclosureRefused | None:
-    """Which condition an order does not meet, beside approvals and shares; None when it meets all."""
+    """Which condition an order does not meet, beside approvals and shares; None when it meets all. ``homes``: where its
+    accounts rest, as the directory says: what has yet to be erased of those who have moved is not disclosed."""
     if server.clock.now_ms() < register.time - CLOCK_MS:
         words = "The clock of this machine has been set back behind what the register has seen; set it right first"
         return refusal(Why.CLOCK_SET_BACK, words)
@@ -66,7 +69,7 @@ async def unmet(
         return refusal(Why.WRONG_JURISDICTION, words)
     if order.scope.expires <= time_of(server, register):
         return refusal(Why.EXPIRED, "The order has expired")
-    return _beyond(server, order) or await _elsewhere(tx, order)
+    return _beyond(server, order) or await _elsewhere(tx, order, homes)
 
 
 def _beyond(server: Server, order: Order) -> DisclosureRefused | None:
@@ -82,9 +85,9 @@ def _beyond(server: Server, order: Order) -> DisclosureRefused | None:
     return None
 
 
-async def _elsewhere(tx: Transaction, order: Order) -> DisclosureRefused | None:
+async def _elsewhere(tx: Transaction, order: Order, homes: Mapping[str, str]) -> DisclosureRefused | None:
     for user_id in order.scope.accounts:
-        if await disclosable.resident(tx, user_id) is None:
+        if homes.get(user_id) != order.node or await disclosable.resident(tx, user_id) is None:
             return refusal(Why.ACCOUNT_ELSEWHERE, f"{user_id} has no account that rests on {order.node}")
     return None
 

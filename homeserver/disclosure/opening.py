@@ -40,11 +40,11 @@ async def ready(server: Server, node: Node, number: int) -> Ready:
     Raises NotFound, RegisterDamaged, DisclosureRefused when anything else is missing.
     """
     await register.followed(server, node)
-    return await node.read(_ready, server, node, number)
+    return await node.read(_ready, server, node, number, await steps.homes(server, node, number))
 
 
-async def _ready(tx: Transaction, server: Server, node: Node, number: int) -> Ready:
-    found = await steps.taken(tx, server, node, number)
+async def _ready(tx: Transaction, server: Server, node: Node, number: int, homes: Mapping[str, str]) -> Ready:
+    found = await steps.taken(tx, server, node, number, homes)
     refused = await _refused(found)
     if refused is not None:
         raise refused
@@ -58,7 +58,7 @@ async def open_order(server: Server, node: Node, number: int, entered: Mapping[i
     Raises NotFound, RegisterDamaged, LogSetBack, and DisclosureRefused, which is in the register then.
     """
     await register.followed(server, node)
-    wanted = await node.read(_epochs, server, node, number)
+    wanted = await node.read(_epochs, server, node, number, await steps.homes(server, node, number))
     with sealed.Opened() as secrets:
         refused = secrets.combine(wanted, entered)
 
@@ -69,9 +69,9 @@ async def open_order(server: Server, node: Node, number: int, entered: Mapping[i
         return await steps.step(server, node, number, "opening", take)
 
 
-async def _epochs(tx: Transaction, server: Server, node: Node, number: int) -> list[Epoch]:
+async def _epochs(tx: Transaction, server: Server, node: Node, number: int, homes: Mapping[str, str]) -> list[Epoch]:
     """The epochs in an order's scope; none when it is not to be opened anyway."""
-    found = await steps.taken(tx, server, node, number)
+    found = await steps.taken(tx, server, node, number, homes)
     if not _asks_sealed(found.order) or await _refused(found) is not None:
         return []
     return await sealed.epochs_of(tx, found.order.scope)
@@ -80,7 +80,7 @@ async def _epochs(tx: Transaction, server: Server, node: Node, number: int) -> l
 async def _refused(found: Taken) -> DisclosureRefused | None:
     if found.stored.state != disclosures.OPEN:
         return not_open(found)
-    refused = await conditions.unmet(found.tx, found.server, found.node, found.order, found.register)
+    refused = await conditions.unmet(found.tx, found.server, found.node, found.order, found.register, found.homes)
     return refused or await conditions.unapproved(found.tx, found.server, found.order)
 
 

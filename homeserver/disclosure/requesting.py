@@ -14,7 +14,7 @@ from homeserver.protocol.disclosure_register import Kind
 from homeserver.storage import disclosures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.disclosure.steps import Taken
@@ -38,14 +38,15 @@ class Paper(NamedTuple):
 async def request(server: Server, node: Node, paper: Paper, scope: Scope) -> Order:
     """Record an order. Raises LogSetBack, and DisclosureRefused when it cannot be carried out, which is on record."""
     await register.followed(server, node)
-    order, refused = await node.write(_request, server, node, paper, scope)
+    homes = await server.nodes.of_users(scope.accounts)
+    order, refused = await node.write(_request, server, node, paper, scope, homes)
     if refused is not None:
         raise refused
     return order
 
 
 async def _request(
-    tx: Transaction, server: Server, node: Node, paper: Paper, scope: Scope
+    tx: Transaction, server: Server, node: Node, paper: Paper, scope: Scope, homes: Mapping[str, str]
 ) -> tuple[Order, DisclosureRefused | None]:
     whole = await register.sound(tx, server)
     now = conditions.time_of(server, whole)
@@ -66,7 +67,7 @@ async def _request(
         ceiling=Ceiling(server.policy.now.serial, today.fields, today.approvals),
         nonce=_nonce(),
     )
-    refused = await conditions.unmet(tx, server, node, order, whole)
+    refused = await conditions.unmet(tx, server, node, order, whole, homes)
     state = disclosures.OPEN if refused is None else disclosures.REFUSED
     gag = None if paper.gag_until is None or paper.gag_until <= now else paper.gag_until
     await disclosures.put_order(tx, order.number, order.write(), state, scope.expires, gag)

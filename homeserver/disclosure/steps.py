@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from homeserver.disclosure import register
@@ -34,6 +35,8 @@ class Taken(NamedTuple):
     order: Order
     stored: StoredOrder
     register: Checked
+    homes: Mapping[str, str] = MappingProxyType({})
+    """Where the accounts rest, as the directory said before the transaction; nothing where it was not asked."""
 
     @property
     def gagged(self) -> bool:
@@ -68,13 +71,21 @@ def withheld(order: Order) -> dict[str, Any]:
     return {"case": order.case, "document_sha256": order.document, "accounts": order.scope.accounts}
 
 
-async def taken(tx: Transaction, server: Server, node: Node, number: int) -> Taken:
+async def homes(server: Server, node: Node, number: int) -> Mapping[str, str]:
+    """Where the accounts that an order names rest, by the directory; nothing of an order that is not there."""
+    stored = await node.read(disclosures.order, number)
+    return {} if stored is None else await server.nodes.of_users(disclosure_orders.read(stored.body).scope.accounts)
+
+
+async def taken(
+    tx: Transaction, server: Server, node: Node, number: int, homes: Mapping[str, str] = MappingProxyType({})
+) -> Taken:
     """An order of a node, to go on with. Raises NotFound, RegisterDamaged."""
     whole = await register.sound(tx, server)
     stored = await disclosures.order(tx, number)
     if stored is None:
         raise NotFound(f"There is no order {node.name}/{number}")
-    return known(tx, server, node, stored, whole)
+    return known(tx, server, node, stored, whole)._replace(homes=homes)
 
 
 def known(tx: Transaction, server: Server, node: Node, stored: StoredOrder, whole: Checked) -> Taken:
@@ -93,13 +104,14 @@ async def step(
     """
 
     async def work(tx: Transaction) -> T | DisclosureRefused:
-        found = await taken(tx, server, node, number)
+        found = await taken(tx, server, node, number, resting)
         result = await take(found)
         if isinstance(result, DisclosureRefused):
             await found.note(Kind.FAILED, {"stage": stage, "why": result.why}, {"said": result.message})
         return result
 
     await register.followed(server, node)
+    resting = await homes(server, node, number)
     result = await node.write(work)
     if isinstance(result, DisclosureRefused):
         raise result

@@ -9,6 +9,7 @@ import pytest
 
 from homeserver.protocol.errors import DisclosureRefused, InvalidParam, NotFound
 from homeserver.protocol.signing import SigningKey
+from homeserver.storage.directory import Kind
 from tests.deployment import Deploy
 from tests.disclosure.bureau import DAY, PHONE, Bureau, policy, signed
 from tests.support import ON_SQLITE, aio
@@ -197,6 +198,19 @@ async def test_who_has_moved_away_meanwhile_is_not_disclosed(deploy: Deploy) -> 
     with pytest.raises(DisclosureRefused) as refused:
         await bureau.open(order)
     assert why(refused) == "account_elsewhere"
+
+
+@ON_SQLITE
+@aio
+async def test_what_has_yet_to_be_erased_of_who_has_moved_is_not_disclosed(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    order = await bureau.approved()
+    nodes = bureau.deployment.server.nodes
+    await nodes.directory.reroute(Kind.USER, "sara", "paris")
+    for attempt in (bureau.open(order), bureau.request(), bureau.approve(order, "shirin")):
+        with pytest.raises(DisclosureRefused) as refused:
+            await attempt
+        assert why(refused) == "account_elsewhere"
 
 
 async def _unsettle(tx: Any, user_id: str) -> None:
