@@ -67,6 +67,7 @@ class Rounds(Mirror):
 
 async def follow(server: Server, node: Node) -> None:
     """Have witnesses sign what is shown; for ever."""
+    node.memory(KeyLog).followed = True
     while True:
         with server.wakeups.listen([heads.shown_key(node.name)]) as listener:
             try:
@@ -78,6 +79,14 @@ async def follow(server: Server, node: Node) -> None:
                 log.exception("witnesses are not asked", node=node.name)
             await listener.wait(_pause(server, node))
         await server.clock.sleep(PAUSE)
+
+
+def _vouch(server: Server, node: Node) -> None:
+    """The witnesses have been asked: what stands now may be told."""
+    memory = node.memory(KeyLog)
+    if not memory.vouched:
+        memory.vouched = True
+        heads.stir(server)
 
 
 def _pause(server: Server, node: Node) -> float:
@@ -101,6 +110,7 @@ async def ask_all(server: Server, node: Node) -> None:
     due = [each for each in witnesses.values() if _is_due(server, memory, each, shown)]
     found = await asyncio.gather(*(_ask(server, node, memory.standings, each, shown) for each in due))
     memory.asked.update(each.name for each in due)
+    _vouch(server, node)
     for witness, standing in zip(due, found, strict=True):
         _note_patience(server, memory, witness, standing)
     if node.memory(KeyLog).fault is None:

@@ -41,6 +41,9 @@ _ROOT: Final = 250
 GRACE_MS: Final = 60_000
 """Milliseconds for which a checkpoint may wait for its witnesses, before it is shown without them."""
 
+FIRST_WORD: Final = 5.0
+"""Seconds for which the witnesses have the first word on what a node shows that has come."""
+
 VRF_LINE: Final = "vrf"
 """The word before the public key that names users, in a line of each checkpoint."""
 
@@ -68,13 +71,18 @@ class KeyLog(Mirror):
     quorum of witnesses has signed, and ``lacking_since_ts``, since when (milliseconds since 1970) there is a newer one
     that they have not; ``fault``: why there is none any more; ``damage``: why there comes no newer one;
     ``generation`` counts the logs of the node that there have been; ``stated``: the version of the policy up to which
-    it is known to state all that the directory has; ``turn`` is held while leaves come into the tree, until that is
-    shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at its edge are."""
+    it is known to state all that the directory has; ``followed``: that witnesses are asked by themselves; ``vouched``:
+    that they were, since it was opened at ``opened_at`` of the monotonic clock; ``turn`` is held while leaves come into
+    the tree, until that is shown. What is remembered of the tree never becomes untrue, but for how wide the tiles at
+    its edge are."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
         self.cosigned: Shown | None = None
         self.lacking_since_ts: int | None = None
+        self.opened_at: float | None = None
+        self.vouched = False
+        self.followed = False
         self.fault: str | None = None
         self.damage: str | None = None
         self.generation: int | None = None
@@ -85,7 +93,8 @@ class KeyLog(Mirror):
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
-        self.shown = self.cosigned = self.lacking_since_ts = None
+        self.shown = self.cosigned = self.lacking_since_ts = self.opened_at = None
+        self.vouched = False
         self.fault = self.damage = self.generation = self.stated = None
         self.tiles.clear()
         self.roots.clear()
@@ -138,6 +147,15 @@ async def current(server: Server, node: Node) -> Shown | None:
     return memory.shown
 
 
+def told(server: Server, memory: KeyLog) -> Shown | None:
+    """What of `current` is told to others. A node that came a moment ago may have been put back from a backup of all
+    there is: that only its witnesses know, who are asked first (`cosigning.follow`), for a few seconds at most."""
+    if not memory.followed or memory.vouched or not server.policy.now.residency.witnesses:
+        return memory.shown
+    opened = memory.opened_at
+    return None if opened is None or server.clock.monotonic() - opened < FIRST_WORD else memory.shown
+
+
 async def show(server: Server, node: Node, note: bytes) -> None:
     """Let everybody see a checkpoint, which is in the node's database already."""
     memory = node.memory(KeyLog)
@@ -169,6 +187,8 @@ def stir(server: Server) -> None:
 def best(server: Server, memory: KeyLog) -> Shown | None:
     """The checkpoint for whoever asks for none in particular: under a quorum of signatures, unless the witnesses have
     been away for too long; then the newest, with the signatures that it has."""
+    if told(server, memory) is None:
+        return None
     lacking = memory.lacking_since_ts
     in_time = lacking is None or server.clock.now_ms() - lacking < GRACE_MS
     return memory.cosigned if memory.cosigned is not None and in_time else memory.shown
@@ -210,6 +230,7 @@ async def _open(server: Server, node: Node, memory: KeyLog) -> None:
         stop(memory, fault)
         log.error("key log set back", node=node.name, fault=fault)
         return
+    memory.opened_at = server.clock.monotonic()
     if held.checkpoint is not None:
         await _open_cosigned(node, memory, held.checkpoint)
         await show(server, node, held.checkpoint)

@@ -94,7 +94,7 @@ async def of_users(server: Server, node: Node, user_ids: Collection[str]) -> dic
 
 
 async def _of_users(server: Server, node: Node, user_ids: Collection[str]) -> dict[str, Any]:
-    shown = node.memory(KeyLog).shown
+    shown = heads.told(server, node.memory(KeyLog))
     if shown is None:
         return {}
     homes = await server.nodes.of_users(user_ids)

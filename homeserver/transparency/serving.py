@@ -111,9 +111,10 @@ async def tile(server: Server, node: Node, wanted: Tile) -> bytes:
 
 
 async def _shown(server: Server, node: Node) -> Shown:
-    shown = await heads.current(server, node)
+    await heads.current(server, node)
     if node.memory(KeyLog).fault is not None:
         raise LogSetBack(node.name)
+    shown = heads.told(server, node.memory(KeyLog))
     if shown is None:
         raise NotFound("The log has no checkpoint yet")
     return shown

@@ -298,6 +298,30 @@ async def _links(tx: Transaction) -> list[bytes]:
     return [bytes(row[0]) for row in await tx.all("SELECT link FROM log_alarms ORDER BY number")]
 
 
+@ON_SQLITE
+@aio
+async def test_witnesses_have_the_first_word_on_what_a_node_shows_that_has_come(deploy: Deploy) -> None:
+    scene = Scene(deploy, quorum=1)
+    deployment = await scene.begin()
+    alice = await device(deployment, "alice")
+    await scene.round()
+    asks: dict[str, Any] = {"device_keys": {alice.user_id: []}}
+    for word in ("asked", "away"):
+        again = await scene.begin()
+        memory = again.node("tehran").memory(KeyLog)
+        memory.followed = True
+        await caught_up(again, "tehran")
+        assert (await Stranger(again).raw("checkpoint"))[0] == 404
+        path = "/_matrix/client/v3/keys/query"
+        assert FIELD not in (await again.asked("POST", path, asks, token=alice.user.token)).json  # the keys are there
+        if word == "asked":
+            await scene.round()
+        else:
+            await again.clock.advance(5)
+        assert (await Stranger(again).raw("checkpoint"))[0] == 200
+        assert FIELD in (await again.asked("POST", path, asks, token=alice.user.token)).json
+
+
 async def _as_of(tx: Transaction, scene: Scene) -> None:
     """Have the signatures that a node had which comes back as it was at its checkpoint of now."""
     note = (await key_log.progress(tx)).checkpoint
