@@ -2,7 +2,8 @@
 
 The key that a log was signed with first is the key of that log; and of each log the largest head is remembered. Two
 notes that cannot both be true are kept for ever, for they prove to everybody that the log was shown in two ways.
-Whether one head grew out of another can be told by who reads the whole log: witnesses and monitors do.
+Whether one head grew out of another can be told by who reads the whole log: witnesses and monitors do. It is an alarm
+only when the log is one that is witnessed here: of others anybody can make up as many as they like.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import structlog
 from homeserver.protocol import key_proofs
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.key_proofs import NotProved
+from homeserver.protocol.log_alarms import Kind, Link, Side, base64
 from homeserver.runtime.lru import Lru
-from homeserver.storage import peer_logs
+from homeserver.storage import peer_logs, witnessed_logs
 from homeserver.storage.peer_logs import Contradiction, PeerLog
+from homeserver.transparency import alarms, heads
 from homeserver.transparency.agreement import manifest_of
 
 if TYPE_CHECKING:
@@ -123,13 +126,45 @@ async def _compare(server: Server, heard: Heard) -> None:
         known = made
     peers.known[origin] = known
     peers.servers = {*(peers.servers or ()), heard.server}
+    await _accuse(server, origin, known, made)
     what = ANOTHER_KEY if known.key != made.key else TWO_HISTORIES
-    if what == TWO_HISTORIES and (known.head.size != made.head.size or known.head.root == made.head.root):
+    if what == TWO_HISTORIES and not _contradict(known, made):
         return
     found = Contradiction(origin, what, _evidence(known), _evidence(made), server.clock.now_ms())
     if await routes.write(peer_logs.contradict, found):
         _count(peers, found)
         log.error("another server's key log contradicts itself", server=heard.server, origin=origin, what=what)
+
+
+async def _accuse(server: Server, origin: str, known: PeerLog, made: PeerLog) -> None:
+    """Raise an alarm when a log that is witnessed here is shown in two ways: to its witness, or to those who ask for
+    keys, and to us now."""
+    routes = server.nodes.directory.engine
+    witnessed = await routes.read(witnessed_logs.of, origin)
+    if witnessed is None or witnessed.removed_ts is not None or witnessed.key != made.key:
+        return
+    signed = None if witnessed.note is None else PeerLog(known.server, witnessed.key, witnessed.head, witnessed.note)
+    for each in (signed, known):
+        if each is not None and each.key == made.key and _contradict(each, made):
+            alarm = Link(
+                number=0,
+                previous="",
+                time=0,
+                kind=Kind.TWO_HISTORIES,
+                origin=origin,
+                side=Side.WITNESS,
+                key=made.key,
+                held=each.checkpoint.decode(),
+                shown=made.checkpoint.decode(),
+                other=base64(made.head.root),
+            )
+            if await routes.write(alarms.sound, server, alarm):
+                heads.stir(server)
+            return
+
+
+def _contradict(one: PeerLog, other: PeerLog) -> bool:
+    return one.head.size == other.head.size and one.head.root != other.head.root
 
 
 def _evidence(shown: PeerLog) -> bytes:

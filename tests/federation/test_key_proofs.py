@@ -13,10 +13,11 @@ import pytest
 from homeserver.control import commands
 from homeserver.e2ee import remote_lists
 from homeserver.e2ee.asking import Asking
-from homeserver.protocol import checkpoints, key_proofs
+from homeserver.protocol import canonical, checkpoints, key_proofs, log_alarms
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.key_log import Manifest
 from homeserver.protocol.key_proofs import NotProved
+from homeserver.protocol.log_alarms import Link
 from homeserver.protocol.signed_notes import public_key
 from homeserver.protocol.signing import SigningKey
 from homeserver.runtime.exchange import Answer
@@ -126,6 +127,28 @@ async def test_two_histories_are_kept_for_ever(network: Network, monkeypatch: py
     await alice.query(bob)  # the true one again
     assert await contradictions(here) == [found]
     assert here.server.nodes.directory.memory(Peers).contradictions == {("there.test",): 1}
+    here.deployment.observed.faults.clear()
+
+
+@aio
+async def test_it_is_an_alarm_when_the_log_is_witnessed_here(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there, alice, bob = await neighbours(network)
+    key = (await heads.public_key(there.server, there.node("tehran"))).write()
+    await alice.query(bob)
+    await peers.look_at_all(here.server)
+    await commands.perform(here.server, "log-witness-add", {"log": ORIGIN, "key": key})
+    await alice.query(bob)
+    await peers.look_at_all(here.server)
+    assert (await commands.perform(here.server, "log-status", {}))["alarms"] == []
+    forged = heads.signed(there.server, ORIGIN, there.node("tehran"), Head(1, b"x" * 32)).write().decode()
+    shown_otherwise(network, monkeypatch, lambda told: told.update(checkpoint=forged))
+    for _ in range(2):
+        await alice.query(bob)
+        await peers.look_at_all(here.server)
+        (alarm,) = (await commands.perform(here.server, "log-status", {}))["alarms"]
+    link = {name: alarm[name] for name in Link.__dataclass_fields__}
+    log_alarms.check(log_alarms.read(canonical.encode(link)))
+    assert (alarm["kind"], alarm["origin"], alarm["shown"]) == ("two_histories", ORIGIN, forged)
     here.deployment.observed.faults.clear()
 
 
