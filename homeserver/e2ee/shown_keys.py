@@ -201,12 +201,18 @@ def show(keys: UserKeys, position: int = 0) -> Shown:
     weight += 0 if keys.proof is None else len(keys.proof.said)
     every = {device_id: orjson.Fragment(blob) for device_id, blob in devices.items()}
     known = for_others(keys)
-    if known is keys:
-        return Shown(
-            keys.user_nid, position, every, keys.signing, weight, keys.remote, copied=keys.copied, proof=keys.proof
-        )
-    shown = {device_id: every[device_id] for device_id in known.devices}
-    return Shown(keys.user_nid, position, shown, known.signing, weight, keys.remote, (every, keys.signing))
+    shown = every if known is keys else {device_id: every[device_id] for device_id in known.devices}
+    return Shown(
+        keys.user_nid,
+        position,
+        shown,
+        known.signing,
+        weight,
+        keys.remote,
+        own=None if known is keys else (every, keys.signing),
+        copied=keys.copied,
+        proof=keys.proof,
+    )
 
 
 def _with_name(device: DeviceKeys) -> bytes:

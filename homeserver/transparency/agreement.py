@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import orjson
+
 from homeserver.protocol.key_log import NO_KEYS, Leaf, Manifest, NoLeaf, Reason, digest
 
 if TYPE_CHECKING:
@@ -22,7 +24,12 @@ def manifest_of(keys: UserKeys) -> Manifest:
 
 def agreed(keys: UserKeys) -> Manifest | None:
     """What the log says of a resident; nothing when what is stored of that is not what the last leaf is a digest of.
-    None for who is not in the log yet, or has come from another node just now."""
+    None for who is not in the log yet, or has come from another node just now.
+
+    Of a copy from another node: what the proof says that is kept with it, which fitted when it came."""
+    if keys.copied:
+        carried = None if keys.remote else keys.proof
+        return None if carried is None else Manifest.read(orjson.loads(carried.said)["keys"].encode())
     if keys.manifest is None:
         return None
     if keys.leaf is None:
@@ -36,20 +43,18 @@ def agreed(keys: UserKeys) -> Manifest | None:
 
 
 def logged(keys: UserKeys) -> UserKeys:
-    """Those of a resident's keys that the log speaks of."""
-    known = None if keys.copied else agreed(keys)
+    """Those of somebody's keys that the log speaks of."""
+    known = agreed(keys)
     if known is None:
         return keys
     found = manifest_of(keys)
     if found == known:
         return keys
-    return replace(
-        keys,
-        devices={
-            name: device for name, device in keys.devices.items() if found.devices[name] == known.devices.get(name)
-        },
-        signing={usage: key for usage, key in keys.signing.items() if found.signing[usage] == known.signing.get(usage)},
-    )
+    devices = {name: each for name, each in keys.devices.items() if found.devices[name] == known.devices.get(name)}
+    signing = {usage: key for usage, key in keys.signing.items() if found.signing[usage] == known.signing.get(usage)}
+    if (len(devices), len(signing)) == (len(keys.devices), len(keys.signing)):
+        return keys
+    return replace(keys, devices=devices, signing=signing)
 
 
 def for_others(keys: UserKeys) -> UserKeys:

@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from homeserver.e2ee import carried
+from homeserver.e2ee import carried, shown_keys
 from homeserver.protocol import checkpoints, signed_notes
 from homeserver.protocol.signing import SigningKey
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import Proof
+from homeserver.storage.engine import Transaction
 from homeserver.transparency import proving, sequencing
 from homeserver.transparency.heads import KeyLog
 from homeserver.transparency.proving import ForCopies
@@ -228,3 +229,26 @@ async def test_a_proof_comes_again_once_witnesses_have_signed_it(stage: Staging)
     assert orjson.loads(after.said)["checkpoint"].encode() == signed.write()
     assert node.memory(carried.Wanted).unsigned["tehran"] == {}
     await Stranger(play.deployment).check(await bob.query(alice), alice.user_id)
+
+
+async def _inject(tx: Transaction, user_id: str) -> None:
+    await tx.run(
+        "INSERT INTO device_keys (user_nid, device_id, keys) SELECT user_nid, 'GHOST', ? FROM users WHERE user_id = ?",
+        orjson.dumps({"algorithms": [], "device_id": "GHOST", "keys": {}, "signatures": {}, "user_id": user_id}),
+        user_id,
+    )
+
+
+@ON_SQLITE
+@aio
+async def test_a_device_that_was_put_into_a_copy_is_not_shown(stage: Staging) -> None:
+    play = await stage()
+    alice, bob = await neighbours(play)
+    await carried_to(play)
+    await bob.query(alice)
+    await carried_to(play)
+    await play.node("paris").write(_inject, alice.user_id)
+    play.node("paris").memory(shown_keys.Remembered).clear()
+    answer = await bob.query(alice)
+    assert set(answer["device_keys"][alice.user_id]) == {alice.device_id}
+    await Stranger(play.deployment).check(answer, alice.user_id)
