@@ -27,7 +27,7 @@ PLANTS = {
     "program in base64": urlsafe_b64encode(b"a" + AGENT.encode()),
     "packed": b"".join(b"x" + ipaddress.ip_address(each).packed for each in FOUR),
     "packed from behind": b"".join(b"x" + ipaddress.ip_address(each).packed[::-1] for each in FOUR),
-    "hex": b"address=cb00714d",
+    "hex": b"".join(b"address=" + ipaddress.ip_address(each).packed.hex().upper().encode() for each in FOUR),
     "number": b"%d" % int(ipaddress.ip_address("203.0.113.77")),
     "IPv6": SIX.encode(),
     "IPv6 packed": b"x" + ipaddress.ip_address(SIX).packed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 from base64 import b64encode
@@ -37,7 +38,7 @@ def forms_of_address(address: str) -> dict[str, bytes]:
         found |= {f"packed in base64 {n}": each for n, each in enumerate(in_base64(parsed.packed))}
     else:
         mapped = ipaddress.IPv6Address(f"::ffff:{address}")
-        found |= {"mapped": mapped.packed, "packed in hex": parsed.packed.hex().encode(), "number": b"%d" % int(parsed)}
+        found |= {"mapped": mapped.packed, "number": b"%d" % int(parsed)}
     return found
 
 
@@ -50,18 +51,22 @@ def found_in(content: bytes, addresses: Iterable[str], words: Iterable[str]) -> 
         found += [f"{text} as {name}" for name, raw in known.items() if raw in content]
         found += [f"{text} in any letters"] if text.lower().encode() in small else []
     packed = [ipaddress.ip_address(each).packed for each in addresses if "." in each]
-    for order in (1, -1):  # several of them are not there by chance
-        if len(packed) > 2 and sum(raw[::order] in content for raw in packed) > 2:
-            found.append("IPv4 addresses, packed")
+    short = {"packed": packed, "packed from behind": [raw[::-1] for raw in packed]}
+    short["packed, in hex"] = [raw.hex().encode() for raw in packed]
+    for name, raws in short.items():  # one is there by chance, several are not
+        if len(raws) > 2 and sum(raw in small or raw in content for raw in raws) > 2:
+            found.append(f"IPv4 addresses, {name}")
     return found
 
 
 def found_below(folder: Path, addresses: Iterable[str], words: Iterable[str]) -> list[str]:
     """What of these is in any file."""
     addresses, words = list(addresses), list(words)
-    return [
-        f"{path.relative_to(folder)}: {each}"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-        for each in found_in(path.read_bytes(), addresses, words)
-    ]
+    found = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # a server may be at work there
+            if path.is_file() and not path.is_symlink():
+                found += [
+                    f"{path.relative_to(folder)}: {each}" for each in found_in(path.read_bytes(), addresses, words)
+                ]
+    return found
