@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.signed_notes import InvalidNote
 from homeserver.protocol.witnessing import SIZE_TYPE, Elsewhere, NotSigned
 from homeserver.transparency import witnessing
@@ -20,15 +23,18 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 @route("POST", "/_domicile/v1/witness/add-checkpoint", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)
 async def add_checkpoint(server: Server, request: Request) -> Response:
-    """Sign a checkpoint, if it goes on from the last one of that log that was signed here."""
+    """Sign a checkpoint, if it goes on from the last one of that log that was signed here.
+
+    The size of a witness that is elsewhere is answered as C2SP has it; other refusals are errors as anywhere here.
+    """
     try:
         return Response(200, await witnessing.sign(server, request.body), content_type=TEXT)
     except InvalidNote as fault:
-        return Response(400, f"{fault}\n".encode(), content_type=TEXT)
+        raise InvalidParam(str(fault)) from None
     except Elsewhere as fault:
         return Response(fault.status, f"{fault.size}\n".encode(), content_type=SIZE_TYPE)
     except NotSigned as fault:
-        return Response(fault.status, f"{fault}\n".encode(), content_type=TEXT)
+        return Response(fault.status, orjson.dumps({"errcode": fault.errcode, "error": str(fault)}))
 
 
 @route("GET", "/_domicile/v1/witness", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)

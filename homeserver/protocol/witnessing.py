@@ -86,21 +86,22 @@ def read_size(raw: bytes) -> int:
 
 
 class NotSigned(Exception):
-    """Why a witness does not sign; ``status`` is that of the answer."""
+    """Why a witness does not sign; ``status`` and ``errcode`` are those of the answer."""
 
     status: int = 400
+    errcode: str = "M_INVALID_PARAM"
 
 
 class UnknownLog(NotSigned):
     """The witness does not witness that log."""
 
-    status = 404
+    status, errcode = 404, "M_NOT_FOUND"
 
 
 class Unbelieved(NotSigned):
     """The log has not signed it."""
 
-    status = 403
+    status, errcode = 403, "M_FORBIDDEN"
 
 
 class Elsewhere(NotSigned):
