@@ -42,6 +42,7 @@ class Mortal:
         self.left = writes
         self.over = asyncio.Event()
         self.buried = False
+        self.waiting: list[asyncio.Future[None]] = []
         for engine in (*(node.engine for node in play.server.nodes), play.server.nodes.directory.engine):
             for name in ("write", "_write_alone"):
                 setattr(engine, name, self._mortal(getattr(engine, name)))
@@ -72,7 +73,16 @@ class Mortal:
         if self.buried:  # what is cancelled may want to write down how far it came
             raise NodeUnavailable("over")
         if self.over.is_set():
-            await asyncio.get_running_loop().create_future()  # for ever
+            self.waiting.append(asyncio.get_running_loop().create_future())
+            await self.waiting[-1]  # until it is buried
+
+    async def bury(self) -> None:
+        """End what nobody could cancel: it would be in the way when its memory is collected."""
+        for each in self.waiting:
+            if not each.done():
+                each.set_exception(NodeUnavailable("over"))
+        for _ in range(10):
+            await asyncio.sleep(0)
 
 
 async def crashed(play: Stage, user: Device, target: str, writes: int) -> bool:
@@ -92,6 +102,7 @@ async def crashed(play: Stage, user: Device, target: str, writes: int) -> bool:
     await asyncio.wait([moving, ending])
     mortal.buried = True
     await play.end(grace=0.0)
+    await mortal.bury()
     return not done
 
 
