@@ -55,6 +55,9 @@ memory_cost = 8
 parallelism = 1
 """
 
+STRICT = SETTINGS.replace('unsigned_device_grace = "1w"', "")
+"""As a deployment is when nobody has set anything: who is not signed for is not spoken to."""
+
 ALONE = """
 [federation]
 enabled = false
@@ -159,6 +162,8 @@ class Deployment:
     certificates of all, it talks with other servers, which reach it by ``link``, and everything may flow to them too.
     """
 
+    template = SETTINGS
+
     def __init__(
         self,
         folder: Path,
@@ -192,7 +197,7 @@ class Deployment:
     def _lay_out(self, flows: bool, databases: Mapping[str, str]) -> None:
         countries = [argument for country in NODES for argument in ("--jurisdiction", country)]
         self.domicile("init", str(self.folder), "--server-name", self.server_name, *countries)
-        settings = SETTINGS.format(server_name=self.server_name, base_url=self.base_url, port=self._port)
+        settings = self.template.format(server_name=self.server_name, base_url=self.base_url, port=self._port)
         self._config.write_text(settings + self._federation())
         residency = RESIDENCY + (FLOWS if flows else "") + (FLOWS_OUT if self._authority else "")
         for node, address in databases.items():

@@ -15,7 +15,7 @@ import pytest
 
 from tests.interop.cast import Wardrobe, device_name, meet
 from tests.interop.client import CallError, Client, Kind
-from tests.interop.deployment import Deployment
+from tests.interop.deployment import STRICT, Deployment
 from tests.interop.test_clients import all_read_all, words
 from tests.interop.visitor import Visitor
 
@@ -35,7 +35,9 @@ seconds at the earliest."""
 
 
 class Hasty(Deployment):
-    """A deployment whose access tokens soon run out."""
+    """A deployment whose access tokens soon run out, and in which a device that is not signed for is not spoken to."""
+
+    template = STRICT
 
     def _federation(self) -> str:
         return f'{super()._federation()}\n[sessions]\naccess_token_lifetime = "{TOKEN_SECONDS}s"\n'

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.federation.authority import Authority
 from tests.interop import forked
 from tests.interop.api import Api
-from tests.interop.deployment import SETTINGS, Deployment
+from tests.interop.deployment import STRICT, Deployment
 
 PLACES: Final[Mapping[str, str]] = {"IR": "tehran", "FR": "paris", "KZ": "almaty"}
 """Where each of them rests."""
@@ -62,12 +62,11 @@ QUORUM: Final = """
 quorum = 2
 """
 
-STRICT: Final = SETTINGS.replace('unsigned_device_grace = "1w"', "")
-"""As a deployment is when nobody has set anything: who is not signed for is not spoken to."""
-
 
 class Realm(Deployment):
     """A deployment of one node, in one country."""
+
+    template = STRICT
 
     def __init__(self, folder: Path, country: str, authority: Authority) -> None:
         self.country = country
@@ -77,7 +76,7 @@ class Realm(Deployment):
 
     def _lay_out(self, flows: bool, databases: Mapping[str, str]) -> None:
         self.domicile("init", str(self.folder), "--server-name", self.server_name, "--jurisdiction", self.country)
-        settings = STRICT.format(server_name=self.server_name, base_url=self.base_url, port=self._port)
+        settings = self.template.format(server_name=self.server_name, base_url=self.base_url, port=self._port)
         self._config.write_text(settings + self._federation())
         for name, text in (("registration.secret", self._secret), ("registration.tokens", self.token)):
             (self.folder / name).write_text(text + "\n")

@@ -23,7 +23,7 @@ def test_the_numbers_of_the_manual_are_those_of_the_server(tmp_path: Path) -> No
         text = Api(product.base_url).fetch("GET", "/metrics").decode()
     shown = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("domicile_")}
     named = {name.removesuffix("_total") for name in re.findall(r"`(domicile_\w+)`", PAGE.read_text(encoding="utf-8"))}
-    own = ("domicile_federation_", "domicile_application_service_", "domicile_policy_server_")
+    own = ("domicile_federation_", "domicile_application_service_", "domicile_policy_server_", "domicile_peer_key_log_")
     of_peers = {name for name in named if name.startswith(own)}  # each is there once it counts
     assert of_peers == set(re.findall(rf'"((?:{"|".join(own)})\w+)"', _sources()))
     beginnings = ("domicile_outbound_", *own)

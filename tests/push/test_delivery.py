@@ -149,6 +149,7 @@ async def test_what_was_read_is_not_told_but_how_much_is_left(stage: Stage) -> N
     await stage.gateway.was_tried(1)
     await stage.quiet(stage.play.node("tehran"))
     await stage.read(alice, room, first)
+    await stage.looked(stage.play.node("tehran"))
     stage.gateway.status = 200
     await stage.play.deployment.clock.advance(10)
     (told,) = await stage.gateway.hears(1)
