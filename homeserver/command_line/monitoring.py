@@ -14,7 +14,8 @@ import click
 from homeserver.command_line.answers import JSON, no, tell
 from homeserver.command_line.fetching import Unfetched, fetched
 from homeserver.monitor import keeping
-from homeserver.monitor.keeping import LOGS, MOST_JSON, Report, Seen
+from homeserver.monitor.keeping import LOGS, MOST_JSON
+from homeserver.monitor.seen import Report, Seen
 from homeserver.protocol.signed_notes import InvalidNote, NamedKey
 
 QUERY: Final = "/_matrix/client/v3/keys/query"

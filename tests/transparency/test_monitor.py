@@ -22,7 +22,7 @@ from homeserver.command_line import monitoring
 from homeserver.command_line.fetching import Unfetched
 from homeserver.control import commands
 from homeserver.monitor import keeping
-from homeserver.monitor.keeping import Report, Seen
+from homeserver.monitor.seen import Report, Seen
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.key_log import Leaf
 from homeserver.protocol.signing import SigningKey
