@@ -59,13 +59,15 @@ class Scene:
 
     # ------------------------------------------------------------ what others see, over HTTP and by public keys
 
-    def watch(self) -> tuple[int, str]:
-        """What a monitor says that has the opening of Nasrin's name, and no account: status, and words."""
-        url = self.three.tehran.base_url
-        state = str(self._folder / f"{self.nasrin.user_id}.json")
-        done = forked.run(
-            ["log", "monitor", self.nasrin.user_id, "--url", url, "--state", state, "--opening", self.opening]
-        )
+    def watch(self, by: Client | None = None) -> tuple[int, str]:
+        """What a monitor says that has the opening of her name and no account, or asks as somebody does: status and
+        words."""
+        state, token = self._folder / f"{self.nasrin.user_id}.json", self._folder / "token"
+        command = ["log", "monitor", self.nasrin.user_id, "--url", self.three.tehran.base_url, "--state", str(state)]
+        if by is not None:
+            token.write_text(by.access_token)
+            command += ["--token-file", str(token)]
+        done = forked.run([*command, "--opening", self.opening])
         return done.returncode, (done.stdout + done.stderr).decode()
 
     def shown_to(self, person: Client) -> dict[str, Any]:
@@ -146,6 +148,8 @@ def test_a_device_that_is_put_into_the_database(scene: Scene) -> None:
     text = scene.talk()
     scene.nasrin.sees(scene.room, scene.noemie, text)
     assert scene.secrets_for(GHOST) == 0
+    status, said = scene.watch(by=scene.other)
+    assert (status, f"the device {GHOST} is shown" in said) == (1, True), said
     # what its owner is shown is not what the log says, which two other countries have signed
     scene.waits_for_witnesses()
     status, said = scene.verified(scene.shown_to(scene.other))
