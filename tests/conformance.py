@@ -25,6 +25,7 @@ import federation.endpoints
 import homeserver.endpoints
 from homeserver.web.routes import Route, Table
 from tests import witnesses
+from tests.sources import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = ROOT / "docs" / "conformance.tsv"
@@ -191,7 +192,7 @@ def is_test(identifier: str) -> bool:
         return False
     return any(
         isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
     )
 
 

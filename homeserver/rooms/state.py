@@ -217,12 +217,19 @@ async def find(node: Node, room_id: str) -> Room | None:
     loading = memory.loading.get(room_id)
     if loading is None:
         loading = memory.loading[room_id] = asyncio.ensure_future(_load_once(node, memory, room_id))
+        loading.add_done_callback(_seen)
     return await asyncio.shield(loading)
 
 
 def arrivals(node: Node, room: Room) -> tuple[str, str, int]:
     """The key that is woken when an event joins the timeline of a room on a node (see wakeups.py)."""
     return ("room", node.name, room.nid)
+
+
+def _seen(loading: asyncio.Task[Room | None]) -> None:
+    """Whoever waits is told of an error; nobody may wait any more."""
+    if not loading.cancelled():
+        loading.exception()
 
 
 async def _load_once(node: Node, memory: Rooms, room_id: str) -> Room | None:

@@ -58,7 +58,7 @@ class Day:
         for name in ("access_token", "refresh_token"):
             if isinstance(found.get(name), str):
                 self.words.append(found[name])
-                self.words.append(found[name].rpartition("_")[2])  # what must be guessed of it
+                self.words.append(max(found[name].split("_"), key=len))  # what must be guessed of it, or most of that
         return answer.status, found
 
     def client(self, method: str, path: str, body: object = None, token: str = "") -> tuple[int, dict[str, Any]]:

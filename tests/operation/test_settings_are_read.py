@@ -16,6 +16,7 @@ from config.settings import Settings
 from homeserver.context import Server
 from homeserver.web.routes import Table
 from tests.conformance import endpoint_modules
+from tests.sources import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,7 +139,7 @@ class Reader(ast.NodeVisitor):
 
 def read_in(source: str) -> set[Key]:
     """What the functions of a module read."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     aliases = {
         (name.asname or name.name): name.name
         for statement in ast.walk(tree)
