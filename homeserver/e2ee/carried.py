@@ -20,6 +20,7 @@ from homeserver.protocol.key_log import Manifest
 from homeserver.protocol.key_proofs import LARGEST
 from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
+from homeserver.storage import key_copies
 from homeserver.transparency import heads, proving
 from homeserver.transparency.agreement import manifest_of
 from homeserver.transparency.heads import KeyLog
@@ -161,7 +162,7 @@ async def _put(tx: Transaction, node: Node, proofs: Mapping[str, Proof]) -> None
     held = await stored.of_users(tx, list(proofs))
     for user_id, proof in proofs.items():
         if user_id in held and held[user_id].copied and fits(held[user_id], proof):
-            stored.put_proof(tx, held[user_id].user_nid, proof)
+            key_copies.put_proof(tx, held[user_id].user_nid, proof)
     tx.after_commit(node.memory(Remembered).forget_copies)
 
 

@@ -19,6 +19,7 @@ from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate
 from homeserver.storage import device_keys as stored
+from homeserver.storage import key_audiences, key_copies
 from homeserver.storage.device_keys import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.transparency import peers, proving
 from homeserver.transparency.agreement import for_others
@@ -145,7 +146,7 @@ async def _from_nodes(
             by_node.setdefault(name, []).append(user_id)
     if not by_node:
         return {}
-    sharing = await own.read(stored.sharing_with_residents, list(homes))
+    sharing = await own.read(key_copies.sharing_with_residents, list(homes))
     parts = await asyncio.gather(
         *(_read_from(server, own, name, part, sharing, missing, proofs) for name, part in by_node.items())
     )
@@ -172,7 +173,7 @@ async def _read_from(
             found.update({user_id: for_others(keys) for user_id, keys in told.items()})
         known = [user_id for user_id in user_ids if user_id in sharing]
         if known:
-            version, told = await node.write(stored.lend, known, own.name)
+            version, told = await node.write(key_audiences.lend, known, own.name)
             lent = {user_id: for_others(keys) for user_id, keys in told.items()}
             await own.write(publication.keep, own, name, version, {sharing[user_id]: lent[user_id] for user_id in lent})
             found.update(lent)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from homeserver.storage import device_keys as stored
-from homeserver.storage import rooms
+from homeserver.storage import rooms, tracked_users, users
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from homeserver.storage.device_keys import MemberChange
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
+    from homeserver.storage.tracked_users import MemberChange
 
 JOIN = "join"
 
@@ -57,7 +56,7 @@ async def everybody(node: Node, user_nid: int) -> list[str]:
 async def _changed(
     tx: Transaction, user_nid: int, since: int, keys: bool, members: bool
 ) -> tuple[list[str], list[str]]:
-    found = set(await stored.changed_since(tx, user_nid, since)) if keys else set()
+    found = set(await tracked_users.changed_since(tx, user_nid, since)) if keys else set()
     left: set[str] = set()
     if members:
         joined, left = await _moved(tx, user_nid, since)
@@ -67,8 +66,8 @@ async def _changed(
 
 async def _moved(tx: Transaction, user_nid: int, since: int) -> tuple[set[str], set[str]]:
     """Who has come to share a room with a resident by what happened in their rooms; and who shares none any more."""
-    user_id = await stored.name_of(tx, user_nid)
-    changes = await stored.member_changes(tx, user_nid, since)
+    user_id = await users.id_of(tx, user_nid)
+    changes = await tracked_users.member_changes(tx, user_nid, since)
     entered, quit_ = _own_moves(changes, user_id)
     found: set[str] = set()
     gone: set[str] = set()
@@ -79,10 +78,10 @@ async def _moved(tx: Transaction, user_nid: int, since: int) -> tuple[set[str], 
                 found.add(change.user_id)
             elif was_in and change.room_nid not in entered:
                 gone.add(change.user_id)
-    for room_nid, member in await stored.members_of(tx, [*entered, *quit_]):
+    for room_nid, member in await tracked_users.members_of(tx, [*entered, *quit_]):
         (found if room_nid in entered else gone).add(member)
     gone -= found | {user_id}
-    return found - {user_id}, gone - await stored.sharing_with(tx, user_nid, gone)
+    return found - {user_id}, gone - await tracked_users.sharing_with(tx, user_nid, gone)
 
 
 def _own_moves(changes: Sequence[MemberChange], user_id: str) -> tuple[set[int], set[int]]:

@@ -19,7 +19,7 @@ from homeserver.protocol import canonical
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms.replicas import caught_up
 from homeserver.runtime.lru import Lru
-from homeserver.storage import chores, outbox, streams, users
+from homeserver.storage import chores, key_audiences, key_copies, outbox, streams, users
 from homeserver.storage import device_keys as stored
 from homeserver.storage.device_keys import DeviceKeys, UserKeys
 from homeserver.storage.outbox import NewParcel
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.protocol.key_log import Reason
     from homeserver.rooms.seeding import Mark
-    from homeserver.storage.device_keys import Audience
     from homeserver.storage.engine import Transaction
+    from homeserver.storage.key_audiences import Audience
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
     from homeserver.storage.peers import NewEdu
@@ -71,7 +71,7 @@ async def publish(
     Returns the position of the change.
     """
     if audience is None:
-        audience = await stored.audience(tx, user_nid)
+        audience = await key_audiences.of_user(tx, user_nid)
     if changed.reason is not None:
         await key_changes.append(tx, server, node, user_id, changed.reason, changed.devices)
     targets, lost = _nodes(node, audience)
@@ -81,7 +81,7 @@ async def publish(
     first = streams.take(tx, node.position, updates + len(targets) + len(lost) + edus)
     pos = first + updates - 1
     last = pos + len(targets) + len(lost) + edus
-    stored.note_change(tx, user_nid, pos)
+    key_audiences.note_change(tx, user_nid, pos)
     await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
     if edus:
         keys = await _shown(tx, user_id)
@@ -129,7 +129,7 @@ async def _send(
     parcels = [NewParcel(target, KEYS, body=whole) for target in targets]
     parcels += [NewParcel(target, KEYS, body=_body(user_id, first, None)) for target in lost]
     outbox.put(tx, first, parcels)
-    stored.set_holders(tx, user_nid, targets, lost)
+    key_audiences.set_holders(tx, user_nid, targets, lost)
 
 
 async def _shown(tx: Transaction, user_id: str) -> UserKeys:
@@ -175,12 +175,12 @@ class Forgotten:
 
 async def keep(tx: Transaction, node: Node, source: str, version: int, lent: Mapping[int, UserKeys]) -> None:
     """Store copies of the keys of users of another node, where nothing newer has come meanwhile."""
-    held = await stored.versions(tx, lent)
+    held = await key_copies.versions(tx, lent)
     for user_nid, keys in lent.items():
         forgotten = node.memory(Forgotten).held.get(user_nid)
         newer = user_nid in held and held[user_nid][0] == source and held[user_nid][1] >= version
         if not newer and (forgotten is None or forgotten <= version):
-            stored.replace_copy(tx, user_nid, source, version, keys)
+            key_copies.replace_copy(tx, user_nid, source, version, keys)
     tx.after_commit(node.memory(Remembered).forget_copies)
 
 
@@ -209,20 +209,20 @@ async def _apply(
     user_nid = await users.nid(tx, user_id)
     if user_nid is None or await users.resident(tx, user_id) is not None:
         return
-    held = (await stored.versions(tx, [user_nid])).get(user_nid)
+    held = (await key_copies.versions(tx, [user_nid])).get(user_nid)
     if held is not None and held[0] == source.name and held[1] >= version:
         return
-    audience = await stored.audience(tx, user_nid)
+    audience = await key_audiences.of_user(tx, user_nid)
     if parcel["keys"] is None or not audience.residents:
-        stored.drop_copy(tx, user_nid)
+        key_copies.drop_copy(tx, user_nid)
         tx.after_commit(lambda: destination.memory(Forgotten).held.__setitem__(user_nid, version))
     else:
-        stored.replace_copy(tx, user_nid, source.name, version, _read(parcel["keys"]))
+        key_copies.replace_copy(tx, user_nid, source.name, version, _read(parcel["keys"]))
         tx.after_commit(lambda: carried.want(server, destination, [user_id]))
     tx.after_commit(destination.memory(Remembered).forget_copies)
     if audience.residents:
         pos = await streams.allocate(tx)
-        stored.note_change(tx, user_nid, pos)
+        key_audiences.note_change(tx, user_nid, pos)
 
         def announce() -> None:
             destination.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
@@ -263,7 +263,7 @@ async def publish_waiting(server: Server, node: Node) -> bool:
 async def _publish_waiting(tx: Transaction, server: Server, node: Node, waiting: Sequence[chores.Chore]) -> None:
     sent = False
     for user_nid, user_id in {chore.user_nid: chore.user_id for chore in waiting}.items():
-        audience = await stored.audience(tx, user_nid)
+        audience = await key_audiences.of_user(tx, user_nid)
         targets, lost = _nodes(node, audience)
         edus = await _gone(tx, server, node, audience, [chore for chore in waiting if chore.user_nid == user_nid])
         if targets or lost or edus:
@@ -309,5 +309,5 @@ async def drop_idle_copies(server: Server) -> None:
 
 
 async def _drop_idle_copies(tx: Transaction, node: Node) -> None:
-    if await stored.drop_idle_copies(tx):
+    if await key_copies.drop_idle_copies(tx):
         tx.after_commit(node.memory(Remembered).forget_copies)

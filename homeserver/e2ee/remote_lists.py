@@ -21,7 +21,7 @@ from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol.errors import BadJson, FlowDenied, InvalidParam, NodeUnavailable, ServerUnreachable
 from homeserver.protocol.identifiers import domain_of, is_device_id, is_user_id
 from homeserver.storage import device_keys as stored
-from homeserver.storage import streams, users
+from homeserver.storage import key_audiences, key_copies, remote_device_lists, streams, users
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def of_users(
     if not rest:
         return found
     as_of = own.position
-    sharing = await own.read(stored.sharing_with_residents, rest)
+    sharing = await own.read(key_copies.sharing_with_residents, rest)
     by_server: dict[str, list[str]] = {}
     for user_id in rest:
         by_server.setdefault(domain_of(user_id), []).append(user_id)
@@ -122,10 +122,10 @@ async def _keep(
     News comes by transactions of this node too: what overtakes us in here finds our rows. Where news was missed, who
     shares a room with the user is told of what is other than it was.
     """
-    before = await stored.untold(tx, list(lists))
+    before = await remote_device_lists.untold(tx, list(lists))
     for user_nid, (user_id, keys) in lists.items():
         if user_id not in question.overtaken:
-            stored.replace_remote(tx, user_nid, as_of, stream_id, keys)
+            remote_device_lists.replace(tx, user_nid, as_of, stream_id, keys)
             if user_nid in before and not _is_same(before[user_nid], keys):
                 await _announce(tx, server, node, user_nid)
     tx.after_commit(node.memory(Remembered).forget_copies)
@@ -210,16 +210,16 @@ async def apply_update(server: Server, node: Node, update: Update) -> None:
 async def _apply(tx: Transaction, server: Server, node: Node, update: Update) -> bool:
     """True when the list has to be asked for."""
     user_nid = await users.nid(tx, update.user_id)
-    held = None if user_nid is None else await stored.remote_list(tx, user_nid)
+    held = None if user_nid is None else await remote_device_lists.find(tx, user_nid)
     if user_nid is None or (held is not None and not held.stale and held.stream_id == update.stream_id):
         return False
     in_order = (
         held is not None and not held.stale and held.stream_id is not None and update.prev_ids == {held.stream_id}
     )
     if in_order:
-        stored.advance_remote(tx, user_nid, update.stream_id, update.device_id, update.keys)
+        remote_device_lists.advance(tx, user_nid, update.stream_id, update.device_id, update.keys)
     elif held is not None:
-        stored.mark_stale(tx, user_nid)
+        remote_device_lists.mark_stale(tx, user_nid)
     return await _announce(tx, server, node, user_nid) and held is not None and not in_order
 
 
@@ -236,15 +236,15 @@ async def _apply_signing_keys(
     tx: Transaction, server: Server, node: Node, user_id: str, keys: Mapping[str, bytes]
 ) -> bool:
     user_nid = await users.nid(tx, user_id)
-    held = None if user_nid is None else await stored.remote_list(tx, user_nid)
+    held = None if user_nid is None else await remote_device_lists.find(tx, user_nid)
     if user_nid is None:
         return False
     whole = stored.MASTER in keys and stored.SELF_SIGNING in keys
     if held is not None and whole:
         stored.put_signing(tx, user_nid, keys)
-        stored.drop_proof(tx, user_nid)
+        key_copies.drop_proof(tx, user_nid)
     elif held is not None:
-        stored.mark_stale(tx, user_nid)
+        remote_device_lists.mark_stale(tx, user_nid)
     return await _announce(tx, server, node, user_nid) and held is not None and not whole
 
 
@@ -255,21 +255,21 @@ async def mark_stale(server: Server, node: Node, user_id: str) -> None:
 
 async def _mark_stale(tx: Transaction, server: Server, node: Node, user_id: str) -> bool:
     user_nid = await users.nid(tx, user_id)
-    if user_nid is None or await stored.remote_list(tx, user_nid) is None:
+    if user_nid is None or await remote_device_lists.find(tx, user_nid) is None:
         return False
-    stored.mark_stale(tx, user_nid)
+    remote_device_lists.mark_stale(tx, user_nid)
     return await _announce(tx, server, node, user_nid)
 
 
 async def _announce(tx: Transaction, server: Server, node: Node, user_nid: int) -> bool:
     """Note that a user's keys changed, and tell the residents who share rooms with them; False when there are none."""
     tx.after_commit(node.memory(Remembered).forget_copies)
-    residents = (await stored.audience(tx, user_nid)).residents
+    residents = (await key_audiences.of_user(tx, user_nid)).residents
     if not residents:
-        stored.drop_copy(tx, user_nid)
+        key_copies.drop_copy(tx, user_nid)
         return False
     pos = await streams.allocate(tx)
-    stored.note_change(tx, user_nid, pos)
+    key_audiences.note_change(tx, user_nid, pos)
 
     def announce() -> None:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
@@ -331,7 +331,7 @@ async def _refresh(server: Server, node: Node, user_id: str) -> bool:
 
 async def _ask_list(server: Server, node: Node, user_id: str, question: Question) -> bool:
     as_of = node.position
-    sharing = await node.read(stored.sharing_with_residents, [user_id])
+    sharing = await node.read(key_copies.sharing_with_residents, [user_id])
     if user_id not in sharing:
         return False
     stream_id, keys = await server.remote.device_list(server, node, user_id)
@@ -352,7 +352,7 @@ async def refresh_stale(server: Server) -> None:
 
 async def _refresh_stale(server: Server, node: Node) -> None:
     after, silent = 0, set[str]()
-    while waiting := await node.read(stored.stale_lists, after, LISTS_AT_ONCE):
+    while waiting := await node.read(remote_device_lists.stale_lists, after, LISTS_AT_ONCE):
         after = waiting[-1][0]
         by_server: dict[str, list[str]] = {}
         for _, user_id in waiting:

@@ -17,7 +17,7 @@ import orjson
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.lru import Lru
 from homeserver.storage import device_keys as stored
-from homeserver.storage import missed_lists
+from homeserver.storage import missed_lists, remote_device_lists
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.streams import Stream
 from homeserver.transparency.agreement import for_others
@@ -123,7 +123,7 @@ async def catch_up(server: Server, node: Node) -> None:
         missed, memory.noted = memory.missed, False
         mark = await _mark_of(server, node)
         if missed or mark is not None:
-            await node.write(stored.mark_all_stale)
+            await node.write(remote_device_lists.mark_all_stale)
             if mark:
                 await server.nodes.directory.engine.write(missed_lists.forget, node.name, mark)
         memory.forget_copies()

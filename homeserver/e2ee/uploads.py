@@ -14,6 +14,7 @@ from homeserver.e2ee import key_format, notices, one_time_keys, publication, uns
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.protocol.key_log import Reason
 from homeserver.storage import device_keys as stored_devices
+from homeserver.storage import key_audiences
 from homeserver.storage import one_time_keys as stored
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     if keys is not None:
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
         await unsigned.note(tx, server, caller.user_id, user_nid, caller.device_id, what.device_keys or {})
-        audience = stored_devices.NOBODY if held.alone else None
+        audience = key_audiences.NOBODY if held.alone else None
         changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
         if held.device_keys is None:

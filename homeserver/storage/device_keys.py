@@ -1,16 +1,12 @@
-"""Public keys of devices and users: those of residents, and copies of those that residents share rooms with.
+"""Public keys of devices and users, as a node holds them: the truth of residents, or a copy of what rests elsewhere.
 
-The keys of a user are the truth on their node only. A copy elsewhere carries the position there as of which it was
-taken, and replaces only what is older; who holds copies is written beside the truth, in the transaction that hands
-one out or changes it.
+This reads both and writes the truth; copies come and go in `key_copies` and `remote_device_lists`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
-
-from homeserver.storage import streams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,9 +15,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500
 """Users that are looked up in one statement."""
-
-UNTOLD = 2
-"""What ``stale`` says of a copy that may have missed a change of which nobody was told."""
 
 MASTER = "master"
 SELF_SIGNING = "self_signing"
@@ -81,7 +74,7 @@ class UserKeys:
 
 # A server sends word of changed keys as long as it shares a room with us: a copy is good if one has been shared without
 # a gap since it was made.
-_SHARED_SINCE = (
+SHARED_SINCE = (
     "EXISTS (SELECT 1 FROM memberships theirs"
     " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join' AND mine.pos <= l.as_of"
     " JOIN residents r ON r.user_nid = mine.user_nid"
@@ -100,7 +93,7 @@ _FOUND = (
     f" UNION ALL SELECT a.user_id, {_COPIED}, '', NULL, '', '', a.user_nid"
     " FROM asked a JOIN key_replicas k ON k.user_nid = a.user_nid"
     f" UNION ALL SELECT a.user_id, {_REMOTE}, '', NULL, '', '', a.user_nid"
-    f" FROM asked a JOIN remote_device_lists l ON l.user_nid = a.user_nid WHERE l.stale = 0 AND {_SHARED_SINCE}"
+    f" FROM asked a JOIN remote_device_lists l ON l.user_nid = a.user_nid WHERE l.stale = 0 AND {SHARED_SINCE}"
     f" UNION ALL SELECT a.user_id, {_SIGNING}, c.usage, c.key, '', '', 0"
     " FROM asked a JOIN cross_signing_keys c ON c.user_nid = a.user_nid"
     f" UNION ALL SELECT a.user_id, {_MANIFEST}, '', m.keys, '', '', 0"
@@ -233,340 +226,3 @@ async def device_ids(tx: Transaction, user_nid: int, wanted: Collection[str]) ->
         f"SELECT device_id FROM devices WHERE user_nid = ? AND device_id IN ({marks})", user_nid, *wanted
     )
     return {row[0] for row in rows}
-
-
-# who is told --------------------------------------------------------------------------------
-
-
-class Audience(NamedTuple):
-    """Whom a change of a user's keys concerns.
-
-    ``residents``: row ids of those who share a room with the user here; ``sharing``: the nodes with members in the
-    user's rooms, this one included; ``holders``: the other nodes that were given the keys; ``servers``: the other
-    servers that take part in the user's rooms. ``changed_at``: the position of the change before.
-    """
-
-    residents: set[int]
-    sharing: set[str]
-    holders: set[str]
-    servers: set[str]
-    changed_at: int | None
-
-
-NOBODY = Audience(set(), set(), set(), set(), None)
-
-
-async def audience(tx: Transaction, user_nid: int) -> Audience:
-    """Whom a change of the user's keys concerns. One trip."""
-    rows = await tx.all(
-        "WITH mine AS (SELECT room_nid FROM memberships WHERE user_nid = ? AND membership = 'join')"
-        " SELECT 0, r.user_nid, '' FROM mine JOIN memberships m ON m.room_nid = mine.room_nid"
-        " JOIN residents r ON r.user_nid = m.user_nid WHERE m.membership = 'join'"
-        " UNION SELECT 1, 0, n.node FROM mine JOIN room_nodes n ON n.room_nid = mine.room_nid WHERE n.members > 0"
-        " UNION SELECT 2, 0, node FROM key_holders WHERE user_nid = ?"
-        " UNION SELECT 3, 0, p.server FROM mine JOIN peer_rooms p ON p.room_nid = mine.room_nid"
-        " WHERE p.until_pos IS NULL UNION SELECT 4, pos, '' FROM device_list_changes WHERE user_nid = ?",
-        *[user_nid] * 3,
-    )
-    return Audience(
-        {nid for kind, nid, _ in rows if kind == 0},
-        {node for kind, _, node in rows if kind == 1},
-        {node for kind, _, node in rows if kind == 2},
-        {server for kind, _, server in rows if kind == 3},
-        next((pos for kind, pos, _ in rows if kind == 4), None),
-    )
-
-
-def note_change(tx: Transaction, user_nid: int, pos: int) -> None:
-    """Queue that a user's public keys changed at a position."""
-    tx.later(
-        "INSERT INTO device_list_changes (user_nid, pos) VALUES (?, ?)"
-        " ON CONFLICT (user_nid) DO UPDATE SET pos = excluded.pos",
-        [(user_nid, pos)],
-    )
-
-
-def set_holders(tx: Transaction, user_nid: int, gained: Collection[str], lost: Collection[str]) -> None:
-    """Queue which nodes are given a resident's keys, and which are told to forget them."""
-    tx.later("DELETE FROM key_holders WHERE user_nid = ? AND node = ?", [(user_nid, node) for node in lost])
-    tx.later(
-        "INSERT INTO key_holders (user_nid, node) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        [(user_nid, node) for node in gained],
-    )
-
-
-async def lend(tx: Transaction, user_ids: Sequence[str], holder: str) -> tuple[int, dict[str, UserKeys]]:
-    """The keys of residents, for a node that will keep copies: it is told of changes from now on.
-
-    Returns the position as of which they are, too.
-    """
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
-        await tx.run(
-            "INSERT INTO key_holders (user_nid, node) SELECT u.user_nid, CAST(? AS TEXT) FROM users u"
-            f" JOIN residents r ON r.user_nid = u.user_nid WHERE u.user_id IN ({','.join('?' * len(part))})"
-            " ON CONFLICT DO NOTHING",
-            holder,
-            *part,
-        )
-    return await streams.current(tx), await of_users(tx, user_ids)
-
-
-# copies -------------------------------------------------------------------------------------
-
-
-async def versions(tx: Transaction, user_nids: Collection[int]) -> dict[int, tuple[str, int]]:
-    """From which node the copies of these users' keys are, and as of which position there."""
-    if not user_nids:
-        return {}
-    marks = ",".join("?" * len(user_nids))
-    rows = await tx.all(f"SELECT user_nid, source, version FROM key_replicas WHERE user_nid IN ({marks})", *user_nids)
-    return {row[0]: (row[1], row[2]) for row in rows}
-
-
-def replace_copy(tx: Transaction, user_nid: int, source: str, version: int, keys: UserKeys) -> None:
-    """Queue the keys of a user of another node."""
-    drop_copy(tx, user_nid)
-    tx.later("INSERT INTO key_replicas (user_nid, source, version) VALUES (?, ?, ?)", [(user_nid, source, version)])
-    _put_copied(tx, user_nid, keys)
-
-
-def _put_copied(tx: Transaction, user_nid: int, keys: UserKeys) -> None:
-    tx.later(
-        "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)",
-        [(user_nid, device_id, device.keys) for device_id, device in keys.devices.items()],
-    )
-    put_signing(tx, user_nid, {usage: key for usage, key in keys.signing.items() if usage != USER_SIGNING})
-    if keys.proof is not None:
-        put_proof(tx, user_nid, keys.proof)
-
-
-def put_proof(tx: Transaction, user_nid: int, proof: Proof) -> None:
-    """Queue what proves the copy of a user's keys that there is now."""
-    tx.later(
-        "INSERT INTO carried_proofs (user_nid, origin, proof) VALUES (?, ?, ?)"
-        " ON CONFLICT (user_nid) DO UPDATE SET origin = excluded.origin, proof = excluded.proof",
-        [(user_nid, *proof)],
-    )
-
-
-def drop_proof(tx: Transaction, user_nid: int) -> None:
-    """Queue that what came with a copy does not prove it any more."""
-    tx.later("DELETE FROM carried_proofs WHERE user_nid = ?", [(user_nid,)])
-
-
-def drop_copy(tx: Transaction, user_nid: int) -> None:
-    """Queue that there is no copy of this user's keys here."""
-    for table in ("key_replicas", "remote_device_lists", "carried_proofs", "device_keys", "cross_signing_keys"):
-        tx.later(f"DELETE FROM {table} WHERE user_nid = ?", [(user_nid,)])
-
-
-async def sharing_with_residents(tx: Transaction, user_ids: Sequence[str]) -> dict[str, int]:
-    """Row ids of those users who share a joined room with a resident."""
-    found: dict[str, int] = {}
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
-        rows = await tx.all(
-            "SELECT u.user_id, u.user_nid FROM users u WHERE u.user_id IN"
-            f" ({','.join('?' * len(part))}) AND EXISTS (SELECT 1 FROM memberships theirs"
-            " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
-            " JOIN residents r ON r.user_nid = mine.user_nid"
-            " WHERE theirs.user_nid = u.user_nid AND theirs.membership = 'join')",
-            *part,
-        )
-        found.update({row[0]: row[1] for row in rows})
-    return found
-
-
-async def drop_idle_copies(tx: Transaction) -> int:
-    """Delete the copies of keys of users who share no room with a resident any more; returns how many users."""
-    rows = await tx.all(
-        "SELECT k.user_nid FROM (SELECT user_nid FROM key_replicas UNION SELECT user_nid FROM remote_device_lists) k"
-        " WHERE NOT EXISTS (SELECT 1 FROM memberships theirs"
-        " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
-        " JOIN residents r ON r.user_nid = mine.user_nid"
-        " WHERE theirs.user_nid = k.user_nid AND theirs.membership = 'join')"
-    )
-    for (user_nid,) in rows:
-        drop_copy(tx, user_nid)
-    return len(rows)
-
-
-# copies from other servers ------------------------------------------------------------------
-
-
-class RemoteList(NamedTuple):
-    """What is known of the copy of a remote user's keys: which version of their server's count it is (None: it did not
-    say), and whether a change was missed."""
-
-    stream_id: int | None
-    stale: bool
-
-
-async def remote_list(tx: Transaction, user_nid: int) -> RemoteList | None:
-    """The copy of a remote user's keys; None when there is none, or the room was left through which it was kept up."""
-    row = await tx.one(
-        f"SELECT l.stream_id, l.stale FROM remote_device_lists l WHERE l.user_nid = ? AND {_SHARED_SINCE}", user_nid
-    )
-    return None if row is None else RemoteList(row[0], bool(row[1]))
-
-
-def replace_remote(tx: Transaction, user_nid: int, as_of: int, stream_id: int | None, keys: UserKeys) -> None:
-    """Queue the keys of a user of another server, which was asked at position ``as_of`` of this node."""
-    drop_copy(tx, user_nid)
-    tx.later(
-        "INSERT INTO remote_device_lists (user_nid, as_of, stream_id) VALUES (?, ?, ?)", [(user_nid, as_of, stream_id)]
-    )
-    _put_copied(tx, user_nid, keys)
-
-
-def mark_stale(tx: Transaction, user_nid: int) -> None:
-    """Queue that the copy of a remote user's keys is not to be used any more."""
-    tx.later("UPDATE remote_device_lists SET stale = 1 WHERE user_nid = ?", [(user_nid,)])
-
-
-async def mark_all_stale(tx: Transaction) -> None:
-    """No copy of a remote user's keys is to be used any more: any of them may have missed a change, of which then
-    nobody was told either."""
-    await tx.run("UPDATE remote_device_lists SET stale = 2 WHERE stale = 0")  # UNTOLD
-
-
-async def stale_lists(tx: Transaction, after: int, limit: int) -> list[tuple[int, str]]:
-    """Users of other servers who share a room with a resident and whose keys are to be asked for anew, behind the row
-    id ``after``: row id and user id."""
-    rows = await tx.all(
-        "SELECT l.user_nid, u.user_id FROM remote_device_lists l JOIN users u ON u.user_nid = l.user_nid"
-        " WHERE l.user_nid > ? AND l.stale > 0 AND EXISTS (SELECT 1 FROM memberships theirs"
-        " JOIN memberships mine ON mine.room_nid = theirs.room_nid AND mine.membership = 'join'"
-        " JOIN residents r ON r.user_nid = mine.user_nid"
-        " WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join') ORDER BY l.user_nid LIMIT ?",
-        after,
-        limit,
-    )
-    return [(int(row[0]), str(row[1])) for row in rows]
-
-
-async def untold(tx: Transaction, user_nids: Sequence[int]) -> dict[int, UserKeys]:
-    """The copies of which a change may have been missed without anybody being told, as they were before that."""
-    marks = ",".join("?" * len(user_nids))
-    if not marks:
-        return {}
-    rows = await tx.all(
-        f"SELECT user_nid FROM remote_device_lists WHERE user_nid IN ({marks}) AND stale = {UNTOLD}", *user_nids
-    )
-    found = {int(row[0]): UserKeys() for row in rows}
-    if not found:
-        return {}
-    for user_nid, device_id, keys in await tx.all(
-        f"SELECT user_nid, device_id, keys FROM device_keys WHERE user_nid IN ({marks})", *user_nids
-    ):
-        if user_nid in found:
-            found[user_nid].devices[device_id] = DeviceKeys(keys, None)
-    for user_nid, usage, key in await tx.all(
-        f"SELECT user_nid, usage, key FROM cross_signing_keys WHERE user_nid IN ({marks})", *user_nids
-    ):
-        if user_nid in found:
-            found[user_nid].signing[usage] = key
-    return found
-
-
-def advance_remote(tx: Transaction, user_nid: int, stream_id: int, device_id: str, keys: bytes | None) -> None:
-    """Queue that a remote user's list has become the one of ``stream_id``, by what happened to one device (``keys``
-    None: it is gone, or has none)."""
-    drop_proof(tx, user_nid)
-    tx.later("UPDATE remote_device_lists SET stream_id = ? WHERE user_nid = ?", [(stream_id, user_nid)])
-    if keys is None:
-        tx.later("DELETE FROM device_keys WHERE user_nid = ? AND device_id = ?", [(user_nid, device_id)])
-    else:
-        put_device(tx, user_nid, device_id, keys)
-
-
-# what a client tracks -----------------------------------------------------------------------
-
-
-async def changed_since(tx: Transaction, user_nid: int, since: int) -> list[str]:
-    """Those who share a room with a resident, or are that resident, and whose keys changed after ``since``; and those
-    whose keys the resident has signed since.
-    """
-    rows = await tx.all(
-        "SELECT u.user_id FROM device_list_changes c JOIN users u ON u.user_nid = c.user_nid"
-        " WHERE c.pos > ? AND (c.user_nid = ? OR EXISTS (SELECT 1 FROM memberships theirs"
-        " JOIN memberships mine ON mine.room_nid = theirs.room_nid"
-        " WHERE theirs.user_nid = c.user_nid AND theirs.membership = 'join'"
-        " AND mine.user_nid = ? AND mine.membership = 'join'))"
-        " UNION SELECT target_user_id FROM user_signatures WHERE signer_nid = ? AND pos > ?",
-        since,
-        user_nid,
-        user_nid,
-        user_nid,
-        since,
-    )
-    return [row[0] for row in rows]
-
-
-class MemberChange(NamedTuple):
-    """Somebody's membership in a room in which a resident has one too changed.
-
-    ``before`` is the member event as of then (client format), None when there was none; ``now`` is the membership now.
-    """
-
-    room_nid: int
-    user_id: str
-    before: bytes | None
-    now: str | None
-
-
-async def member_changes(tx: Transaction, user_nid: int, since: int) -> list[MemberChange]:
-    """Memberships that changed after ``since`` in the rooms of a resident, once for each room and user."""
-    rows = await tx.all(
-        "SELECT c.room_nid, c.state_key, e.client, m.membership FROM"
-        " (SELECT DISTINCT s.room_nid, s.state_key FROM memberships mine JOIN state_changes s"
-        " ON s.room_nid = mine.room_nid AND s.type = 'm.room.member' AND s.pos > ?"
-        " WHERE mine.user_nid = ? AND (mine.membership = 'join' OR mine.pos > ?)) c"
-        " JOIN users u ON u.user_id = c.state_key"
-        " LEFT JOIN memberships m ON m.room_nid = c.room_nid AND m.user_nid = u.user_nid"
-        " LEFT JOIN events e ON e.event_nid = (SELECT p.event_nid FROM state_changes p WHERE p.room_nid = c.room_nid"
-        " AND p.type = 'm.room.member' AND p.state_key = c.state_key AND p.pos <= ? ORDER BY p.pos DESC LIMIT 1)",
-        since,
-        user_nid,
-        since,
-        since,
-    )
-    return [MemberChange(*row) for row in rows]
-
-
-async def name_of(tx: Transaction, user_nid: int) -> str:
-    """The user id behind a row id."""
-    row = await tx.one("SELECT user_id FROM users WHERE user_nid = ?", user_nid)
-    assert row is not None
-    return str(row[0])
-
-
-async def members_of(tx: Transaction, room_nids: Collection[int]) -> list[tuple[int, str]]:
-    """(room_nid, user id) of everybody who is in these rooms."""
-    if not room_nids:
-        return []
-    rows = await tx.all(
-        "SELECT m.room_nid, u.user_id FROM memberships m JOIN users u ON u.user_nid = m.user_nid"
-        f" WHERE m.membership = 'join' AND m.room_nid IN ({','.join('?' * len(room_nids))})",
-        *room_nids,
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
-async def sharing_with(tx: Transaction, user_nid: int, user_ids: Collection[str]) -> set[str]:
-    """Which of these users share a joined room with a resident."""
-    found: set[str] = set()
-    asked = list(user_ids)
-    for start in range(0, len(asked), AT_ONCE):
-        part = asked[start : start + AT_ONCE]
-        rows = await tx.all(
-            f"SELECT u.user_id FROM users u WHERE u.user_id IN ({','.join('?' * len(part))})"
-            " AND EXISTS (SELECT 1 FROM memberships theirs JOIN memberships mine ON mine.room_nid = theirs.room_nid"
-            " WHERE theirs.user_nid = u.user_nid AND theirs.membership = 'join'"
-            " AND mine.user_nid = ? AND mine.membership = 'join')",
-            *part,
-            user_nid,
-        )
-        found.update(row[0] for row in rows)
-    return found

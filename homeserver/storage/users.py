@@ -19,6 +19,13 @@ async def nid(tx: Transaction, user_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+async def id_of(tx: Transaction, user_nid: int) -> str:
+    """The user id behind a row id."""
+    row = await tx.one("SELECT user_id FROM users WHERE user_nid = ?", user_nid)
+    assert row is not None
+    return str(row[0])
+
+
 async def nids(tx: Transaction, user_ids: Collection[str]) -> dict[str, int]:
     """Row ids of those of ``user_ids`` that this node knows."""
     if not user_ids:

@@ -9,8 +9,7 @@ import pytest
 
 from homeserver.e2ee import publication
 from homeserver.e2ee.shown_keys import Remembered
-from homeserver.storage import device_keys as stored
-from homeserver.storage import users
+from homeserver.storage import key_audiences, users
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from tests.deployment import POLICY
@@ -202,7 +201,7 @@ async def test_a_copy_that_arrives_late_replaces_nothing_newer(play: KeyPlay) ->
     alice, bob = await play.device("alice"), await play.device("bob", "paris")
     await play.room_of(alice.user, bob.user)
     tehran, paris = play.node("tehran"), play.node("paris")
-    version, lent = await paris.write(stored.lend, [bob.user_id], "tehran")
+    version, lent = await paris.write(key_audiences.lend, [bob.user_id], "tehran")
     second = await bob.another()
     await second.publish()
     await play.settle()
@@ -330,7 +329,7 @@ async def test_a_copy_that_is_asked_for_anew_replaces_what_is_remembered(play: K
     await play.end()  # no parcel arrives
     second = await bob.another()
     await second.publish()
-    version, lent = await paris.write(stored.lend, [bob.user_id], "tehran")
+    version, lent = await paris.write(key_audiences.lend, [bob.user_id], "tehran")
     await tehran.write(publication.keep, tehran, "paris", version, {bob_nid: lent[bob.user_id]})
     found = await alice.query(bob)
     assert set(found["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}

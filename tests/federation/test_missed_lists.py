@@ -14,8 +14,7 @@ from homeserver.e2ee import remote_lists, shown_keys
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms.presence import Presences
 from homeserver.rooms.typing_notices import Typing
-from homeserver.storage import device_keys as stored
-from homeserver.storage import missed_lists
+from homeserver.storage import missed_lists, remote_device_lists
 from tests.e2ee.play import Device, Identity
 from tests.federation.test_user_keys import copies, device_of, gap, held, move, share, towns
 from tests.network import Network
@@ -160,7 +159,7 @@ async def test_a_server_that_is_silent_is_asked_for_one_list(network: Network) -
     for device in devices[1:]:
         await move(node, room_id, device.user_id)
     await alice.query(*devices)
-    await node.write(stored.mark_all_stale)
+    await node.write(remote_device_lists.mark_all_stale)
     network.lose_answers("here.test", "there.test")
     before = len(network.exchanges)
     await remote_lists.refresh_stale(here.server)

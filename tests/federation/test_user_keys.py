@@ -14,8 +14,7 @@ from homeserver.e2ee import remote_lists
 from homeserver.protocol.errors import Refusal
 from homeserver.runtime.exchange import Answer
 from homeserver.runtime.outbound import Place
-from homeserver.storage import device_keys as stored
-from homeserver.storage import rooms, streams, users
+from homeserver.storage import key_copies, rooms, streams, users
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from homeserver.storage.streams import Stream
@@ -490,9 +489,9 @@ async def test_copies_that_nobody_needs_are_dropped(network: Network) -> None:
     node = here.node("tehran")
     room_id = await share(here, alice.user, bob)
     await held(here, bob)
-    assert await node.write(stored.drop_idle_copies) == 0
+    assert await node.write(key_copies.drop_idle_copies) == 0
     await move(node, room_id, bob.user_id, "leave")
-    assert await node.write(stored.drop_idle_copies) == 1
+    assert await node.write(key_copies.drop_idle_copies) == 1
     assert await copies(node) == {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from homeserver.storage import device_keys, events, migrate, peers, rooms, users
+from homeserver.storage import events, key_audiences, migrate, peers, rooms, users
 from homeserver.storage.engine import Engine, Transaction
 from homeserver.storage.events import NewEvent, Verdict
 from homeserver.storage.peers import NewEdu, PeerRow
@@ -121,7 +121,7 @@ async def test_what_is_given_up_is_so_once(engines: Databases) -> None:
     engine = await furnished(engines)
 
     async def queue(tx: Transaction) -> None:
-        device_keys.note_change(tx, 1, 90)
+        key_audiences.note_change(tx, 1, 90)
         edus = [NewEdu(SERVER, US, "keys", kind, b"{}") for kind in (peers.DIRECT, "m.x", peers.DIRECT)]
         peers.put_edus(tx, 101, [*edus, NewEdu("other.test", US, "keys", peers.DIRECT, b"{}")])
 

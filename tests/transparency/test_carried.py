@@ -11,6 +11,7 @@ from homeserver.e2ee import carried, shown_keys
 from homeserver.protocol import checkpoints, signed_notes
 from homeserver.protocol.signing import SigningKey
 from homeserver.storage import device_keys as stored
+from homeserver.storage import key_copies
 from homeserver.storage.device_keys import Proof
 from homeserver.storage.engine import Transaction
 from homeserver.transparency import proving, sequencing
@@ -187,7 +188,7 @@ async def test_proofs_of_enormous_size_are_not_kept(stage: Staging, monkeypatch:
 async def stored_away(tx: Any, user_id: str) -> None:
     """There is no proof of a user's copy."""
     found = await stored.of_users(tx, [user_id])
-    stored.drop_proof(tx, found[user_id].user_nid)
+    key_copies.drop_proof(tx, found[user_id].user_nid)
 
 
 @aio

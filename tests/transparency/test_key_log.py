@@ -17,7 +17,7 @@ from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.key_log import Reason
 from homeserver.protocol.merkle import Frontier, assembled, check_consistency, consistency_parts
-from homeserver.storage import device_keys, key_log, log_heads
+from homeserver.storage import key_audiences, key_log, log_heads
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
 from homeserver.transparency import changes, heads, sequencing
@@ -231,7 +231,7 @@ async def test_keys_and_their_leaf_come_together_or_not_at_all(
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(device_keys, "note_change", cut)  # behind the leaf, in the same transaction
+        patch.setattr(key_audiences, "note_change", cut)  # behind the leaf, in the same transaction
         answer = await second.asks("POST", "/keys/upload", {"device_keys": second.device_keys()})
         assert answer.status == 500
     deployment.observed.faults.clear()
