@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from config.problems import Faults, Problem
 from homeserver import places
 from homeserver.context import Identity
 from homeserver.protocol.signing import SigningKey, read_keys
+from homeserver.runtime import durable
 from homeserver.runtime.certificates import Trust
 from homeserver.web.server import ServerCertificate
 
@@ -54,12 +54,7 @@ def deployment_secret(settings: Settings) -> tuple[bytes, bool]:
     if lost := lost_secret(settings):
         raise StartError(lost)
     secret = secrets.token_urlsafe(32).encode()
-    draft = path.with_suffix(".new")
-    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(secret + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    durable.put(path, secret + b"\n", draft=path.with_suffix(".new"))
     return secret, True
 
 

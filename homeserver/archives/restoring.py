@@ -21,6 +21,7 @@ from homeserver.archives.sealing import CHUNK, Damaged
 from homeserver.media import store
 from homeserver.protocol.errors import Conflict
 from homeserver.protocol.identifiers import localpart_of
+from homeserver.runtime import durable
 from homeserver.storage import aftermath, closed_accounts, migrate, streams
 from homeserver.storage import archive as stored
 from homeserver.storage.directory import Kind
@@ -179,7 +180,7 @@ def _unpack(archive: Archive, media: Path) -> int:
         _place(media, media / media_path(name), part)
         count += 1
     (media / store.DRAFTS).mkdir(mode=0o700, exist_ok=True)
-    _sync(media)
+    durable.sync_folder(media)
     return count
 
 
@@ -196,7 +197,7 @@ def _place(media: Path, path: Path, part: BinaryIO) -> None:
     for folder in (drafts, path.parent):
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
-            _sync(media)
+            durable.sync_folder(media)
     draft = drafts / path.name
     with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while chunk := part.read(CHUNK):
@@ -204,15 +205,7 @@ def _place(media: Path, path: Path, part: BinaryIO) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    durable.sync_folder(path.parent)
 
 
 async def _write(

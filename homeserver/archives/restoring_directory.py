@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.archives.backing_up import directory_migrations
 from homeserver.archives.sealing import Damaged
 from homeserver.protocol.errors import Conflict
+from homeserver.runtime import durable
 from homeserver.storage import archive as stored
 from homeserver.storage import migrate
 
@@ -52,16 +53,7 @@ def _restore(archive: Archive, deployment: str, path: Path) -> dict[str, Any]:
         for file in leftovers:
             file.unlink(missing_ok=True)
         raise Conflict(f"{archive.path} cannot be used, and nothing was restored: {fault}") from None
-    for name, flags in ((draft, os.O_RDONLY), (draft.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        _sync(name, flags)
+    durable.sync(draft)
     draft.rename(path)
-    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    durable.sync_folder(path.parent)
     return manifest
-
-
-def _sync(path: Path, flags: int) -> None:
-    opened = os.open(path, flags)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

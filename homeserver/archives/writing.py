@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from homeserver.archives.sealing import CHUNK, Plain, Sealing
+from homeserver.runtime import durable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,11 +106,7 @@ class Writer:
         self._file.close()
         self._sums.close()
         self._draft.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.sync_folder(self._path.parent)
         return written
 
     def give_up(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from config.problems import Faults
+from homeserver.runtime import durable
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
@@ -29,6 +30,14 @@ def misused(message: str, context: click.Context | None) -> NoReturn:
     named = "domicile" if context is None else context.command_path
     click.echo(f"{named}: {message.rstrip('.')}; see `{named} --help`", err=True)
     sys.exit(2)
+
+
+def write_new(file: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that was not there, and that only its owner can read; ends with 1 if it is there."""
+    try:
+        durable.create(file, content, mode)
+    except FileExistsError:
+        no(f"domicile: {file} is there already, and nothing was written: name another file")
 
 
 class Plain(click.Group):

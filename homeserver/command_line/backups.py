@@ -11,7 +11,7 @@ import click
 
 from config.load import load_apart
 from homeserver import control_socket
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, no, tell, write_new
 from homeserver.command_line.asking import CONFIG, perform_long, quietly, run
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _make_key(path: Path, as_json: bool) -> None:
     from homeserver.archives import sealing
 
     private, public = sealing.make_key()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(private + "\n")
+    write_new(path, f"{private}\n".encode())
     words = f"Wrote {path}: keep it where the archives are not.\nSeal to it with --to-key {public}"
     tell({"file": str(path), "public_key": public}, as_json, words)
 

@@ -18,7 +18,7 @@ from config import starter
 from config.load import load, load_apart, policy_from_text, settings_from_text
 from config.problems import Faults
 from homeserver import control_socket
-from homeserver.command_line.answers import JSON, no
+from homeserver.command_line.answers import JSON, no, write_new
 from homeserver.command_line.asking import CONFIG, quietly, run
 from homeserver.protocol.signing import SigningKey, write_keys
 from homeserver.runtime import memory
@@ -60,11 +60,7 @@ def init(
     if present:
         no(f"{directory} already has {', '.join(present)}; nothing was written")
     for name, text in texts.items():
-        descriptor = os.open(
-            directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644 if name.endswith(".toml") else 0o600
-        )
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_new(directory / name, text.encode(), 0o644 if name.endswith(".toml") else 0o600)
     click.echo(f"Wrote {', '.join(sorted(texts))} to {directory}.")
     click.echo(f"Next: domicile serve --config {directory / 'domicile.toml'}")
 

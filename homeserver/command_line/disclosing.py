@@ -14,7 +14,7 @@ import orjson
 from config.disclosure import DISCLOSABLE
 from homeserver.command_line.answers import JSON, no, tell
 from homeserver.command_line.asking import CONFIG, perform
-from homeserver.command_line.orders import PRIVATE, Order, day, described, read_object, write_new
+from homeserver.command_line.orders import PRIVATE, Order, day, described, read_object, write_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def disclose_show(order: tuple[str, int], out: Path | None, config: Path, as_jso
 def _hand_out(answer: dict[str, Any], out: Path | None, as_json: bool) -> None:
     order = answer["order"]
     if out is not None:
-        write_new(out, order)
+        write_object(out, order)
     written = [] if out is None else [f"Wrote {out}: approvers sign it with `domicile disclose sign {out}`"]
     tell(answer, as_json, "\n".join([*described(order), f"state         {answer['state']}", *written]))
 
@@ -185,7 +185,7 @@ def disclose_shares(order: tuple[str, int], out: Path, config: Path, as_json: bo
     """Write what custodians need for ORDER: the order, its approvals, and the sealed shares of the epochs it reaches.
     Nobody but a custodian can open a share."""
     answer = perform(config, "disclose-shares", node=order[0], number=order[1])
-    write_new(out, answer)
+    write_object(out, answer)
     epochs = len(answer["epochs"])
     words = (
         f"Wrote {out}, with the shares of {epochs} epochs: custodians open theirs with `domicile disclose share {out}`"

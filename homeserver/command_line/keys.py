@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, tell, write_new
 from homeserver.protocol import key_files
 
 
@@ -28,12 +27,5 @@ def key() -> None:
 def key_new(kind: str, file: Path, as_json: bool) -> None:
     """Make a key: the private one into FILE, which only you can read, and the public one is printed."""
     made = key_files.make(key_files.Kind(kind))
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        no(f"{file} is there already; nothing was written")
-    with open(descriptor, "w", encoding="ascii") as private:
-        private.write(made.text)
-        private.flush()
-        os.fsync(descriptor)
+    write_new(file, made.text.encode())
     tell({"file": str(file), "kind": kind, "public_key": made.public}, as_json, made.public)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from homeserver.monitor import keeping
 from homeserver.monitor.keeping import LOGS, MOST_JSON
 from homeserver.monitor.seen import Report, Seen
 from homeserver.protocol.signed_notes import InvalidNote, NamedKey
+from homeserver.runtime import durable
 
 QUERY: Final = "/_matrix/client/v3/keys/query"
 TRIES: Final = 3
@@ -127,10 +127,7 @@ def _seen(site: _Site, user_id: str, state: Path | None, opening: str | None) ->
 
 def _keep(path: Path, seen: Seen) -> None:
     """In one step, and for nobody else: it tells which leaves are about the user."""
-    made = path.with_name(path.name + ".new")
-    made.touch(mode=0o600)
-    made.write_bytes(seen.write())
-    os.replace(made, path)
+    durable.put(path, seen.write(), draft=path.with_name(path.name + ".new"))
 
 
 def _token(file: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import orjson
 
-from homeserver.command_line.answers import no
+from homeserver.command_line.answers import no, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,14 +45,9 @@ def read_object(file: Path) -> dict[str, Any]:
     return found
 
 
-def write_new(file: Path, said: Mapping[str, Any]) -> None:
-    """Write a file that was not there, and that only its owner can read."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        no(f"domicile: {file} is there already; nothing was written")
-    with open(descriptor, "wb") as out:
-        out.write(orjson.dumps(said, option=orjson.OPT_INDENT_2) + b"\n")
+def write_object(file: Path, said: Mapping[str, Any]) -> None:
+    """Write a JSON object into a file that was not there, and that only its owner can read."""
+    write_new(file, orjson.dumps(said, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def day(ts: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from config.kinds import quoted
 from config.load import load_apart, load_policy
 from config.problems import Faults
 from homeserver.command_line import plans
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, no, tell, write_new
 from homeserver.command_line.asking import CONFIG, perform, perform_long
 from homeserver.protocol import policy_chain
 from homeserver.protocol.signing import SigningKey, read_keys, write_keys
@@ -143,12 +142,7 @@ def residency_rollback(serial: int, digest: str | None, config: Path, as_json: b
 def residency_approver(name: str, key_file: Path) -> None:
     """Make the key with which somebody approves plans, and print what the policy has to say of them."""
     key = SigningKey.generate("approver")
-    try:
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        no(f"{key_file} is there already; nothing was written")
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(write_keys([key]))
+    write_new(key_file, write_keys([key]).encode())
     click.echo(f"[[changes.approvers]]\nname = {quoted(name)}\nkey = {quoted(key.verify_key.base64)}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from config.load import load
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, no, tell, write_new
 from homeserver.command_line.asking import CONFIG, asked, perform
 from homeserver.residency.proofs import logs as looked_through
 from homeserver.residency.proofs.logs import Slip
@@ -100,13 +100,8 @@ def residency_evidence(
     if target.exists():
         no(f"domicile: {target} is there already: name another file")
     answer = perform(config, "residency-evidence", node=node, user=user, texts=with_texts)
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        no(f"domicile: {target} is there already: name another file")
     bundle = answer.pop("bundle").encode()
-    with open(descriptor, "wb") as file:
-        file.write(bundle)
+    write_new(target, bundle)
     written = {**answer, "file": str(target), "sha256": hashlib.sha256(bundle).hexdigest()}
     how = f"To check it: scripts/verify-evidence {target} --key {answer['key']}"
     tell(written, as_json, f"{target}: evidence of {', '.join(answer['nodes']) or 'no node'}, signed. {how}")

@@ -13,7 +13,7 @@ import click
 import orjson
 
 from homeserver.command_line.answers import JSON, no, tell
-from homeserver.command_line.orders import PRIVATE, described, read_object, write_new
+from homeserver.command_line.orders import PRIVATE, described, read_object, write_object
 from homeserver.protocol import disclosure_orders, epochs, key_files
 from homeserver.protocol.disclosure_orders import Order
 from homeserver.protocol.epochs import BoxUnopened
@@ -61,7 +61,7 @@ def disclose_sign(file: Path, name: str, key_file: Path, out: Path, yes: bool, a
         no(f"domicile: {key_file} cannot be used: {error}")
     _ask(order, f"Approve {order.label}?", yes=yes)
     approval = disclosure_orders.approve(order, name, key)
-    write_new(out, orjson.loads(approval.write()))
+    write_object(out, orjson.loads(approval.write()))
     words = f"Wrote {out}: whoever keeps the server takes it with `domicile disclose approve {out}`"
     tell({"file": str(out), "order": order.label, "order_sha256": order.digest}, as_json, words)
 
@@ -86,7 +86,7 @@ def disclose_share(
     approved = _approvals(said, order, known)
     _ask(order, f"It is approved by {', '.join(approved)}. Give your shares for {order.label}?", yes=yes)
     words = _words(said, order, name, key_file)
-    write_new(out, {"type": PRIVATE, "order": order.label, "custodian": name, "epochs": words})
+    write_object(out, {"type": PRIVATE, "order": order.label, "custodian": name, "epochs": words})
     text = f"Wrote {out}, with {len(words)} shares in clear words: they are for opening {order.label} and nothing else"
     tell({"file": str(out), "order": order.label, "epochs": [int(each) for each in words]}, as_json, text)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from homeserver.runtime import durable
+
 UNAPPLIED = ".unapplied"
 """What is added to the name of the file, for what stood there and never was in force."""
 
@@ -35,18 +37,7 @@ def put(path: Path, text: str) -> None:
         mode = real.stat().st_mode & 0o777
     except FileNotFoundError:
         mode = 0o600
-    draft = real.with_name(f".{real.name}.new")
-    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(real)
-    folder = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.put(real, text.encode(), draft=real.with_name(f".{real.name}.new"), mode=mode)
 
 
 def keep_beside(path: Path, text: str) -> Path:
