@@ -1,7 +1,7 @@
 """Destroying the database of a node that the deployment has given up, down to its files, once that is certain.
 
 What is destroyed was made by the migrations and says by its own ledger which node it belonged to: nothing else is
-touched. A file is overwritten before it goes (decision 14). It may be done twice.
+touched. A file is overwritten before it goes (decision 14). Wherever this is cut off, it can be done again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from homeserver.runtime import durable
 from homeserver.storage import archive, migrate
 from homeserver.storage.connect import peek
 from homeserver.storage.migrate import SchemaMismatch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PIECE: Final = 1 << 20
+GOING: Final = ".destroyed"
+"""What is added to the name of a database's file before it is overwritten: it cannot say any more whose it is."""
 _OWNER: Final = "SELECT name FROM migrations WHERE number = 0"
 
 
@@ -57,12 +60,21 @@ def _file(address: str, root: Path) -> Path | None:
 
 
 def _destroy_file(file: Path) -> None:
-    """The ledger goes last: as long as anything is left, it says whose it is."""
-    for ending in ("-wal", "-shm", "-journal", ""):
-        path = file.with_name(file.name + ending)
-        if path.exists():
-            _overwrite(path)
-            path.unlink()
+    """A database that is known to be the node's, and what stands beside it."""
+    going = file.with_name(file.name + GOING)
+    _overwrite_and_remove(going)  # half of it, from when this was cut off
+    if file.exists():
+        file.rename(going)
+        durable.sync_folder(file.parent)
+    for ending in ("-wal", "-shm", "-journal"):
+        _overwrite_and_remove(file.with_name(file.name + ending))
+    _overwrite_and_remove(going)
+
+
+def _overwrite_and_remove(path: Path) -> None:
+    if path.exists():
+        _overwrite(path)
+        path.unlink()
 
 
 def _overwrite(path: Path) -> None:
@@ -74,13 +86,19 @@ def _overwrite(path: Path) -> None:
         os.fsync(there.fileno())
 
 
-def destroy_folder(folder: Path) -> tuple[int, int]:
-    """Destroy a media folder with all its files: how many there were, and their bytes. Raises OSError."""
-    sizes = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            sizes.append(path.stat().st_size)
-            _overwrite(path)
+def count_folder(folder: Path) -> tuple[int, int]:
+    """How many files are in a media folder, and their bytes. Raises OSError."""
+    sizes = [path.stat().st_size for path in _files(folder)]
+    return len(sizes), sum(sizes)
+
+
+def destroy_folder(folder: Path) -> None:
+    """Destroy a media folder with all its files. Raises OSError."""
+    for path in _files(folder):
+        _overwrite(path)
     if folder.exists():
         shutil.rmtree(folder)
-    return len(sizes), sum(sizes)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -390,6 +390,21 @@ def fused(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, blown: list[st
     monkeypatch.setattr(place, name, awaited if is_async else called)
 
 
+def half_done(monkeypatch: pytest.MonkeyPatch, blown: set[str]) -> None:
+    """Have each file be overwritten by half only, the first time."""
+    real = destroying._overwrite
+
+    def overwrite(path: Path) -> None:
+        if path.name not in blown:
+            blown.add(path.name)
+            with path.open("r+b") as there:
+                there.write(bytes(path.stat().st_size // 2 + 1))
+            raise Killed(path.name)
+        real(path)
+
+    monkeypatch.setattr(destroying, "_overwrite", overwrite)
+
+
 @aio
 async def test_whoever_is_killed_it_goes_on(
     stage: Staging, engines: Databases, monkeypatch: pytest.MonkeyPatch
@@ -411,6 +426,8 @@ async def test_whoever_is_killed_it_goes_on(
     ]
     for place, name in places:
         fused(monkeypatch, place, name, blown)
+    halves: set[str] = set()
+    half_done(monkeypatch, halves)
     for _ in range(20):
         try:
             await closed(play)
@@ -421,6 +438,8 @@ async def test_whoever_is_killed_it_goes_on(
     for user in (bob, carol):
         assert await play.rows_of("paris", user) == {}
     await without_paris(play)
+    media = [path for path in (play.server.settings.data_dir / "paris" / "media").rglob("*") if path.is_file()]
+    there = {"files": len(media), "bytes": sum(path.stat().st_size for path in media)}
     receipt = b""
     for _ in range(20):
         try:
@@ -432,11 +451,14 @@ async def test_whoever_is_killed_it_goes_on(
     await nothing_is_left(engines)
     # A chore leaves the rooms too, and may have been quicker the second time.
     assert {*blown, "after leave_rooms"} == {f"{when} {name}" for when in ("before", "after") for _, name in places}
-    if receipt:
-        assert checked(play, receipt)["nodes"]["paris"]["accounts_closed"] == 2
+    assert {path.name for path in media} <= halves
+    assert engines.kind != "sqlite" or any(".db" in name for name in halves)
     (kept,) = await play.server.nodes.directory.engine.read(withdrawals.every)
     assert kept.receipt is not None
-    assert checked(play, kept.receipt)["nodes"]["paris"]["accounts_closed"] == 2
+    assert receipt in (b"", kept.receipt)
+    said = checked(play, kept.receipt)["nodes"]["paris"]
+    assert said["accounts_closed"] == 2
+    assert there.items() <= said["erased"].items(), "what was destroyed before it was cut off counts too"
     assert play.server.policy.leaving == frozenset()
 
 

@@ -52,10 +52,13 @@ async def erase(server: Server, jurisdiction: str) -> bytes:
         place = await _place(server, name)
         _check_apart(server, place)
         try:
-            await _destroy(server, place, erased)
+            found = await _examined(server, place)
+            if name not in erased:  # what is there when this goes on was not all
+                erased[name] = found
+                await routes.write(withdrawals.note, there.plan, ERASING, ERASING, account)
+            await _destroy(server, place)
         except (SchemaMismatch, Unreachable, OSError) as error:
             raise Conflict(f"What {name} held cannot be destroyed yet: {error}") from None
-        await routes.write(withdrawals.note, there.plan, ERASING, ERASING, account)
     receipt = _receipt(server, there, account)
     await routes.write(_end, there, receipt, server.clock.now_ms())
     server.nodes.directory.forget_all()
@@ -101,18 +104,25 @@ def _overlap(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-async def _destroy(server: Server, place: NodePlace, erased: dict[str, Any]) -> None:
+def _address(server: Server, place: NodePlace) -> str:
+    return place.database if server.places is None else server.places.address(place)
+
+
+async def _examined(server: Server, place: NodePlace) -> dict[str, Any]:
+    """What is there to be destroyed. Raises SchemaMismatch and OSError for what is not the node's."""
     root = server.settings.data_dir
-    address = place.database if server.places is None else server.places.address(place)
     folder = place.media_path(root)
-    await destroying.is_there(place.name, address, root=root)  # before anything is touched
+    await destroying.is_there(place.name, _address(server, place), root=root)
     if strange := await asyncio.to_thread(store.strangers, folder):
         raise OSError(f"{folder} holds {', '.join(strange)} too, which no node put there: take that away first")
-    files, size = await asyncio.to_thread(destroying.destroy_folder, folder)
-    known = erased.setdefault(place.name, {"files": 0, "bytes": 0, "database": place.engine})
-    known["files"] += files
-    known["bytes"] += size
-    await destroying.destroy(place.name, address, root=root)
+    files, size = await asyncio.to_thread(destroying.count_folder, folder)
+    return {"files": files, "bytes": size, "database": place.engine}
+
+
+async def _destroy(server: Server, place: NodePlace) -> None:
+    root = server.settings.data_dir
+    await asyncio.to_thread(destroying.destroy_folder, place.media_path(root))
+    await destroying.destroy(place.name, _address(server, place), root=root)
 
 
 def _receipt(server: Server, there: Withdrawal, account: dict[str, Any]) -> bytes:
