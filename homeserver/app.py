@@ -22,7 +22,7 @@ from federation import authentication, port
 from federation import endpoints as federation_endpoints
 from federation.accounting import counted
 from homeserver import credentials, endpoints, metrics, places
-from homeserver.accounts import sessions
+from homeserver.accounts import callers
 from homeserver.application_services.sending import registered
 from homeserver.archives import backing_up
 from homeserver.context import CurrentPolicy, Identity, Server
@@ -214,9 +214,9 @@ def site_of(server: Server) -> Site[Server]:
     return Site(
         server,
         routes_of(federation=settings.federation.enabled),
-        authenticate=partial(sessions.authenticate, server),
-        identify=partial(sessions.identify, server),
-        unlimited=lambda request: sessions.is_unlimited(server, request.token()),
+        authenticate=partial(callers.authenticate, server),
+        identify=partial(callers.identify, server),
+        unlimited=lambda request: callers.is_unlimited(server, request.token()),
         verify=partial(authentication.verify, server),
         notice=partial(noticing.notice, server),
         observer=metrics.Metrics(server.telemetry),

@@ -20,7 +20,7 @@ import pytest
 from config.load import load_application_services, policy_from_text, settings_from_text
 from config.placement import Attributes
 from federation import port
-from homeserver.accounts import registration, sessions
+from homeserver.accounts import callers, registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.context import Caller, CurrentPolicy, Identity, Server
@@ -140,7 +140,7 @@ class User:
 
     async def caller(self) -> Caller:
         """Who they are to services."""
-        return await sessions.authenticate(self.deployment.server, self.token)
+        return await callers.authenticate(self.deployment.server, self.token)
 
     async def asks(self, method: str, path: str, body: object = None, **query: str) -> Answer:
         """Make a request; ``path`` is used as it is."""
@@ -270,9 +270,9 @@ async def start(
     site = Site(
         server,
         routes_of_homeserver(),
-        authenticate=lambda token: sessions.authenticate(server, token),
-        identify=partial(sessions.identify, server) if server.services else None,
-        unlimited=lambda request: sessions.is_unlimited(server, request.token()),
+        authenticate=lambda token: callers.authenticate(server, token),
+        identify=partial(callers.identify, server) if server.services else None,
+        unlimited=lambda request: callers.is_unlimited(server, request.token()),
         doors=server.nodes.directory.memory(Doors),
         observer=observed,
         seconds=clock.monotonic,

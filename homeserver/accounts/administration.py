@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from homeserver.accounts import registration, sessions
+from homeserver.accounts import callers, registration
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.storage import accounts as stored
 from homeserver.storage import devices as stored_devices
@@ -112,7 +112,7 @@ async def _set(server: Server, user_id: str, change: Change, value: bool) -> Non
 async def _set_within(tx: Transaction, server: Server, node: Node, user_id: str, change: Change, value: bool) -> None:
     account = await _account(tx, user_id)
     await change(tx, account.user_nid, value)
-    tx.after_commit(lambda: sessions.forget(server, node, user_id))
+    tx.after_commit(lambda: callers.forget(server, node, user_id))
 
 
 async def _node(server: Server, user_id: str) -> Node:

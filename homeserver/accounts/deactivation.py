@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from homeserver.accounts import contacts, devices, push_rules, sessions
+from homeserver.accounts import callers, contacts, devices, push_rules
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.protocol.key_log import Reason
@@ -97,7 +97,7 @@ async def _empty(tx: Transaction, server: Server, node: Node, user_id: str, user
     await key_changes.append(tx, server, node, user_id, Reason.DEACTIVATED)
 
     def announce() -> None:
-        sessions.forget(server, node, user_id)
+        callers.forget(server, node, user_id)
         node.memory(push_rules.Compiled).forget(user_nid)
 
     tx.after_commit(announce)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.accounts import sessions
+from homeserver.accounts import callers, sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.key_log import Reason
 from homeserver.sealing import last_days
@@ -92,7 +92,7 @@ async def ensure(server: Server, caller: Caller, device_id: str, display_name: s
 
 async def _make(tx: Transaction, server: Server, caller: Caller, device_id: str, display_name: str | None) -> bool:
     _, made = await sessions.ensure_device(tx, server, caller.user_nid, device_id, display_name)
-    tx.after_commit(lambda: sessions.forget(server, caller.node, caller.user_id))
+    tx.after_commit(lambda: callers.forget(server, caller.node, caller.user_id))
     return made
 
 
@@ -139,7 +139,7 @@ async def remove_within(
         if not closing:
             await key_changes.append(tx, server, node, user_id, Reason.DEVICE_REMOVED)
         await tell(tx, server, node, user_nid, [device.device_id for device in gone])
-    tx.after_commit(lambda: sessions.forget(server, node, user_id))
+    tx.after_commit(lambda: callers.forget(server, node, user_id))
     return had_keys
 
 

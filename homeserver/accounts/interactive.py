@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from homeserver.accounts import contacts, registration_tokens, sessions, validation
+from homeserver.accounts import contacts, passwords, registration_tokens, sessions, validation
 from homeserver.accounts.letters import Purpose
 from homeserver.protocol import threepids
 from homeserver.protocol.errors import (
@@ -110,7 +110,7 @@ class Sessions(Passing[str, _Session]):
 
 async def by_owner(caller: Caller) -> Sequence[Flow]:
     """The flows of what only the caller may do."""
-    return BY_PASSWORD if caller.guest or await sessions.has_password(caller) else BY_BROWSER
+    return BY_PASSWORD if caller.guest or await passwords.has_password(caller) else BY_BROWSER
 
 
 async def require(
@@ -322,7 +322,7 @@ async def _password(server: Server, operation: Operation, auth: Mapping[str, Any
     password = _text(auth, "password")
     if operation.user_id is not None and whose != operation.user_id:
         raise Forbidden("That is not the account that you are logged in to")
-    verified = await sessions.verify(server, whose, password)
+    verified = await passwords.verify(server, whose, password)
     if verified is None:
         raise Forbidden("Invalid password")
     if verified[1].locked:

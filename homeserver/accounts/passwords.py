@@ -1,4 +1,4 @@
-"""Passwords: hashed with Argon2id in threads of their own, a bounded number at a time.
+"""Passwords, and whose they are: hashed with Argon2id in threads of their own, a bounded number at a time.
 
 Checking costs the same whether or not there is such a user, so that time does not tell.
 """
@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from homeserver.accounts import failures
 from homeserver.protocol.errors import InvalidParam, LimitExceeded, WeakPassword
+from homeserver.storage import accounts as stored_accounts
 
 if TYPE_CHECKING:
     from config.sections.signing_in import Passwords
-    from homeserver.context import Server
+    from homeserver.context import Caller, Server
+    from homeserver.storage.accounts import Account
+    from homeserver.storage.nodes import Node
 
 T = TypeVar("T")
 
@@ -104,3 +108,30 @@ def is_outdated(server: Server, stored: str) -> bool:
 
 def _bytes(password: str) -> bytes:
     return password.encode(errors="surrogatepass")  # JSON can carry lone surrogates; they are as good as any character
+
+
+async def verify(server: Server, whose: str, password: str) -> tuple[Node, Account] | None:
+    """The account of a local user and its node, if this is the password; None after the same time if anything is not.
+
+    A hash of an outdated cost is replaced. Raises LimitExceeded after too many wrong passwords, NodeUnavailable.
+    """
+    failures.check(server, whose)
+    node = await server.nodes.of_user(whose)
+    account = None if node is None else await node.read(stored_accounts.find, whose)
+    stored = None if account is None else account.password_hash
+    if not await matches(server, password, stored):
+        failures.count(server, whose)
+        return None
+    assert node is not None
+    assert account is not None
+    assert stored is not None
+    if is_outdated(server, stored):
+        renewed = await hashed(server, password)
+        await node.write(stored_accounts.renew_password, account.user_nid, stored, renewed)
+    return node, account
+
+
+async def has_password(caller: Caller) -> bool:
+    """Whether the caller can prove by a password to be who they are."""
+    account = await caller.node.read(stored_accounts.find, caller.user_id)
+    return account is not None and account.password_hash is not None

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes, MustChoose, Pinned, place
-from homeserver.accounts import contacts, devices, letters, passwords, registration_tokens, sessions, validation
+from homeserver.accounts import (
+    callers,
+    contacts,
+    devices,
+    letters,
+    passwords,
+    registration_tokens,
+    sessions,
+    validation,
+)
 from homeserver.accounts.interactive import DUMMY, NODE, REGISTRATION_TOKEN, STAGE_OF, Offer
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.application_services import exclusive
@@ -181,7 +190,7 @@ async def check_upgrade(server: Server, guest_access_token: str, username: str |
 
     spec: client-server-api/#guest-access
     """
-    guest = await sessions.authenticate(server, guest_access_token)
+    guest = await callers.authenticate(server, guest_access_token)
     if not guest.guest:
         raise Forbidden("That is not the access token of a guest")
     if username is None or username.lower() != guest.localpart:
@@ -215,7 +224,7 @@ async def _upgrade(
     if not await stored.make_user(tx, guest.user_nid, password_hash):
         raise Forbidden("That is a guest no more")
     await contacts.add_within(tx, guest.user_nid, wanted.threepids)
-    tx.after_commit(lambda: sessions.forget(server, guest.node, guest.user_id))
+    tx.after_commit(lambda: callers.forget(server, guest.node, guest.user_id))
     if wanted.device is None:
         return None
     return await sessions.open_session(tx, server, guest.user_id, guest.user_nid, wanted.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.accounts import sessions
+from homeserver.accounts import callers
 from homeserver.protocol.errors import Conflict, Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.protocol.roles import Role
 from homeserver.storage import accounts, users
@@ -88,7 +88,7 @@ async def _change_within(
         raise Conflict(f"{user_id} does not have the role {role}")
     if role is Role.OPERATOR:
         await accounts.set_admin(tx, account.user_nid, given)
-        tx.after_commit(lambda: sessions.forget(server, node, user_id))
+        tx.after_commit(lambda: callers.forget(server, node, user_id))
     elif given:
         await stored.give(tx, account.user_nid, role, server.clock.now_ms())
     else:

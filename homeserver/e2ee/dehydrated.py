@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from homeserver.accounts import devices, sessions
+from homeserver.accounts import callers, devices, sessions
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.e2ee import key_format, one_time_keys, publication, to_device, unsigned
 from homeserver.e2ee.uploads import own_signatures
@@ -127,7 +127,7 @@ async def _put(tx: Transaction, server: Server, caller: Caller, new: _New) -> No
 
     def forget() -> None:
         caller.node.memory(one_time_keys.Remembered).forget([device_nid])
-        sessions.forget(server, caller.node, caller.user_id)
+        callers.forget(server, caller.node, caller.user_id)
 
     tx.after_commit(forget)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.accounts import contacts, deactivation, devices, profile, registration, sessions
+from homeserver.accounts import contacts, deactivation, devices, passwords, profile, registration
 from homeserver.accounts.oauth import browsers, resets
 from homeserver.e2ee import publication
 from homeserver.endpoints import browsing, forms, oauth
@@ -187,7 +187,7 @@ async def _confirm(server: Server, visitor: Visitor, sent: Form) -> None:
     if not visitor.has_password:
         if not visitor.confirmed:
             raise Forbidden("Sign out, sign in again, and then come back within a few minutes.")
-    elif await sessions.verify(server, visitor.user_id, sent.need("password")) is None:
+    elif await passwords.verify(server, visitor.user_id, sent.need("password")) is None:
         raise Forbidden("Invalid password")
 
 

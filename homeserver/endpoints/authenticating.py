@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from homeserver.accounts import interactive, sessions
+from homeserver.accounts import interactive, passwords
 from homeserver.accounts.interactive import DUMMY, OAUTH, PASSWORD, REGISTRATION_TOKEN, SSO
 from homeserver.endpoints import browsing, forms, identity_pages
 from homeserver.endpoints.identity_pages import MEDIUM_OF, what
@@ -146,7 +146,7 @@ async def _confirm_owner(
     _check_visitor(operation, browser)
     visitor = browsing.need_visitor(browser)
     if stage == PASSWORD:
-        if await sessions.verify(server, visitor.user_id, password or "") is None:
+        if await passwords.verify(server, visitor.user_id, password or "") is None:
             raise Unauthorized("Invalid password")
     elif not visitor.confirmed:
         raise Forbidden("Sign out, sign in again, and then come back within a few minutes.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from homeserver.accounts import interactive, sessions
+from homeserver.accounts import interactive, passwords
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.oauth import resets
 from homeserver.e2ee import cross_signing, device_keys, device_lists, one_time_keys, uploads
@@ -156,7 +156,7 @@ async def _confirm_reset(server: Server, request: Request) -> None:
     spec: client-server-api/#oauth-authentication
     """
     caller, body = request.caller, request.json()
-    if not caller.oauth and await sessions.has_password(caller):
+    if not caller.oauth and await passwords.has_password(caller):
         operation = Operation(request.method, request.path, caller.user_id)
         await interactive.require(server, operation, interactive.BY_PASSWORD, body)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.accounts import devices, interactive, login_tokens, sessions
+from homeserver.accounts import callers, devices, interactive, login_tokens, sessions
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.sessions import DeviceWish, Login
 from homeserver.e2ee import publication
@@ -63,7 +63,7 @@ async def log_in(server: Server, request: Request) -> dict[str, Any]:
     elif kind == "m.login.password":
         login = await _by_password(server, body, wish)
     elif kind == SERVICE:
-        service = sessions.service_of(server, request.token())
+        service = callers.service_of(server, request.token())
         login = await sessions.log_in_for_service(server, service, await interactive.named_user(server, body), wish)
     else:
         raise Unknown("This server does not know that type of login")
@@ -151,4 +151,4 @@ async def _caller(server: Server, request: Request) -> Caller:
     token = request.token()
     if token is None:
         raise MissingToken("An access token is needed")
-    return await sessions.authenticate(server, token, even_locked=True)
+    return await callers.authenticate(server, token, even_locked=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from config.placement import Attributes
 from homeserver.accounts import (
+    callers,
     contacts,
     interactive,
     registration,
     registration_tokens,
-    sessions,
     shared_secret,
     validation,
 )
@@ -82,7 +82,7 @@ async def _for_service(server: Server, request: Request, body: dict[str, Any]) -
 
     spec: application-service-api/#server-admin-style-permissions
     """
-    service = sessions.service_of(server, request.token())
+    service = callers.service_of(server, request.token())
     registered = await registration.register(
         server,
         NewAccount(

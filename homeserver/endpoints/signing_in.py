@@ -9,7 +9,15 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from config.placement import Attributes, MustChoose, place
-from homeserver.accounts import contacts, interactive, registration, registration_tokens, sessions, validation
+from homeserver.accounts import (
+    contacts,
+    interactive,
+    passwords,
+    registration,
+    registration_tokens,
+    sessions,
+    validation,
+)
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.oauth import browsers
 from homeserver.accounts.registration import NewAccount
@@ -76,7 +84,7 @@ async def log_in(server: Server, request: Request) -> Response:
 
 async def _token(server: Server, user: str, password: str) -> str:
     whose = sessions.full_user_id(server, await interactive.named_user(server, {"identifier": _identifier(user)}))
-    verified = await sessions.verify(server, whose, password)
+    verified = await passwords.verify(server, whose, password)
     if verified is None:
         raise Forbidden("Invalid username or password")
     node, account = verified

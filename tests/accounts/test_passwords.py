@@ -8,7 +8,7 @@ import threading
 import pytest
 from argon2 import PasswordHasher
 
-from homeserver.accounts import passwords, sessions
+from homeserver.accounts import passwords
 from homeserver.protocol.errors import InvalidParam, LimitExceeded, WeakPassword
 from tests.deployment import PASSWORD, Deployment
 from tests.support import aio
@@ -56,7 +56,7 @@ async def test_a_user_who_does_not_exist_costs_as_much(deployment: Deployment, m
 
     monkeypatch.setattr(PasswordHasher, "verify", counting)
     for whose in (alice.user_id, "@nobody:example.org", "@alice:elsewhere.org"):
-        assert await sessions.verify(deployment.server, whose, "wrong password") is None
+        assert await passwords.verify(deployment.server, whose, "wrong password") is None
     assert len(verified) == 3
     assert len({stored.rsplit("$", 2)[0] for stored in verified}) == 1  # the same cost
 

@@ -16,7 +16,7 @@ import orjson
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, KeySet, OctKey
 
-from homeserver.accounts import sessions
+from homeserver.accounts import callers
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import FakeClock
 from homeserver.runtime.names import SystemNames
@@ -147,7 +147,7 @@ def reaching(made: Deployment, ca_file: Path, *, allowed: str = "127.0.0.0/8") -
     site = Site(
         server,
         made.site.table,
-        authenticate=lambda token: sessions.authenticate(server, token),
+        authenticate=lambda token: callers.authenticate(server, token),
         observer=made.observed,
         seconds=clock.monotonic,
     )

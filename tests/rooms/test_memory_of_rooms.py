@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from homeserver import metrics
-from homeserver.accounts import sessions
+from homeserver.accounts import callers
 from homeserver.rooms import state
 from homeserver.rooms.state import Rooms
 from tests.rooms.play import Play
@@ -53,13 +53,13 @@ async def test_rooms_beyond_the_bound_are_forgotten_and_come_back(play: Play) ->
 @aio
 async def test_sessions_are_weighed_by_their_tokens(play: Play) -> None:
     alice = await play.user("alice")
-    remembered = play.node("tehran").memory(sessions.Remembered)
+    remembered = play.node("tehran").memory(callers.Remembered)
     await play.ask(alice, "GET", "/account/whoami")
     one = remembered._users.weight
     again = await play.deployment.login(alice)
     for token in (alice.token, again.json["access_token"]):
         await play.deployment.asked("GET", "/_matrix/client/v3/account/whoami", token=token)
-    assert remembered._users.weight == one + sessions.SESSION_BYTES
+    assert remembered._users.weight == one + callers.SESSION_BYTES
 
 
 @aio

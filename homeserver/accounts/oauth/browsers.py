@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from homeserver.accounts import sessions, tokens
+from homeserver.accounts import callers, tokens
 from homeserver.context import Caller
 from homeserver.protocol.errors import NotFound, UnknownToken
 from homeserver.protocol.identifiers import localpart_of
@@ -61,7 +61,7 @@ async def account_of(server: Server, user_id: str) -> tuple[Node, str, int]:
 
 async def sign_in(server: Server, node: Node, user_id: str, user_nid: int) -> str:
     """Sign a browser in as somebody who has proved to be it; returns the token that it is to hold."""
-    token, digest = tokens.make(tokens.BROWSER, sessions.owner_hash(server, localpart_of(user_id)))
+    token, digest = tokens.make(tokens.BROWSER, callers.owner_hash(server, localpart_of(user_id)))
     now = server.clock.now_ms()
     await node.write(_put, digest, user_nid, now, now + server.settings.oauth.browser_lifetime.ms)
     return token

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.accounts import devices, sessions, tokens
+from homeserver.accounts import callers, devices, sessions, tokens
 from homeserver.accounts.oauth import clients
 from homeserver.accounts.sessions import DeviceWish, OAuthClient
 from homeserver.protocol import oauth
@@ -70,7 +70,7 @@ class Allowed:
 async def allow(server: Server, visitor: Visitor, what: Allowed) -> str:
     """Note what a user allows; returns the code by which the client takes it up."""
     await clients.note_use(server, what.client["client_id"])
-    code, digest = tokens.make(tokens.CODE, sessions.owner_hash(server, localpart_of(visitor.user_id)))
+    code, digest = tokens.make(tokens.CODE, callers.owner_hash(server, localpart_of(visitor.user_id)))
     now = server.clock.now_ms()
     grant = stored.Grant(
         visitor.user_id,

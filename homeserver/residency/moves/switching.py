@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from homeserver.accounts import recipients, sessions
+from homeserver.accounts import callers, recipients
 from homeserver.accounts.contacts import route_of as threepid_route
 from homeserver.accounts.oauth.identities import route_of as identity_route
 from homeserver.e2ee import shown_keys
@@ -176,7 +176,7 @@ def leave(server: Server, move: Move) -> None:
     """Forget on the source that the user was there."""
     source, user_id, user_nid = move.source, move.user_id, move.user_nid
     recipients.depart(source, user_id)
-    sessions.forget(server, source, user_id)
+    callers.forget(server, source, user_id)
     keys = source.memory(shown_keys.Remembered)
     keys.residents.pop(user_id)
     keys.signed.pop(user_nid)
