@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from config.problems import Faults
-from homeserver.runtime import durable
+from homeserver.runtime import cores, durable
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
@@ -45,6 +45,7 @@ class Plain(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command that the arguments name, and end the process."""
+        cores.forbid()
         try:
             super().main(*arguments, **{**options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as usage:

@@ -77,16 +77,17 @@ _SECRET_NAMES: Final = frozenset(
 
 _SECRET_ENDINGS: Final = ("_token", "_password", "_secret", "_key_backup", "_content", "_body", "_ip")
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_OCTET = r"(?:25[0-5]|2[0-4]\d|[01]?\d?\d)"
+_FOUR = rf"{_OCTET}(?:\.{_OCTET}){{3}}(?!\d)"
 _GROUP = r"[0-9A-Fa-f]{1,4}"
 _SECRET_TEXT: Final = re.compile(
     rf"""
       (?<=Bearer\ )\S+                                            # the header Authorization
     | (?<=access_token=)[^&\s"']+                                 # the old place of a token, in the query
     | \b(?:domr?|syt|syr|mct)_[\w-]{{16,}}                        # tokens of ours, and of other servers
-    | (?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?![\d.])              # IPv4
-    | (?<![\w:.])(?:{_GROUP}:){{3,7}}{_GROUP}(?![\w:])                   # IPv6 in full
-    | (?<![\w:.])(?:{_GROUP}(?::{_GROUP})*)?::(?:{_GROUP}(?::{_GROUP})*)?(?![\w:])     # … and abridged
+    | (?<!\d){_FOUR}                                              # IPv4
+    | (?<![0-9A-Fa-f:])(?:{_GROUP}:){{3,7}}(?:{_FOUR}|{_GROUP}(?!\w))                  # IPv6 in full
+    | (?<![0-9A-Fa-f:])(?:{_GROUP}(?::{_GROUP})*)?::(?:(?:{_GROUP}:)*(?:{_FOUR}|{_GROUP}))?(?!\w)  # … and abridged
     | \b[\w.+-]+@[\w-]+\.[\w.-]+                                  # an e-mail address; a Matrix id has its @ in front
     | (?<![\w+])\+\d[\d\ ()-]{{6,}}\d                             # a phone number
     """,
@@ -110,8 +111,8 @@ def redact(value: Any, name: str = "") -> Any:
     if small in _SECRET_NAMES or small.endswith(_SECRET_ENDINGS):
         return value if value is None or isinstance(value, bool) else REDACTED
     if isinstance(value, str):
-        text = value if len(value) <= LONGEST or name == "exception" else value[:LONGEST] + "…"
-        return _SECRET_TEXT.sub(REDACTED, text) if _MARKS.search(text) else text
+        text = _SECRET_TEXT.sub(REDACTED, value) if _MARKS.search(value) else value  # first: half of one is none
+        return text if len(text) <= LONGEST or name == "exception" else text[:LONGEST] + "…"
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, bytes | bytearray | memoryview):

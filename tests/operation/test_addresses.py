@@ -7,6 +7,7 @@ as the custodians see who open them.
 from __future__ import annotations
 
 import itertools
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,11 +92,13 @@ def test_nothing_says_from_where_or_by_what_people_came(tmp_path: Path) -> None:
         token = work(day)
         hostile(day)
         failures(day, token)
+        limits = Path(f"/proc/{product.pid}/limits").read_text()
         metrics = Api(product.base_url).fetch("GET", "/metrics").decode()
         while_running = found_below(tmp_path, [*FOUR, *SIX], [day.user_agent])
     assert while_running == found_below(tmp_path, [*FOUR, *SIX], [day.user_agent]) == []
     assert found_in(metrics.encode(), [*FOUR, *SIX], [day.user_agent]) == []
     assert "domicile_http_requests" in metrics
+    assert re.search(r"Max core file size +1 +1 ", limits), "a crash would leave a copy of the memory"
     assert "accounts/account_data.py" in product.log.read_text(), "nothing has failed"
     records = opened(product.node_folder("tehran") / "node.db")
     assert {record.address for record in records} <= {*FOUR, *SIX}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +90,45 @@ def test_secrets_are_found_wherever_they_stand(stream: io.StringIO, form: str, s
     assert stream.getvalue().count(REDACTED) >= 4
 
 
+ADDRESSES = (
+    "203.0.113.77",
+    "203.000.113.077",
+    "::ffff:203.0.113.77",
+    "0:0:0:0:0:ffff:203.0.113.77",
+    "64:ff9b::203.0.113.77",
+    "2001:db8:5ca1:ab1e:7f3a:91c2:4d5e:6f70",
+    "2001:db8::6f70",
+    "2001:DB8:5ca1::",
+)
+AROUND = (
+    "from {}.",
+    "{}: refused",
+    "[{}]:443",
+    "{}...",
+    "({},)",
+    "'{}'",
+    "{}/64",
+    "for={};",
+    "peer_{}",
+    "ip{}",
+    "{}%eth0",
+)
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_of_an_address_nothing_is_left_whatever_stands_beside_it(around: str) -> None:
+    for address in ADDRESSES:
+        said = redact(around.format(address))
+        assert not {"203", "113", "db8", "DB8", "5ca1", "6f70"} & set(re.split(r"[\W_]+", said)), said
+
+
+def test_half_an_address_is_not_left_where_a_text_is_cut() -> None:
+    for address in ADDRESSES:
+        for left in range(len(address)):
+            said = redact("x" * (LONGEST - 1 - left) + " " + address)
+            assert set(said.removesuffix("…")) <= set("x " + REDACTED)
+
+
 @pytest.mark.parametrize(
     "name",
     ["access_token", "Authorization", "content", "body", "ciphertext", "ip", "user_agent", "password", "new_password"],
@@ -108,6 +148,8 @@ def test_fields_that_are_secret_by_name(name: str) -> None:
         "took 12:30:59",
         "migration 0001_foundation",
         "10.5 of 11.25",
+        "Python 3.11.2",
+        "std::vector",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

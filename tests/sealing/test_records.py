@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from config.application_services import ApplicationService
 from homeserver.accounts import deactivation, devices
 from homeserver.protocol.epochs import SharesTooFew
 from homeserver.protocol.errors import NodeUnavailable
@@ -13,6 +15,7 @@ from homeserver.runtime.jobs import Postponed
 from homeserver.sealing import noticing, writing
 from homeserver.sealing.noticing import Notices
 from homeserver.storage.tables import TABLES, UNARCHIVED
+from homeserver.web.messages import Request
 from tests.deployment import Deploy
 from tests.sealing.play import ADDRESS, AGENT, KEYS, SEALING, asks, custodians, epochs_of, noticing_all, opened, rows
 from tests.sealing.traces import found_in
@@ -92,6 +95,28 @@ async def test_without_custodians_nothing_is_noticed(deploy: Deploy) -> None:
         "device_id",
         "display_name",
     }
+
+
+@ON_SQLITE
+@aio
+async def test_of_an_application_service_nothing_is_noticed(deploy: Deploy) -> None:
+    deployment = await deploy(policy=SEALING)
+    nima, tehran = await deployment.user("nima"), deployment.node("tehran")
+    caller = await nima.caller()
+    request = Request("GET", "/", {}, ADDRESS)
+    bridge = ApplicationService(
+        id="bridge",
+        url=None,
+        as_token="as",
+        hs_token="hs",
+        sender="@bot:example.org",
+        server_name="example.org",
+        node="tehran",
+        jurisdiction="IR",
+    )
+    for service, waiting in ((bridge, 0), (None, 1)):
+        noticing.notice(deployment.server, replace(caller, service=service), request)
+        assert len(tehran.memory(Notices).waiting) == waiting
 
 
 @ON_SQLITE
