@@ -10,6 +10,7 @@ import click
 import orjson
 
 from homeserver.command_line.answers import no, write_new
+from homeserver.protocol.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +57,8 @@ def day(ts: int) -> str:
 
 
 def described(order: Mapping[str, Any]) -> Iterator[str]:
-    """An order in words, a line for each thing that it says."""
+    """An order in words, a line for each thing that it says: approvers and custodians have it from whoever wants
+    something of them, so that none of it may look like something else."""
     for name, value in (
         ("order", f"{order['node']}/{order['number']} of {order['server_name']}, version {order['version']}"),
         ("jurisdiction", order["jurisdiction"]),
@@ -71,4 +73,4 @@ def described(order: Mapping[str, Any]) -> Iterator[str]:
         ("gag", "none" if order["gag_until"] is None else f"until {day(order['gag_until'])}"),
         ("policy", f"version {order['policy']['serial']}, {order['policy']['approvals']} approvals"),
     ):
-        yield f"{name:<13} {value}"
+        yield f"{name:<13} {plain(str(value))}"

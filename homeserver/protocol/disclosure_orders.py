@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from homeserver.protocol import canonical
 from homeserver.protocol.errors import BadJson, InvalidParam, InvalidSignature, NotJson
+from homeserver.protocol.plain_text import is_plain
 from homeserver.protocol.signing import VerifyKey, decode_base64, encode_base64
 
 if TYPE_CHECKING:
@@ -168,10 +169,12 @@ def _read(said: Mapping[str, Any]) -> Order:
 
 
 def text_of(name: str, value: str) -> str:
-    """A text of an order. Raises InvalidParam when there is none, or too much."""
+    """A text of an order. Raises InvalidParam when there is none, or too much, or what would be shown otherwise."""
     stripped = " ".join(value.split())
     if not 0 < len(stripped) <= LONGEST:
         raise InvalidParam(f"'{name}' of an order has between 1 and {LONGEST} characters")
+    if not is_plain(stripped):
+        raise InvalidParam(f"'{name}' of an order has characters that cannot be seen")
     return stripped
 
 

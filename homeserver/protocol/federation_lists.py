@@ -15,6 +15,7 @@ import orjson
 
 from homeserver.protocol.errors import BadJson, InvalidSignature
 from homeserver.protocol.identifiers import is_server_name
+from homeserver.protocol.plain_text import is_plain
 from homeserver.protocol.signed_notes import InvalidNote, NamedKey
 from homeserver.protocol.signing import SigningKey, VerifyKey, sign_json, signing_key_ids, verify_json
 
@@ -173,7 +174,7 @@ def _witness(name: str, entry: Any) -> Witness:
 
 def _text(table: Mapping[str, Any], key: str, whose: str) -> str:
     value = table.get(key)
-    if not isinstance(value, str) or not value or len(value) > LONGEST or not value.isprintable():
+    if not isinstance(value, str) or not value or len(value) > LONGEST or not is_plain(value):
         raise InvalidList(f"{key} of {whose} is not a text of 1 to {LONGEST} characters")
     return value
 

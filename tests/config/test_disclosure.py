@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from nacl.public import PrivateKey
 
 from config.load import load_policy
+from homeserver.protocol.epochs import write_key
 from tests.config.support import golden_with, policy_faults
 
 LEILA = "9+sGivN6AzRrLHWVgW7CX7dYCcLyFKyCSa8H2mDM3jQ"
@@ -71,3 +73,11 @@ def test_faults_of_epochs(tmp_path: Path, rest: str, key: str, message: str) -> 
 def test_faults_of_custodians(tmp_path: Path, custodians: str, found: list[tuple[int, str, str]]) -> None:
     faults = policy_faults(tmp_path, policy("", custodians))
     assert faults == [(line, f"disclosure.IR.{key}", message) for line, key, message in found]
+
+
+def test_too_many_custodians(tmp_path: Path) -> None:
+    keys = [write_key(bytes(PrivateKey(bytes([n]) * 32).public_key)) for n in range(17)]
+    found = policy_faults(tmp_path, policy("", "".join(f'c{n} = "{key}"\n' for n, key in enumerate(keys))))
+    assert [(key, message) for _, key, message in found] == [
+        ("disclosure.IR.custodians", "wanted at most 16 custodians, found 17")
+    ]

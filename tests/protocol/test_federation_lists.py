@@ -24,7 +24,7 @@ LIST: dict[str, Any] = {
     "servers": {
         "one.example": {
             "jurisdiction": "FR",
-            "operator": "Opérateur",
+            "operator": "Opérateur می‌شود",
             "role": "hospital",
             "witness": {"key": WITNESS, "url": "https://one.example/witness"},
             "valid_until": 2000,
@@ -43,7 +43,7 @@ def believed(document: dict[str, Any], *keys: SigningKey) -> set[str]:
 def test_a_list_is_read_as_it_was_written() -> None:
     found = federation_lists.read(LIST)
     one = found.servers["one.example"]
-    assert (found.name, found.serial, one.jurisdiction, one.operator) == ("Treaty of Test", 3, "FR", "Opérateur")
+    assert (found.name, found.serial, one.jurisdiction, one.operator) == ("Treaty of Test", 3, "FR", "Opérateur می‌شود")
     assert (one.role, one.witness) == ("hospital", Witness(WITNESS, "https://one.example/witness"))
     assert found.servers["two.example:8448"].witness is None
 
@@ -116,6 +116,8 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(servers={"one.example": {"jurisdiction": "fr"}}), "ISO 3166"),
         (changed(servers={"one.example": {"jurisdiction": "unknown"}}), "ISO 3166"),
         (changed(servers={"one.example": {"jurisdiction": "FR", "operator": 1}}), "operator"),
+        (changed(servers={"one.example": {"jurisdiction": "FR", "operator": "a\u202eb"}}), "operator"),
+        (changed(servers={"one.example": {"jurisdiction": "FR", "role": "a\x1b[2Kb"}}), "role"),
         (changed(servers={"one.example": {"jurisdiction": "FR", "witness": {"key": "x", "url": "y"}}}), "none"),
         (
             changed(servers={"one.example": {"jurisdiction": "FR", "witness": {"key": WITNESS, "url": "ftp://x"}}}),

@@ -1,0 +1,54 @@
+"""Approvers and custodians read an order on a terminal: whoever wrote it cannot make it look like another one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from homeserver.__main__ import main
+from homeserver.protocol import disclosure_orders, key_files
+from homeserver.protocol.disclosure_orders import Ceiling, Order, Scope
+from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.key_files import Kind
+from homeserver.protocol.plain_text import is_plain
+
+ORDER = Order(
+    server_name="example.org",
+    node="tehran",
+    jurisdiction="IR",
+    number=1,
+    version=1,
+    authority="Court 3",
+    case="17/4",
+    legal_basis="Art. 9",
+    document="a" * 64,
+    scope=Scope(("@sara:example.org",), ("phone_number",), 0, 1000, 2000),
+    gag_until=None,
+    recorded=0,
+    ceiling=Ceiling(1, ("phone_number",), 2),
+    nonce="A" * 22,
+)
+HIDING = "\x1b[2A\x1b[K", "\r", "\b\b", "\u202e", "\u2066", "\u200e", "\u2028", "\x9b1A"
+
+
+@pytest.mark.parametrize("trick", HIDING, ids=ascii)
+def test_what_cannot_be_seen_is_written_out(trick: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(key_files.make(Kind.ED25519).text)
+    scope = ORDER.scope._replace(accounts=(f"@a:example.org{trick}", "@sara:example.org"))
+    for order in (replace(ORDER, authority=f"Court{trick}3"), replace(ORDER, scope=scope)):
+        (tmp_path / "order.json").write_bytes(order.write())
+        words = ["--name", "parisa", "--key", str(tmp_path / "key"), "--out", str(tmp_path / "out")]
+        shown = CliRunner().invoke(main, ["disclose", "sign", str(tmp_path / "order.json"), *words], input="n\n").output
+        assert "Approve tehran/1?" in shown
+        assert trick not in shown
+        assert all(is_plain(line) for line in shown.split("\n"))
+    with pytest.raises(InvalidParam):
+        disclosure_orders.text_of("authority", trick.strip() and f"Court{trick}3")
+
+
+def test_what_people_write_in_their_languages_is_plain() -> None:
+    for said in ("دادگاه شمارهٔ ۳ می‌گوید", "Суд № 3", "Cour d’appel – 3e", "क्‍ष", "法院 3"):
+        assert disclosure_orders.text_of("authority", said) == said
