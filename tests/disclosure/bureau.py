@@ -25,16 +25,18 @@ PHONE = "989121234567"
 FIELDS = ("ip_addresses", "user_agents", "last_seen", "phone_number", "registration_time")
 
 
-def policy(
-    *, fields: Sequence[str] = FIELDS, approvals: int = 2, approvers: Sequence[str] = tuple(APPROVERS), serial: int = 1
-) -> str:
+def policy(*, serial: int = 1, **wished: Any) -> str:
     """A policy with a ceiling in Iran."""
+    return POLICY.replace("serial = 1", f"serial = {serial}") + ceiling(**wished)
+
+
+def ceiling(*, fields: Sequence[str] = FIELDS, approvals: int = 2, approvers: Sequence[str] = tuple(APPROVERS)) -> str:
+    """What a policy says of disclosures in Iran."""
     keys = "\n".join(f'{name} = "{APPROVERS[name].verify_key.base64}"' for name in approvers)
     shares = "\n".join(f'{name} = "{encode_base64(bytes(key.public_key))}"' for name, key in CUSTODIANS.items())
     return (
-        POLICY.replace("serial = 1", f"serial = {serial}")
-        + f"[disclosure.IR]\nfields = {list(fields)}\napprovals = {approvals}\nthreshold = 2\n"
-        + f"[disclosure.IR.approvers]\n{keys}\n[disclosure.IR.custodians]\n{shares}\n"
+        f"[disclosure.IR]\nfields = {list(fields)}\napprovals = {approvals}\nthreshold = 2\n"
+        f"[disclosure.IR.approvers]\n{keys}\n[disclosure.IR.custodians]\n{shares}\n"
     )
 
 

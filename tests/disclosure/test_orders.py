@@ -141,6 +141,11 @@ async def test_the_policy_of_the_day_holds_beside_that_of_the_order(deploy: Depl
         with pytest.raises(DisclosureRefused) as refused:
             await bureau.open(order)
         assert why(refused) == word
+    nobody = policy(serial=2).partition("[disclosure.IR.approvers]")[0]
+    server.policy.now = policy_from_text(nobody, "residency.toml", server.name)
+    with pytest.raises(DisclosureRefused) as refused:
+        await bureau.open(order)
+    assert why(refused) == "no_approvers"
     server.policy.now = policy_from_text(policy(approvals=1, approvers=["shirin"]), "residency.toml", server.name)
     await bureau.approve(order, "shirin")
     with pytest.raises(DisclosureRefused, match="1 of 2"):
@@ -153,9 +158,10 @@ async def test_the_policy_of_the_day_holds_beside_that_of_the_order(deploy: Depl
 @aio
 async def test_what_is_narrowed_is_approved_again_and_never_wider(deploy: Deploy) -> None:
     bureau = await Bureau.opened(deploy)
-    order = await bureau.approved("sara", "hamid", fields=["phone_number", "registration_time"])
+    order = await bureau.approved("sara", "hamid", fields=["phone_number", "registration_time"], since=5)
     named = bureau.named(order)
     for wider in (
+        {"since": 4},
         {"accounts": ["sara", "marie"]},
         {"expires": bureau.now + 30 * DAY},
         {"fields": ["last_seen"]},
@@ -186,7 +192,9 @@ async def test_what_was_refused_cannot_be_opened(deploy: Deploy) -> None:
         await bureau.open(order)
     with pytest.raises(DisclosureRefused):
         await bureau.command("disclose-refuse", **bureau.named(order), reason="again")
-    assert (await bureau.kinds())[-3:] == ["refused", "failed", "failed"]
+    with pytest.raises(DisclosureRefused, match="was refused"):
+        await bureau.approve(order, "shirin")
+    assert (await bureau.kinds())[-4:] == ["refused", "failed", "failed", "failed"]
 
 
 @ON_SQLITE

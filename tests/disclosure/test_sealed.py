@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from config.disclosure import DISCLOSABLE
 from homeserver.control.declared import declared_of
 from homeserver.disclosure import opening
 from homeserver.protocol import epochs
 from homeserver.protocol.epochs import EpochSecret
 from homeserver.protocol.errors import DisclosureRefused
 from homeserver.sealing import writing
+from homeserver.storage.engine import Transaction
 from tests.deployment import Deploy
 from tests.disclosure.bureau import CUSTODIANS, DAY, PHONE, Bureau
 from tests.sealing.play import ADDRESS, AGENT, asks, noticing_all
@@ -69,6 +71,49 @@ async def test_custodians_together_open_what_is_in_scope_and_nothing_else(deploy
     log = str(await bureau.command("admin-log"))
     for said in (ADDRESS, PHONE, *(await words_of_nobody(bureau))):
         assert said not in log
+
+
+@ON_SQLITE
+@aio
+async def test_each_field_is_told_alone(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy, fields=DISCLOSABLE)
+    noticing_all(bureau.deployment)
+    began = bureau.now
+    await used(bureau, "sara")
+    parts: dict[str, dict[str, Any]] = {
+        "ip_addresses": {"sessions": [{"ip_address": ADDRESS}]},
+        "user_agents": {"sessions": [{"user_agent": AGENT}]},
+        "last_seen": {"sessions": [{"seen": began}]},
+        "phone_number": {"phone_number": [PHONE]},
+        "email_address": {"email_address": []},
+        "registration_time": {"registration_time": began},
+    }
+    assert parts.keys() == set(DISCLOSABLE)
+    for name, part in parts.items():
+        order = await bureau.approved(fields=[name], since=began - 1)
+        (account,) = (await bureau.open(order, shares=await words(bureau, order, "leila", "omid")))["accounts"]
+        assert account == {"user_id": "@sara:example.org", **part}
+    since = await bureau.approved(fields=SEALED, since=began + 1)
+    (account,) = (await bureau.open(since, shares=await words(bureau, since, "leila", "omid")))["accounts"]
+    assert account["sessions"] == []
+
+
+@ON_SQLITE
+@aio
+async def test_a_record_that_was_put_to_another_account_by_hand_is_not_told_of_it(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    noticing_all(bureau.deployment)
+    await used(bureau, "sara")
+    await used(bureau, "hamid", address="203.0.113.9")
+    hamid = (await bureau.people["hamid"].caller()).user_nid
+    assert await bureau.tehran.write(_give_all, hamid) == 2
+    order = await bureau.approved("hamid", fields=["ip_addresses"])
+    (account,) = (await bureau.open(order, shares=await words(bureau, order, "leila", "omid")))["accounts"]
+    assert account["sessions"] == [{"ip_address": "203.0.113.9"}]
+
+
+async def _give_all(tx: Transaction, user_nid: int) -> int:
+    return await tx.run("UPDATE sessions SET user_nid = ?", user_nid)
 
 
 async def words_of_nobody(bureau: Bureau) -> list[str]:

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -238,10 +238,10 @@ class Deployment:
 
     # ------------------------------------------------------------ running
 
-    def start(self) -> None:
-        """Serve; returns when clients can come in."""
+    def start(self, first: Callable[[], None] | None = None) -> None:
+        """Serve; returns when clients can come in. ``first``: see `Forked`."""
         assert self._process is None
-        self._process = Forked(["serve", "--config", str(self._config)])
+        self._process = Forked(["serve", "--config", str(self._config)], first=first)
         ready = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(self._process, ready), daemon=True)
         self._listener.start()

@@ -36,7 +36,10 @@ class Surroundings(NamedTuple):
 
 
 class Forked:
-    """A command that runs. As `subprocess.Popen`: what it writes can be read from ``stdout`` unless a file is given."""
+    """A command that runs. As `subprocess.Popen`: what it writes can be read from ``stdout`` unless a file is given.
+
+    ``first`` is called in the new process before the command: a function of a module, or a `functools.partial` of one.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Forked:
         stdout: int | None = None,
         stderr: int | None = None,
         cwd: Path = ROOT,
+        first: Callable[[], None] | None = None,
     ) -> None:
         self.arguments = list(arguments)
         self.stdout: TextIO | None = None
@@ -59,7 +63,7 @@ class Forked:
             self.stdout = os.fdopen(reading, errors="replace")
         streams = [_Stream(each) for each in (stdin, stdout, stdout if stderr is None else stderr)]
         around = Surroundings(str(cwd), dict(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE))
-        self._process = _context().Process(target=_run, args=(self.arguments, around, streams))
+        self._process = _context().Process(target=_run, args=(self.arguments, around, streams, first))
         self._process.start()
         for each in mine:
             os.close(each)
@@ -107,13 +111,19 @@ class Forked:
 
 
 def run(
-    arguments: Sequence[str], *, stdin: bytes = b"", cwd: Path = ROOT, timeout: float = 120.0
+    arguments: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    cwd: Path = ROOT,
+    timeout: float = 120.0,
+    first: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end. Raises subprocess.TimeoutExpired."""
+    """Run a command to its end; ``first``: see `Forked`. Raises subprocess.TimeoutExpired."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
-        process = Forked(arguments, stdin=given.fileno(), stdout=out.fileno(), stderr=err.fileno(), cwd=cwd)
+        streams = {"stdin": given.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
+        process = Forked(arguments, **streams, cwd=cwd, first=first)
         try:
             status = process.wait(timeout)
         except BaseException:
@@ -146,7 +156,7 @@ def _received(passed: Any) -> int:
     return number
 
 
-def _run(arguments: list[str], around: Surroundings, streams: list[int]) -> None:
+def _run(arguments: list[str], around: Surroundings, streams: list[int], first: Callable[[], None] | None) -> None:
     """In the new process: become the command."""
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
@@ -159,4 +169,6 @@ def _run(arguments: list[str], around: Surroundings, streams: list[int]) -> None
     sys.argv = ["domicile", *arguments]
     from homeserver.__main__ import main
 
+    if first is not None:
+        first()
     main(prog_name="domicile")
