@@ -28,6 +28,7 @@ from homeserver.protocol.errors import (
     ThreepidAuthFailed,
     Unauthenticated,
     Unauthorized,
+    Unknown,
     UserLocked,
 )
 from homeserver.runtime.passing import Passing
@@ -334,7 +335,7 @@ async def named_user(server: Server, body: Mapping[str, Any]) -> str:
     """Whom a login or a stage names: ``identifier``, or from older clients ``user``, or ``medium`` and ``address``.
 
     An identifier that is nobody's gives a name that is nobody's, so that the answer is the same as to a wrong password,
-    and takes as long. Raises MissingParam, BadJson, Forbidden for a type of identifier that is not known,
+    and takes as long. Raises MissingParam, BadJson, Unknown for a type of identifier that is not known,
     NodeUnavailable.
 
     spec: client-server-api/#identifier-types
@@ -349,14 +350,14 @@ async def named_user(server: Server, body: Mapping[str, Any]) -> str:
     kind = _text_of(identifier, "type")
     if kind == "m.id.user":
         return _text_of(identifier, "user")
+    if kind not in ("m.id.thirdparty", "m.id.phone"):
+        raise Unknown("The type of an identifier is m.id.user, m.id.thirdparty or m.id.phone")
     try:
         if kind == "m.id.thirdparty":
             found = threepids.identifier(_text_of(identifier, "medium"), _text_of(identifier, "address"))
-        elif kind == "m.id.phone":
+        else:
             number = "phone" if "phone" in identifier else "number"  # COMPAT(matrix-js-sdk, 2019): as drafts had it
             found = threepids.phone_number(_text_of(identifier, number), _text_of(identifier, "country"))
-        else:
-            raise Forbidden("This server does not know that type of identifier")
     except InvalidParam:
         return NOBODY
     return await contacts.owner(server, found) or f"{NOBODY} {found.address}"

@@ -46,6 +46,7 @@ async def resolve_alias(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3directoryroomroomalias",
+    unless_suspended=True,
 )
 async def set_alias(server: Server, request: Request) -> dict[str, Any]:
     """Let an alias lead to a room."""
@@ -60,6 +61,7 @@ async def set_alias(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#delete_matrixclientv3directoryroomroomalias",
+    unless_suspended=True,
 )
 async def delete_alias(server: Server, request: Request) -> dict[str, Any]:
     """Remove an alias."""
@@ -97,6 +99,7 @@ async def visibility(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3directorylistroomroomid",
+    unless_suspended=True,
 )
 async def set_visibility(server: Server, request: Request) -> dict[str, Any]:
     """Publish a room, or take it out of the directory."""

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
-VERSIONS: Final = tuple(f"v1.{minor}" for minor in range(1, 20))
-"""The versions of the specification that clients may rely on. spec: client-server-api/#api-versions"""
+VERSIONS: Final = ("r0.5.0", "r0.6.0", "r0.6.1", *(f"v1.{minor}" for minor in range(1, 20)))
+"""The versions of the specification that clients may rely on. COMPAT(Element Android, 1.3): those which use the ``r0``
+paths look for the first ones before they let anybody log in. spec: client-server-api/#api-versions"""
 
 FEATURES: Final = (
     "com.beeper.msc4169",
     "org.matrix.msc3391",
     "org.matrix.msc3814",
-    "org.matrix.msc4108",
     "org.matrix.msc4143",
     "org.matrix.msc4155",
     "org.matrix.msc4222",
@@ -31,6 +31,7 @@ FEATURES: Final = (
     "org.matrix.msc4308",
     "org.matrix.msc4354",
     "org.matrix.simplified_msc3575",
+    "uk.half-shot.msc2666.query_mutual_rooms",
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
@@ -54,6 +55,7 @@ ALWAYS_ENCRYPTED: Final = tuple(
 async def versions(server: Server, request: Request) -> dict[str, Any]:
     """Supported versions of the specification, and what clients look for besides."""
     features = dict.fromkeys(FEATURES, True)
+    features["org.matrix.msc4108"] = server.settings.oauth.enabled  # nobody is let in by it otherwise
     features["org.matrix.msc4140"] = delayed.is_on(server)
     if not server.settings.conformance_mode:
         features |= dict.fromkeys(ALWAYS_ENCRYPTED, True)

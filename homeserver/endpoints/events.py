@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.endpoints import reading
-from homeserver.endpoints.delayed_events import delay_of
+from homeserver.endpoints.delayed_events import DELAY, delay_of
 from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
@@ -32,12 +32,16 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
     limit=Limit.MESSAGE,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid",
-    unless_suspended=True,
 )
 async def send_message(server: Server, request: Request) -> dict[str, Any]:
     """Send a message event."""
     args = request.args
     room_id, kind, txn_id, content = args["roomId"], args["eventType"], args["txnId"], request.json()
+    if request.caller.suspended:
+        redacted = content.get("redacts") if kind == say.REDACTION and request.query.get(DELAY) is None else None
+        if not isinstance(redacted, str):
+            raise UserSuspended("You cannot send messages while your account is suspended")
+        await _check_own(server, request.caller, room_id, redacted)
     delay, sticky_ms = delay_of(server, request), sticky_of(request)
     if delay is not None:
         asked = delayed.schedule(

@@ -30,6 +30,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
     limit=Limit.EPHEMERAL,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3presenceuseridstatus",
+    unless_suspended=True,
 )
 async def set_status(server: Server, request: Request) -> dict[str, Any]:
     """Set the caller's presence."""

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
-BEFORE: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userId}/{keyName}"
-"""COMPAT(Element, 2025): where fields were before they were specified."""
+WHOLE_BEFORE: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userId}"
+BEFORE: Final = WHOLE_BEFORE + "/{keyName}"
+"""COMPAT(Element, 2025): where profiles with fields were before they were specified."""
 
 
 @route(
@@ -22,7 +23,7 @@ BEFORE: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userId}/{key
     "/_matrix/client/v3/profile/{userId}",
     auth=Auth.OPTIONAL,
     spec="client-server-api/#get_matrixclientv3profileuserid",
-    also=("r0",),
+    also=("r0", WHOLE_BEFORE),
 )
 async def whole(server: Server, request: Request) -> dict[str, Any]:
     """A whole profile."""

@@ -1,5 +1,7 @@
 """Reading the fields of JSON bodies: each of the right type, or an error that names the field.
 
+``within`` is what the error says before the name of a field, when the object is a part of another.
+
 A missing field that is required is M_MISSING_PARAM, one of the wrong type M_BAD_JSON; JSON null counts as missing.
 """
 
@@ -25,26 +27,26 @@ _NAMES: dict[type, str] = {
 }
 
 
-def _field(body: Mapping[str, Any], name: str, kind: type[T], required: bool) -> T | None:
+def _field(body: Mapping[str, Any], name: str, kind: type[T], required: bool, within: str = "") -> T | None:
     value = body.get(name)
     if value is None:
         if required:
-            raise MissingParam(f"'{name}' is missing")
+            raise MissingParam(f"'{within}{name}' is missing")
         return None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BadJson(f"'{name}' must be {_NAMES[kind]}")
+        raise BadJson(f"'{within}{name}' must be {_NAMES[kind]}")
     return value
 
 
 @overload
-def text(body: Mapping[str, Any], name: str, *, required: Literal[True]) -> str: ...
+def text(body: Mapping[str, Any], name: str, *, required: Literal[True], within: str = "") -> str: ...
 @overload
-def text(body: Mapping[str, Any], name: str, *, required: Literal[False] = False) -> str | None: ...
-def text(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+def text(body: Mapping[str, Any], name: str, *, required: Literal[False] = False, within: str = "") -> str | None: ...
+def text(body: Mapping[str, Any], name: str, *, required: bool = False, within: str = "") -> str | None:
     """A string without U+0000, which no identifier or name may hold."""
-    value = _field(body, name, str, required)
+    value = _field(body, name, str, required, within)
     if value is not None and "\0" in value:
-        raise InvalidParam(f"'{name}' must not contain U+0000")
+        raise InvalidParam(f"'{within}{name}' must not contain U+0000")
     return value
 
 
@@ -78,12 +80,14 @@ def boolean(body: Mapping[str, Any], name: str, *, default: bool = False, requir
 
 
 @overload
-def mapping(body: Mapping[str, Any], name: str, *, required: Literal[True]) -> dict[str, Any]: ...
+def mapping(body: Mapping[str, Any], name: str, *, required: Literal[True], within: str = "") -> dict[str, Any]: ...
 @overload
-def mapping(body: Mapping[str, Any], name: str, *, required: Literal[False] = False) -> dict[str, Any] | None: ...
-def mapping(body: Mapping[str, Any], name: str, *, required: bool = False) -> dict[str, Any] | None:
+def mapping(
+    body: Mapping[str, Any], name: str, *, required: Literal[False] = False, within: str = ""
+) -> dict[str, Any] | None: ...
+def mapping(body: Mapping[str, Any], name: str, *, required: bool = False, within: str = "") -> dict[str, Any] | None:
     """A JSON object."""
-    return _field(body, name, dict, required)
+    return _field(body, name, dict, required, within)
 
 
 def array(body: Mapping[str, Any], name: str, *, required: bool = False) -> list[Any]:

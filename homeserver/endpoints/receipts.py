@@ -62,7 +62,7 @@ async def _mark(server: Server, request: Request, readings: list[Reading]) -> No
 
 def _event_id(text: str) -> str:
     if not identifiers.is_event_id(text):
-        raise InvalidParam("That is no event ID")
+        raise InvalidParam("That is no event ID: they begin with $")
     return text
 
 

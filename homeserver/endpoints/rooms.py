@@ -63,7 +63,7 @@ def _wish(body: dict[str, Any], default_version: str) -> create.Wish:
         reading.boolean(body, "is_direct"),
         reading.mapping(body, "creation_content") or {},
         reading.mapping(body, "power_level_content_override") or {},
-        [_initial(event) for event in reading.mappings(body, "initial_state")],
+        [_initial(event, at) for at, event in enumerate(reading.mappings(body, "initial_state"))],
         invite_3pid,
     )
 
@@ -75,11 +75,14 @@ def by_address(body: dict[str, Any]) -> inviting_by_address.Invited:
     return inviting_by_address.Invited(IdentityServer(id_server, token), identifier(medium, address))
 
 
-def _initial(event: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    kind = reading.text(event, "type", required=True)
+def _initial(event: dict[str, Any], at: int) -> tuple[str, str, dict[str, Any]]:
+    """One event of the initial state, the one at that place of the array."""
+    where = f"initial_state[{at}]."
+    kind = reading.text(event, "type", required=True, within=where)
     if kind in ("m.room.create", "m.room.member"):
         raise InvalidParam(f"'initial_state' must not hold {kind}")
-    return kind, reading.text(event, "state_key") or "", reading.mapping(event, "content", required=True)
+    state_key = reading.text(event, "state_key", within=where) or ""
+    return kind, state_key, reading.mapping(event, "content", required=True, within=where)
 
 
 @route(
@@ -105,7 +108,7 @@ async def _room_and_ways(server: Server, request: Request) -> tuple[str, list[st
             return found.room_id, [*via, domain, *found.servers]
         return await aliases.resolve(server, given), via
     if not identifiers.is_room_id(given):
-        raise InvalidParam("That is neither a room ID nor a room alias")
+        raise InvalidParam("That is neither a room ID, which begins with !, nor a room alias, which begins with #")
     return given, via
 
 

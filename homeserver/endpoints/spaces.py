@@ -84,7 +84,7 @@ async def _summary(server: Server, request: Request) -> dict[str, Any]:
             found = await server.remote.resolve_alias(server, caller.node, named)
         named, via = found.room_id, [*via, *found.servers]
     if not is_room_id(named):
-        raise InvalidParam("That is neither a room ID nor an alias")
+        raise InvalidParam("That is neither a room ID, which begins with !, nor an alias, which begins with #")
     if caller is None:
         return await spaces.summary_for_anybody(server, named)
     return await spaces.summary(server, caller, named, via)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     limit=Limit.EPHEMERAL,
     also=["r0"],
     spec="client-server-api/#put_matrixclientv3roomsroomidtypinguserid",
+    unless_suspended=True,
 )
 async def set_typing(server: Server, request: Request) -> dict[str, Any]:
     """Say that the caller types, or has stopped."""

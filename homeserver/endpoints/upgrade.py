@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     limit=Limit.ROOM_CREATION,
     also=["r0"],
     spec="client-server-api/#post_matrixclientv3roomsroomidupgrade",
+    unless_suspended=True,
 )
 async def upgrade_room(server: Server, request: Request) -> dict[str, Any]:
     """Replace a room by one of another version."""

@@ -143,7 +143,7 @@ def is_compliant_user_id(identifier: object) -> bool:
 def parse_user_id(identifier: object) -> tuple[str, str]:
     """(localpart, server name) of a user id, historical ones included. Raises InvalidParam."""
     if not isinstance(identifier, str) or not _has_domain("@", identifier):
-        raise InvalidParam("That is not a user ID")
+        raise InvalidParam("That is not a user ID, such as @name:example.org")
     return localpart_of(identifier), domain_of(identifier)
 
 
@@ -190,7 +190,7 @@ def is_room_alias(identifier: object) -> bool:
 def parse_room_alias(identifier: object) -> tuple[str, str]:
     """(localpart, server name) of a room alias. Raises InvalidParam."""
     if not isinstance(identifier, str) or not _has_domain("#", identifier):
-        raise InvalidParam("That is not a room alias")
+        raise InvalidParam("That is not a room alias, such as #name:example.org")
     return localpart_of(identifier), domain_of(identifier)
 
 
@@ -221,7 +221,7 @@ def parse_mxc(uri: object) -> tuple[str, str]:
         server_name, slash, media_id = uri[6:].partition("/")
         if slash and is_server_name(server_name) and is_media_id(media_id):
             return server_name, media_id
-    raise InvalidParam("That is not an mxc:// URI")
+    raise InvalidParam("That is not an mxc:// URI, such as mxc://example.org/abc")
 
 
 def is_device_id(text: object) -> bool:

@@ -216,7 +216,7 @@ def rules_of(version: object) -> RoomRules:
     """
     rules = VERSIONS.get(version) if isinstance(version, str) else None
     if rules is None:
-        raise UnsupportedRoomVersion("This server does not support that room version")
+        raise UnsupportedRoomVersion(f"This server knows no such room version; it knows {', '.join(VERSIONS)}")
     return rules
 
 

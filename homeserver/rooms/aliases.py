@@ -37,7 +37,10 @@ def local_alias(server: Server, localpart: str) -> str:
     """The alias of this deployment with a localpart. Raises InvalidParam."""
     alias = f"#{localpart}:{server.name}"
     if not localpart or any(c in localpart for c in ": \0") or not identifiers.is_room_alias(alias):
-        raise InvalidParam("A room alias's name must be 1 to 255 bytes with the server's, without colon or spaces")
+        raise InvalidParam(
+            "The name of a room alias is what stands between # and the server's name; both have at most 255 bytes,"
+            " and the name has no colon and no space"
+        )
     return alias
 
 

@@ -35,7 +35,7 @@ def parse(text: str) -> Token:
     """Read a token of ours. Raises InvalidParam."""
     found = _FORM.fullmatch(text)
     if found is None:
-        raise InvalidParam("That is no token of this server")
+        raise InvalidParam("That is no token of this server: give one back as you were given it")
     synced, ephemeral, between, epoch = found.groups()
     if between is not None:
         return Token(int(between), epoch=int(epoch or 0))

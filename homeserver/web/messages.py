@@ -234,8 +234,9 @@ class Request:
             long = _LONG_NUMBER in self.body.translate(_DIGITS)
             try:
                 value = canonical.parse(self.body, strict=False) if exact and long else orjson.loads(self.body)
-            except orjson.JSONDecodeError:
-                raise NotJson("The request body is not valid JSON") from None
+            except orjson.JSONDecodeError as fault:
+                where = f"line {fault.lineno}, column {fault.colno}" if self.body else "it is empty"
+                raise NotJson(f"The request body is not valid JSON: {where}") from None
             if not isinstance(value, dict):
                 raise BadJson("The request body must be a JSON object")
             if _may_be_deep(self.body) and _is_deep(value):

@@ -98,7 +98,10 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
     room_id = (await bob.asks("POST", CLIENT + "/createRoom", {"preset": "public_chat"})).json["room_id"]
     room = f"{CLIENT}/rooms/{room_id}"
     await carol.asks("POST", room + "/join", {})
-    mine = (await bob.asks("PUT", room + "/send/m.room.encrypted/1", ciphertext("mine"))).json["event_id"]
+    mine, mine_too = [
+        (await bob.asks("PUT", f"{room}/send/m.room.encrypted/{n}", ciphertext(f"mine {n}"))).json["event_id"]
+        for n in (0, 1)
+    ]
     hers = (await carol.asks("PUT", room + "/send/m.room.encrypted/1", ciphertext("hers"))).json["event_id"]
     assert (await grace.asks("PUT", f"{ADMIN}/suspend/{bob.user_id}", {"suspended": True})).status == 200
     profile = f"{CLIENT}/profile/{bob.user_id}/displayname"
@@ -117,6 +120,15 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
         ("PUT", profile, {"displayname": "x"}),
         ("DELETE", profile, None),
         ("POST", CLIENT + "/account/3pid/delete", {"medium": "email", "address": "a@b.example"}),
+        ("PUT", room + "/send/m.room.redaction/3", {"redacts": hers}),
+        ("PUT", room + "/send/m.room.redaction/4", {}),
+        ("PUT", room + "/send/m.room.redaction/5?org.matrix.msc4140.delay=1000", {"redacts": mine}),
+        ("POST", room + "/upgrade", {"new_version": "12"}),
+        ("PUT", CLIENT + "/directory/room/%23ours:example.org", {"room_id": room_id}),
+        ("DELETE", CLIENT + "/directory/room/%23ours:example.org", None),
+        ("PUT", f"{CLIENT}/directory/list/room/{room_id}", {"visibility": "public"}),
+        ("PUT", f"{room}/typing/{bob.user_id}", {"typing": True}),
+        ("PUT", f"{CLIENT}/presence/{bob.user_id}/status", {"presence": "online", "status_msg": "x"}),
     ):
         answer = await bob.asks(method, path, body)
         assert (answer.status, answer.errcode) == (403, "M_USER_SUSPENDED"), path
@@ -124,6 +136,7 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
     assert hers in [event["event_id"] for event in seen.json["chunk"]]
     assert (await bob.asks("GET", CLIENT + "/sync", timeout="0")).status == 200
     assert (await bob.asks("PUT", f"{room}/redact/{mine}/2", {})).status == 200
+    assert (await bob.asks("PUT", room + "/send/m.room.redaction/6", {"redacts": mine_too})).status == 200
     login = await deployment.login(bob)
     assert login.status == 200
     other = User(deployment, bob.user_id, login.json["device_id"], login.json["access_token"])

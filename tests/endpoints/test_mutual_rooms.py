@@ -11,6 +11,7 @@ from tests.support import aio
 __all__ = ["cast", "play"]
 
 PATH = "/_matrix/client/v1/mutual_rooms"
+BEFORE = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 
 
 @aio
@@ -38,6 +39,12 @@ async def test_pages(cast: Cast) -> None:
     assert (first["joined"], first["count"]) == (shared[:2], 3)
     onwards = await alice.asks("GET", PATH, **{"user_id": bob.user_id, "from": first["next_batch"]})
     assert onwards.json == {"joined": shared[2:], "count": 3}
+    features = (await play.deployment.asked("GET", "/_matrix/client/versions")).json["unstable_features"]
+    assert features["uk.half-shot.msc2666.query_mutual_rooms"]
+    first = (await alice.asks("GET", BEFORE, user_id=bob.user_id)).json
+    assert first == {"joined": shared[:2], "count": 3, "next_batch_token": first["next_batch_token"]}
+    onwards = await alice.asks("GET", BEFORE, user_id=bob.user_id, batch_token=first["next_batch_token"])
+    assert onwards.json == {"joined": shared[2:], "count": 3}
 
 
 @pytest.mark.parametrize(
@@ -54,5 +61,6 @@ async def test_pages(cast: Cast) -> None:
 @aio
 async def test_what_cannot_be_asked(play: Play, query: dict[str, str]) -> None:
     alice = await play.user("alice")
-    answer = await alice.asks("GET", PATH, **query)
-    assert (answer.status, answer.errcode) in ((400, "M_INVALID_PARAM"), (400, "M_MISSING_PARAM"))
+    before = {"batch_token" if name == "from" else name: value for name, value in query.items()}
+    for answer in (await alice.asks("GET", PATH, **query), await alice.asks("GET", BEFORE, **before)):
+        assert (answer.status, answer.errcode) in ((400, "M_INVALID_PARAM"), (400, "M_MISSING_PARAM"))

@@ -85,6 +85,8 @@ async def test_without_oauth_there_is_none_of_it(deploy: Deploy) -> None:
     assert (await posted(deployment, "/_domicile/oauth/token", {"grant_type": "refresh_token"})).status == 404
     known = (await deployment.asked("GET", "/.well-known/matrix/client")).json
     assert "org.matrix.msc2965.authentication" not in known
+    features = (await deployment.asked("GET", "/_matrix/client/versions")).json["unstable_features"]
+    assert features["org.matrix.msc4108"] is False
 
 
 @aio

@@ -28,7 +28,8 @@ async def test_setting_reading_and_deleting(deployment: Deployment) -> None:
     }
     for name, value in values.items():
         assert (await alice.asks("PUT", f"{ALICE}/{name}", {name: value, "other": 1})).json == {}
-    assert (await bob.asks("GET", ALICE)).json == values
+    for path in (ALICE, "/_matrix/client/unstable/uk.tcpip.msc4133/profile/@alice:example.org"):
+        assert (await bob.asks("GET", path)).json == values
     for name, value in values.items():
         assert (await bob.asks("GET", f"{ALICE}/{name}")).json == {name: value}
         assert (await alice.asks("DELETE", f"{ALICE}/{name}")).json == {}
