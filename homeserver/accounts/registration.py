@@ -342,6 +342,7 @@ async def _change_password(
     if account is None or account.deactivated_ts is not None:
         raise InvalidParam(f"There is no account {localpart_of(whose)}")
     await stored.set_password(tx, account.user_nid, password_hash)
+    tx.after_commit(lambda: callers.forget(server, node, whose))  # a service acts as them no more
     browser_sessions.drop_of(tx, account.user_nid)
     if log_out:
         await devices.remove_within(tx, server, node, whose, account.user_nid, None, but=but)

@@ -1,5 +1,7 @@
 """Who calls when an application service does: the user, and the device, that it names in its request.
 
+A service acts as those whom a service has made, and as nobody else in its namespace: not as people.
+
 What is known of them is remembered, and forgotten whenever a session or device of the user changes, so that a busy
 bridge costs no trip for each request.
 
@@ -16,6 +18,7 @@ from homeserver.protocol.identifiers import localpart_of
 from homeserver.residency import gate
 from homeserver.runtime.lru import Lru
 from homeserver.storage import accounts, dehydrated_devices, devices
+from homeserver.storage import application_services as stored
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
@@ -63,8 +66,8 @@ async def caller(
 ) -> Caller:
     """The user (the service's own when None) and the device, if one is named, that a service acts as.
 
-    Raises Forbidden for a user who is not the service's or has not been registered, FlowDenied when what rests with the
-    user may not go to where the service runs, UnknownDevice, UserLocked, NodeUnavailable.
+    Raises Forbidden for a user who is not the service's or whom none has made, FlowDenied when what rests with the user
+    may not go to where the service runs, UnknownDevice, UserLocked, NodeUnavailable.
     """
     user_id = service.sender if user_id is None else user_id
     if not service.has_user(user_id):
@@ -85,9 +88,14 @@ async def caller(
 async def _load(node: Node, service: ApplicationService, user_id: str, device_id: str | None) -> _Known:
     memory = node.memory(Masks)
     generation = memory.generation
-    account, device = await node.read(_find, user_id, device_id)
+    account, made, device = await node.read(_find, user_id, device_id)
     if account is None or account.deactivated_ts is not None:
         raise Forbidden("The application service has not registered this user")
+    if not made:
+        raise Forbidden(
+            "Application services act as users whom they have made, and not as people",
+            **{"org.domicile.reason": "not_made_by_service"},
+        )
     if device_id is not None and device is None:
         raise UnknownDevice("The user has no such device")
     known = _Known(
@@ -113,11 +121,14 @@ async def _load(node: Node, service: ApplicationService, user_id: str, device_id
     return known
 
 
-async def _find(tx: Transaction, user_id: str, device_id: str | None) -> tuple[Account | None, Device | None]:
+async def _find(tx: Transaction, user_id: str, device_id: str | None) -> tuple[Account | None, bool, Device | None]:
+    """The account, whether a service has made it, and the device."""
     account = await accounts.find(tx, user_id)
-    if account is None or device_id is None:
-        return account, None
+    if account is None or not await stored.has_made(tx, account.user_nid):
+        return account, False, None
+    if device_id is None:
+        return account, True, None
     device = await devices.find(tx, account.user_nid, device_id)
     if device is not None and await dehydrated_devices.is_one(tx, account.user_nid, device.device_nid):
-        return account, None
-    return account, device
+        return account, True, None
+    return account, True, device

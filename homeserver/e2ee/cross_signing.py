@@ -96,7 +96,7 @@ async def _upload(
             await unsigned.note_identity(tx, server, caller.user_id, caller.user_nid)
         changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()), reason=reason)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
-        if reset:
+        if reset or MASTER not in held:  # from now on the devices that these have not signed are withheld
             await notices.tell(tx, server, caller.node, caller.user_id, reason, but=caller.device_id)
 
 

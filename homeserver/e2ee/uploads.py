@@ -77,7 +77,7 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
         audience = key_audiences.NOBODY if held.alone else None
         changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
-        if held.device_keys is None:
+        if held.device_keys is None or not _is_same(held.device_keys, keys):
             await notices.tell(tx, server, caller.node, caller.user_id, Reason.DEVICE_KEYS, [caller.device_id])
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from homeserver.protocol.errors import ConsentNotGiven, Forbidden
 from homeserver.residency import consent_links, exposure, gate
 from homeserver.residency.consent_links import Asked
+from homeserver.storage import application_services, users
 from homeserver.storage import consents as stored
-from homeserver.storage import users
 from homeserver.storage.consents import Consent
 
 if TYPE_CHECKING:
@@ -74,20 +74,25 @@ async def _lacking(server: Server, node: Node, user_id: str, jurisdictions: Coll
     """
     policy, here = server.policy.now, node.jurisdiction
     asked = sorted(target for target in set(jurisdictions) if policy.asks_consent(here, target))
-    if not asked or server.services.excluding_from_user(user_id) is not None:
+    if not asked:
         return None
     found = await node.read(_given, user_id)
     if found is None:
         raise Forbidden("That is no user of this server")
-    user_nid, given = found
+    user_nid, of_service, given = found
+    if of_service and server.services.excluding_from_user(user_id) is not None:
+        return None
     holding = {each.target: each for each in given if each.source == here and each.withdrawn_ts is None}
     lacking = tuple(target for target in asked if not _covers(server, holding.get(target)))
     return Asked(user_id, user_nid, node, here, lacking) if lacking else None
 
 
-async def _given(tx: Transaction, user_id: str) -> tuple[int, list[Consent]] | None:
+async def _given(tx: Transaction, user_id: str) -> tuple[int, bool, list[Consent]] | None:
+    """The row id of a user, whether a service has made them, and to what they have agreed."""
     user_nid = await users.resident(tx, user_id)
-    return None if user_nid is None else (user_nid, await stored.of_user(tx, user_nid))
+    if user_nid is None:
+        return None
+    return user_nid, await application_services.has_made(tx, user_nid), await stored.of_user(tx, user_nid)
 
 
 def _covers(server: Server, consent: Consent | None) -> bool:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 AT_ONCE = 500
 """Values in one statement."""
 
+_MADE = (
+    "SELECT p.user_nid FROM pins p JOIN accounts a ON a.user_nid = p.user_nid"
+    " WHERE p.how = 'service' AND a.password_hash IS NULL"
+)
+"""The residents whom services have made, and nobody has got a password for since."""
+
 
 class Kind(StrEnum):
     """What waits at a position; what its ``ref_nid`` is stands behind each."""
@@ -89,6 +95,11 @@ class Letter(NamedTuple):
     message: bytes
 
 
+async def has_made(tx: Transaction, user_nid: int) -> bool:
+    """Whether a service has made the account of a resident, and has it to itself: nobody has a password for it."""
+    return await tx.one(f"SELECT 1 FROM ({_MADE}) made WHERE made.user_nid = ?", user_nid) is not None
+
+
 # marking ------------------------------------------------------------------------------------
 
 
@@ -137,37 +148,39 @@ async def events(tx: Transaction, event_nids: Sequence[int]) -> dict[int, ToldEv
 
 
 async def receipts(tx: Transaction, items: Sequence[Item]) -> list[ToldReceipt]:
-    """The receipts that stand at the positions of items; those that have been replaced are not among them."""
+    """The receipts that stand at the positions of items; not those that have been replaced, nor what people read in
+    private."""
     found: list[ToldReceipt] = []
     for kind, table, column in (
         (Kind.RECEIPT, "receipts", "room_nid"),
         (Kind.PRIVATE_RECEIPT, "private_receipts", "user_nid"),
     ):
-        chosen = [item for item in items if item.kind is kind]
+        chosen, private = [item for item in items if item.kind is kind], kind is Kind.PRIVATE_RECEIPT
         for start in range(0, len(chosen), AT_ONCE):
             part = chosen[start : start + AT_ONCE]
             refs, places = sorted({item.ref_nid for item in part}), [item.pos for item in part]
             rows = await tx.all(
                 "SELECT c.pos, r.room_id, u.user_id, c.thread_id, c.event_id, c.ts"
                 f" FROM {table} c JOIN rooms r ON r.room_nid = c.room_nid JOIN users u ON u.user_nid = c.user_nid"
-                f" WHERE c.{column} IN ({_marks(refs)}) AND c.pos IN ({_marks(places)})",
+                f" WHERE c.{column} IN ({_marks(refs)}) AND c.pos IN ({_marks(places)})"
+                + (f" AND c.user_nid IN ({_MADE})" if private else ""),
                 *refs,
                 *places,
             )
-            private = kind is Kind.PRIVATE_RECEIPT
             found += [ToldReceipt(r[0], r[1], r[2], r[3], r[4], r[5], private) for r in rows]
     return sorted(found)
 
 
 async def letters(tx: Transaction, positions: Sequence[int]) -> list[Letter]:
-    """The messages to devices that wait at some positions."""
+    """The messages to devices of users whom services have made that wait at some positions: those to people are for
+    their own devices, whatever namespace they are in."""
     found: list[Letter] = []
     for start in range(0, len(positions), AT_ONCE):
         part = positions[start : start + AT_ONCE]
         rows = await tx.all(
             "SELECT t.pos, u.user_id, d.device_id, t.message FROM to_device t"
             " JOIN devices d ON d.device_nid = t.device_nid JOIN users u ON u.user_nid = t.user_nid"
-            f" WHERE t.pos IN ({_marks(part)})",
+            f" WHERE t.pos IN ({_marks(part)}) AND t.user_nid IN ({_MADE})",
             *part,
         )
         found += [Letter(*row) for row in rows]
@@ -236,7 +249,8 @@ async def done(tx: Transaction, service: str, upto: int) -> None:
     tx.later(
         "DELETE FROM to_device WHERE pos IN (SELECT i.pos FROM service_items i WHERE i.kind = 'to_device'"
         " AND i.services = ? AND i.pos <= ?"
-        " AND i.pos > (SELECT a.sent_pos FROM application_services a WHERE a.service = ?))",
+        " AND i.pos > (SELECT a.sent_pos FROM application_services a WHERE a.service = ?))"
+        f" AND user_nid IN ({_MADE})",
         [(orjson.dumps([service]).decode(), upto, service)],
     )
     tx.later(

@@ -62,10 +62,11 @@ async def append(
 async def _ask_for_letters(
     tx: Transaction, server: Server, keys: UserKeys, reason: Reason, devices: Collection[str]
 ) -> None:
-    """Have the user written to of devices that are new, and of another identity. To which addresses is said here:
-    whoever is new must not be quicker than the letter."""
+    """Have the user written to of devices that are new or have other keys, and of another identity. To which addresses
+    is said here: whoever is new must not be quicker than the letter."""
     known = {} if keys.manifest is None else Manifest.read(keys.manifest).devices
-    fresh = [name for name in devices if name not in known and name in keys.devices and not is_dehydrated(keys, name)]
+    changed = {name for name, digest in manifest_of(keys).devices.items() if known.get(name) != digest}
+    fresh = [name for name in devices if name in changed and not is_dehydrated(keys, name)]
     if reason is not Reason.IDENTITY_RESET and (reason is not Reason.DEVICE_KEYS or not fresh):
         return
     addresses = [each.address for each in await accounts.threepids(tx, keys.user_nid) if each.medium == EMAIL]

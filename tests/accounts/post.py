@@ -106,7 +106,7 @@ class Post:
 
         def protocol() -> SMTP:
             return SMTP(
-                _Mailbox(self),
+                Mailbox(self),
                 hostname="localhost",
                 tls_context=context,
                 require_starttls=context is not None,
@@ -141,8 +141,8 @@ url = "http://127.0.0.1:{self.sms_port}/messages"
 """
 
 
-class _Mailbox:
-    """Called by aiosmtpd."""
+class Mailbox:
+    """Puts what a mail server takes over among the letters. Called by aiosmtpd."""
 
     def __init__(self, post: Post) -> None:
         self._post = post

@@ -238,15 +238,16 @@ async def test_who_may_not_be_known_where_it_runs_cannot_be_acted_as(set_up: Set
 @aio
 async def test_users_of_other_nodes_can_be_acted_as_where_that_may_flow(set_up: SetUp) -> None:
     namespaces = {"users": [{"exclusive": False, "regex": "@.*"}]}
-    stage = await set_up(registration={"url": None, "namespaces": namespaces})
-    bob = await stage.play.user("bob", "paris")
-    seen = await stage.as_service("GET", f"{CLIENT}/account/whoami", user_id=bob.user_id)
-    assert seen.json["user_id"] == bob.user_id
-    closed = await set_up(
-        registration={"url": None, "namespaces": namespaces}, policy=POLICY, bridges=[Bridge("puppets")]
-    )
-    eve = await closed.play.user("eve", "paris")
-    refused = await closed.as_service("GET", f"{CLIENT}/account/whoami", user_id=eve.user_id)
+    abroad, puppets = Bridge("abroad", "the-token-of-another-service"), Bridge("puppets")
+    registration = {"url": None, "namespaces": namespaces}
+    stage = await set_up(registration=registration, place='node = "paris"\n', bridges=[abroad])
+    bob = f"@bob:{NAME}"
+    assert (await stage.register("bob")).json["user_id"] == bob
+    stage = await set_up(registration=registration, bridges=[puppets])
+    seen = await stage.as_service("GET", f"{CLIENT}/account/whoami", user_id=bob)
+    assert seen.json["user_id"] == bob
+    closed = await set_up(registration=registration, policy=POLICY, bridges=[puppets])
+    refused = await closed.as_service("GET", f"{CLIENT}/account/whoami", user_id=bob)
     assert (refused.status, refused.json["org.domicile.reason"]) == (403, "flow_denied")
 
 

@@ -12,9 +12,10 @@ from homeserver.e2ee import notices
 from homeserver.runtime import mail
 from homeserver.storage.engine import Transaction
 from tests.deployment import POLICY, SETTINGS
-from tests.e2ee.play import Cast, Identity, KeyPlay, events
+from tests.e2ee.play import Cast, Device, Identity, KeyPlay, events
 from tests.e2ee.test_cross_signing import confirm, identity
 from tests.e2ee.test_dehydrated import Sleeper
+from tests.e2ee.test_unsigned import sign
 from tests.support import ON_SQLITE, aio
 
 EMAIL = SETTINGS + '[email]\nserver = "127.0.0.1"\nport = 1\nsecurity = "none"\nsender = "d@example.org"\n'
@@ -58,6 +59,37 @@ async def test_another_identity_is_told_to_those_that_did_not_make_it(play: KeyP
     await confirm(second, Identity(alice.user_id).upload())
     assert told(await alice.sync(since[alice])) == [("identity_reset", [])]
     assert told(await second.sync(since[second])) == []
+
+
+@aio
+async def test_a_first_identity_is_told_to_those_that_did_not_make_it(play: KeyPlay) -> None:
+    alice = await play.device("alice")
+    second = await alice.another()
+    mine = Identity(alice.user_id)
+    for _ in range(2):
+        await second.gets("POST", "/keys/device_signing/upload", mine.upload())  # the second time nothing is new
+    assert told(await alice.sync()) == [("cross_signing", [])]
+    assert told(await second.sync()) == []
+
+
+@aio
+async def test_other_keys_of_a_device_that_there_was_are_told(play: KeyPlay) -> None:
+    alice, bob = await play.device("alice"), await play.device("bob", "paris")
+    await play.room_of(alice.user, bob.user)
+    second = await alice.another()
+    mine = await identity(alice)
+    await second.publish()
+    await sign(second, mine)
+    await sign(alice, mine)
+    since = (await alice.sync())["next_batch"]
+    signed = mine.by(mine.self_signing, second.device_keys())
+    await second.gets("POST", "/keys/upload", {"device_keys": signed})  # the same keys, signed
+    assert told(await alice.sync(since)) == []
+    assert set((await bob.query(alice))["device_keys"][alice.user_id]) == {alice.device_id, second.device_id}
+    await Device(second.user).publish()
+    assert told(await alice.sync(since)) == [("device_keys", [second.device_id])]
+    await play.settle()
+    assert set((await bob.query(alice))["device_keys"][alice.user_id]) == {alice.device_id}  # nobody has signed these
 
 
 class Post:
@@ -110,6 +142,10 @@ async def test_letters_go_to_the_addresses_that_there_were(cast: Cast, monkeypat
     assert all(ghost.device_id in text for ghost in ghosts)
     await notices.write_letters(play.server)
     assert len(post.letters) == 1
+    await tehran.write(_own, alice.user_id, "a@mail.ir")
+    await Device(alice.user).publish()  # a device that there was, with other keys
+    await notices.write_letters(play.server)
+    assert alice.device_id in post.letters[1][2]
 
 
 @ON_SQLITE

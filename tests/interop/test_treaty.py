@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.interop import forked
-from tests.interop.api import ApiError
+from tests.interop.api import Api, ApiError, segment
 from tests.interop.cast import Wardrobe, device_name, meet
 from tests.interop.client import CallError, Client
 from tests.interop.test_clients import all_read_all, words
@@ -95,6 +95,16 @@ class Scene:
         """Wait until two countries have signed the log as far as it goes, as everybody can see."""
         eventually(lambda: _is_witnessed(self.three.tehran) or None)
 
+    def password_of_hers(self) -> dict[str, Any]:
+        """By what Nasrin confirms what only she may do."""
+        who = {"type": "m.id.user", "user": self.nasrin.user_id}
+        return {"type": "m.login.password", "identifier": who, "password": self.nasrin.password}
+
+    def another_session(self) -> Api:
+        """A session of Nasrin's without a client."""
+        realm = self.three.tehran.base_url
+        return Api(realm, Api(realm).client("POST", "/login", self.password_of_hers())["access_token"])
+
     def talk(self) -> str:
         """Noémie says something that Aigerim reads; returns it."""
         text = words(self.noemie)
@@ -157,9 +167,78 @@ def test_a_device_that_is_put_into_the_database(scene: Scene) -> None:
     eventually(lambda: scene.verified(scene.shown_to(scene.noemie))[0] == 0 or None)  # her server fetches the proof
 
 
-def test_a_device_of_somebody_who_has_the_password_changed(scene: Scene) -> None:
-    tehran = scene.three.tehran
+def test_devices_by_the_api_with_the_rights_of_an_operator(scene: Scene) -> None:
     scene.waits_for_witnesses()
+    _an_application_service_is_refused(scene)
+    _a_device_beside_hers_of_somebody_who_reads_her_mail(scene)
+    _a_device_instead_of_hers_of_somebody_who_changes_the_password(scene)
+
+
+def _an_application_service_is_refused(scene: Scene) -> None:
+    tehran, victim = scene.three.tehran, scene.nasrin
+    service = tehran.registers_service("spy", "@nasrin.*")
+    eventually(lambda: "spy" in who if (who := _who(service)) else None)
+    _, changes = scene.watch()
+    as_her, with_hers = f"?user_id={segment(victim.user_id)}", f"&device_id={victim.device_id}"
+    login = {"type": "m.login.application_service", "identifier": {"type": "m.id.user", "user": victim.user_id}}
+    for method, path, body in (
+        ("POST", "/login", login),
+        ("PUT", "/devices/GHOST" + as_her, {"display_name": "Nasrin's phone"}),
+        ("POST", "/keys/upload" + as_her + with_hers, {}),
+        ("POST", "/keys/device_signing/upload" + as_her, {"master_key": {}}),
+        ("GET", "/sync" + as_her, None),
+    ):
+        with pytest.raises(ApiError, match="not_made_by_service"):
+            service.client(method, path, body)
+    assert scene.devices_shown_to(scene.other) == {victim.device_id, scene.other.device_id}
+    assert scene.watch() == (0, changes)
+
+
+def _who(service: Api) -> str | None:
+    """As whom an application service acts that names nobody; None while it is not registered yet."""
+    try:
+        return str(service.client("GET", "/account/whoami")["user_id"])
+    except ApiError:
+        return None
+
+
+def _a_device_beside_hers_of_somebody_who_reads_her_mail(scene: Scene) -> None:
+    tehran, relay = scene.three.tehran, scene.three.relay
+    address = f"{scene.nasrin.user_id[1:].partition(':')[0]}@mail.example"
+    proof = relay.proves(scene.nasrin.api, "/account/3pid", address)
+    scene.nasrin.api.client("POST", "/account/3pid/add", {**proof, "auth": scene.password_of_hers()})
+    drawer = scene.another_session()  # a device of hers that nobody uses
+    _, changes = scene.watch()
+    proof = relay.proves(Api(tehran.base_url), "/account/password", address)
+    wanted = {"new_password": "known to the operator", "logout_devices": False}
+    stage = {"type": "m.login.email.identity", "threepid_creds": proof}
+    Api(tehran.base_url).client("POST", "/account/password", {**wanted, "auth": stage})
+    ghost = scene.wardrobe.client("nio", "operator", tehran.base_url)
+    ghost.login(scene.nasrin.user_id, "known to the operator", "Nasrin's phone")
+    # her devices are still there, are shown it, and are told
+    scene.other.call("wait_for_device", user=scene.nasrin.user_id, device=ghost.device_id)
+    assert ghost.device_id in {each["device_id"] for each in scene.nasrin.call("devices")}
+    (notice,) = [each["content"] for each in drawer.client("GET", "/sync")["to_device"]["events"]]
+    assert (notice["reason"], notice["devices"]) == ("device_keys", [ghost.device_id])
+    # nobody encrypts for it
+    for person in (scene.noemie, scene.aigerim):
+        assert ghost.device_id not in scene.devices_shown_to(person)
+        claimed = {"one_time_keys": {scene.nasrin.user_id: {ghost.device_id: "signed_curve25519"}}}
+        assert person.api.client("POST", "/keys/claim", claimed)["one_time_keys"] == {}
+    scene.nasrin.sees(scene.room, scene.noemie, scene.talk())
+    assert scene.secrets_for(ghost.device_id) == 0
+    # the log tells of it, under the signatures of two other countries
+    scene.waits_for_witnesses()
+    status, said = scene.watch()
+    assert (status, said.count("a device published keys") - changes.count("a device published keys")) == (0, 1), said
+    (withheld,) = [line for line in said.splitlines() if line.startswith("Not signed by their owner")]
+    assert ghost.device_id in withheld
+    for person in (scene.other, scene.noemie):
+        eventually(lambda person=person: scene.verified(scene.shown_to(person))[0] == 0 or None)  # type: ignore[misc]
+
+
+def _a_device_instead_of_hers_of_somebody_who_changes_the_password(scene: Scene) -> None:
+    tehran = scene.three.tehran
     _, changes = scene.watch()
     tehran.command("user", "reset-password", scene.nasrin.user_id, "--password-stdin", stdin="known to the operator\n")
     ghost = scene.wardrobe.client("nio", "operator", tehran.base_url)

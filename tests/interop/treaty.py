@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import json
+import secrets
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from tests.federation.authority import Authority
 from tests.interop import forked
 from tests.interop.api import Api
 from tests.interop.deployment import STRICT, Deployment
+from tests.interop.relay import Relay, relay
 
 PLACES: Final[Mapping[str, str]] = {"IR": "tehran", "FR": "paris", "KZ": "almaty"}
 """Where each of them rests."""
@@ -113,6 +116,28 @@ class Realm(Deployment):
         """Run a command of its operator and return what it prints. Raises AssertionError when it fails."""
         return self.domicile(*arguments, "--config", str(self._config), stdin=stdin)
 
+    def set(self, text: str) -> None:
+        """Add to its settings."""
+        with self._config.open("a") as settings:
+            settings.write(text)
+
+    def registers_service(self, name: str, users: str) -> Api:
+        """Register an application service with these users in its namespace, while it runs; returns its way to the
+        server."""
+        service = {
+            "id": name,
+            "url": None,
+            "as_token": secrets.token_hex(16),
+            "hs_token": secrets.token_hex(16),
+            "sender_localpart": f"_{name}",
+            "namespaces": {"users": [{"exclusive": False, "regex": users}]},
+        }
+        (self.folder / f"{name}.yaml").write_text(json.dumps(service))
+        self.set(f'\n[[application_services]]\nregistration = "{name}.yaml"\nnode = "{self.node}"\n')
+        assert self._process
+        self._process.send_signal(signal.SIGHUP)
+        return Api(self.base_url, str(service["as_token"]))
+
     # ------------------------------------------------------------ what anybody can see
 
     @property
@@ -144,11 +169,12 @@ def _size(checkpoint: bytes) -> int:
 
 @dataclass(frozen=True)
 class Treaty:
-    """The three."""
+    """The three. ``relay``: the mail server of the operator in Tehran."""
 
     tehran: Realm
     paris: Realm
     almaty: Realm
+    relay: Relay
 
     @property
     def all(self) -> tuple[Realm, Realm, Realm]:
@@ -166,7 +192,9 @@ def treaty(folder: Path) -> Iterator[Treaty]:
     (folder / "authority").mkdir()
     authority = Authority(folder / "authority")
     with contextlib.ExitStack() as stack:
-        made = Treaty(*(Realm(folder / place, country, authority) for country, place in PLACES.items()))
+        tehran, paris, almaty = (Realm(folder / place, country, authority) for country, place in PLACES.items())
+        made = Treaty(tehran, paris, almaty, stack.enter_context(relay()))
+        made.tehran.set(made.relay.settings)
         for realm in made.all:
             realm.rule(realm.policy(made.others(realm)))
             stack.enter_context(realm)

@@ -239,4 +239,6 @@ async def _find(tx: Transaction, items: Sequence[Item]) -> _Found:
 
 async def _devices(tx: Transaction, user_id: str) -> tuple[int, Sequence[Any]]:
     user_nid = await stored_users.resident(tx, user_id)
-    return (0, ()) if user_nid is None else (user_nid, await stored_devices.of_user(tx, user_nid))
+    if user_nid is None or not await stored.has_made(tx, user_nid):
+        return 0, ()
+    return user_nid, await stored_devices.of_user(tx, user_nid)

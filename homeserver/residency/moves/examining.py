@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol.errors import Conflict, NotFound
 from homeserver.residency.moves import rooms_ahead
-from homeserver.storage import accounts, belongings
+from homeserver.storage import accounts, application_services, belongings
 from homeserver.storage import moves as stored
 from homeserver.storage.belongings import CARRIED
 
@@ -60,7 +60,7 @@ async def examine(server: Server, user_id: str, target: Node) -> Examined:
     if source is target:
         raise Conflict(f"{user_id} rests on {target.name} already")
     obstacles = []
-    if any(service.has_user(user_id) for service in server.services.on(source.name)):
+    if await source.read(application_services.has_made, account.user_nid):
         obstacles.append(f"{user_id} belongs to an application service, whose users rest where the service is told to")
     if target.name in server.policy.leaving:
         obstacles.append(f"{target.name} is about to go, and takes nobody")
