@@ -43,7 +43,7 @@ class Moment(click.ParamType[int]):
 @click.group()
 def disclose() -> None:
     """Orders of authorities, up to the ceiling of the policy: request, show, sign, approve, narrow, refuse, shares,
-    share, open, list, unseal."""
+    share, open, list, unseal, clock."""
 
 
 @disclose.command(
@@ -148,6 +148,21 @@ def disclose_unseal(order: tuple[str, int], config: Path, as_json: bool) -> None
     """End the gag of ORDER before its time: what the register says of it is told from now on."""
     answer = perform(config, "disclose-unseal", node=order[0], number=order[1])
     tell(answer, as_json, f"The gag of {answer['order']} has ended")
+
+
+@disclose.command(
+    "clock", epilog='Example: domicile disclose clock tehran --reason "the machine believed a wrong time server"'
+)
+@click.argument("node")
+@click.option("--reason", required=True, help="What had happened to the clock. Everybody is told.")
+@CONFIG
+@JSON
+def disclose_clock(node: str, reason: str, config: Path, as_json: bool) -> None:
+    """Go on with the register of NODE by the clock as it is now, after it had run ahead and was set right. Until then
+    nothing is disclosed there. Orders that are open end: whoever needs one records it again."""
+    answer = perform(config, "disclose-clock", node=node, reason=reason)
+    ended = f"; ended: {', '.join(answer['ended'])}" if answer["ended"] else ""
+    tell(answer, as_json, f"The register of {node} had seen {day(answer['seen'])}, and goes on from now{ended}")
 
 
 @disclose.command("list", epilog="Example: domicile disclose list --json")

@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, Command] = {
     "disclose-narrow": disclosures.disclose_narrow,
     "disclose-refuse": disclosures.disclose_refuse,
     "disclose-unseal": disclosures.disclose_unseal,
+    "disclose-clock": disclosures.disclose_clock,
     "disclose-shares": disclosures.disclose_shares,
     "disclose-open": disclosures.disclose_open,
     "doctor": doctor.doctor,

@@ -71,6 +71,15 @@ async def disclose_unseal(server: Server, arguments: Arguments) -> dict[str, Any
     return listing.label(await lapsing.unseal(server, *_order(server, arguments)))
 
 
+async def disclose_clock(server: Server, arguments: Arguments) -> dict[str, Any]:
+    """Have the register of a ``node`` go on by the clock of now, which had run ahead. Everybody is shown the
+    ``reason``."""
+    node = _node(server, needed(arguments, "node"))
+    reason = disclosure_orders.text_of("reason", needed(arguments, "reason"))
+    done = await lapsing.set_clock_right(server, node, reason)
+    return {"node": node.name, "seen": done.seen, "ended": done.ended}
+
+
 async def disclose_shares(server: Server, arguments: Arguments) -> dict[str, Any]:
     """What custodians need to give their shares for an order that lacks nothing else."""
     return listing.for_custodians(server, await opening.ready(server, *_order(server, arguments)))

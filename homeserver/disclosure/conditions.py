@@ -5,6 +5,7 @@ Each condition that does not hold has a word, which is for everybody, and a sent
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -44,11 +45,22 @@ class Why(StrEnum):
     SHARES_MISSING = "shares_missing"
     SHARE_REFUSED = "share_refused"
     RECORD_UNREADABLE = "record_unreadable"
+    LOG_BEGAN_ANEW = "log_began_anew"
 
 
 def time_of(server: Server, register: Checked) -> int:
     """How late it is, in milliseconds since 1970: never earlier than the register has known it to be."""
     return max(server.clock.now_ms(), register.time)
+
+
+def behind(server: Server, register: Checked) -> int | None:
+    """How late the register has known it to be, if this machine's clock has been set back behind that."""
+    return register.time if server.clock.now_ms() < register.time - CLOCK_MS else None
+
+
+def moment(ts: int) -> str:
+    """A time in milliseconds since 1970 as people read it."""
+    return datetime.fromtimestamp(ts / 1000, UTC).isoformat(sep=" ", timespec="minutes").replace("+00:00", " UTC")
 
 
 def refusal(why: Why, message: str) -> DisclosureRefused:
@@ -61,8 +73,12 @@ async def unmet(
 ) -> DisclosureRefused | None:
     """Which condition an order does not meet, beside approvals and shares; None when it meets all. ``homes``: where its
     accounts rest, as the directory says: what has yet to be erased of those who have moved is not disclosed."""
-    if server.clock.now_ms() < register.time - CLOCK_MS:
-        words = "The clock of this machine has been set back behind what the register has seen; set it right first"
+    if (seen := behind(server, register)) is not None:
+        words = (
+            f"By the clock of this machine it is {moment(server.clock.now_ms())}, and the register of {node.name} has"
+            f" seen {moment(seen)}: set the clock right; if it is right, and had run ahead, that takes"
+            f" `domicile disclose clock {node.name}`"
+        )
         return refusal(Why.CLOCK_SET_BACK, words)
     if (order.server_name, order.node, order.jurisdiction) != (server.name, node.name, node.jurisdiction):
         words = f"The order is of {order.jurisdiction}, and {node.name} is in {node.jurisdiction}"

@@ -4,14 +4,15 @@ changes nothing. The job also has a key log that began anew state the register.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from homeserver.disclosure import conditions, register, steps
 from homeserver.disclosure.conditions import Why
+from homeserver.disclosure.register import Step
 from homeserver.protocol.disclosure_register import Kind
-from homeserver.protocol.errors import NodeUnavailable, RegisterDamaged
+from homeserver.protocol.errors import Conflict, NodeUnavailable, RegisterDamaged
 from homeserver.storage import disclosures
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ async def lapse_quietly(server: Server, node: Node) -> None:
 
 async def lapse(server: Server, node: Node) -> None:
     """Note how late it is on a node, and what is over. Raises RegisterDamaged, NodeUnavailable."""
-    if not await node.read(register.is_stated):
-        await node.write(register.state_again, server)
+    if await register.set_back(server, node) is None:
+        await steps.followed(server, node)
     if await node.read(disclosures.any_runs):
         await node.write(_lapse, server, node)
 
@@ -66,6 +67,36 @@ async def _unseal(found: Taken) -> None:
     await disclosures.end_gag(found.tx, found.order.number)
     ungagged = found._replace(stored=found.stored._replace(gag_until=None))
     await ungagged.note(Kind.UNSEALED, {}, {})
+
+
+class SetRight(NamedTuple):
+    """That a register goes on from an earlier time: how late it had known it to be (milliseconds since 1970), and which
+    orders that has ended."""
+
+    seen: int
+    ended: list[str]
+
+
+async def set_clock_right(server: Server, node: Node, reason: str) -> SetRight:
+    """Go on by the clock of now, which had run ahead: what was over by that time is over, what was open ends, and the
+    register says since when, and why, to everybody.
+
+    Raises Conflict when the register has seen no later time, LogSetBack, RegisterDamaged.
+    """
+    await steps.followed(server, node)
+    return await node.write(_set_clock_right, server, node, reason)
+
+
+async def _set_clock_right(tx: Transaction, server: Server, node: Node, reason: str) -> SetRight:
+    seen = conditions.behind(server, await register.sound(tx, server))
+    if seen is None:
+        raise Conflict(f"The register of {node.name} has seen no time that is still to come: there is nothing to do")
+    await _lapse(tx, server, node)
+    ended = await steps.end_open(tx, server, node, await register.sound(tx, server), Why.CLOCK_SET_BACK)
+    now = server.clock.now_ms()
+    await register.append(tx, server, node, Step(Kind.CLOCK, 0, False, {"seen": seen, "reason": reason}, {}), now)
+    await disclosures.set_time(tx, now)
+    return SetRight(seen, ended)
 
 
 async def unseal(server: Server, node: Node, number: int) -> Order:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config.disclosure import SEALED
-from homeserver.disclosure import conditions, register, sealed, steps
+from homeserver.disclosure import conditions, sealed, steps
+from homeserver.disclosure.conditions import Why
 from homeserver.disclosure.requesting import not_open
 from homeserver.protocol.disclosure_register import Kind
 from homeserver.protocol.errors import DisclosureRefused
@@ -39,7 +40,7 @@ async def ready(server: Server, node: Node, number: int) -> Ready:
 
     Raises NotFound, RegisterDamaged, DisclosureRefused when anything else is missing.
     """
-    await register.followed(server, node)
+    await steps.followed(server, node)
     return await node.read(_ready, server, node, number, await steps.homes(server, node, number))
 
 
@@ -57,13 +58,13 @@ async def open_order(server: Server, node: Node, number: int, entered: Mapping[i
 
     Raises NotFound, RegisterDamaged, LogSetBack, and DisclosureRefused, which is in the register then.
     """
-    await register.followed(server, node)
+    await steps.followed(server, node)
     wanted = await node.read(_epochs, server, node, number, await steps.homes(server, node, number))
     with sealed.Opened() as secrets:
         refused = secrets.combine(wanted, entered)
 
         async def take(found: Taken) -> dict[str, Any] | DisclosureRefused:
-            missing = await _refused(found) or refused
+            missing = await _refused(found) or refused or await _unopened(found, secrets)
             return missing if missing is not None else await _open(found, secrets)
 
         return await steps.step(server, node, number, "opening", take)
@@ -82,6 +83,16 @@ async def _refused(found: Taken) -> DisclosureRefused | None:
         return not_open(found)
     refused = await conditions.unmet(found.tx, found.server, found.node, found.order, found.register, found.homes)
     return refused or await conditions.unapproved(found.tx, found.server, found.order)
+
+
+async def _unopened(found: Taken, secrets: sealed.Opened) -> DisclosureRefused | None:
+    """Whether the order reaches other epochs by now than those whose secrets are there: it opens once, and whole."""
+    order = found.order
+    reached = await sealed.epochs_of(found.tx, order.scope) if _asks_sealed(order) else []
+    if [epoch.number for epoch in reached] == secrets.numbers:
+        return None
+    words = f"Meanwhile something has changed about what {order.label} reaches; look which shares it takes now"
+    return conditions.refusal(Why.SHARES_MISSING, words)
 
 
 def _asks_sealed(order: Order) -> bool:

@@ -76,13 +76,15 @@ def _against_log(digests: Mapping[int, str], stated: list[Stated]) -> Iterator[s
             yield f"entry {each.said.number} is not the one that the key log states"
 
 
-async def state_again(tx: Transaction, server: Server) -> None:
-    """Have the key log state all entries that it does not state: it may have begun anew."""
+async def state_again(tx: Transaction, server: Server) -> Checked:
+    """Have the key log state all entries that it does not state: it may have begun anew. Returns the register. Raises
+    RegisterDamaged."""
     checked = await sound(tx, server)
     there = {each.said.number for each in await statements.stated(tx, STATED)}
     for each in checked.entries:
         if each.seq not in there:
             await statements.append(server, tx, STATED, each.seq, chain.digest(each.entry), checked.time)
+    return checked
 
 
 async def is_stated(tx: Transaction) -> bool:

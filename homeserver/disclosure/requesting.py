@@ -37,7 +37,7 @@ class Paper(NamedTuple):
 
 async def request(server: Server, node: Node, paper: Paper, scope: Scope) -> Order:
     """Record an order. Raises LogSetBack, and DisclosureRefused when it cannot be carried out, which is on record."""
-    await register.followed(server, node)
+    await steps.followed(server, node)
     homes = await server.nodes.of_users(scope.accounts)
     order, refused = await node.write(_request, server, node, paper, scope, homes)
     if refused is not None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from homeserver.disclosure import register
-from homeserver.disclosure.conditions import time_of
+from homeserver.disclosure.conditions import Why, time_of
 from homeserver.disclosure.register import Checked, Step
 from homeserver.protocol import disclosure_orders
 from homeserver.protocol.disclosure_register import Kind
@@ -95,6 +95,36 @@ def known(tx: Transaction, server: Server, node: Node, stored: StoredOrder, whol
     return Taken(tx, server, node, disclosure_orders.read(stored.body), stored._replace(state=state), whole)
 
 
+async def followed(server: Server, node: Node) -> None:
+    """Make sure that the register of a node can be gone on with: its key log states it. Raises LogSetBack.
+
+    A log that began anew, mostly since its node came back from an archive, does not: then nobody can tell what had
+    become of orders that are open, and they end.
+    """
+    await register.followed(server, node)
+    if not await node.read(register.is_stated):
+        await node.write(_restated, server, node)
+
+
+async def _restated(tx: Transaction, server: Server, node: Node) -> None:
+    if await register.is_stated(tx):
+        return
+    whole = await register.state_again(tx, server)
+    await end_open(tx, server, node, whole, Why.LOG_BEGAN_ANEW)
+
+
+async def end_open(tx: Transaction, server: Server, node: Node, whole: Checked, why: Why) -> list[str]:
+    """Refuse all orders that are open; returns how they are called."""
+    ended = []
+    for stored in await disclosures.orders(tx):
+        found = known(tx, server, node, stored, whole)
+        if found.stored.state == disclosures.OPEN:
+            await disclosures.set_state(tx, stored.number, disclosures.REFUSED)
+            await found.note(Kind.REFUSED, {"why": why.value}, {})
+            ended.append(found.order.label)
+    return ended
+
+
 async def step(
     server: Server, node: Node, number: int, stage: str, take: Callable[[Taken], Awaitable[T | DisclosureRefused]]
 ) -> T:
@@ -110,7 +140,7 @@ async def step(
             await found.note(Kind.FAILED, {"stage": stage, "why": result.why}, {"said": result.message})
         return result
 
-    await register.followed(server, node)
+    await followed(server, node)
     resting = await homes(server, node, number)
     result = await node.write(work)
     if isinstance(result, DisclosureRefused):

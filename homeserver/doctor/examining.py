@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.disclosure import SEALED
 from homeserver.archives.backing_up import media_files
-from homeserver.disclosure import register
+from homeserver.disclosure import conditions, register
 from homeserver.doctor import listing, logs, routes
 from homeserver.doctor.findings import Finding
 from homeserver.media import store
@@ -92,8 +92,14 @@ async def _node(server: Server, node: Node) -> list[Finding]:
 async def _register(server: Server, node: Node) -> list[Finding]:
     """What is wrong with the register of disclosures."""
     words = f"find out who was at the database; nothing is disclosed there meanwhile, and {RESTORE}"
-    faults = (await node.read(register.check, server)).faults
-    return [Finding(node.name, f"register of disclosures: {faults[0]}", len(faults), words)] if faults else []
+    checked = await node.read(register.check, server)
+    if checked.faults:
+        return [Finding(node.name, f"register of disclosures: {checked.faults[0]}", len(checked.faults), words)]
+    if (seen := conditions.behind(server, checked)) is None:
+        return []
+    words = f"set the clock right; if it is, and had run ahead, `domicile disclose clock {node.name}` goes on from now"
+    said = f"register of disclosures that has seen {conditions.moment(seen)}, which is still to come"
+    return [Finding(node.name, said, 1, words)]
 
 
 def _unkept(server: Server, node: Node) -> list[Finding]:

@@ -39,12 +39,15 @@ class Kind(StrEnum):
     FAILED = "failed"
     """An attempt to approve or open it was refused; the order stays as it is."""
     UNSEALED = "unsealed"
+    CLOCK = "clock"
+    """The clock had run ahead, and was set right: time goes on from an earlier moment. It is about no order: 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What an entry says for everybody at once. ``ts``: milliseconds since 1970, never less than that of the entry
-    before; ``gagged``: whether its details are not told as yet; ``details`` and ``withheld``: hashes, see `hidden`."""
+    before, unless the clock was set right; ``gagged``: whether its details are not told as yet; ``details`` and
+    ``withheld``: hashes, see `hidden`."""
 
     node: str
     jurisdiction: str
@@ -152,12 +155,12 @@ class Following:
             yield f"entry {seq} does not follow on the one before it"
         elif (entry.details, entry.withheld) != (details.digest, withheld.digest):
             yield f"what is kept of entry {seq} is not what was signed"
-        elif entry.ts < self.ts:
+        elif entry.ts < self.ts and entry.kind is not Kind.CLOCK:
             yield f"entry {seq} is older than the one before it"
         self._count(entry, details)
 
     def _count(self, entry: Entry, details: Hidden) -> None:
-        self.ts = max(self.ts, entry.ts)
+        self.ts = entry.ts if entry.kind is Kind.CLOCK else max(self.ts, entry.ts)
         self.counts[entry.kind] += 1
         if entry.kind is Kind.UNSEALED:
             self._sealed.discard(entry.order)

@@ -47,6 +47,7 @@ SECOND = entry(2, RECORD, 2000, Kind.APPROVED)
 
 def test_a_whole_register_has_no_fault() -> None:
     assert faults(FIRST, SECOND) == faults(FIRST, replace(SECOND, ts=1000)) == []
+    assert faults(FIRST, replace(SECOND, ts=1, kind=Kind.CLOCK)) == []
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,17 @@ DECLARED: Final[Mapping[str, Declared]] = {
         arguments=(_NODE, _NUMBER),
         answer=_LABEL,
     ),
+    "disclose-clock": Declared(
+        says="Have the register go on by a clock that had run ahead and was set right; orders that are open end",
+        roles=OPERATORS,
+        changes=True,
+        why="The clock is that of the machine",
+        arguments=(
+            need("node", "The node whose register has seen a later time."),
+            need("reason", "What had happened to the clock. Everybody is told.", kept=Kept.NOTHING),
+        ),
+        answer=made_of(node=TEXT, seen=NUMBER, ended=listed(TEXT)),
+    ),
     "disclose-shares": Declared(
         says="What custodians need to give their shares for an order that lacks nothing else",
         roles=OPERATORS,
