@@ -30,7 +30,7 @@ from homeserver.runtime import memory
 from homeserver.runtime.jobs import Postponed
 from homeserver.sealing import writing
 from homeserver.sync.sliding import connections
-from homeserver.transparency import comparing, cosigning, peers, sequencing
+from homeserver.transparency import comparing, cosigning, peers, sequencing, suspecting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -157,3 +157,4 @@ def _of_all(server: Server) -> Iterator[Coroutine[Any, Any, None]]:
     yield registered.follow(server)
     yield chores.poke(server)
     yield peers.follow(server)
+    yield suspecting.follow(server)

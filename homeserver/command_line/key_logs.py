@@ -119,7 +119,10 @@ def witness_add(log: str, key: str, config: Path, as_json: bool) -> None:
 @CONFIG
 @JSON
 def witness_list(config: Path, as_json: bool) -> None:
-    """The key that is signed with here, and the logs that are or were witnessed; status 1 when one is refused."""
+    """The key that is signed with here, and the logs that are or were witnessed.
+
+    Status 1 when one is refused, or has signed what was refused and is not explained yet: the log is asked, by itself.
+    """
     answer = perform(config, "log-witness-list")
     lines = [f"key: {answer['key']}", *(_witnessed(each) for each in answer["logs"])]
     tell(answer, as_json, "\n".join(lines))
@@ -127,6 +130,11 @@ def witness_list(config: Path, as_json: bool) -> None:
         f"{each['origin']}: refused since {_time(each['refused_since'])}: {each['refusal']}"
         for each in answer["logs"]
         if each["refusal"] is not None and each["witnessed"]
+    ]
+    refused += [
+        f"{each['origin']}: {each['unexplained']} checkpoints that it has signed were refused and are not explained yet"
+        for each in answer["logs"]
+        if each["unexplained"] and each["witnessed"]
     ]
     if refused:
         no("\n".join(refused))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from homeserver.protocol import canonical, checkpoints, merkle, signed_notes
+from homeserver.protocol import branching, canonical, checkpoints, merkle, signed_notes
 from homeserver.protocol.errors import BadJson
 from homeserver.protocol.merkle import InvalidProof
 from homeserver.protocol.signed_notes import InvalidNote
@@ -53,11 +53,11 @@ class NoAlarm(ValueError):
 class Link:
     """One link. ``time``: seconds since 1970; ``previous``: the digest of the link before, empty in the first.
 
-    Of an alarm: ``held`` is the checkpoint that a witness has signed, ``shown`` the other one. ``other``: the root that
-    the first leaves of ``shown`` have, as many as are in ``held``, in Base64, and ``proof``, that they have it: a proof
-    of consistency between that and ``shown``. ``key``: what both are believed by. ``witness``: who holds ``held``,
-    where the log saw it. Of an ending: ``ends`` is the number of the alarm; of what is lost, ``proof`` has the
-    digests, too.
+    Of an alarm: ``held`` is the checkpoint that a witness has signed, or one that goes on from that, ``shown`` the
+    other. ``other``: the root that the first leaves of the larger of both have (of ``shown``, where they are as large),
+    as many as are in the smaller, in Base64, and ``proof``, that they have it: a proof of consistency between that and
+    the larger. ``key``: what both are believed by. ``witness``: who holds ``held``, where the log saw it. Of an ending:
+    ``ends`` is the number of the alarm; of what is lost, ``proof`` has the digests, too.
     """
 
     number: int
@@ -89,6 +89,9 @@ def digest(written: bytes) -> str:
     return sha256(written).hexdigest()
 
 
+_PLAIN: Final = (str, int, tuple, Kind, Side)
+
+
 def read(raw: bytes) -> Link:
     """What a link says. Raises NoAlarm, also for what says the same in other bytes."""
     try:
@@ -101,6 +104,8 @@ def read(raw: bytes) -> Link:
                 "proof": tuple(found["proof"]),
             }
         )
+        if any(type(each) not in _PLAIN for each in (*asdict(link).values(), *link.proof)):
+            raise NoAlarm("a link has words, numbers and hashes, and nothing else")
         again = link.write()
     except (ValueError, TypeError, KeyError, AttributeError, BadJson) as fault:
         raise NoAlarm(f"that is no alarm: {fault}") from None
@@ -152,10 +157,11 @@ def check(link: Link) -> None:
                 raise NoAlarm("the log is not behind the other checkpoint")
             return
         other, *proof = (_unbase64(each) for each in (link.other, *link.proof))
-        merkle.check_consistency(held.head.size, other, *shown.head, proof)
+        smaller, larger = branching.in_order(held.head, shown.head)
+        merkle.check_consistency(smaller.size, other, *larger, proof)
     except (InvalidNote, InvalidProof) as fault:
         raise NoAlarm(str(fault)) from None
-    if other == held.head.root:
+    if other == smaller.root:
         raise NoAlarm("the two checkpoints agree")
 
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol import checkpoints, merkle, signed_notes
+from homeserver.protocol.branching import Fork
 from homeserver.protocol.merkle import HASH_BYTES, InvalidProof
 from homeserver.protocol.signed_notes import InvalidNote
 
@@ -114,6 +115,10 @@ class Elsewhere(NotSigned):
         self.size = size
 
 
+class Behind(Elsewhere):
+    """The witness has signed more leaves than these, of which the log alone can tell whether they are among them."""
+
+
 class Unproved(NotSigned):
     """The proof does not show that the log has grown from what was signed last."""
 
@@ -121,14 +126,12 @@ class Unproved(NotSigned):
 
 
 class Contradicted(NotSigned):
-    """The log has signed two checkpoints that cannot both be true. ``other``: the root of as many leaves as were signed
-    first, by the second of them, which the proof shows."""
+    """The log has signed two checkpoints that cannot both be true, as ``fork`` shows."""
 
-    def __init__(self, status: int, other: bytes, proof: tuple[bytes, ...]) -> None:
+    def __init__(self, status: int, fork: Fork) -> None:
         super().__init__("This contradicts what the log has signed before")
         self.status = status
-        self.other = other
-        self.proof = proof
+        self.fork = fork
 
 
 def judge(submission: Submission, key: NamedKey, held: Head) -> Checkpoint:
@@ -139,16 +142,16 @@ def judge(submission: Submission, key: NamedKey, held: Head) -> Checkpoint:
         raise Unbelieved(str(fault)) from None
     size, root = made.head
     if size == held.size and root != held.root:
-        raise Contradicted(409, root, ())
+        raise Contradicted(409, Fork(root, ()))
     if submission.old > size:
         raise NotSigned(f"A log of {size} leaves has not grown from {submission.old}")
     if submission.old != held.size:
-        raise Elsewhere(held.size)
+        raise Behind(held.size) if size < held.size else Elsewhere(held.size)
     try:
         merkle.check_consistency(*held, *made.head, submission.proof)
     except InvalidProof as fault:
         other = merkle.beginning(held.size, size, root, submission.proof)
         if other is not None and other != held.root:
-            raise Contradicted(422, other, submission.proof) from None
+            raise Contradicted(422, Fork(other, submission.proof)) from None
         raise Unproved(str(fault)) from None
     return made

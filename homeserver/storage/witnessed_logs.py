@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from homeserver.storage.engine import Transaction
 
-_COLUMNS = "origin, log_key, size, root, note, cosigned_at, added_ts, removed_ts, refused_ts, refusal"
+_COLUMNS = "origin, log_key, size, root, note, cosigned_at, added_ts, removed_ts, refused_ts, refusal, url"
 
 
 class Witnessed(NamedTuple):
     """A log. ``key``: its public key, as it is written; ``note``: the newest checkpoint that was signed, with our
-    signature; ``cosigned_at``: the time in that, in seconds since 1970."""
+    signature; ``cosigned_at``: the time in that, in seconds since 1970; ``url``: where it is read, if that was said."""
 
     origin: str
     key: str
@@ -31,6 +31,7 @@ class Witnessed(NamedTuple):
     removed_ts: int | None
     refused_ts: int | None
     refusal: str | None
+    url: str | None
 
 
 def _read(row: Sequence[Any]) -> Witnessed:
@@ -58,16 +59,20 @@ async def all_of_them(tx: Transaction) -> list[Witnessed]:
     return [_read(row) for row in await tx.all(f"SELECT {_COLUMNS} FROM witnessed_logs ORDER BY origin")]
 
 
-async def add(tx: Transaction, origin: str, place: str, key: str, empty: Head, now_ms: int) -> None:
+async def add(
+    tx: Transaction, origin: str, place: str, key: str, empty: Head, now_ms: int, url: str | None = None
+) -> None:
     """Witness a log from now on; one that was witnessed before goes on from where it was."""
     await tx.run(
-        "INSERT INTO witnessed_logs (origin, place, log_key, size, root, cosigned_at, added_ts)"
-        " VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT (origin) DO UPDATE SET removed_ts = NULL",
+        "INSERT INTO witnessed_logs (origin, place, log_key, size, root, cosigned_at, added_ts, url)"
+        " VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (origin) DO UPDATE SET removed_ts = NULL,"
+        " url = COALESCE(excluded.url, witnessed_logs.url)",
         origin,
         place,
         key,
         *empty,
         now_ms,
+        url,
     )
 
 

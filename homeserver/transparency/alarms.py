@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.context import Server
+    from homeserver.protocol.branching import Fork
+    from homeserver.protocol.signed_notes import Note
     from homeserver.storage.engine import Transaction
 
 log = structlog.get_logger("transparency")
@@ -51,18 +53,42 @@ def _read(raw: Sequence[bytes]) -> list[Link]:
     return found
 
 
+def against(key: str, held: Note, shown: Note, fork: Fork) -> Link:
+    """What a witness says of a log that has signed both of these."""
+    return Link(
+        number=0,
+        previous="",
+        time=0,
+        kind=Kind.TWO_HISTORIES,
+        origin=checkpoints.read(shown.text).origin,
+        side=Side.WITNESS,
+        key=key,
+        held=held.write().decode(),
+        shown=shown.write().decode(),
+        other=chain.base64(fork.other),
+        proof=tuple(chain.base64(each) for each in fork.proof),
+    )
+
+
 async def sound(tx: Transaction, server: Server, alarm: Link) -> bool:
     """In a transaction of the directory: raise an alarm, whose number and time are filled in; False when one of the
-    kind stands about that log already, or when this one was ended before."""
+    kind stands about that log already, or when this one was ended before: one about the same checkpoint, whatever
+    else the log has signed by now."""
     raw = await log_alarms.links(tx)
     found = _read(raw)
     same = [each for each in found if (each.origin, each.side, each.kind) == (alarm.origin, alarm.side, alarm.kind)]
     standing = {each.number for each in chain.open_alarms(found)}
-    if any(each.number in standing or (each.held, each.shown) == (alarm.held, alarm.shown) for each in same):
+    if any(each.number in standing or _is_about_the_same(each, alarm) for each in same):
         return False
     link = await _append(tx, server, raw, alarm)
     log.error("alarm about a log", number=link.number, origin=link.origin, kind=link.kind.value, side=link.side.value)
     return True
+
+
+def _is_about_the_same(one: Link, two: Link) -> bool:
+    if one.side is Side.LOG and one.held != two.held:
+        return False
+    return one.shown.partition("\n\n")[0] == two.shown.partition("\n\n")[0]
 
 
 async def _append(tx: Transaction, server: Server, raw: Sequence[bytes], said: Link) -> Link:

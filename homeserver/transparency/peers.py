@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from homeserver.protocol import key_proofs
+from homeserver.protocol import key_proofs, signed_notes
+from homeserver.protocol.branching import Fork
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.key_proofs import NotProved
-from homeserver.protocol.log_alarms import Kind, Link, Side, base64
 from homeserver.runtime.lru import Lru
 from homeserver.storage import peer_logs, witnessed_logs
 from homeserver.storage.peer_logs import Contradiction, PeerLog
@@ -146,18 +146,9 @@ async def _accuse(server: Server, origin: str, known: PeerLog, made: PeerLog) ->
     signed = None if witnessed.note is None else PeerLog(known.server, witnessed.key, witnessed.head, witnessed.note)
     for each in (signed, known):
         if each is not None and each.key == made.key and _contradict(each, made):
-            alarm = Link(
-                number=0,
-                previous="",
-                time=0,
-                kind=Kind.TWO_HISTORIES,
-                origin=origin,
-                side=Side.WITNESS,
-                key=made.key,
-                held=each.checkpoint.decode(),
-                shown=made.checkpoint.decode(),
-                other=base64(made.head.root),
-            )
+            fork = Fork(made.head.root, ())
+            held, shown = (signed_notes.read(checkpoint) for checkpoint in (each.checkpoint, made.checkpoint))
+            alarm = alarms.against(made.key, held, shown, fork)
             if await routes.write(alarms.sound, server, alarm):
                 heads.stir(server)
             return

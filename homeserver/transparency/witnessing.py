@@ -13,14 +13,14 @@ from homeserver.protocol import checkpoints, signed_notes
 from homeserver.protocol import witnessing as rules
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.errors import InvalidParam, NotFound
-from homeserver.protocol.log_alarms import Kind, Link, Side, base64
+from homeserver.protocol.log_alarms import Side
 from homeserver.protocol.merkle import EMPTY_ROOT
 from homeserver.protocol.signed_notes import COSIGNATURE, ED25519, InvalidNote, NamedKey, Note
-from homeserver.protocol.witnessing import Contradicted, Submission, Unbelieved, UnknownLog, Unproved
+from homeserver.protocol.witnessing import Behind, Contradicted, Submission, Unbelieved, UnknownLog, Unproved
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import own_place
-from homeserver.storage import witnessed_logs
-from homeserver.transparency import alarms, heads
+from homeserver.storage import refused_checkpoints, witnessed_logs
+from homeserver.transparency import alarms, heads, suspecting
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -67,11 +67,15 @@ async def sign(server: Server, raw: bytes) -> bytes:
             await server.nodes.directory.engine.write(_accuse, server, held, submission, fault)
             heads.stir(server)
             raise
+        except Behind:
+            await suspecting.keep(server, held, submission.note)
+            raise
         except Unproved as fault:
             if held.refusal is None:
                 await server.nodes.directory.engine.write(
                     witnessed_logs.note_refusal, origin, server.clock.now_ms(), str(fault)
                 )
+            await suspecting.keep(server, held, submission.note)
             raise
         line = await _signed(server, held, submission, made)
         if line is not None:
@@ -109,20 +113,8 @@ async def _accuse(
 ) -> None:
     """Keep both checkpoints, which the log has signed, and of which one is a lie."""
     assert held.note is not None  # nothing contradicts the log without leaves
-    signed = Note(submission.note.text, (_by_log(submission.note, held),))
-    alarm = Link(
-        number=0,
-        previous="",
-        time=0,
-        kind=Kind.TWO_HISTORIES,
-        origin=held.origin,
-        side=Side.WITNESS,
-        key=held.key,
-        held=held.note.decode(),
-        shown=signed.write().decode(),
-        other=base64(fault.other),
-        proof=tuple(base64(each) for each in fault.proof),
-    )
+    shown = Note(submission.note.text, (_by_log(submission.note, held),))
+    alarm = alarms.against(held.key, signed_notes.read(held.note), shown, fault.fork)
     await alarms.sound(tx, server, alarm)
     await witnessed_logs.note_refusal(tx, held.origin, server.clock.now_ms(), str(fault))
 
@@ -144,8 +136,8 @@ async def checkpoint(server: Server, place: str) -> bytes:
 async def add(server: Server, log: str, key: str) -> str:
     """Witness the log that signs with this key, from now on; returns what it is called. Raises InvalidParam.
 
-    ``log``: what it is called, or the address at which it is served, whose checkpoint is looked at then. One that was
-    witnessed before goes on from what was signed then.
+    ``log``: what it is called, or the address at which it is served, whose checkpoint is looked at then, and where it
+    is looked at later what became of it. One that was witnessed before goes on from what was signed then.
     """
     try:
         named = NamedKey.read(key)
@@ -154,8 +146,9 @@ async def add(server: Server, log: str, key: str) -> str:
     if named.kind != ED25519:
         raise InvalidParam("That is the key of a witness, not of a log")
     origin = named.name
-    if "://" in log:
-        await _look(server, log, named)
+    url = log.rstrip("/") if "://" in log else None
+    if url is not None:
+        await _look(server, url, named)
     elif log != origin:
         raise InvalidParam(f"That is the key of the log {origin}")
     if origin.partition("/")[0] == server.name:
@@ -165,14 +158,14 @@ async def add(server: Server, log: str, key: str) -> str:
     if held is not None and held.key != named.write():
         raise InvalidParam(f"{origin} was witnessed with another key, and has to go on with that: {held.key}")
     place = rules.place_of(origin)
-    await directory.write(witnessed_logs.add, origin, place, named.write(), EMPTY, server.clock.now_ms())
+    await directory.write(witnessed_logs.add, origin, place, named.write(), EMPTY, server.clock.now_ms(), url)
     return origin
 
 
 async def _look(server: Server, url: str, key: NamedKey) -> None:
     """Raise InvalidParam unless a log with this key is served there."""
     try:
-        place, target = own_place(f"{url.rstrip('/')}/checkpoint")
+        place, target = own_place(f"{url}/checkpoint")
         answer = await server.outbound.request("GET", place, target, most=LARGEST, seconds=SECONDS)
         if answer.status != 200:
             raise InvalidParam(f"There is no checkpoint at {url}: status {answer.status}")
@@ -190,7 +183,10 @@ async def remove(server: Server, origin: str) -> None:
 
 
 async def logs(server: Server) -> list[dict[str, Any]]:
-    """The logs that are or were witnessed, and how far each was signed."""
+    """The logs that are or were witnessed, how far each was signed, and what it has signed besides that is not
+    explained."""
+    directory = server.nodes.directory.engine
+    unexplained = await directory.read(refused_checkpoints.counts)
     return [
         {
             "origin": each.origin,
@@ -201,8 +197,9 @@ async def logs(server: Server) -> list[dict[str, Any]]:
             "witnessed": each.removed_ts is None,
             "refused_since": None if each.refused_ts is None else each.refused_ts // 1000,
             "refusal": each.refusal,
+            "unexplained": unexplained.get(each.origin, 0),
         }
-        for each in await server.nodes.directory.engine.read(witnessed_logs.all_of_them)
+        for each in await directory.read(witnessed_logs.all_of_them)
     ]
 
 

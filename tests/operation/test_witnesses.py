@@ -1,10 +1,12 @@
-"""Three deployments witness each other's key logs, as their operators set it up; one loses its disk, and is found out.
+"""Three deployments witness each other's key logs, as their operators set it up; two lose their disks, and are found
+out.
 
 What a stranger sees of it takes HTTP and public keys only.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import signal
@@ -55,6 +57,16 @@ class Town(Product):
     def shown(self) -> bytes:
         """The checkpoint that it shows."""
         return Api(self.base_url).fetch("GET", f"{LOGS}/{NODE}/checkpoint")
+
+    @property
+    def leaves(self) -> int:
+        """How many its operator is told that the log has."""
+        logs = json.loads(self.run("log", "status", "--json").out)["logs"]
+        return next(int(each["size"]) for each in logs if each["node"] == NODE)
+
+    def standing(self) -> dict[str, Any] | None:
+        """The first alarm that nobody has ended, if there is one."""
+        return next((dict(each) for each in self.about["alarms"] if each["ended"] is None), None)
 
     def holds(self, origin: str) -> bytes:
         """The checkpoint of another's log that it has signed last."""
@@ -126,7 +138,41 @@ def towns(tmp_path: Path) -> Iterator[list[Town]]:
         yield [stack.enter_context(Town(tmp_path / name, name)) for name in PLACES]
 
 
-def test_three_witness_each_other_and_one_loses_its_disk(towns: list[Town], tmp_path: Path) -> None:
+def put_back(town: Town, backup: Path) -> None:
+    """Its disk was lost, and all that there is comes back as it was."""
+    shutil.rmtree(town.folder / "data")
+    shutil.copytree(backup, town.folder / "data")
+
+
+def proved(alarm: dict[str, Any]) -> None:
+    """A stranger sees that it is true."""
+    link = {name: value for name, value in alarm.items() if name not in ("sha256", "ended")}
+    log_alarms.check(log_alarms.read(canonical.encode(link)))
+
+
+def goes_on_alone(town: Town, others: list[Town], backup: Path) -> int:
+    """Its disk is lost behind a power of two, it comes back from the backup while nobody else can be reached, and goes
+    on, past what was signed; how many leaves were."""
+    backed_up = cosigned = signed(town, others).head.size
+    while cosigned == backed_up or cosigned & cosigned - 1:
+        publishes(town, f"before-{cosigned}")
+        cosigned = signed(town, others, more_than=cosigned).head.size
+    town.kill9()
+    put_back(town, backup)
+    for other in others:
+        other.kill9()
+    town.start()
+    number = 0
+    while town.leaves <= cosigned:
+        number += 1
+        publishes(town, f"again-{number}")
+    town.stop()
+    for each in (*others, town):
+        each.start()
+    return cosigned
+
+
+def test_three_witness_each_other_and_two_lose_their_disks(towns: list[Town], tmp_path: Path) -> None:
     north, south, west = towns
     publishes(north, "alice")
     for town in towns:
@@ -139,18 +185,18 @@ def test_three_witness_each_other_and_one_loses_its_disk(towns: list[Town], tmp_
         assert town.run("log", "status").status == 0
     origin = north.key_log["origin"]
 
-    north.stop()
-    shutil.copytree(north.folder / "data", tmp_path / "backup")
-    north.start()
+    for town, backup in ((north, "of-north"), (south, "of-south")):
+        town.stop()
+        shutil.copytree(town.folder / "data", tmp_path / backup)
+        town.start()
     before = signed(north, [south, west]).head
     publishes(north, "bob")
     after = signed(north, [south, west], more_than=before.size).head
 
     north.kill9()
-    shutil.rmtree(north.folder / "data")
-    shutil.copytree(tmp_path / "backup", north.folder / "data")
+    put_back(north, tmp_path / "of-north")
     north.start()  # all of it is as it was, but for what the others have seen
-    alarm = until(lambda: next(iter(north.about["alarms"]), None))
+    alarm = until(north.standing)
     assert (alarm["kind"], alarm["origin"], alarm["ended"]) == ("set_back", origin, None)
     with pytest.raises(ApiError) as silent:
         north.shown()
@@ -158,8 +204,7 @@ def test_three_witness_each_other_and_one_loses_its_disk(towns: list[Town], tmp_
     said = north.run("log", "status")
     assert said.status == 1
     assert "which are more than there are" in said.err
-    stranger = {name: value for name, value in alarm.items() if name not in ("sha256", "ended")}
-    log_alarms.check(log_alarms.read(canonical.encode(stranger)))
+    proved(alarm)
     for other in (south, west):
         note = signed_notes.read(other.holds(origin))
         assert checkpoints.opened(note, NamedKey.read(north.key_log["key"])).head == after
@@ -173,3 +218,14 @@ def test_three_witness_each_other_and_one_loses_its_disk(towns: list[Town], tmp_
     until(lambda: north.key_log["witnessing"]["cosigned_size"])
     (alarm,) = north.about["alarms"]
     assert alarm["ended"]["reason"] == "our disk was lost"
+
+    origin = south.key_log["origin"]
+    size = goes_on_alone(south, [north, west], tmp_path / "of-south")
+    for town, side in ((south, "log"), (north, "witness"), (west, "witness")):
+        alarm = until(town.standing)
+        assert (alarm["kind"], alarm["side"], alarm["origin"]) == ("two_histories", side, origin)
+        proved(alarm)
+        assert town.run("log", "alarm", "list").status == 1
+    for other in (north, west):
+        note = signed_notes.read(other.holds(origin))
+        assert checkpoints.opened(note, NamedKey.read(south.key_log["key"])).head.size == size

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from homeserver.protocol import log_alarms, merkle, witnessing
+from homeserver.protocol import branching, log_alarms, merkle, witnessing
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.log_alarms import Kind, Link, NoAlarm, Side, base64
 from homeserver.protocol.merkle import EMPTY_ROOT
@@ -108,8 +108,8 @@ def test_another_history_accuses_its_log(kind: str, size: int) -> None:
         (_forked(kind), _refusal(_forked(kind).submission(size, size), held)),
     ):
         assert isinstance(fault, Contradicted)
-        shown = 18 if fault.proof else size
-        assert fault.other == log.head(size).root
+        shown = 18 if fault.fork.proof else size
+        assert fault.fork.other == log.head(size).root
         alarm = _alarm(held=LOG.note(size).write(), shown=log.note(shown).write(), fault=fault)
         log_alarms.check(alarm)
         for wrong in (
@@ -121,6 +121,22 @@ def test_another_history_accuses_its_log(kind: str, size: int) -> None:
             replace(alarm, origin="another.example/log"),
             replace(alarm, key=Witness("w.example").key.write()),
             replace(alarm, held="nothing"),
+        ):
+            with pytest.raises(NoAlarm):
+                log_alarms.check(wrong)
+
+
+def test_a_smaller_one_accuses_its_log_too() -> None:
+    for kind in ("removed", "reordered", "back-dated"):
+        lie = _forked(kind)
+        fork = branching.compare(LOG.head(13), lie.head(8), LOG.roots())
+        assert fork is not None
+        alarm = _alarm(LOG.note(13).write(), lie.note(8).write(), Contradicted(409, fork))
+        log_alarms.check(alarm)
+        for wrong in (
+            replace(alarm, shown=LOG.note(8).write().decode()),
+            replace(alarm, held=LOG.note(12).write().decode()),
+            replace(alarm, other=base64(lie.head(8).root)),
         ):
             with pytest.raises(NoAlarm):
                 log_alarms.check(wrong)
@@ -145,8 +161,8 @@ def _alarm(held: bytes, shown: bytes, fault: Contradicted) -> Link:
         key=LOG.key.write(),
         held=held.decode(),
         shown=shown.decode(),
-        other=base64(fault.other),
-        proof=tuple(base64(each) for each in fault.proof),
+        other=base64(fault.fork.other),
+        proof=tuple(base64(each) for each in fault.fork.proof),
     )
 
 
@@ -188,5 +204,8 @@ def test_a_chain_of_alarms_misses_a_link() -> None:
         [links[0], links[1].replace(b'"time":2', b'"time":9'), links[2]],
         [links[0], b"{}", links[2]],
         [links[0], links[1] + b" ", links[2]],
+        [links[0], links[1].replace(b'"held":""', b'"held":[]'), links[2]],
+        [links[0], links[1].replace(b'"time":2', b'"time":true'), links[2]],
+        [links[0], links[1].replace(b'"proof":[]', b'"proof":[1]'), links[2]],
     ):
         assert list(log_alarms.chain_faults(wrong)) != []

@@ -42,6 +42,8 @@ MAY_SCAN = {
     "SELECT node, generation, size, root, ended_ts, reason FROM ended_logs": "all of them are shown: there are few",
     "SELECT link FROM log_alarms ORDER": "all of them are checked: there are few",
     "SELECT origin, log_key, size, root, note": "all of them are shown: there are few",
+    "SELECT origin, size, root, note FROM refused_checkpoints": "a handful for each log that is witnessed",
+    "SELECT origin, COUNT(*) FROM refused_checkpoints": "a handful for each log that is witnessed",
     "SELECT DISTINCT server FROM peer_logs": "once, when the server starts",
     "SELECT origin, what, one, other, seen_ts FROM peer_log_contradictions": "all of them are shown: there are few",
     "SELECT name, witness_key, size, root, signature": "as many as the policy has witnesses",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import orjson
+
 from homeserver.context import Server
-from homeserver.protocol import checkpoints, merkle, signed_notes, witnessing
+from homeserver.protocol import checkpoints, merkle, signed_notes, tiles, witnessing
 from homeserver.protocol.checkpoints import Checkpoint, Head
 from homeserver.protocol.merkle import EMPTY_ROOT, Frontier, Subtree, leaf_hash
 from homeserver.protocol.signed_notes import COSIGNATURE, NamedKey, Note
@@ -45,14 +47,18 @@ class Log:
         """The checkpoint of the first leaves."""
         return checkpoints.signed(Checkpoint(self.origin, self.head(size)), self.signer)
 
-    def proof(self, old: int, size: int) -> list[bytes]:
-        """That the log has grown."""
+    def roots(self) -> dict[Subtree, bytes]:
+        """Of all whole subtrees."""
         roots: dict[Subtree, bytes] = {}
         tree = Frontier()
         for leaf in self.leaves:
             tree, whole = tree.append(leaf_hash(leaf))
             roots |= dict(whole)
-        return merkle.assembled(merkle.consistency_parts(old, size), roots)
+        return roots
+
+    def proof(self, old: int, size: int) -> list[bytes]:
+        """That the log has grown."""
+        return merkle.assembled(merkle.consistency_parts(old, size), self.roots())
 
     def submission(self, old: int, size: int) -> Submission:
         """What it asks a witness to sign."""
@@ -62,6 +68,34 @@ class Log:
 def leaves(count: int, word: str = "leaf") -> list[bytes]:
     """So many leaves."""
     return [f"{word} {number}".encode() for number in range(count)]
+
+
+class Shelf:
+    """Where a log is read (C2SP tlog-tiles), as far as it shows itself: the first ``size`` leaves. ``alarms``: what its
+    operator says of its logs; ``lie`` may answer in its place: a status and a body."""
+
+    def __init__(self, log: Log, size: int | None = None) -> None:
+        self.log = log
+        self.size = len(log.leaves) if size is None else size
+        self.alarms: object = []
+        self.lie: Callable[[str], tuple[int, bytes] | None] = lambda target: None
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        """A status and a body."""
+        path = target.removeprefix("/" + self.log.origin.partition("/")[2])
+        lie = self.lie(path)
+        if lie is not None:
+            return lie
+        if path == "/checkpoint":
+            return 200, self.log.note(self.size).write()
+        if not path.startswith("/tile/"):
+            return 200, orjson.dumps({"alarms": self.alarms})
+        tile = tiles.read_path(path.split("/")[2:])
+        if tile is None or tile.end > self.size:
+            return 404, b""
+        roots, start = self.log.roots(), tile.place * tiles.WIDTH
+        row = [roots[Subtree(tile.level * tiles.HEIGHT, start + at)] for at in range(tile.width)]
+        return 200, b"".join(row)
 
 
 class Witness:
@@ -112,7 +146,7 @@ class Wires(Outbound):
     """What a deployment asks witnesses through, by their host; ``cut`` are those that cannot be reached. A witness that
     is a deployment is asked as anybody would ask it."""
 
-    def __init__(self, server: Server, hosts: Mapping[str, Witness | Deployment]) -> None:
+    def __init__(self, server: Server, hosts: Mapping[str, Witness | Shelf | Deployment]) -> None:
         super().__init__(SystemNames(), system_trust(), server.clock, server.telemetry)
         self.hosts = hosts
         self.cut: set[str] = set()
@@ -135,7 +169,7 @@ class Wires(Outbound):
         if host in self.cut:
             raise Unreachable(Fault.CONNECTION, "the link is cut")
         there = self.hosts[host]
-        if isinstance(there, Witness):
+        if isinstance(there, Witness | Shelf):
             status, content = there.answer(method, target, body)
             return Answer(status, {}, content)
         response = await there.site.call(method, target, body=body, address="192.0.2.1")
@@ -143,7 +177,7 @@ class Wires(Outbound):
         return Answer(response.status, {}, response.body)
 
 
-def wired(deployment: Deployment, **hosts: Witness | Deployment) -> Wires:
+def wired(deployment: Deployment, **hosts: Witness | Shelf | Deployment) -> Wires:
     """Connect a deployment to these, each at ``https://NAME.example``."""
     wires = Wires(deployment.server, {f"{name}.example": there for name, there in hosts.items()})
     deployment.server = deployment.site.server = replace(deployment.server, outbound=wires)

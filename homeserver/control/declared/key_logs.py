@@ -111,6 +111,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
                     witnessed=FLAG,
                     refused_since=maybe(NUMBER),
                     refusal=maybe(TEXT),
+                    unexplained=NUMBER,
                 )
             ),
         ),
