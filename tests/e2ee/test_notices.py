@@ -85,6 +85,7 @@ async def test_other_keys_of_a_device_that_there_was_are_told(play: KeyPlay) -> 
     signed = mine.by(mine.self_signing, second.device_keys())
     await second.gets("POST", "/keys/upload", {"device_keys": signed})  # the same keys, signed
     assert told(await alice.sync(since)) == []
+    await play.settle()
     assert set((await bob.query(alice))["device_keys"][alice.user_id]) == {alice.device_id, second.device_id}
     await Device(second.user).publish()
     assert told(await alice.sync(since)) == [("device_keys", [second.device_id])]
