@@ -24,7 +24,7 @@ from tests.support import ON_SQLITE, Databases, aio
 from tests.transparency.pages import served
 from tests.transparency.stranger import Stranger
 from tests.transparency.test_key_log import device
-from tests.transparency.test_monitor import verify
+from tests.transparency.verifying import verify
 
 __all__ = ["stage"]
 
