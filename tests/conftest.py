@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.deployment import deploy, deployment
 from tests.support import POSTGRES, engines, finish, schemas_of
 
 __all__ = ["deploy", "deployment", "engines"]
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # a busy machine proves nothing
 
 
 @pytest.hookimpl(tryfirst=True)
