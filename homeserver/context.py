@@ -55,6 +55,8 @@ class Caller:
     """The position of ``node`` at which they came: what is before it in a token of theirs is one of another node."""
     service: ApplicationService | None = None
     """The application service that acts as the user. Without a device, ``device_id`` is empty and ``device_nid`` 0."""
+    token_hash: bytes | None = field(default=None, repr=False, compare=False)
+    """That of their access token; None where they have none of their own."""
 
     @property
     def limited(self) -> bool:

@@ -21,8 +21,11 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable
+
     from config.application_services import ApplicationService
     from homeserver.context import Server
+    from homeserver.runtime.wakeups import Listener
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
@@ -91,6 +94,7 @@ def forget(server: Server, node: Node, whose: str) -> None:
     node.memory(Remembered).forget(owner_hash(server, localpart_of(whose)))
     node.memory(masquerade.Masks).forget(whose)
     recipients.forget(node, whose)
+    server.wakeups.wake(_changed(node, whose))
 
 
 async def authenticate(server: Server, token: str, *, even_locked: bool = False) -> Caller:
@@ -199,6 +203,7 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
             oauth=session.oauth,
             epoch=session.epoch,
             came_pos=session.came_pos,
+            token_hash=token.digest,
         ),
         session.expires_ts,
         session.locked,
@@ -209,6 +214,34 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
     if in_time:
         memory.remember(token, known, generation)
     return known
+
+
+# while a request waits ----------------------------------------------------------------------
+
+
+def listen(server: Server, caller: Caller, keys: Iterable[Hashable]) -> Listener:
+    """`Wakeups.listen`, for a request of a caller that waits: see `stay`."""
+    return server.wakeups.listen([*keys, _changed(caller.node, caller.user_id)])
+
+
+async def stay(server: Server, caller: Caller, listener: Listener, woken: Collection[Hashable]) -> None:
+    """Go on only while the caller's session stands: to be called before what was found is told.
+
+    ``woken``: the keys that the listener, which is one of `listen`, has told of last. An access token that has expired
+    meanwhile, or was exchanged for another, ends no session. Raises UnknownToken, UserLocked, NodeUnavailable.
+    """
+    changed = _changed(caller.node, caller.user_id)
+    if caller.token_hash is not None and (changed in woken or changed in listener.woken):
+        session = await caller.node.read(stored_tokens.find_access, caller.token_hash)
+        if session is None and await server.nodes.of_user(caller.user_id) is caller.node:  # else they moved meanwhile
+            raise UnknownToken("This device was logged out")
+        if session is not None and session.locked:
+            raise UserLocked("This account has been locked", soft_logout=True)
+
+
+def _changed(node: Node, user_id: str) -> Hashable:
+    """What is woken when sessions of a user have ended or changed."""
+    return ("sessions", node.name, user_id)
 
 
 async def _revoke_used(tx: Transaction, refresh_hash: bytes) -> None:

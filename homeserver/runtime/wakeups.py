@@ -14,7 +14,7 @@ each key, and a timer while it waits with a limit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Set
 from types import TracebackType
 
 from homeserver.runtime.clock import Clock
@@ -46,6 +46,11 @@ class Listener:
             del waiting[self]
             if not waiting:
                 del self._wakeups.listeners[key]
+
+    @property
+    def woken(self) -> Set[Hashable]:
+        """The keys woken of which `wait` has not told yet."""
+        return self._woken
 
     async def wait(self, seconds: float | None = None) -> set[Hashable]:
         """The keys woken since `Wakeups.listen`, or since this was last called; waits until there is one.

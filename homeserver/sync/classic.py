@@ -8,13 +8,13 @@ spec: client-server-api/#get_matrixclientv3sync
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import orjson
 
-from homeserver.accounts import ignored, push_rules
+from homeserver.accounts import callers, ignored, push_rules
 from homeserver.e2ee import device_lists, one_time_keys, to_device
 from homeserver.push import unread
 from homeserver.rooms import blocking, ephemeral, epochs, erasure, history, presence, state
@@ -123,15 +123,17 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         seen = await epochs.letters(caller, wish.since) if is_past else wish.since.position
         await to_device.acknowledge(node, caller.device_nid, seen)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
-    with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
+    woken: Set[Hashable] = frozenset()
+    with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
         while True:
             answer = await _look(server, caller, wish)
+            await callers.stay(server, caller, listener, woken)
             left = deadline - server.clock.monotonic()
             if answer.worth or wish.since is None or wish.full_state or left <= 0:
                 break
             if server.wakeups.stopping or server.wants_alone(caller.user_id):
                 break
-            await listener.wait(left)
+            woken = await listener.wait(left)
     answer.key_counts, answer.unused_fallback = await one_time_keys.counts(node, caller.user_nid, caller.device_nid)
     return answer.encoded()
 

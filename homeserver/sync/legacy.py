@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from homeserver.accounts import callers
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.rooms import epochs, history, public, state, tokens
 from homeserver.rooms.tokens import Token
@@ -21,7 +22,7 @@ from homeserver.sync import classic, memberships
 from homeserver.sync.filters import EventFilter, SyncFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence, Set
 
     from homeserver.context import Caller, Server
     from homeserver.rooms.history import Sight
@@ -66,13 +67,15 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
         room, _ = await history.reader(server, caller, room_id)
         keys = [state.arrivals(node, room)]
     deadline = server.clock.monotonic() + min(timeout_ms / 1000, server.settings.limits.sync_timeout.seconds)
-    with server.wakeups.listen(keys) as listener:
+    woken: Set[Hashable] = frozenset()
+    with callers.listen(server, caller, keys) as listener:
         while True:
             found, end = await _behind(server, caller, start, room_id)
+            await callers.stay(server, caller, listener, woken)
             left = deadline - server.clock.monotonic()
             if found or left <= 0 or server.wakeups.stopping or server.wants_alone(caller.user_id):
                 return Stretch(since or str(Token(start)), found, str(Token(end)))
-            await listener.wait(left)
+            woken = await listener.wait(left)
 
 
 async def _behind(server: Server, caller: Caller, start: int, room_id: str | None) -> tuple[list[bytes], int]:

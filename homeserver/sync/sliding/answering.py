@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from homeserver.accounts import ignored
+from homeserver.accounts import callers, ignored
 from homeserver.e2ee import one_time_keys, to_device
 from homeserver.rooms import ephemeral, epochs, erasure
 from homeserver.rooms.tokens import Token
@@ -19,6 +19,8 @@ from homeserver.sync.sliding.request import Pos
 from homeserver.sync.sliding.telling import Telling
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Set
+
     from homeserver.context import Caller, Server
     from homeserver.sync.sliding.connections import Standing
     from homeserver.sync.sliding.extensions import Beside
@@ -57,15 +59,17 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     if inbox is not None and inbox.since is not None and inbox.since <= node.position:
         await to_device.acknowledge(node, caller.device_nid, inbox.since)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
-    with server.wakeups.listen([(node.name, caller.user_nid)]) as listener:
+    woken: Set[Hashable] = frozenset()
+    with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
         while True:
             look = await _look(server, caller, wish, standing)
+            await callers.stay(server, caller, listener, woken)
             left = deadline - server.clock.monotonic()
             if look.worth or wish.pos is None or left <= 0:
                 break
             if server.wakeups.stopping or server.wants_alone(caller.user_id):
                 break
-            await listener.wait(left)
+            woken = await listener.wait(left)
     counts = await one_time_keys.counts(node, caller.user_nid, caller.device_nid) if wish.extensions.e2ee else None
     change = Change(look.told.sent, look.beside.account)
     number = await connections.keep(server, caller, wish.conn_id, wish.pos, standing, change)
