@@ -71,7 +71,9 @@ async def second_device(play: Play, user: User) -> User:
     return User(play.deployment, user.user_id, told["device_id"], told["access_token"])
 
 
-LOOKS = {
+Way = Callable[[Play, User, str], Awaitable[Asked]]
+
+LOOKS: dict[Way, str] = {
     sync: "homeserver.sync.classic._look",
     sliding: "homeserver.sync.sliding.answering._look",
     events: "homeserver.sync.legacy._behind",
@@ -80,7 +82,6 @@ LOOKS = {
 """What looks whether there is anything to tell, by the way in which it is asked."""
 
 WAYS = pytest.mark.parametrize("way", LOOKS)
-Way = Callable[[Play, User, str], Awaitable[Asked]]
 
 
 async def log_out(user: User, device: User) -> None:
