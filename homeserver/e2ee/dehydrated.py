@@ -14,7 +14,7 @@ import orjson
 
 from homeserver.accounts import callers, devices, sessions
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.e2ee import key_format, one_time_keys, publication, to_device, unsigned
+from homeserver.e2ee import key_format, mailboxes, one_time_keys, publication, unsigned
 from homeserver.e2ee.uploads import own_signatures
 from homeserver.protocol.errors import InvalidParam, NotFound, TooLarge
 from homeserver.protocol.key_log import Reason
@@ -162,5 +162,5 @@ async def messages(caller: Caller, device_id: str, after: int, limit: int) -> Pa
     if device.device_id != device_id:
         raise NotFound("That is not your dehydrated device")
     await caller.node.start()
-    found = await to_device.waiting(caller.node, device.device_nid, after, caller.node.position, limit)
+    found = await mailboxes.waiting(caller.node, device.device_nid, after, caller.node.position, limit)
     return Page([event for _, event in found], found[-1][0] if found else after, len(found) == limit)

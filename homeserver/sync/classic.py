@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.accounts import callers, ignored, push_rules
-from homeserver.e2ee import device_lists, one_time_keys, to_device
+from homeserver.e2ee import device_lists, mailboxes, one_time_keys
 from homeserver.push import unread
 from homeserver.rooms import blocking, ephemeral, epochs, erasure, history, presence, state
 from homeserver.rooms.tokens import Token
@@ -121,7 +121,7 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
     if wish.since is not None and wish.since.position <= node.position:  # else it is none that this node has given
         is_past = epochs.is_past(caller, wish.since)
         seen = await epochs.letters(caller, wish.since) if is_past else wish.since.position
-        await to_device.acknowledge(node, caller.device_nid, seen)
+        await mailboxes.acknowledge(node, caller.device_nid, seen)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
     with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
@@ -154,7 +154,7 @@ async def _look(server: Server, caller: Caller, wish: Wish) -> Answer:
     answer = Answer(token)
     if since is None or node.changes.changed(Stream.TO_DEVICE, caller.device_nid, since):
         behind = since or 0 if past is None else past.letters
-        waiting = await to_device.waiting(node, caller.device_nid, behind, upto, TO_DEVICE_AT_ONCE)
+        waiting = await mailboxes.waiting(node, caller.device_nid, behind, upto, TO_DEVICE_AT_ONCE)
         answer.to_device = [message for _, message in waiting]
         if len(waiting) == TO_DEVICE_AT_ONCE:
             # More may wait behind these: the token stays at the last one, and so does all else of this answer.

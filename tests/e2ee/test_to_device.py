@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from homeserver.accounts import deactivation
-from homeserver.e2ee import to_device
+from homeserver.e2ee import mailboxes
 from homeserver.storage import devices, streams
 from homeserver.storage import to_device as stored
 from homeserver.storage.engine import Transaction
@@ -35,7 +35,7 @@ async def stored_count(node: Node, device: Device) -> int:
 
 async def deleted(play: KeyPlay, node: str) -> None:
     """Wait until what devices have seen has been deleted."""
-    task = play.node(node).memory(to_device.Mailboxes).task
+    task = play.node(node).memory(mailboxes.Mailboxes).task
     if task is not None:
         await task
 
@@ -150,7 +150,7 @@ async def test_nothing_is_lost_by_a_restart(deploy: Deploy) -> None:
     await alice.send("t1", body)
     assert events(await bob.sync()) == events(seen)
     assert events(await bob.sync(seen["next_batch"])) == []
-    task = again.node("tehran").memory(to_device.Mailboxes).task
+    task = again.node("tehran").memory(mailboxes.Mailboxes).task
     assert task is not None
     await task
     assert events(await bob.sync()) == []
@@ -161,22 +161,22 @@ async def test_an_empty_mailbox_costs_nothing(play: KeyPlay) -> None:
     alice, bob = await play.device("alice"), await play.device("bob")
     caller = await bob.user.caller()
     node = caller.node
-    await to_device.acknowledge(node, caller.device_nid, node.position)
+    await mailboxes.acknowledge(node, caller.device_nid, node.position)
     await alice.send("t1", {alice.user_id: {alice.device_id: message("other")}})
     trips = node.engine.trips
-    await to_device.acknowledge(node, caller.device_nid, node.position)
-    assert await to_device.waiting(node, caller.device_nid, 0, node.position, 100) == []
+    await mailboxes.acknowledge(node, caller.device_nid, node.position)
+    assert await mailboxes.waiting(node, caller.device_nid, 0, node.position, 100) == []
     assert node.engine.trips == trips
     await alice.send("t3", {alice.user_id: {alice.device_id: message("the node's position moves on")}})
     before = node.position
     await alice.send("t2", {bob.user_id: {bob.device_id: message("one")}})
     trips = node.engine.trips
-    await to_device.acknowledge(node, caller.device_nid, before)  # what has come since has not been seen
+    await mailboxes.acknowledge(node, caller.device_nid, before)  # what has come since has not been seen
     await deleted(play, "tehran")
     assert node.engine.trips == trips
-    assert len(await to_device.waiting(node, caller.device_nid, before, node.position, 100)) == 1
-    await to_device.acknowledge(node, caller.device_nid, node.position)
-    assert await to_device.waiting(node, caller.device_nid, 0, node.position, 100) == []
+    assert len(await mailboxes.waiting(node, caller.device_nid, before, node.position, 100)) == 1
+    await mailboxes.acknowledge(node, caller.device_nid, node.position)
+    assert await mailboxes.waiting(node, caller.device_nid, 0, node.position, 100) == []
     await deleted(play, "tehran")
     assert await stored_count(node, bob) == 0
 
@@ -189,11 +189,11 @@ async def test_a_deletion_that_fails_is_made_up_for(cast: Cast, engines: Databas
     await alice.send("t1", {bob.user_id: {bob.device_id: message("one")}})
     node, caller = play.node("tehran"), await bob.user.caller()
     await cut_off(play, engines, "tehran")
-    await to_device.acknowledge(node, caller.device_nid, node.position)
+    await mailboxes.acknowledge(node, caller.device_nid, node.position)
     await deleted(play, "tehran")
     await reconnect(play, engines, "tehran")
     assert await stored_count(node, bob) == 1
-    await to_device.acknowledge(node, caller.device_nid, node.position)
+    await mailboxes.acknowledge(node, caller.device_nid, node.position)
     await deleted(play, "tehran")
     assert await stored_count(node, bob) == 0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homeserver.accounts import callers, ignored
-from homeserver.e2ee import one_time_keys, to_device
+from homeserver.e2ee import mailboxes, one_time_keys
 from homeserver.rooms import ephemeral, epochs, erasure
 from homeserver.rooms.tokens import Token
 from homeserver.sync.sliding import connections, extensions, marks, room_list, rooms, selection, writing
@@ -57,7 +57,7 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         inbox = replace(inbox, since=await epochs.letters(caller, Token(inbox.since)))
         wish = replace(wish, extensions=replace(wish.extensions, to_device=inbox))
     if inbox is not None and inbox.since is not None and inbox.since <= node.position:
-        await to_device.acknowledge(node, caller.device_nid, inbox.since)
+        await mailboxes.acknowledge(node, caller.device_nid, inbox.since)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
     with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.accounts import push_rules
-from homeserver.e2ee import device_lists, to_device
+from homeserver.e2ee import device_lists, mailboxes
 from homeserver.rooms import typing_notices
 from homeserver.runtime.lru import Lru
 from homeserver.storage import account_data as stored
@@ -118,7 +118,7 @@ async def _messages(telling: Telling, inbox: Inbox) -> tuple[str, Sequence[bytes
     node, device_nid = telling.caller.node, telling.caller.device_nid
     if inbox.since is not None and inbox.since > node.position:
         return inbox.text or "", ()
-    waiting = await to_device.waiting(node, device_nid, inbox.since or 0, telling.upto, inbox.limit)
+    waiting = await mailboxes.waiting(node, device_nid, inbox.since or 0, telling.upto, inbox.limit)
     last = waiting[-1][0] if len(waiting) == inbox.limit else max(telling.upto, inbox.since or 0)
     return str(last), [message for _, message in waiting]
 
