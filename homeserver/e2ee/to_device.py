@@ -15,9 +15,10 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.accounts import recipients
-from homeserver.e2ee import mailboxes, to_servers
+from homeserver.e2ee import held_messages, mailboxes, to_servers
 from homeserver.e2ee.mailboxes import Events
 from homeserver.e2ee.to_servers import MAX_MESSAGE
+from homeserver.protocol.encryption_rules import ENCRYPTED
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate, traffic
 from homeserver.storage import client_transactions, outbox, received, streams
@@ -61,6 +62,8 @@ async def send(server: Server, caller: Caller, event_type: str, txn_id: str, mes
     if not event_type or len(event_type) > MAX_TYPE:
         raise InvalidParam(f"An event type has at most {MAX_TYPE} characters")
     events = _events(caller.user_id, event_type, messages)
+    if event_type == ENCRYPTED and caller.user_id in events:
+        await held_messages.set_apart(server, caller, txn_id, events[caller.user_id])
     moved: set[str] = set()
     while True:
         try:
