@@ -227,6 +227,11 @@ def _a_device_beside_hers_of_somebody_who_reads_her_mail(scene: Scene) -> None:
         assert person.api.client("POST", "/keys/claim", claimed)["one_time_keys"] == {}
     scene.nasrin.sees(scene.room, scene.noemie, scene.talk())
     assert scene.secrets_for(ghost.device_id) == 0
+    # nor does it get what her own device, which is shown it, encrypts for it
+    text = words(scene.nasrin)
+    scene.nasrin.sends(scene.room, text)
+    scene.noemie.sees(scene.room, scene.nasrin, text)
+    assert (scene.secrets_for(ghost.device_id), set(ghost.history(scene.room))) == (0, {None})
     # the log tells of it, under the signatures of two other countries
     scene.waits_for_witnesses()
     status, said = scene.watch()
