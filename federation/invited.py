@@ -28,7 +28,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate, traffic
-from homeserver.rooms import blocking, invitations, membership, state
+from homeserver.rooms import blocking, doors, invitations, nearby, state
 from homeserver.web.limits import Bucket, Limit, Limits
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def _accept(
     except previews.BadPreview as fault:
         raise InvalidParam(str(fault)) from None
     signed = event.signed_too(server.name, server.identity.key)
-    if await membership.present(server, home, room_id) is None:
+    if await nearby.present(server, home, room_id) is None:
         seen = previews.array([*shown, client_format.stripped(event.client)])
         await invitations.keep(server, home, signed, seen)
     return signed
@@ -119,7 +119,7 @@ async def _check_room(server: Server, home: Node, origin: str, room_id: str, inv
     traffic.concerns(home)
     policy = server.policy.now
     places = {home.jurisdiction, policy.jurisdiction_of_server(origin)}
-    found = await membership.present(server, home, room_id)
+    found = await nearby.present(server, home, room_id)
     if found is not None:
         node, room = found
         await state.require(node, room, [server_acl.SERVER_ACL])
@@ -127,7 +127,7 @@ async def _check_room(server: Server, home: Node, origin: str, room_id: str, inv
             raise Forbidden("The room's access control list does not let your server in")
         if room.head.membership(invited) in ("join", "ban"):
             raise Forbidden("That user is in the room already, or banned from it")
-        places |= {server.nodes[name].jurisdiction for name in membership.spanned(room.head, room)}
+        places |= {server.nodes[name].jurisdiction for name in doors.spanned(room.head, room)}
         places |= {policy.jurisdiction_of_server(name) for name in room.head.servers}
     gate.check_room(server, places)
 
@@ -175,7 +175,7 @@ async def ended(server: Server, event: Event, *, kept: bool = True) -> bool:
     if event.type != MEMBER or event.content.get("membership") not in ENDED or event.sender == invited:
         return False
     home = await server.nodes.of_user(invited)
-    if home is None or await membership.present(server, home, event.room_id) is not None:
+    if home is None or await nearby.present(server, home, event.room_id) is not None:
         return False
     held = await invitations.cited(home, invited, event)
     if held is None:

@@ -35,7 +35,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.signers import required_signers
 from homeserver.residency import consents, gate
-from homeserver.rooms import membership
+from homeserver.rooms import nearby
 from homeserver.rooms.adoption import Arrival, adopt
 from homeserver.rooms.checks import ENCRYPTION
 from homeserver.runtime.breath import unhurried
@@ -68,7 +68,7 @@ async def join(
         destination, arrival = await by_any(server, via, attempt)
         try:
             await _check_room(server, node, user_id, arrival)
-            if await membership.present(server, node, room_id) is None:
+            if await nearby.present(server, node, room_id) is None:
                 await adopt(server, node, arrival)
             else:
                 await _come_in(server, destination, arrival.join)

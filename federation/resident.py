@@ -26,7 +26,7 @@ from homeserver.protocol.identifiers import domain_of, is_user_id
 from homeserver.protocol.membership_rules import AUTHORISED_VIA, authorising_server
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate, traffic
-from homeserver.rooms import membership, proposals, state
+from homeserver.rooms import doors, joining, proposals, state
 from homeserver.rooms.handed_in import place
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def check_span(server: Server, home: Node, room: Room, origin: str) -> set[str]:
 
     Returns the jurisdictions that the origin adds to it.
     """
-    places = membership.reached(server, home, room.head.nodes, room.head.servers)
+    places = doors.reached(server, home, room.head.nodes, room.head.servers)
     added = {server.policy.now.jurisdiction_of_server(origin)} - places
     gate.check_room(server, places | added)
     return added
@@ -146,7 +146,7 @@ async def _authoriser(server: Server, home: Node, room: Room, user_id: str) -> s
         return None
     await _check_conditions(server, rules.content.get("allow"), user_id)
     levels = Levels(room.rules, room.head.event(CREATE), room.head.event(POWER_LEVELS))
-    found = membership.inviter_among(server, room, levels)
+    found = joining.inviter_among(server, room, levels)
     if found is None:
         raise UnableToGrantJoin("Nobody on this server may let users into this room")
     return found

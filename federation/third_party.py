@@ -20,7 +20,7 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Refusa
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of, is_room_id, is_user_id
 from homeserver.residency import consents, gate
-from homeserver.rooms import blocking, membership, proposals, third_party
+from homeserver.rooms import blocking, nearby, proposals, third_party
 from homeserver.rooms.handed_in import place
 from homeserver.rooms.send import Draft
 
@@ -95,7 +95,7 @@ async def _invite(server: Server, home: Node, user_id: str, invite: object) -> N
     if not is_user_id(sender) or not isinstance(signed, dict) or signed.get("mxid") != user_id:
         raise InvalidParam("the invite is for somebody else")
     await blocking.check(server, user_id, sender)
-    found = await membership.present(server, home, room_id)
+    found = await nearby.present(server, home, room_id)
     if not server.nodes.is_local(sender):
         await exchange_invite(server, home, room_id, sender, user_id, signed)
     elif found is not None:

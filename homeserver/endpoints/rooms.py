@@ -8,7 +8,7 @@ from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.threepids import identifier
-from homeserver.rooms import aliases, create, guests, inviting_by_address, membership, third_party
+from homeserver.rooms import aliases, create, guests, inviting_by_address, joining, leaving, membership, third_party
 from homeserver.rooms.identity_servers import IdentityServer
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -129,7 +129,7 @@ async def _join(server: Server, request: Request, room_id: str, via: Sequence[st
         if not identifiers.is_user_id(sender):
             raise InvalidParam("'sender' is no user ID")
         await third_party.accept(server, caller, room_id, sender, signed)
-    await membership.join(server, caller, room_id, reason, via)
+    await joining.join(server, caller, room_id, reason, via)
     return {"room_id": room_id}
 
 
@@ -173,7 +173,7 @@ async def join(server: Server, request: Request) -> dict[str, Any]:
 async def knock(server: Server, request: Request) -> dict[str, Any]:
     """Ask to be let into a room."""
     reason, (room_id, via) = _reason(request), await _room_and_ways(server, request)
-    await membership.knock(server, request.caller, room_id, reason, via)
+    await joining.knock(server, request.caller, room_id, reason, via)
     return {"room_id": room_id}
 
 
@@ -186,7 +186,7 @@ async def knock(server: Server, request: Request) -> dict[str, Any]:
 )
 async def leave(server: Server, request: Request) -> dict[str, Any]:
     """Leave a room or refuse an invitation."""
-    await membership.leave(server, request.caller, request.args["roomId"], _reason(request))
+    await leaving.leave(server, request.caller, request.args["roomId"], _reason(request))
     return {}
 
 
@@ -199,7 +199,7 @@ async def leave(server: Server, request: Request) -> dict[str, Any]:
 )
 async def forget(server: Server, request: Request) -> dict[str, Any]:
     """Take a room that was left out of sight."""
-    await membership.forget(server, request.caller, request.args["roomId"])
+    await leaving.forget(server, request.caller, request.args["roomId"])
     return {}
 
 

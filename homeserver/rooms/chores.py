@@ -19,7 +19,7 @@ from homeserver.context import Caller
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import guests, membership, state, upgrade
+from homeserver.rooms import guests, leaving, membership, nearby, state, upgrade
 from homeserver.rooms.guests import CLOSED
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.send import Draft
@@ -125,7 +125,7 @@ async def _spread(server: Server, node: Node, chore: Chore) -> None:
         if held.membership != "join":
             continue
         content = await membership.own_content(node, chore.user_nid, "join")
-        found = await membership.present(server, node, held.room_id)
+        found = await nearby.present(server, node, held.room_id)
         if found is None:
             continue
         ordered, room = found
@@ -143,9 +143,9 @@ async def _leave(server: Server, node: Node, chore: Chore) -> None:
     for held in await node.read(rooms.memberships_of, chore.user_nid):
         if held.membership not in ("join", "invite", "knock"):
             continue
-        found = await membership.present(server, node, held.room_id)
+        found = await nearby.present(server, node, held.room_id)
         if found is None:  # an invitation to a room of others, or a knock there
-            await membership.leave(server, _owner(node, chore), held.room_id)
+            await leaving.leave(server, _owner(node, chore), held.room_id)
             continue
         room = found[1]
         if room.head.membership(chore.user_id) in ("join", "invite", "knock"):

@@ -20,7 +20,7 @@ from homeserver.protocol.errors import CommitUnknown, Forbidden, InvalidParam, I
 from homeserver.protocol.event_view import CREATE, MEMBER
 from homeserver.protocol.rejection import Rejected
 from homeserver.residency import consents
-from homeserver.rooms import aliases, blocking, inviting_by_address, membership, public, references, state
+from homeserver.rooms import aliases, blocking, doors, inviting_by_address, membership, public, references, state
 from homeserver.rooms.persist import commit
 from homeserver.rooms.send import Draft, build
 from homeserver.rooms.state import Room, Snapshot
@@ -113,7 +113,7 @@ async def _check_guests(server: Server, caller: Caller, invited: Sequence[str]) 
     """
     nodes, peers, places = {caller.node.name}, set[str](), set[str]()
     for user_id in invited:
-        places |= await membership.check_relation(server, caller.node, nodes, user_id, peers)
+        places |= await doors.check_relation(server, caller.node, nodes, user_id, peers)
         await blocking.check(server, user_id, caller.user_id)
         home = await server.nodes.of_user(user_id)
         if home is None:

@@ -18,7 +18,7 @@ from homeserver.protocol.errors import BadJson, Forbidden, ServerUnreachable
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, THIRD_PARTY_INVITE
 from homeserver.protocol.signing import VerifyKey
 from homeserver.residency import authors, gate
-from homeserver.rooms import identity_servers, membership, send, state
+from homeserver.rooms import identity_servers, membership, nearby, send, state
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
@@ -78,7 +78,7 @@ async def invite(server: Server, caller: Caller, room_id: str, invited: Invited,
     Raises what `membership.invite` and `resolve` do, MediumNotSupported; Forbidden for who may not invite, before
     anything is asked.
     """
-    node, room = await membership.nearest(server, caller.node, room_id)
+    node, room = await nearby.nearest(server, caller.node, room_id)
     if room.head.membership(caller.user_id) != "join":
         raise Forbidden("You are not in that room")
     identity_servers.check(server, caller.node, invited.identity_server)
@@ -104,7 +104,7 @@ async def leave(
 
     Raises what `invite` does.
     """
-    node, room = await membership.nearest(server, caller.node, room_id)
+    node, room = await nearby.nearest(server, caller.node, room_id)
     details = {"room_id": room_id, "sender": caller.user_id, **await _told(server, caller, node, room, invited)}
     named, identifier = invited.identity_server, invited.identifier
     kept = await identity_servers.keep(server, caller.node, named, identifier, details)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam, MissingParam
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import aliases, blocking, following, membership
+from homeserver.rooms import aliases, blocking, doors, following, joining, membership, nearby
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft, try_out
@@ -89,9 +89,9 @@ async def set_state(
     if kind == MEMBER:
         await _check_member(server, caller, room_id, state_key, content)
         if (content["membership"], state_key) == ("join", caller.user_id):
-            _, room = await membership.nearest(server, caller.node, room_id)
+            _, room = await nearby.nearest(server, caller.node, room_id)
             enters = room.head.membership(caller.user_id) != "join"
-            content = await membership.vouched_for(server, caller, room_id, content)
+            content = await joining.vouched_for(server, caller, room_id, content)
         if content["membership"] == "invite" and not server.nodes.is_local(state_key):
             return await membership.invite_elsewhere(server, caller, room_id, state_key, content)
     else:
@@ -122,7 +122,7 @@ async def check(
             raise Forbidden("Nobody is brought into a room later")
         await _check_alias(server, caller, room_id, kind, content)
         draft = Draft(kind, caller.user_id, content, state_key)
-    node, _ = await membership.nearest(server, caller.node, room_id)
+    node, _ = await nearby.nearest(server, caller.node, room_id)
     await try_out(server, node, room_id, draft)
 
 
@@ -133,7 +133,7 @@ def _refuse_creation(kind: str) -> None:
 
 async def _check_alias(server: Server, caller: Caller, room_id: str, kind: str, content: dict[str, Any]) -> None:
     if kind == "m.room.canonical_alias":
-        node, room = await membership.nearest(server, caller.node, room_id)
+        node, room = await nearby.nearest(server, caller.node, room_id)
         await aliases.check_canonical(server, node, room, content)
 
 
@@ -142,6 +142,6 @@ async def _check_member(server: Server, caller: Caller, room_id: str, user_id: s
     if not isinstance(became, str):
         raise BadJson("'membership' must be a string")
     if became in ("join", "invite", "knock"):
-        await membership.check_entry(server, caller, room_id, user_id)
+        await doors.check_entry(server, caller, room_id, user_id)
     if became == "invite":
         await blocking.check(server, user_id, caller.user_id)

@@ -16,7 +16,7 @@ from homeserver.protocol.event_view import MEMBER, THIRD_PARTY_INVITE
 from homeserver.protocol.identifiers import domain_of
 from homeserver.protocol.membership_rules import keys_of_signer
 from homeserver.residency import consents, gate
-from homeserver.rooms import following, identity_servers, membership, state
+from homeserver.rooms import doors, following, identity_servers, membership, nearby, state
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
 from homeserver.rooms.send import Draft
@@ -76,9 +76,9 @@ async def invite(
     NodeUnavailable.
     """
     node, room = found
-    spanned = membership.spanned(room.head, room)
-    places = await membership.check_relation(server, home, spanned, user_id, room.head.servers)
-    await consents.check_absent(server, sender, places - membership.reached(server, node, spanned, room.head.servers))
+    spanned = doors.spanned(room.head, room)
+    places = await doors.check_relation(server, home, spanned, user_id, room.head.servers)
+    await consents.check_absent(server, sender, places - doors.reached(server, node, spanned, room.head.servers))
     draft = Draft(MEMBER, sender, await content(server, node, room, signed), user_id)
     ordered, _ = await in_order(server, node, room.room_id, draft)
     await caught_up(server, ordered, home)
@@ -93,14 +93,12 @@ async def accept(server: Server, caller: Caller, room_id: str, sender: str, sign
     """
     if signed.get("mxid") != caller.user_id:
         raise Forbidden("'third_party_signed' is for somebody else")
-    found = await membership.present(server, caller.node, room_id)
+    found = await nearby.present(server, caller.node, room_id)
     if found is not None:
         node, room = found
         if room.head.membership(caller.user_id) == "join":
             return
-        await membership.check_door(
-            server, caller, membership.spanned(room.head, room), caller.user_id, room.head.servers
-        )
+        await doors.check_door(server, caller, doors.spanned(room.head, room), caller.user_id, room.head.servers)
         if server.nodes.is_local(sender):
             if room.head.membership(caller.user_id) == "invite":
                 await _left(node, room, signed)
@@ -108,7 +106,7 @@ async def accept(server: Server, caller: Caller, room_id: str, sender: str, sign
                 await invite(server, caller.node, found, sender, caller.user_id, signed)
             return
     if not server.nodes.is_local(sender):
-        places = membership.reached(server, caller.node, (), [domain_of(sender)])
+        places = doors.reached(server, caller.node, (), [domain_of(sender)])
         gate.check_room(server, places)
         await consents.check(server, caller.node, caller.user_id, places)
     await server.remote.exchange_invite(server, caller.node, room_id, sender, caller.user_id, signed)

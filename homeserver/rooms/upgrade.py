@@ -18,7 +18,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound, Refusal, TooLarge
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.residency import consents, gate
-from homeserver.rooms import aliases, create, following, membership, state
+from homeserver.rooms import aliases, create, doors, following, state
 from homeserver.rooms.following import TOMBSTONE, predecessor_of
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
@@ -89,11 +89,11 @@ async def _check(server: Server, caller: Caller, home: Node, old: Room, creators
         raise Forbidden("You are not in that room")
     if not await aliases.has_power_for(home, old, caller.user_id, TOMBSTONE[0]):
         raise Forbidden("You may not replace this room")
-    spanned = {caller.node.name, *membership.spanned(old.head, old)}
-    places = membership.reached(server, caller.node, spanned, old.head.servers)
+    spanned = {caller.node.name, *doors.spanned(old.head, old)}
+    places = doors.reached(server, caller.node, spanned, old.head.servers)
     gate.check_room(server, places)
     for user_id in creators:
-        places |= await membership.check_relation(server, caller.node, spanned, user_id, old.head.servers)
+        places |= await doors.check_relation(server, caller.node, spanned, user_id, old.head.servers)
     await consents.check(server, caller.node, caller.user_id, places)
 
 

@@ -83,7 +83,7 @@ def of_room(room_id: str, verb: str) -> str:
     return f"{CLIENT}/rooms{quoted(room_id, verb)}"
 
 
-def relation(hook: str, attempt: Try, *kinds: str, site: str = "membership.check_relation") -> Row:
+def relation(hook: str, attempt: Try, *kinds: str, site: str = "doors.check_relation") -> Row:
     """A row of what lets a room span both nodes. ``kinds``: the parcels that bring it."""
     asks = (f"homeserver.rooms.{site}",)
     return Row(hook, attempt, ROOM, DENIED, None, THERE, "403", kinds, asks, kinds, columns=NODES)

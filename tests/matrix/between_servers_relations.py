@@ -169,7 +169,7 @@ RELATIONS = [
         THERE,
         NOTHING_SENT,
         ("invite",),
-        ("homeserver.rooms.membership.check_relation",),
+        ("homeserver.rooms.doors.check_relation",),
     ),
     Row(
         "their invite",

@@ -12,7 +12,7 @@ from homeserver.accounts import deactivation
 from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.accounts.profile import CHANGED
 from homeserver.protocol.errors import NodeUnavailable
-from homeserver.rooms import chores, membership
+from homeserver.rooms import chores, nearby
 from homeserver.storage import chores as stored
 from homeserver.storage.engine import Transaction
 from tests.deployment import User
@@ -86,7 +86,7 @@ async def test_what_was_cut_off_is_taken_up(play: Play, monkeypatch: pytest.Monk
     await rename(play, alice, "Alice")
     await rename(play, bob, "Bob")
     asked = 0
-    nearest = membership.nearest
+    nearest = nearby.nearest
 
     async def fails_third(*args: object) -> object:
         nonlocal asked
@@ -95,7 +95,7 @@ async def test_what_was_cut_off_is_taken_up(play: Play, monkeypatch: pytest.Monk
             raise NodeUnavailable("tehran")
         return await nearest(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(membership, "nearest", fails_third)
+    monkeypatch.setattr(nearby, "nearest", fails_third)
     with pytest.raises(NodeUnavailable):
         await chores.spread_profiles(play.server)
     assert await waiting(play, "tehran", CHANGED) == 1, "what could be done was done"

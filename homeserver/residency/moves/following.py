@@ -32,7 +32,7 @@ from homeserver.residency.moves.journal import (
 )
 from homeserver.residency.moves.rehoming import erase_unneeded
 from homeserver.residency.moves.switching import is_busy, switch, whose
-from homeserver.rooms import membership
+from homeserver.rooms import leaving
 from homeserver.runtime.jobs import Postponed
 from homeserver.storage import moves as stored
 from homeserver.storage import users
@@ -257,7 +257,7 @@ async def _rooms(server: Server, move: Move) -> Sequence[Shared]:
     for each in blocked:
         caller = Caller(move.user_id, localpart_of(move.user_id), move.source, move.user_nid, "", 0)
         with suppress(Forbidden):
-            await membership.leave(server, caller, each.room_id)
+            await leaving.leave(server, caller, each.room_id)
     return [each for each in found if each.missing is None]
 
 
