@@ -107,8 +107,17 @@ class Service(Factory):
         for part in reversed(forwarded.decode("latin-1").split(",")):
             if not self.is_proxy(peer):
                 break
-            peer = part.strip()
+            peer = _bare(part.strip())
         return peer
+
+
+def _bare(said: str) -> str:
+    """An address as some proxies write it, ``203.0.113.7:5000`` or ``[2001:db8::7]:5000``, without its port: each
+    connection has another one, and one client would be many."""
+    if said.startswith("["):
+        return said[1:].partition("]")[0]
+    host, _, port = said.partition(":")
+    return host if port.isdecimal() else said
 
 
 @implementer(IPushProducer)

@@ -11,6 +11,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from tests.deployment import Deploy
 from tests.disclosure.bureau import DAY, Bureau, signed
 from tests.disclosure.test_sealed import used, words
 from tests.sealing.play import noticing_all
+from tests.sources import parsed
 from tests.support import ON_SQLITE, Databases, aio
-from tests.test_architecture import sources
+from tests.test_architecture import ROOT
 
 STANDARD = {
     "__future__",
@@ -56,16 +58,25 @@ READERS = [f"homeserver/storage/{name}.py" for name in ("disclosable", "disclosu
 READERS_IMPORT = ("homeserver.storage.engine", "homeserver.protocol.epochs")
 
 
-def module_file(module: str) -> str:
-    """Where a module of ours is."""
-    path = module.replace(".", "/")
-    return f"{path}.py" if f"{path}.py" in sources() else f"{path}/__init__.py"
+def module_file(module: str) -> Path | None:
+    """Where a module of ours is, if there is one of that name."""
+    path = ROOT / module.replace(".", "/")
+    there = [each for each in (path.with_suffix(".py"), path / "__init__.py") if each.exists()]
+    return there[0] if there else None
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """A module, read."""
+    return parsed(file.read_text(encoding="utf-8"))
 
 
 def defined_in(module: str) -> set[str]:
     """The names that a module of ours defines, and not those that it imports."""
     found = set()
-    for node in sources()[module_file(module)].body:
+    file = module_file(module)
+    assert file is not None, module
+    for node in tree_of(file).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -92,7 +103,7 @@ def reach_faults(tree: ast.AST) -> Iterator[str]:
                 continue
             for each in node.names:
                 whole = f"{module}.{each.name}"
-                if module_file(whole) in sources():
+                if module_file(whole) is not None:
                     modules[each.asname or each.name] = whole
                 elif each.name not in defined_in(module):
                     yield f"takes {each.name} from {module}, which has it from elsewhere"
@@ -113,14 +124,14 @@ def reach_faults(tree: ast.AST) -> Iterator[str]:
 
 
 def test_disclosures_reach_nothing_that_they_do_not_name() -> None:
-    package = {name: tree for name, tree in sources().items() if name.startswith("homeserver/disclosure/")}
+    package = sorted((ROOT / "homeserver" / "disclosure").rglob("*.py"))
     assert len(package) > 5
-    assert [(name, fault) for name, tree in package.items() for fault in reach_faults(tree)] == []
+    assert [(file.name, fault) for file in package for fault in reach_faults(tree_of(file))] == []
 
 
 def test_what_reads_for_them_imports_nothing_else() -> None:
     for name in READERS:
-        for node in ast.walk(sources()[name]):
+        for node in ast.walk(tree_of(ROOT / name)):
             assert not isinstance(node, ast.Import) or {each.name for each in node.names} <= STANDARD, name
             if isinstance(node, ast.ImportFrom):
                 assert node.module in READERS_IMPORT or str(node.module).split(".")[0] in STANDARD, name

@@ -231,6 +231,10 @@ async def test_only_a_trusted_proxy_says_who_the_client_is() -> None:
     chain = ("127.0.0.0/8", "10.0.0.0/8")
     assert await statuses(chain, "192.0.2.1, 10.0.0.1", "192.0.2.1, 10.0.0.2", "192.0.2.9, 10.0.0.1") == [200, 429, 200]
     assert await statuses(("127.0.0.1",), "nonsense", "\xff", "") == [200, 200, 200]
+    # some proxies say the port too, which is another one for each connection
+    assert await statuses(("127.0.0.1",), "192.0.2.1:5000", "192.0.2.1:5001", "192.0.2.1") == [200, 429, 429]
+    assert await statuses(("127.0.0.1",), "[2001:db8::7]:5000", "[2001:db8::7]", "2001:db8::7") == [200, 429, 429]
+    assert await statuses(chain, "192.0.2.1, 10.0.0.1:99", "192.0.2.9, 10.0.0.1:99", "[::1", "a:b:c") == [200] * 4
 
 
 def test_what_the_settings_say_about_time() -> None:
