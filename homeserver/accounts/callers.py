@@ -8,7 +8,9 @@ spec: client-server-api/#client-authentication
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from homeserver.accounts import recipients, tokens
 from homeserver.application_services import masquerade
@@ -21,7 +23,7 @@ from homeserver.storage.directory import Kind
 from homeserver.storage.nodes import Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable
+    from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 
     from config.application_services import ApplicationService
     from homeserver.context import Server
@@ -50,9 +52,13 @@ class Remembered(Mirror):
     """The sessions of a node's users in memory, by directory hash of the user and digest of the token.
 
     ``generation`` counts what was forgotten, so that nothing read before that is remembered after it.
+
+    A token is read once for all who come with it meanwhile, and they go on in the order in which they came: else who
+    came later, and found it in memory, would overtake who still waits for the database.
     """
 
     def __init__(self) -> None:
+        self._reading: dict[bytes, dict[bytes, asyncio.Future[_Known]]] = {}
         self._users: Lru[bytes, dict[bytes, _Known]] = Lru(
             REMEMBERED_BYTES, lambda tokens: USER_BYTES + SESSION_BYTES * len(tokens), "sessions"
         )
@@ -73,15 +79,35 @@ class Remembered(Mirror):
         of_user[token.digest] = known
         self._users[token.owner] = of_user  # weighed anew
 
+    async def read(self, token: tokens.Read, load: Callable[[], Coroutine[Any, Any, _Known]]) -> _Known:
+        """What ``load`` says of a token, now or when it was asked last and has not answered yet."""
+        of_user = self._reading.setdefault(token.owner, {})
+        reading = of_user.get(token.digest)
+        if reading is None:
+            reading = of_user[token.digest] = asyncio.ensure_future(load())
+            reading.add_done_callback(lambda done: self._was_read(token, done))
+        return await asyncio.shield(reading)
+
+    def _was_read(self, token: tokens.Read, done: asyncio.Future[_Known]) -> None:
+        of_user = self._reading.get(token.owner, {})
+        if of_user.get(token.digest) is done:
+            del of_user[token.digest]
+            if not of_user:
+                del self._reading[token.owner]
+        if not done.cancelled():
+            done.exception()  # whoever waits is told
+
     def forget(self, owner: bytes) -> None:
         """Forget a user's sessions: one of them has ended or changed."""
         self.generation += 1
         self._users.pop(owner)
+        self._reading.pop(owner, None)
 
     def clear(self) -> None:
         """See `Mirror.clear`."""
         self.generation += 1
         self._users.clear()
+        self._reading.clear()
 
 
 def owner_hash(server: Server, localpart: str) -> bytes:
@@ -118,7 +144,8 @@ async def _known(server: Server, read: tokens.Read) -> _Known:
     while True:
         node = await node_of(server, read)
         try:
-            return node.memory(Remembered).find(read) or await _load(server, node, read)
+            memory = node.memory(Remembered)
+            return memory.find(read) or await memory.read(read, partial(_load, server, node, read))
         except UnknownToken:
             if await node_of(server, read) is node:
                 raise

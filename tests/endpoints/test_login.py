@@ -323,9 +323,49 @@ async def test_what_is_read_before_a_logout_is_not_remembered_after_it(deploymen
     finally:
         node.engine.read = original  # type: ignore[method-assign]
     await devices.log_out(deployment.server, caller)
+    late = asyncio.ensure_future(whoami(deployment, alice.token))  # has nothing of what was read before
+    for _ in range(3):
+        await asyncio.sleep(0)
     committed.set()
     await loading
+    assert (await late).errcode == "M_UNKNOWN_TOKEN"
     assert (await whoami(deployment, alice.token)).errcode == "M_UNKNOWN_TOKEN"
+
+
+@aio
+async def test_who_comes_with_a_fresh_token_is_not_overtaken(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that verifies another one sends a step while its new token is still looked up, and the next step as soon
+    as `/sync` has answered: they have to take effect in this order."""
+    alice = await deployment.user("alice")
+    first = (await deployment.login(alice, refresh_token=True)).json
+    fresh = (await refresh(deployment, first["refresh_token"])).json["access_token"]
+    node, begun, passed, released = deployment.node("tehran"), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    original = node.engine.write
+
+    async def slow(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        if fn is callers._revoke_used:
+            late = begun.is_set()
+            begun.set()
+            await (released if late else passed).wait()
+        return await original(fn, *args, **kwargs)
+
+    monkeypatch.setattr(node.engine, "write", slow)
+    order: list[str] = []
+
+    async def asks(name: str) -> None:
+        assert (await whoami(deployment, fresh)).status == 200
+        order.append(name)
+
+    asked = [asyncio.ensure_future(asks(name)) for name in ("sync", "step")]
+    await begun.wait()
+    passed.set()
+    await asked[0]
+    await asks("next step")
+    released.set()
+    await asyncio.gather(*asked)
+    assert order == ["sync", "step", "next step"]
 
 
 # -- locked accounts, failures
