@@ -64,6 +64,8 @@ async def sign(server: Server, node: Node, witness: Witness, shown: Shown, old: 
     if answer.status == 404:
         raise Refused("it does not know this log: its operator has to add it")
     await _examine(server, node, witness, shown)
+    if answer.status == 403:
+        raise Refused("it says that this log has contradicted itself: ask its operator which checkpoints it was shown")
     size = _size(answer) if answer.status == 409 else None
     if size is not None and size > shown.head.size:
         raise Refused(f"it says that it has signed {size} leaves, more than there are, and does not show it")

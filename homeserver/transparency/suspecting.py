@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from homeserver.protocol import signed_notes
+from homeserver.protocol import checkpoints, signed_notes
 from homeserver.protocol.branching import Untold
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.log_alarms import Side
 from homeserver.protocol.signed_notes import NamedKey
 from homeserver.runtime.lru import Lru
-from homeserver.storage import refused_checkpoints, witnessed_logs
+from homeserver.storage import refused_checkpoints, signed_checkpoints, witnessed_logs
 from homeserver.storage.refused_checkpoints import Refused
 from homeserver.transparency import alarms, heads, remote_logs
 from homeserver.transparency.remote_logs import Lie, RemoteLog, Signed
@@ -139,7 +139,7 @@ async def _note(tx: Transaction, server: Server, held: Witnessed, found: Found) 
     now = server.clock.now_ms()
     for lie in found.lies:
         if await alarms.sound(tx, server, alarms.against(held.key, lie.held.note, lie.shown.note, lie.fork)):
-            said = "This contradicts what the log has signed before"
+            said = "The log has signed two checkpoints that cannot both be true"
             await witnessed_logs.note_refusal(tx, held.origin, now, said)
             await refused_checkpoints.forget(tx, held.origin)
             return True
@@ -156,57 +156,16 @@ async def _note(tx: Transaction, server: Server, held: Witnessed, found: Found) 
 
 async def _look(server: Server, held: Witnessed, refused: Iterable[Refused]) -> Found:
     assert held.note is not None
-    remote = RemoteLog(server, NamedKey.read(held.key), held.url)
-    mine = Signed(signed_notes.read(held.note), held.head)
+    look = _Look(server, held, RemoteLog(server, NamedKey.read(held.key), held.url))
     suspects = [Signed(signed_notes.read(each.note), each.head) for each in refused]
     try:
         async with asyncio.timeout(SECONDS):
-            found = await _compare(remote, mine, suspects)
-            if found.untold is not None and (lie := await _confessed(remote)) is not None:
+            found = await look.compare(suspects)
+            if found.untold is not None and (lie := await _confessed(look.remote)) is not None:
                 return found._replace(lies=(*found.lies, lie))
     except TimeoutError:
         return Found(untold="it takes too long to answer")
     return found
-
-
-async def _compare(remote: RemoteLog, mine: Signed, suspects: list[Signed]) -> Found:
-    """Hold what the log shows to everybody, and what it has signed besides, against what was signed here."""
-    bases, untold = [mine], None
-    try:
-        shown = await remote.checkpoint()
-        bases.append(shown)
-        if (fork := await remote.fork(mine.head, shown.head)) is not None:
-            return Found((Lie(mine, shown, fork),), (), "it shows what contradicts what was signed here")
-        bases = [max(bases, key=lambda each: each.head.size)]  # the one goes on from the other
-    except Untold as fault:
-        untold = str(fault)
-    lies: list[Lie] = []
-    explained: list[Signed] = []
-    for suspect in suspects:
-        try:
-            lie = await _lie(remote, bases, suspect)
-        except Untold as fault:
-            untold = str(fault)
-        else:
-            (explained.append(suspect) if lie is None else lies.append(lie))
-    return Found(tuple(lies), tuple(explained), untold if len(lies) + len(explained) < len(suspects) else None)
-
-
-async def _lie(remote: RemoteLog, bases: list[Signed], suspect: Signed) -> Lie | None:
-    """What a checkpoint contradicts; None when it contradicts nothing that was signed here. ``bases``: what was signed
-    here, and what may be another tree. Raises Untold."""
-    told: list[Untold] = []
-    for base in bases:
-        try:
-            fork = await remote.fork(base.head, suspect.head)
-        except Untold as fault:
-            told.append(fault)
-            continue
-        if fork is not None:
-            return Lie(base, suspect, fork)
-        if base is bases[0]:
-            return None
-    raise told[0]
 
 
 async def _confessed(remote: RemoteLog) -> Lie | None:
@@ -214,3 +173,72 @@ async def _confessed(remote: RemoteLog) -> Lie | None:
         return await remote.confession()
     except Untold:
         return None
+
+
+class _Look:
+    """One look at a log. What was signed here, and what goes on from it, is in ``bases``; the rest of them may be of
+    another tree."""
+
+    def __init__(self, server: Server, held: Witnessed, remote: RemoteLog) -> None:
+        assert held.note is not None
+        self.remote = remote
+        self._server = server
+        self._held = held
+        self._mine = Signed(signed_notes.read(held.note), held.head)
+        self._bases = [self._mine]
+
+    async def compare(self, suspects: list[Signed]) -> Found:
+        """Hold what the log shows to everybody, and what it has signed besides, against what was signed here."""
+        untold = None
+        try:
+            shown = await self.remote.checkpoint()
+            self._bases.append(shown)
+            if (lie := await self._lie_at(self._mine, shown)) is not None:
+                return Found((lie,), (), "it shows what contradicts what was signed here")
+            self._bases = [max(self._bases, key=lambda each: each.head.size)]  # the one goes on from the other
+        except Untold as fault:
+            untold = str(fault)
+        lies: list[Lie] = []
+        explained: list[Signed] = []
+        for suspect in suspects:
+            try:
+                lie = await self._lie(suspect)
+            except Untold as fault:
+                untold = str(fault)
+            else:
+                (explained.append(suspect) if lie is None else lies.append(lie))
+        return Found(tuple(lies), tuple(explained), untold if len(lies) + len(explained) < len(suspects) else None)
+
+    async def _lie(self, suspect: Signed) -> Lie | None:
+        """What a checkpoint contradicts; None when it contradicts nothing that was signed here. Raises Untold."""
+        told: list[Untold] = []
+        for base in self._bases:
+            try:
+                lie = await self._lie_at(base, suspect)
+            except Untold as fault:
+                told.append(fault)
+                continue
+            if lie is not None or base is self._bases[0]:
+                return lie
+        raise told[0]
+
+    async def _lie_at(self, base: Signed, suspect: Signed) -> Lie | None:
+        """Whether both cannot be true, nor the second of them and what was signed here before. Raises Untold."""
+        try:
+            return await self._lie_between(base, suspect)
+        except Untold:  # the tree of the larger may be gone, and that of the smaller be there
+            before = await self._before(suspect) if suspect.head.size < base.head.size else None
+            lie = None if before is None else await self._lie_between(before, suspect)
+            if lie is None:
+                raise
+            return lie
+
+    async def _lie_between(self, base: Signed, suspect: Signed) -> Lie | None:
+        fork = await self.remote.fork(base.head, suspect.head)
+        return None if fork is None else Lie(base, suspect, fork)
+
+    async def _before(self, suspect: Signed) -> Signed | None:
+        """What was signed here before there was more than that."""
+        engine, size = self._server.nodes.directory.engine, suspect.head.size
+        note = await engine.read(signed_checkpoints.up_to, self._held.origin, size)
+        return None if note is None else Signed(read := signed_notes.read(note), checkpoints.read(read.text).head)

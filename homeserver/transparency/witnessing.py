@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.protocol import checkpoints, signed_notes
 from homeserver.protocol import witnessing as rules
+from homeserver.protocol.branching import Fork
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.log_alarms import Side
@@ -19,12 +20,13 @@ from homeserver.protocol.signed_notes import COSIGNATURE, ED25519, InvalidNote, 
 from homeserver.protocol.witnessing import Behind, Contradicted, Submission, Unbelieved, UnknownLog, Unproved
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import own_place
-from homeserver.storage import refused_checkpoints, witnessed_logs
+from homeserver.storage import refused_checkpoints, signed_checkpoints, witnessed_logs
 from homeserver.transparency import alarms, heads, suspecting
 
 if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.protocol.checkpoints import Checkpoint
+    from homeserver.protocol.log_alarms import Link
     from homeserver.storage.engine import Transaction
     from homeserver.storage.witnessed_logs import Witnessed
 
@@ -64,11 +66,11 @@ async def sign(server: Server, raw: bytes) -> bytes:
         try:
             made = rules.judge(submission, NamedKey.read(held.key), held.head)
         except Contradicted as fault:
-            await server.nodes.directory.engine.write(_accuse, server, held, submission, fault)
-            heads.stir(server)
+            assert held.note is not None  # nothing contradicts the log without leaves
+            await _accuse(server, held, signed_notes.read(held.note), submission, fault.fork)
             raise
         except Behind:
-            await suspecting.keep(server, held, submission.note)
+            await _look_back(server, held, submission)
             raise
         except Unproved as fault:
             if held.refusal is None:
@@ -105,18 +107,35 @@ def _by_log(note: Note, held: Witnessed) -> signed_notes.Signature:
 async def _note(tx: Transaction, held: Witnessed, head: Head, note: bytes, seconds: int) -> bool:
     if await alarms.about(tx, held.origin, Side.WITNESS) is not None:
         raise Unbelieved("This log has contradicted itself: nothing of it is signed until the operator here says so")
-    return await witnessed_logs.advance(tx, held, head, note, seconds)
+    if not await witnessed_logs.advance(tx, held, head, note, seconds):
+        return False
+    await signed_checkpoints.add(tx, held.origin, head.size, note)
+    return True
 
 
-async def _accuse(
-    tx: Transaction, server: Server, held: Witnessed, submission: Submission, fault: Contradicted
-) -> None:
+async def _look_back(server: Server, held: Witnessed, submission: Submission) -> None:
+    """Hold a checkpoint against what was signed here when the log had as many leaves."""
+    made = checkpoints.read(submission.note.text).head
+    note = await server.nodes.directory.engine.read(signed_checkpoints.up_to, held.origin, made.size)
+    before = None if note is None else signed_notes.read(note)
+    was = EMPTY if before is None else checkpoints.read(before.text).head
+    if before is None or was.size < made.size:
+        await suspecting.keep(server, held, submission.note)
+    elif was.root != made.root:
+        await _accuse(server, held, before, submission, Fork(made.root, ()))
+
+
+async def _accuse(server: Server, held: Witnessed, before: Note, submission: Submission, fork: Fork) -> None:
     """Keep both checkpoints, which the log has signed, and of which one is a lie."""
-    assert held.note is not None  # nothing contradicts the log without leaves
     shown = Note(submission.note.text, (_by_log(submission.note, held),))
-    alarm = alarms.against(held.key, signed_notes.read(held.note), shown, fault.fork)
+    await server.nodes.directory.engine.write(_sound, server, held, alarms.against(held.key, before, shown, fork))
+    heads.stir(server)
+
+
+async def _sound(tx: Transaction, server: Server, held: Witnessed, alarm: Link) -> None:
     await alarms.sound(tx, server, alarm)
-    await witnessed_logs.note_refusal(tx, held.origin, server.clock.now_ms(), str(fault))
+    said = "The log has signed two checkpoints that cannot both be true"
+    await witnessed_logs.note_refusal(tx, held.origin, server.clock.now_ms(), said)
 
 
 async def checkpoint(server: Server, place: str) -> bytes:

@@ -138,6 +138,13 @@ def towns(tmp_path: Path) -> Iterator[list[Town]]:
         yield [stack.enter_context(Town(tmp_path / name, name)) for name in PLACES]
 
 
+def back_up(town: Town, backup: Path) -> None:
+    """Copy all that there is while it does not run."""
+    town.stop()
+    shutil.copytree(town.folder / "data", backup)
+    town.start()
+
+
 def put_back(town: Town, backup: Path) -> None:
     """Its disk was lost, and all that there is comes back as it was."""
     shutil.rmtree(town.folder / "data")
@@ -185,11 +192,9 @@ def test_three_witness_each_other_and_two_lose_their_disks(towns: list[Town], tm
         assert town.run("log", "status").status == 0
     origin = north.key_log["origin"]
 
-    for town, backup in ((north, "of-north"), (south, "of-south")):
-        town.stop()
-        shutil.copytree(town.folder / "data", tmp_path / backup)
-        town.start()
+    back_up(north, tmp_path / "of-north")
     before = signed(north, [south, west]).head
+    back_up(south, tmp_path / "of-south")
     publishes(north, "bob")
     after = signed(north, [south, west], more_than=before.size).head
 

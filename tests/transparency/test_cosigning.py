@@ -240,6 +240,7 @@ async def test_a_witness_that_lies_is_one_that_does_not_sign(deploy: Deploy) -> 
         "more than there are, and does not show it": lambda method: (409, b"99\n") if method == "POST" else (404, b""),
         "has not signed": lambda method: (409, b"99\n") if method == "POST" else (200, forged),
         "status 422": lambda method: (422, b"no") if method == "POST" else (200, shown.note),
+        "says that this log has contradicted": lambda method: (403, b"{}") if method == "POST" else (200, shown.note),
         "status 500": lambda method: (500, b"") if method == "POST" else (404, b""),
         "status 409": lambda method: (409, b"x") if method == "POST" else (404, b""),
     }

@@ -15,7 +15,7 @@ from homeserver.protocol.checkpoints import Checkpoint, Head
 from homeserver.protocol.log_alarms import Kind, Side
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.witnessing import Submission
-from homeserver.storage import refused_checkpoints, witnessed_logs
+from homeserver.storage import refused_checkpoints, signed_checkpoints, witnessed_logs
 from homeserver.transparency import alarms, remote_logs, suspecting
 from tests.deployment import Deploy, Deployment
 from tests.support import ON_SQLITE, aio
@@ -138,6 +138,49 @@ async def test_a_smaller_one_of_another_history_is_an_alarm(deployment: Deployme
     (alarm,) = await raised(deployment)
     assert alarm["shown"].encode() == lie.note(8).write()
     assert (await asked(deployment, log.submission(13, 20)))[0] == 403
+
+
+@aio
+async def test_a_smaller_one_is_held_against_what_was_signed_then(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signed_checkpoints, "MOST", 3)
+    deployment, log = await deploy(), Log(leaves(30))
+    key = await witness(deployment, log)
+    for old, size in ((0, 3), (3, 3), (3, 5), (5, 8), (8, 13)):
+        await signed(deployment, log.submission(old, size), key)
+        await deployment.clock.advance(61)
+    wires = wired(deployment)
+    again = await deploy()
+    for size in (5, 8):
+        assert (await asked(again, unproved(log, 0, size)))[0] == 409
+    assert (await told(again))["unexplained"] == 0  # they are known
+    for size in (3, 7):
+        assert (await asked(again, unproved(log, 0, size)))[0] == 409
+    assert (await told(again))["unexplained"] == 2  # so many are remembered
+    assert (await asked(again, unproved(forked(log, 3), 0, 8)))[0] == 409
+    (alarm,) = await raised(again)
+    assert alarm["held"].startswith(log.note(8).text)
+    assert alarm["shown"].startswith(forked(log, 3).note(8).text)
+    assert (await asked(again, log.submission(13, 20)))[0] == 403
+    assert wires.asked == []
+
+
+@ON_SQLITE
+@aio
+async def test_a_log_that_took_back_what_it_had_signed_is_caught_before_it_has_as_many(deployment: Deployment) -> None:
+    """Its own tree is gone, in which it had more."""
+    log = Log(leaves(30))
+    key = await witness(deployment, log)
+    for old, size in ((0, 3), (3, 8), (8, 20)):
+        await signed(deployment, log.submission(old, size), key)
+    for at, size, found in ((8, 8, 0), (9, 12, 0), (7, 12, 1)):
+        shelf = Shelf(forked(log, at), size)
+        wired(deployment, log=shelf)
+        await asked(deployment, unproved(shelf.log, 0, 7))
+        await deployment.clock.advance(1800)
+        await looked(deployment)
+        assert len(await raised(deployment)) == found  # of what is others only behind 8, nobody can tell yet
 
 
 @ON_SQLITE
