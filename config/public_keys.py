@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.exceptions import CryptoError
 from nacl.public import PublicKey, SealedBox
 
 from config.kinds import Kind, Spot, Text, Unfit, quoted
+
+_PRIME = 2**255 - 19
 
 
 def _is_key(text: str) -> bool:
@@ -23,21 +26,33 @@ def _is_key(text: str) -> bool:
 
 
 def _can_be_sealed_to(text: str) -> bool:
-    """Whether libsodium seals to the key: there are a few that everybody could open."""
+    """Whether libsodium seals to the key: there are a few that everybody could open. And whether this is the one form
+    of it: with the highest bit, which nobody looks at, it would count as another, and one person hold two shares."""
+    raw = base64.b64decode(text + "=")
     try:
-        SealedBox(PublicKey(base64.b64decode(text + "="))).encrypt(b"")
+        SealedBox(PublicKey(raw)).encrypt(b"")
     except (ValueError, CryptoError):
         return False
-    return True
+    return int.from_bytes(raw, "little") < _PRIME
+
+
+def _can_be_signed_by(text: str) -> bool:
+    """Whether there is a private half to the key: of some points every signature would do, for others there is none."""
+    return bool(crypto_core_ed25519_is_valid_point(base64.b64decode(text + "=")))
+
+
+def _can_be_read(text: str) -> bool:
+    """Whether a name has nothing but what can be seen, and the joiners of Persian and Indian scripts."""
+    return all(each.isprintable() or each in "\u200c\u200d" for each in text)
 
 
 def _key(algorithm: str, accepts: Callable[[str], bool]) -> Text:
     return Text(f"an {algorithm} public key in unpadded Base64", r"[A-Za-z0-9+/]{43}", accepts=accepts)
 
 
-ED25519 = _key("ed25519", _is_key)
+ED25519 = _key("ed25519", lambda text: _is_key(text) and _can_be_signed_by(text))
 X25519 = _key("x25519", lambda text: _is_key(text) and _can_be_sealed_to(text))
-NAME = Text("a name without white space", r"\S{1,64}")
+NAME = Text("a name without white space", r"\S{1,64}", accepts=_can_be_read)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from tests.config.support import golden_with, policy_faults
 
 LEILA = "9+sGivN6AzRrLHWVgW7CX7dYCcLyFKyCSa8H2mDM3jQ"
 BABAK = "+1SvP7Dne0ed+/rxCQrfzUJuvPAKYET9sigFx9ouO1k"
+TWIN = LEILA[:-2] + "r" + LEILA[-1]
+"""The same key to X25519, which leaves out the highest bit."""
 NOT_A_KEY = "wanted an x25519 public key in unpadded Base64, found "
 
 
@@ -65,6 +67,14 @@ def test_faults_of_epochs(tmp_path: Path, rest: str, key: str, message: str) -> 
             ],
         ),
         (
+            f'leila = "{LEILA}"\nbabak = "{BABAK}"\ntwin = "{TWIN}"\n',
+            [(62, "custodians.twin", f'{NOT_A_KEY}"{TWIN}"')],
+        ),
+        (
+            f'leila = "{LEILA}"\nbabak = "{BABAK}"\n"a\u202eb" = "{LEILA}"\n',
+            [(62, "custodians.a\u202eb", 'wanted a name without white space, found "a\\U0000202eb"')],
+        ),
+        (
             f'leila = "{LEILA}"\nbabak = "{BABAK}"\n"c d" = "{LEILA[:-1]}R"\n',
             [(62, "custodians.c d", 'wanted a name without white space, found "c d"')],
         ),
@@ -80,4 +90,14 @@ def test_too_many_custodians(tmp_path: Path) -> None:
     found = policy_faults(tmp_path, policy("", "".join(f'c{n} = "{key}"\n' for n, key in enumerate(keys))))
     assert [(key, message) for _, key, message in found] == [
         ("disclosure.IR.custodians", "wanted at most 16 custodians, found 17")
+    ]
+
+
+@pytest.mark.parametrize("raw", [bytes(32), b"\x01" + bytes(31), b"\xed" + b"\xff" * 30 + b"\x7f", b"\x02" + bytes(31)])
+def test_keys_by_which_nobody_can_sign(raw: bytes, tmp_path: Path) -> None:
+    """A signature by some of them would be any."""
+    text = golden_with("approvals = 2", "approvals = 1").rstrip()
+    found = policy_faults(tmp_path, f'{text}\n[disclosure.IR.approvers]\nparisa = "{write_key(raw)}"\n')
+    assert ("disclosure.IR.approvers.parisa", "wanted an ed25519 public key") in [
+        (key, message[:28]) for _, key, message in found
     ]
