@@ -18,7 +18,7 @@ from homeserver.protocol import access, server_acl
 from homeserver.protocol.errors import FlowDenied, Forbidden, NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored, pdu_bytes
 from homeserver.residency import authors, gate, traffic
-from homeserver.rooms import erasure, history, state
+from homeserver.rooms import erasure, sight, state
 from homeserver.storage import events
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Reading:
             return True  # the state of a room is theirs who are in it
         if row.pos is None:
             return False
-        visibility = history.value_before(self.visibilities, row.pos, access.DEFAULT_VISIBILITY)
+        visibility = sight.value_before(self.visibilities, row.pos, access.DEFAULT_VISIBILITY)
         if self.stays is None:
             return access.server_may_see(visibility, (), in_room=self.in_room)
         later = self.in_room or any(_joins_after(stay, row.pos) for stay in self.stays.values())
@@ -84,8 +84,8 @@ class Reading:
     def _memberships(self, pos: int) -> Iterable[str]:
         """What its users were when the event at a position came: before it, and once it had happened."""
         for stay in (self.stays or {}).values():
-            yield history.value_before(stay, pos, "leave")
-            yield history.value_before(stay, pos + 1, "leave")
+            yield sight.value_before(stay, pos, "leave")
+            yield sight.value_before(stay, pos + 1, "leave")
 
     def gives(self, row: StoredEvent) -> bool:
         """Whether the event is given away at all, whole or redacted: rejected events never are."""
@@ -210,7 +210,7 @@ async def _look(
     tx: Transaction, room_nid: int, origin: str | None
 ) -> tuple[list[tuple[int, str]], dict[str, list[tuple[int, str]]] | None]:
     """The visibilities of a room over time, and the memberships of a server's users if it is named."""
-    visibilities = (await history.visibilities(tx, [room_nid]))[room_nid]
+    visibilities = (await sight.visibilities(tx, [room_nid]))[room_nid]
     if origin is None:
         return visibilities, None
     stays: dict[str, list[tuple[int, str]]] = {}

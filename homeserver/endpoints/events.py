@@ -11,7 +11,7 @@ from homeserver.endpoints.delayed_events import DELAY, delay_of
 from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
-from homeserver.rooms import delayed, epochs, guests, history, presence, say
+from homeserver.rooms import delayed, epochs, guests, history, presence, readable, say, showing
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -84,7 +84,7 @@ async def redact(server: Server, request: Request) -> dict[str, Any]:
 
 async def _check_own(server: Server, caller: Caller, room_id: str, event_id: str) -> None:
     """A suspended user takes back what they wrote themselves. spec: client-server-api/#account-suspension"""
-    room, seen = await history.reader(server, caller, room_id)
+    room, seen = await readable.reader(server, caller, room_id)
     if (await history.find(caller.node, room, seen, event_id)).sender != caller.user_id:
         raise UserSuspended("You cannot redact what others wrote while your account is suspended")
 
@@ -119,10 +119,10 @@ async def set_state(server: Server, request: Request) -> dict[str, Any]:
 @route("GET", STATE, auth=Auth.GUEST, also=["r0"], spec="client-server-api/#get_matrixclientv3roomsroomidstate")
 async def get_state(server: Server, request: Request) -> Response:
     """The state of a room: as it is, or as it was when the caller left."""
-    room, seen = await history.reader(server, request.caller, request.args["roomId"])
-    rows = await history.state_rows(request.caller.node, room, seen)
+    room, seen = await readable.reader(server, request.caller, request.args["roomId"])
+    rows = await readable.state_rows(request.caller.node, room, seen)
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
-    return spliced(history.array([history.show_stored(row, now, room_id=room_id) for row in rows]))
+    return spliced(showing.array([showing.show_stored(row, now, room_id=room_id) for row in rows]))
 
 
 @route(
@@ -136,11 +136,11 @@ async def get_state_entry(server: Server, request: Request) -> Response:
     """One entry of the state: its content, or with ``format=event`` the whole event."""
     args = request.args
     form = request.query.choice("format", ("content", "event"), "content")
-    room, seen = await history.reader(server, request.caller, args["roomId"])
-    row = await history.state_entry(request.caller.node, room, seen, (args["eventType"], args.get("stateKey", "")))
+    room, seen = await readable.reader(server, request.caller, args["roomId"])
+    row = await readable.state_entry(request.caller.node, room, seen, (args["eventType"], args.get("stateKey", "")))
     if form == "content":
         return spliced(content_of(row.client))
-    return spliced(history.show_stored(row, server.clock.now_ms(), room_id=orjson.dumps(room.room_id)))
+    return spliced(showing.show_stored(row, server.clock.now_ms(), room_id=orjson.dumps(room.room_id)))
 
 
 @route(
@@ -155,16 +155,16 @@ async def members(server: Server, request: Request) -> Response:
     query = request.query
     at = query.get("at")
     wanted, unwanted = (query.choice(name, MEMBERSHIPS, None) for name in ("membership", "not_membership"))
-    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    room, seen = await readable.reader(server, request.caller, request.args["roomId"])
     then = None if at is None else await epochs.place(request.caller, room.nid, at)
-    rows = await history.member_rows(request.caller.node, room, seen, then)
+    rows = await readable.member_rows(request.caller.node, room, seen, then)
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
     chunk = [
-        history.show_stored(row, now, room_id=room_id)
+        showing.show_stored(row, now, room_id=room_id)
         for row in rows
-        if history.membership_passes(row, wanted, unwanted)
+        if readable.membership_passes(row, wanted, unwanted)
     ]
-    return spliced(b'{"chunk":', history.array(chunk), b"}")
+    return spliced(b'{"chunk":', showing.array(chunk), b"}")
 
 
 @route(
@@ -176,11 +176,11 @@ async def members(server: Server, request: Request) -> Response:
 )
 async def joined_members(server: Server, request: Request) -> dict[str, Any]:
     """Who is in a room, and how they call themselves there."""
-    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    room, seen = await readable.reader(server, request.caller, request.args["roomId"])
     if seen.last[1] != "join":
         raise Forbidden("You are not in that room")
     joined = {}
-    for row in await history.member_rows(request.caller.node, room, seen, None):
+    for row in await readable.member_rows(request.caller.node, room, seen, None):
         content = orjson.loads(content_of(row.client))
         if content.get("membership") == "join" and row.state_key is not None:
             known = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.rooms import history
+from homeserver.rooms import showing
 from homeserver.sync import legacy
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -30,7 +30,7 @@ async def events(server: Server, request: Request) -> Response:
     )
     return spliced(
         b'{"start":"%s","end":"%s","chunk":' % (found.start.encode(), found.end.encode()),
-        history.array(found.events),
+        showing.array(found.events),
         b"}",
     )
 

@@ -8,7 +8,7 @@ from homeserver.accounts import push_rules
 from homeserver.endpoints import reading
 from homeserver.protocol.push_rules import check_kind, read_actions, read_rule
 from homeserver.push import notified, pushers
-from homeserver.rooms import epochs, history, tokens
+from homeserver.rooms import epochs, showing, tokens
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
@@ -190,7 +190,7 @@ async def notifications(server: Server, request: Request) -> Response:
     # With a token of an earlier epoch: from the newest on once more.
     upto = caller.node.position if token is None or epochs.is_past(caller, token) else token.position
     page = await notified.page(server, caller, upto, limit, only == "highlight")
-    parts = [b'{"notifications":', history.array(page.shown)]
+    parts = [b'{"notifications":', showing.array(page.shown)]
     if page.following is not None:
         parts.append(b',"next_token":"%s"' % tokens.between(page.following, caller.epoch).encode())
     return spliced(*parts, b"}")

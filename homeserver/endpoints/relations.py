@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms import epochs, history, relating, tokens
+from homeserver.rooms import epochs, readable, relating, showing, sight, tokens
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 
@@ -58,8 +58,8 @@ async def _related(server: Server, request: Request, rel_type: str | None, kind:
     backwards = query.choice("dir", ("b", "f"), "b") == "b"
     recursive = query.boolean("recurse")
     since, to = query.get("from"), query.get("to")
-    edge = caller.node.position if backwards else history.BEGINNING
-    room, seen = await history.reader(server, caller, request.args["roomId"])
+    edge = caller.node.position if backwards else sight.BEGINNING
+    room, seen = await readable.reader(server, caller, request.args["roomId"])
     page, depth = await relating.page(
         caller.node,
         room,
@@ -70,7 +70,7 @@ async def _related(server: Server, request: Request, rel_type: str | None, kind:
         backwards=backwards,
         limit=_limit(server, request),
     )
-    parts = [b'{"chunk":', history.array(await history.show_all(server, caller, room, seen, page.events))]
+    parts = [b'{"chunk":', showing.array(await showing.show_all(server, caller, room, seen, page.events))]
     if page.end is not None:
         parts.append(b',"next_batch":"%s"' % tokens.between(page.end, caller.epoch).encode())
     if since is not None:
@@ -91,7 +91,7 @@ async def threads(server: Server, request: Request) -> Response:
     query, caller = request.query, request.caller
     since = query.get("from")
     participated = query.choice("include", ("all", "participated"), "all") == "participated"
-    room, seen = await history.reader(server, caller, request.args["roomId"])
+    room, seen = await readable.reader(server, caller, request.args["roomId"])
     found = await relating.threads(
         caller.node,
         room,
@@ -100,7 +100,7 @@ async def threads(server: Server, request: Request) -> Response:
         limit=_limit(server, request),
         participant=caller.user_id if participated else None,
     )
-    parts = [b'{"chunk":', history.array(await history.show_all(server, caller, room, seen, found.roots))]
+    parts = [b'{"chunk":', showing.array(await showing.show_all(server, caller, room, seen, found.roots))]
     if found.end is not None:
         parts.append(b',"next_batch":"%s"' % tokens.between(found.end, caller.epoch).encode())
     return spliced(*parts, b"}")

@@ -11,7 +11,7 @@ import orjson
 
 from homeserver.endpoints import reading
 from homeserver.protocol.errors import InvalidParam
-from homeserver.rooms import history, searching, tokens
+from homeserver.rooms import history, readable, searching, showing, tokens
 from homeserver.rooms.searching import Hit, Place, Search
 from homeserver.sync import filters
 from homeserver.web.limits import Limit
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.context import Caller, Server
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.web.messages import Request
 
@@ -132,13 +132,13 @@ async def _result(
 async def _show(
     server: Server, caller: Caller, room: Room, seen: Sight, events: Sequence[Timed]
 ) -> list[orjson.Fragment]:
-    return [orjson.Fragment(event) for event in await history.show_all(server, caller, room, seen, events)]
+    return [orjson.Fragment(event) for event in await showing.show_all(server, caller, room, seen, events)]
 
 
 async def _state(server: Server, caller: Caller, room: Room, seen: Sight) -> list[orjson.Fragment]:
-    rows = await history.state_rows(caller.node, room, seen)
+    rows = await readable.state_rows(caller.node, room, seen)
     now, room_id = server.clock.now_ms(), orjson.dumps(room.room_id)
-    return [orjson.Fragment(history.show_stored(row, now, room_id=room_id)) for row in rows]
+    return [orjson.Fragment(showing.show_stored(row, now, room_id=room_id)) for row in rows]
 
 
 def _grouped(key: str, page: Sequence[Hit], rest: Sequence[Hit]) -> dict[str, Any]:

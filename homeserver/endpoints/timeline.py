@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.rooms import epochs, gaps, history, moments, tokens
+from homeserver.rooms import epochs, gaps, history, moments, readable, showing, sight, tokens
 from homeserver.sync import filters
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
@@ -35,9 +35,9 @@ async def messages(server: Server, request: Request) -> Response:
     backwards = query.choice("dir", ("b", "f"), "b") == "b"
     chosen = filters.of_events(query.get("filter"))
     limit = _limit(server, request, chosen)
-    room, seen = await history.reader(server, caller, request.args["roomId"])
+    room, seen = await readable.reader(server, caller, request.args["roomId"])
     since, to = query.get("from"), query.get("to")
-    edge = caller.node.position if backwards else history.BEGINNING
+    edge = caller.node.position if backwards else sight.BEGINNING
     start = edge if since is None else await epochs.place(caller, room.nid, since, backwards=backwards)
     end = None if to is None else await epochs.place(caller, room.nid, to, backwards=not backwards)
     wanted = None if chosen is None else chosen.within(room.room_id)
@@ -47,16 +47,16 @@ async def messages(server: Server, request: Request) -> Response:
         page = await history.page(
             caller.node, room, seen, start=start, to=end, backwards=False, limit=limit, wanted=wanted
         )
-    shown = await history.show_all(server, caller, room, seen, page.events)
+    shown = await showing.show_all(server, caller, room, seen, page.events)
     parts = [
         b'{"start":"%s","chunk":' % (since or tokens.between(page.start, caller.epoch)).encode(),
-        history.array(shown),
+        showing.array(shown),
     ]
     if page.end is not None:
         parts.append(b',"end":"%s"' % tokens.between(page.end, caller.epoch).encode())
     if chosen is not None and chosen.lazy_members:
         senders = {event.sender for event in page.events}
-        parts += [b',"state":', await history.members_shown(server, caller, room, seen, senders)]
+        parts += [b',"state":', await readable.members_shown(server, caller, room, seen, senders)]
     return spliced(*parts, b"}")
 
 
@@ -69,9 +69,9 @@ async def messages(server: Server, request: Request) -> Response:
 )
 async def event(server: Server, request: Request) -> Response:
     """One event."""
-    room, seen = await history.reader(server, request.caller, request.args["roomId"])
+    room, seen = await readable.reader(server, request.caller, request.args["roomId"])
     found = await history.find(request.caller.node, room, seen, request.args["eventId"])
-    return spliced(*await history.show_all(server, request.caller, room, seen, [found]))
+    return spliced(*await showing.show_all(server, request.caller, room, seen, [found]))
 
 
 @route(
@@ -86,7 +86,7 @@ async def context(server: Server, request: Request) -> Response:
     query, caller = request.query, request.caller
     chosen = filters.of_events(query.get("filter"))
     limit = _limit(server, request, chosen)
-    room, seen = await history.reader(server, caller, request.args["roomId"])
+    room, seen = await readable.reader(server, caller, request.args["roomId"])
     wanted = None if chosen is None else chosen.within(room.room_id)
     found = await history.find(caller.node, room, seen, request.args["eventId"])
     before = await gaps.page(
@@ -99,8 +99,8 @@ async def context(server: Server, request: Request) -> Response:
     senders = None
     if chosen is not None and chosen.lazy_members:
         senders = {each.sender for each in [*before.events, found, *after.events]}
-    state = await history.state_at(server, caller, room, seen, last.pos, senders, wanted)
-    (shown,) = await history.show_all(server, caller, room, seen, [found])
+    state = await readable.state_at(server, caller, room, seen, last.pos, senders, wanted)
+    (shown,) = await showing.show_all(server, caller, room, seen, [found])
     start = before.end if before.end is not None else before.start
     end = after.end if after.end is not None else caller.node.position
     return spliced(
@@ -108,9 +108,9 @@ async def context(server: Server, request: Request) -> Response:
         % (tokens.between(start, caller.epoch).encode(), tokens.between(end, caller.epoch).encode()),
         shown,
         b',"events_before":',
-        history.array(await history.show_all(server, caller, room, seen, before.events)),
+        showing.array(await showing.show_all(server, caller, room, seen, before.events)),
         b',"events_after":',
-        history.array(await history.show_all(server, caller, room, seen, after.events)),
+        showing.array(await showing.show_all(server, caller, room, seen, after.events)),
         b',"state":',
         state,
         b"}",
@@ -130,6 +130,6 @@ async def timestamp_to_event(server: Server, request: Request) -> dict[str, Any]
     query.require("dir")
     moment = query.integer("ts", 0)
     backwards = query.choice("dir", ("b", "f"), "b") == "b"
-    room, seen = await history.reader(server, caller, request.args["roomId"])
+    room, seen = await readable.reader(server, caller, request.args["roomId"])
     found = await moments.nearest(server, caller.node, room, seen, moment, backwards=backwards)
     return {"event_id": found.event_id, "origin_server_ts": found.ts}

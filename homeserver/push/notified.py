@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from homeserver.push import unread
-from homeserver.rooms import history, state
+from homeserver.rooms import showing, sight, state
 from homeserver.rooms.state import timed
 from homeserver.storage import events as stored
 from homeserver.storage import rooms as stored_rooms
@@ -24,7 +24,7 @@ from homeserver.storage import rooms as stored_rooms
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.push.unread import Notable
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.nodes import Node
 
@@ -81,7 +81,7 @@ async def page(server: Server, caller: Caller, upto: int, limit: int, only_highl
             room = await state.find(node, room_id)
             if room is None:
                 continue
-            walk = walks[room_id] = _Walk(room, await history.sight(node, room, caller.user_id))
+            walk = walks[room_id] = _Walk(room, await sight.of_room(node, room, caller.user_id))
         await walk.read(node, -place)
         if not walk.ahead:
             continue
@@ -97,14 +97,14 @@ async def page(server: Server, caller: Caller, upto: int, limit: int, only_highl
 
 
 async def _notable(caller: Caller, walk: _Walk, events: list[Timed], only_highlights: bool) -> list[Notable]:
-    visible = [event for event in events if walk.seen.membership_at(event.pos) == history.JOINED]
+    visible = [event for event in events if walk.seen.membership_at(event.pos) == sight.JOINED]
     found = await unread.notable(caller.node, walk.room, caller.user_nid, caller.user_id, visible)
     return [each for each in found if each.outcome.highlight or not only_highlights]
 
 
 async def _shown(server: Server, caller: Caller, walk: _Walk, each: Notable) -> bytes:
     read = await unread.read_of(caller.node, caller.user_nid, walk.room.nid)
-    (event,) = await history.show_all(server, caller, walk.room, walk.seen, [each.event])
+    (event,) = await showing.show_all(server, caller, walk.room, walk.seen, [each.event])
     return orjson.dumps(
         {
             "actions": list(each.outcome.actions),

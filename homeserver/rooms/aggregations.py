@@ -20,7 +20,7 @@ from homeserver.storage import relations
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.nodes import Node
     from homeserver.storage.relations import Related

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.context import Server
-    from homeserver.rooms.history import Sight
     from homeserver.rooms.seeding import Mark
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node

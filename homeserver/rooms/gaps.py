@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from homeserver.protocol.errors import Refusal
-from homeserver.rooms import backfilled, history
+from homeserver.rooms import backfilled, history, sight
 from homeserver.rooms.history import Page
 from homeserver.runtime.lru import Lru
 from homeserver.storage import rooms, timeline_gaps
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from homeserver.context import Past, Server
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
@@ -107,10 +107,10 @@ async def _page(
         return await history.page(node, room, seen, start=start, to=to, backwards=True, limit=limit, wanted=wanted)
     before = (walks.stored, walks.storing)
     if before != (0, 0):
-        seen = await history.renewed(node, room, seen)
+        seen = await sight.renewed(node, room, seen)
     found = await history.page(node, room, seen, start=start, to=to, backwards=True, limit=limit, wanted=wanted)
     if walks.storing or before != (walks.stored, 0):  # something may have come between the two
-        seen = await history.renewed(node, room, seen)
+        seen = await sight.renewed(node, room, seen)
         found = replace(found, events=[event for event in found.events if seen.sees(event)])
     return found
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from homeserver.protocol.errors import NotFound, Refusal
-from homeserver.rooms import backfilled, history
+from homeserver.rooms import backfilled, sight
 from homeserver.rooms.state import timed
 from homeserver.storage import events, timeline_gaps
 
 if TYPE_CHECKING:
     from homeserver.context import Past, Server
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.nodes import Node
 
@@ -38,7 +38,7 @@ async def nearest(server: Server, node: Node, room: Room, seen: Sight, moment: i
         following = await node.read(events.nearest, room.nid, moment, False, 1)
         gap = None if not following else await node.read(timeline_gaps.below, room.nid, following[0])
         if gap is not None and await _fetched(server, node, room, moment, gap, found, backwards=backwards):
-            found = await _held(node, room, await history.renewed(node, room, seen), moment, backwards)
+            found = await _held(node, room, await sight.renewed(node, room, seen), moment, backwards)
     if found is None:
         raise NotFound(f"There is no event {'before' if backwards else 'after'} that moment that you may see")
     return found

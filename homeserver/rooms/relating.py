@@ -19,7 +19,7 @@ from homeserver.storage.relations import Kin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.engine import Transaction
     from homeserver.storage.events import StoredEvent

@@ -17,7 +17,7 @@ import orjson
 from homeserver.accounts import ignored
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import history, state
+from homeserver.rooms import sight, state
 from homeserver.rooms.state import timed
 from homeserver.storage import events, room_texts, rooms
 from homeserver.storage import state as stored_state
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from homeserver.context import Caller, Server
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.engine import Transaction
     from homeserver.storage.events import StoredEvent
@@ -83,7 +83,7 @@ async def hits(caller: Caller, search: Search) -> list[Hit]:
             rank = _rank(search, row)
             if rank > 0 and search.takes(room_ids[room_nid], row):
                 fitting.append((room_nid, rank, row))
-    seen = await history.sights(node, sorted({room_nid for room_nid, *_ in fitting}), caller.user_id)
+    seen = await sight.of_rooms(node, sorted({room_nid for room_nid, *_ in fitting}), caller.user_id)
     hidden = await ignored.of_user(node, caller.user_nid)
     found = [
         Hit(Place(rank if search.by_rank else 0, row.pos or 0), room_ids[room_nid], timed(row))
@@ -132,7 +132,7 @@ def _fit(wanted: Sequence[str], words: Sequence[str]) -> float:
 async def room_of(server: Server, caller: Caller, room_id: str) -> tuple[Room, Sight]:
     """The room of a hit, and what the caller may see of it."""
     room = await state.get(caller.node, room_id)
-    return room, await history.sight(caller.node, room, caller.user_id)
+    return room, await sight.of_room(caller.node, room, caller.user_id)
 
 
 async def profiles(node: Node, room: Room, senders: Iterable[str], pos: int) -> dict[str, dict[str, str]]:

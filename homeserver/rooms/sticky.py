@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms import history
+from homeserver.rooms import showing
 from homeserver.storage.sticky_events import of_rooms as of_rooms  # for those who tell of them
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def is_for(each: Sticky, ignored: Collection[str], erased: Collection[str]) -> b
 
 def show(each: Sticky, now_ms: int, transaction_id: str | None = None) -> bytes:
     """One of them as a client reads it, with how long it lasts."""
-    parts = [history.stays(each.expires_ts - now_ms)[1:]]
+    parts = [showing.stays(each.expires_ts - now_ms)[1:]]
     if each.event.unsigned is not None:
         parts.append(each.event.unsigned)
     if transaction_id is not None:
-        parts.append(b"".join(history.own(transaction_id))[1:])
-    return history.show_stored(each.event._replace(unsigned=b",".join(parts)), now_ms)
+        parts.append(b"".join(showing.own(transaction_id))[1:])
+    return showing.show_stored(each.event._replace(unsigned=b",".join(parts)), now_ms)

@@ -13,7 +13,7 @@ from homeserver.accounts import push_rules
 from homeserver.protocol.errors import ConflictingUnsubscription, NotFound, NotInThread, TooLarge
 from homeserver.protocol.push_rules import Ruleset
 from homeserver.protocol.relations import THREAD, relation_in
-from homeserver.rooms import history
+from homeserver.rooms import history, readable
 from homeserver.runtime.lru import Lru
 from homeserver.storage import streams
 from homeserver.storage import thread_subscriptions as stored
@@ -34,7 +34,7 @@ NEWEST = 2**62
 
 async def find(server: Server, caller: Caller, room_id: str, root_id: str) -> bool:
     """Whether the caller follows a thread automatically only. Raises NotFound when they do not follow it, Forbidden."""
-    room, _ = await history.reader(server, caller, room_id)
+    room, _ = await readable.reader(server, caller, room_id)
     held = await caller.node.read(stored.find, caller.user_nid, room.nid, root_id)
     if held is None or not held.subscribed:
         raise NotFound("You do not follow this thread")
@@ -47,7 +47,7 @@ async def subscribe(server: Server, caller: Caller, room_id: str, root_id: str, 
     Raises NotFound without such events that the caller may see, NotInThread, ConflictingUnsubscription when they have
     stopped following it since that event, Forbidden.
     """
-    room, seen = await history.reader(server, caller, room_id)
+    room, seen = await readable.reader(server, caller, room_id)
     await history.find(caller.node, room, seen, root_id)
     cause_pos = None
     if cause is not None:
@@ -74,7 +74,7 @@ async def _subscribe(
 
 async def unsubscribe(server: Server, caller: Caller, room_id: str, root_id: str) -> None:
     """Stop following a thread. Raises NotFound without such an event that the caller may see, Forbidden."""
-    room, seen = await history.reader(server, caller, room_id)
+    room, seen = await readable.reader(server, caller, room_id)
     await history.find(caller.node, room, seen, root_id)
     await caller.node.advance(_unsubscribe, server, caller, room.nid, root_id)
 

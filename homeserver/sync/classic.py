@@ -17,7 +17,7 @@ import orjson
 from homeserver.accounts import callers, ignored, push_rules
 from homeserver.e2ee import device_lists, mailboxes, one_time_keys
 from homeserver.push import unread
-from homeserver.rooms import blocking, ephemeral, epochs, erasure, history, presence, state
+from homeserver.rooms import blocking, ephemeral, epochs, erasure, presence, sight, state
 from homeserver.rooms.tokens import Token
 from homeserver.storage import account_data, rooms
 from homeserver.storage import events as stored_events
@@ -243,13 +243,13 @@ async def _rooms(
     await _invitations(asked, strangers, answer)
 
 
-async def _sights(asked: Asked, mine: Sequence[StoredMembership]) -> Mapping[int, history.Sight]:
+async def _sights(asked: Asked, mine: Sequence[StoredMembership]) -> Mapping[int, sight.Sight]:
     """What the user may see of each room that they are in, read together for a client that is told everything."""
     if asked.since is not None:
         return {}
     room_nids = [membership.room_nid for membership in mine if membership.membership == "join"]
     await unread.prepare(asked.caller.node, asked.caller.user_nid, room_nids)
-    return await history.sights(asked.caller.node, room_nids, asked.caller.user_id)
+    return await sight.of_rooms(asked.caller.node, room_nids, asked.caller.user_id)
 
 
 def _entry(room_id: str, found: bytes) -> bytes:
@@ -269,7 +269,7 @@ async def _joined(
     membership: StoredMembership,
     told: Sequence[bytes],
     own_data: Mapping[int, Sequence[bytes]],
-    sights: Mapping[int, history.Sight],
+    sights: Mapping[int, sight.Sight],
 ) -> Draft | None:
     since, room_nid = asked.since, membership.room_nid
     mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(room_nid, ()))
@@ -289,7 +289,7 @@ async def _joined(
         return None
     seen = sights.get(room_nid)
     if seen is None and (since is None or membership.pos > since):
-        seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
+        seen = await sight.of_room(asked.caller.node, room, asked.caller.user_id)
     if seen is not None and membership.pos > asked.upto and seen.membership_at(asked.upto) != "join":
         return None  # they came while this answer was made: the next one tells
     # Their membership may have been renewed by a change of name: what counts is when they came to be in the room. And
@@ -303,7 +303,7 @@ async def _was_in(asked: Asked, membership: StoredMembership) -> bool:
     room = await state.find(asked.caller.node, membership.room_id)
     if room is None:
         return False
-    seen = await history.sight(asked.caller.node, room, asked.caller.user_id)
+    seen = await sight.of_room(asked.caller.node, room, asked.caller.user_id)
     return seen.membership_at(asked.upto) == "join"
 
 
@@ -316,7 +316,7 @@ async def _left(asked: Asked, membership: StoredMembership, own_data: Mapping[in
     node = asked.caller.node
     mine = _of_room(asked.chosen.room_account_data, membership.room_id, own_data.get(membership.room_nid, ()))
     room = await state.find(node, membership.room_id)
-    seen = None if room is None else await history.sight(node, room, asked.caller.user_id)
+    seen = None if room is None else await sight.of_room(node, room, asked.caller.user_id)
     left_at = None if seen is None else seen.left_at
     since = asked.since
     if room is None or seen is None or left_at is None:

@@ -18,7 +18,7 @@ from homeserver.protocol import stickiness
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import pdu_bytes
 from homeserver.push import unread
-from homeserver.rooms import aggregations, erasure, history, state, sticky, tokens
+from homeserver.rooms import aggregations, erasure, showing, sight, state, sticky, tokens
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
@@ -95,7 +95,7 @@ class SentMembers:
 # the timeline -------------------------------------------------------------------------------
 
 
-async def stretch(asked: Asked, room: Room, since: int | None, seen: history.Sight | None) -> Stretch:
+async def stretch(asked: Asked, room: Room, since: int | None, seen: sight.Sight | None) -> Stretch:
     """The newest events of a room behind ``since``, as many as the filter wants."""
     limit = min(asked.chosen.timeline_limit, asked.server.settings.limits.page_size)
     part = asked.chosen.timeline
@@ -285,7 +285,7 @@ class Draft:
     ephemeral: Sequence[bytes]
     account_data: Sequence[bytes]
     joined: bool
-    seen: history.Sight | None
+    seen: sight.Sight | None
 
     @property
     def first(self) -> bool:
@@ -317,7 +317,7 @@ async def begin(
     room: Room,
     since: int | None,
     *,
-    seen: history.Sight | None,
+    seen: sight.Sight | None,
     ephemeral: Sequence[bytes],
     account_data: Sequence[bytes],
     joined: bool,
@@ -341,7 +341,7 @@ async def load(caller: Caller, drafts: Sequence[Draft]) -> Loaded:
     unknown = [event_id for draft in drafts for event_id in draft.own]
     events_stuck = [each.event for found in stuck.values() for each in found]
     unknown += [event.event_id for event in events_stuck if event.sender == caller.user_id]
-    own = await history.transactions_of(caller, unknown) if unknown else {}
+    own = await showing.transactions_of(caller, unknown) if unknown else {}
     return Loaded(rows, own, await _related(caller, drafts), stuck)
 
 
@@ -430,14 +430,14 @@ def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
         return _as_sent(draft.room, loaded.rows[event.event_nid])
     related = loaded.related.get(event.event_id)
     seen = draft.seen
-    membership = history.JOINED if seen is None else seen.membership_at(event.pos)  # no call where many are told
+    membership = sight.JOINED if seen is None else seen.membership_at(event.pos)  # no call where many are told
     if event.sender != caller.user_id:
-        return history.show(event, now, membership=membership, relations=related)
+        return showing.show(event, now, membership=membership, relations=related)
     if event.echo is None:
         own = loaded.own.get(event.event_id)
     else:
         own = event.echo[1] if event.echo[0] == caller.device_nid else None
-    return history.show(event, now, membership=membership, transaction_id=own, relations=related)
+    return showing.show(event, now, membership=membership, transaction_id=own, relations=related)
 
 
 def _shown_sticky(draft: Draft, each: Sticky, now: int, loaded: Loaded) -> bytes:
@@ -449,8 +449,8 @@ def _shown_sticky(draft: Draft, each: Sticky, now: int, loaded: Loaded) -> bytes
 def _shown_state(draft: Draft, row: StoredEvent, now: int) -> bytes:
     if draft.asked.chosen.federation_format:
         return _as_sent(draft.room, row)
-    then = None if draft.seen is None else history.membership_at(draft.seen, row.pos)
-    return history.show_stored(row, now, membership=then)
+    then = None if draft.seen is None else sight.membership_at(draft.seen, row.pos)
+    return showing.show_stored(row, now, membership=then)
 
 
 def _as_sent(room: Room, row: StoredEvent) -> bytes:
@@ -465,7 +465,7 @@ async def outsider_section(asked: Asked, membership: StoredMembership, account_d
     return b"".join(
         (
             b'{"timeline":{"events":[',
-            b",".join(history.show_stored(row, now, membership=membership.membership) for row in rows),
+            b",".join(showing.show_stored(row, now, membership=membership.membership) for row in rows),
             b'],"limited":false},"state":{"events":[]},"account_data":{"events":[',
             b",".join(account_data),
             b"]}}",

@@ -14,7 +14,7 @@ import orjson
 
 from homeserver.accounts import callers
 from homeserver.protocol.errors import Forbidden, NotFound
-from homeserver.rooms import epochs, history, public, state, tokens
+from homeserver.rooms import epochs, history, public, readable, showing, state, tokens
 from homeserver.rooms.tokens import Token
 from homeserver.storage import events as stored_events
 from homeserver.storage.streams import Stream
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence, Set
 
     from homeserver.context import Caller, Server
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.rooms import StoredMembership
 
@@ -64,7 +64,7 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
         start = caller.came_pos
     keys: list[tuple[Any, ...]] = [(node.name, caller.user_nid)]
     if room_id is not None:
-        room, _ = await history.reader(server, caller, room_id)
+        room, _ = await readable.reader(server, caller, room_id)
         keys = [state.arrivals(node, room)]
     deadline = server.clock.monotonic() + min(timeout_ms / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
@@ -91,20 +91,20 @@ async def _behind(server: Server, caller: Caller, start: int, room_id: str | Non
     if len(found) > AT_ONCE:
         found = found[:AT_ONCE]
         upto = found[-1][0]
-    return [(await history.show_all(server, caller, room, seen, [event]))[0] for _, room, seen, event in found], upto
+    return [(await showing.show_all(server, caller, room, seen, [event]))[0] for _, room, seen, event in found], upto
 
 
 async def _readable(server: Server, caller: Caller, start: int, room_id: str | None) -> list[tuple[Room, Sight]]:
     """The rooms that the caller may read, as far as they may have anything behind a position."""
     if room_id is not None:
-        return [await history.reader(server, caller, room_id)]
+        return [await readable.reader(server, caller, room_id)]
     mine = await memberships.of_user(caller.node, caller.user_nid)
     found = []
     for each in mine:
         happened = caller.node.changes.changed(Stream.TIMELINE, each.room_nid, start)
         if happened and (each.membership == "join" or each.pos > start):
             try:
-                found.append(await history.reader(server, caller, each.room_id))
+                found.append(await readable.reader(server, caller, each.room_id))
             except Forbidden:  # they were invited, and no more
                 continue
     return found
@@ -118,9 +118,9 @@ async def event(server: Server, caller: Caller, event_id: str) -> bytes:
     room_id = await caller.node.read(stored_events.room_of, event_id)
     if room_id is not None:
         try:
-            room, seen = await history.reader(server, caller, room_id)
+            room, seen = await readable.reader(server, caller, room_id)
             found = await history.find(caller.node, room, seen, event_id)
-            return (await history.show_all(server, caller, room, seen, [found]))[0]
+            return (await showing.show_all(server, caller, room, seen, [found]))[0]
         except Forbidden:
             pass
     raise NotFound("There is no such event, or you may not see it")
@@ -174,7 +174,7 @@ async def _room(
     found: dict[str, Any] = {"room_id": held.room_id, "membership": held.membership}
     if held.membership == "invite" and held.room_id in rooms.get("invite", {}):
         (row,) = await caller.node.read(stored_events.by_nids, [held.event_nid])
-        shown = history.show_stored(row, server.clock.now_ms(), room_id=orjson.dumps(held.room_id))
+        shown = showing.show_stored(row, server.clock.now_ms(), room_id=orjson.dumps(held.room_id))
         return {**found, "invite": orjson.loads(shown)}
     section = rooms.get("join", {}).get(held.room_id) or rooms.get("leave", {}).get(held.room_id)
     if section is None:

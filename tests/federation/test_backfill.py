@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from homeserver.protocol.events import build
-from homeserver.rooms import gaps, history, state
+from homeserver.rooms import gaps, sight, state
 from homeserver.storage import events, timeline_gaps
 from homeserver.web.messages import Response
 from tests.deployment import POLICY, User
@@ -275,11 +275,11 @@ async def test_a_doubt_about_visibility_is_a_no(network: Network) -> None:
         await tx.run("UPDATE events SET pos = ? WHERE type = ?", pos, kind)
 
     async def visible() -> list[tuple[int, str]]:
-        return (await node.read(history.visibilities, [nid]))[nid]
+        return (await node.read(sight.visibilities, [nid]))[nid]
 
-    assert await visible() == [(history.BEGINNING, "shared")], "in force when we came, and before as far as is known"
+    assert await visible() == [(sight.BEGINNING, "shared")], "in force when we came, and before as far as is known"
     await node.write(place, "m.room.history_visibility", -5)
-    assert await visible() == [(history.BEGINNING, "joined"), (-5, "shared")]
+    assert await visible() == [(sight.BEGINNING, "joined"), (-5, "shared")]
     await node.write(place, "m.room.create", -9)
     assert await visible() == [(-5, "shared")]
 

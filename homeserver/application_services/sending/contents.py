@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.rooms.history import array, show_stored
 from homeserver.rooms.receipts import READ, READ_PRIVATE, UNTHREADED
+from homeserver.rooms.showing import array, show_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

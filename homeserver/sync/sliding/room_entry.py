@@ -14,7 +14,7 @@ import orjson
 
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import history, tokens
+from homeserver.rooms import showing, sight, tokens
 from homeserver.sync.sliding.request import Form
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ class Entry:
             row = None if nid is None else find(nid)
             if row is not None:
                 if seen is None and row.unsigned is None:  # nearly always, and there are hundreds in an answer
-                    found.append(history.PLAIN_STATE % (row.client, max(now - row.ts, 0)))
+                    found.append(showing.PLAIN_STATE % (row.client, max(now - row.ts, 0)))
                 else:
-                    then = None if seen is None else history.membership_at(seen, row.pos)
-                    found.append(history.show_stored(row, now, membership=then))
+                    then = None if seen is None else sight.membership_at(seen, row.pos)
+                    found.append(showing.show_stored(row, now, membership=then))
             elif nid is None and self._stable:
                 found.append(orjson.dumps({"type": key[0], "state_key": key[1]}))
         return found
@@ -146,7 +146,7 @@ class Entry:
         events = self.draft.events
         if self.draft.seen is not None:
             return [self._shown(event) for event in events]
-        related, user_id, stale = self.related, self.telling.caller.user_id, self.telling.now - history.FRESH_MS
+        related, user_id, stale = self.related, self.telling.caller.user_id, self.telling.now - showing.FRESH_MS
         return [
             event.shown[1]
             if event.shown is not None
@@ -161,14 +161,14 @@ class Entry:
         """An event of the timeline, with the transaction id under which the calling device sent it."""
         caller, now = self.telling.caller, self.telling.now
         related = self.related.get(event.event_id)
-        membership = history.membership_at(self.draft.seen, event.pos)
+        membership = sight.membership_at(self.draft.seen, event.pos)
         if event.sender != caller.user_id:
-            return history.show(event, now, membership=membership, relations=related)
+            return showing.show(event, now, membership=membership, relations=related)
         if event.echo is None:
             own = self.own.get(event.event_id)
         else:
             own = event.echo[1] if event.echo[0] == caller.device_nid else None
-        return history.show(event, now, membership=membership, transaction_id=own, relations=related)
+        return showing.show(event, now, membership=membership, transaction_id=own, relations=related)
 
 
 def _hero(user_id: str, row: StoredEvent | None) -> dict[str, str]:

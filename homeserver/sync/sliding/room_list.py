@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from homeserver.accounts import ignored
-from homeserver.rooms import blocking, history, state
+from homeserver.rooms import blocking, sight, state
 from homeserver.rooms.state import Rooms
 from homeserver.runtime.lru import Lru
 from homeserver.storage import sliding
@@ -170,6 +170,6 @@ async def _ever_joined(caller: Caller, banned: Sequence[Listed]) -> set[int]:
     found = set()
     for row in banned:
         room = await state.find(caller.node, row.room_id)
-        if room is not None and (await history.sight(caller.node, room, caller.user_id)).joins:
+        if room is not None and (await sight.of_room(caller.node, room, caller.user_id)).joins:
             found.add(row.room_nid)
     return found

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from homeserver.protocol.event_view import MEMBER
-from homeserver.rooms import aggregations, history, state, state_rows
-from homeserver.rooms.history import Sight
+from homeserver.rooms import aggregations, showing, sight, state, state_rows
+from homeserver.rooms.sight import Sight
 from homeserver.storage import rooms as stored_rooms
 from homeserver.sync import joined
 from homeserver.sync.sliding import beginnings, recency, required_state, timeline
@@ -140,7 +140,7 @@ async def _with_rooms(telling: Telling, drafts: Sequence[Draft]) -> tuple[list[D
         for draft, room in zip(drafts, rooms, strict=True)
         if room is not None and (not draft.joined or (draft.since is not None and draft.listed.pos > draft.since))
     ]
-    sights = await history.sights(node, renewed, user_id) if renewed else {}
+    sights = await sight.of_rooms(node, renewed, user_id) if renewed else {}
     for draft, room in zip(drafts, rooms, strict=True):
         draft.room = room
         seen = draft.seen = None if room is None else sights.get(room.nid)
@@ -248,7 +248,7 @@ async def _heroes(
 async def _own_transactions(telling: Telling, drafts: Sequence[Draft]) -> Mapping[str, str]:
     """Transaction ids of the caller's device, of those events of which memory does not tell."""
     unknown = [event.event_id for event in beginnings.unknown(telling, drafts)]
-    return await history.transactions_of(telling.caller, unknown) if unknown else {}
+    return await showing.transactions_of(telling.caller, unknown) if unknown else {}
 
 
 async def _related(telling: Telling, drafts: Sequence[Draft], first: Beginnings | None) -> Mapping[str, bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from homeserver.rooms import history, sticky
+from homeserver.rooms import showing, sticky
 from homeserver.storage.streams import Stream
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def tell(telling: Telling, wish: StickyWish, ledger: Ledger, listed: RoomL
     chosen = due[: wish.limit]
     upto = chosen[-1].pos if len(chosen) < len(due) else telling.upto
     mine = [each.event.event_id for each in chosen if each.event.sender == caller.user_id]
-    own = await history.transactions_of(caller, mine) if mine else {}
+    own = await showing.transactions_of(caller, mine) if mine else {}
     rooms: dict[str, list[bytes]] = {}
     for each in chosen:
         shown = sticky.show(each, telling.now, own.get(each.event.event_id))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
-    from homeserver.rooms.history import Sight
+    from homeserver.rooms.sight import Sight
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.sliding import Listed
     from homeserver.sync.sliding.connections import Sent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms import erasure, history
+from homeserver.rooms import erasure, sight
 from homeserver.rooms.state import timed
 from homeserver.storage import events as stored
 from homeserver.storage import sliding
@@ -77,7 +77,7 @@ async def _look(telling: Telling, drafts: Sequence[Draft], found: dict[int, Foun
     """Ask what the user may see of those rooms where there is doubt."""
     asked = [draft for draft in drafts if draft.seen is None and _is_doubtful(telling, draft, found)]
     if asked:
-        sights = await history.sights(
+        sights = await sight.of_rooms(
             telling.caller.node, [draft.listed.room_nid for draft in asked], telling.caller.user_id
         )
         for draft in asked:
