@@ -107,6 +107,12 @@ def show_stored(row: StoredEvent, now_ms: int, *, room_id: bytes = b"", membersh
     return b"".join(parts)
 
 
+def state_pattern(row: StoredEvent) -> bytes:
+    """What `show_stored` makes of a state event, with a ``%d`` where its age goes."""
+    unsigned = b"" if row.unsigned is None else b"," + row.unsigned.replace(b"%", b"%%")
+    return row.client.replace(b"%", b"%%") + _UNSAID + unsigned + b"}}"
+
+
 def array(items: Sequence[bytes]) -> bytes:
     """A JSON array of encoded items."""
     return b"[" + b",".join(items) + b"]"

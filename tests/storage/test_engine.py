@@ -14,12 +14,13 @@ from homeserver.storage.engine import (
     Engine,
     NestedTransaction,
     Param,
+    Row,
     Transaction,
     UniqueViolation,
     asks_once,
 )
 from homeserver.storage.migrate import Migration
-from tests.support import Databases, aio
+from tests.support import ON_SQLITE, Databases, aio
 
 SCHEMA = Migration(
     1,
@@ -291,6 +292,29 @@ async def test_a_function_that_asks_once(engines: Databases) -> None:
     await engine.write(add, "b")
     assert await engine.read(glance) == ["a", "b"]
     assert await engine.write(glance_twice) == ["a", "b", "a", "b"], "the mark is about reads"
+
+
+@ON_SQLITE
+@aio
+async def test_what_broke_off_holds_no_snapshot(engines: Databases) -> None:
+    engine = await opened(engines)
+
+    @asks_once
+    async def broken(tx: Transaction) -> list[Row]:
+        return await tx.all("SELECT text FROM notes UNION ALL SELECT CAST(x'ff' AS TEXT)")
+
+    @asks_once
+    async def glance(tx: Transaction) -> list[str]:
+        return await texts(tx)
+
+    await engine.write(add, "a")
+    failures = []
+    for text in ("b", "c"):
+        with pytest.raises(DatabaseFault) as failure:
+            await engine.read(broken)
+        failures.append(failure)  # with all that the error refers to
+        await engine.write(add, text)
+    assert await engine.read(glance) == ["a", "b", "c"]
 
 
 # -- values ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A transaction on SQLite. BEGIN rides in the hop of its first statement and queued writes in that of the next, so
-that a transaction of queued writes only is a single hop, and a reader's snapshot is ended without waiting.
+that a transaction of queued writes only is a single hop, and a reader's snapshot is ended without waiting. A single
+statement that reads is a snapshot by itself.
 """
 
 from __future__ import annotations
@@ -35,15 +36,25 @@ class SqliteTransaction(OpenTransaction[Connection]):
 
     async def all(self, sql: str, *params: Param) -> list[Row]:
         """See `Transaction.all`."""
-        return await self._hop(lambda: self._execute_there(sql, params).fetchall(), sql, (params,))
+
+        def rows_there() -> list[Row]:
+            cursor = self._execute_there(sql, params)
+            try:
+                return cursor.fetchall()
+            finally:
+                cursor.close()  # also one that broke off is to hold no snapshot
+
+        return await self._hop(rows_there, sql, (params,))
 
     async def one(self, sql: str, *params: Param) -> Row | None:
         """See `Transaction.one`."""
 
         def first_there() -> Row | None:
             cursor = self._execute_there(sql, params)
-            row: Row | None = cursor.fetchone()
-            cursor.close()  # an unfinished SELECT would hold up the COMMIT
+            try:
+                row: Row | None = cursor.fetchone()
+            finally:
+                cursor.close()  # an unfinished SELECT would hold up the COMMIT
             return row
 
         return await self._hop(first_there, sql, (params,))
@@ -70,7 +81,7 @@ class SqliteTransaction(OpenTransaction[Connection]):
     def undo(self) -> asyncio.Future[None] | None:
         """See `OpenTransaction.undo`. The end of a snapshot is posted, and the next to post finds it ended."""
         self.ended = True
-        if not self.asked or self.committed:
+        if not self.asked or self.committed or self._kind is Kind.GLANCE:
             return None
         if self._kind is Kind.WRITE:
             return self.connection.post(self.connection.roll_back)
@@ -104,7 +115,8 @@ class SqliteTransaction(OpenTransaction[Connection]):
     def _begin_there(self) -> None:
         if not self._begun:
             self._file.look()
-            self._raw.execute(WRITE if self._kind is Kind.WRITE else READ)
+            if self._kind is not Kind.GLANCE:
+                self._raw.execute(WRITE if self._kind is Kind.WRITE else READ)
             self._begun = True
 
     def _commit_there(self) -> None:

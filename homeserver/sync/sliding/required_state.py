@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from homeserver.protocol.event_view import StateKey
+    from homeserver.rooms.state import Timed
     from homeserver.storage.nodes import Node
     from homeserver.sync.sliding.telling import Draft
     from homeserver.sync.sliding.wanted import Wanted
@@ -37,22 +38,28 @@ async def fill(node: Node, draft: Draft) -> None:
     if draft.since is not None:
         draft.changes = await _changes(node, draft, draft.since)
     wanted = draft.config.wanted
-    told: dict[StateKey, int | None] = {}
     if draft.since is None:
-        now, then = room.now.state, draft.then
-        if then is None:
-            told.update([(key, entry.nid) for key, entry in wanted.chosen(now).items()])
-        else:
-            told.update(wanted.chosen(then))
-        fresh: Collection[StateKey] = _people(draft) if wanted.lazy else ()
-    else:
-        told.update((key, nid) for key, nid in draft.changes.items() if wanted.takes(key))
-        before = NOTHING if draft.sent is None else draft.sent.wanted
-        if not before.covers(wanted):
-            told.update((key, draft.nid_of(key)) for key in _chosen(draft, wanted) if not before.takes(key))
-        fresh = _lazy(draft) if wanted.lazy else ()
-    told.update(_held(draft, fresh))
+        draft.state = beginning(draft, wanted, people(draft.events) if wanted.lazy else ())
+        return
+    told: dict[StateKey, int | None] = {key: nid for key, nid in draft.changes.items() if wanted.takes(key)}
+    before = NOTHING if draft.sent is None else draft.sent.wanted
+    if not before.covers(wanted):
+        told.update((key, draft.nid_of(key)) for key in _chosen(draft, wanted) if not before.takes(key))
+    if wanted.lazy:
+        told.update(_held(draft, _lazy(draft)))
     draft.state = told
+
+
+def beginning(draft: Draft, wanted: Wanted, about: Collection[str]) -> dict[StateKey, int | None]:
+    """The state that is told to who is told everything; ``about``: of whose members, beside those that are wanted."""
+    assert draft.room is not None
+    told: dict[StateKey, int | None] = {}
+    if draft.then is None:
+        told.update([(key, entry.nid) for key, entry in wanted.chosen(draft.room.now.state).items()])
+    else:
+        told.update(wanted.chosen(draft.then))
+    told.update(_held(draft, [(MEMBER, user_id) for user_id in about]))
+    return told
 
 
 def _held(draft: Draft, keys: Iterable[StateKey]) -> Mapping[StateKey, int | None]:
@@ -83,10 +90,13 @@ async def _changes(node: Node, draft: Draft, since: int) -> Mapping[StateKey, in
     return await node.read(stored.changes_between, room.nid, since, draft.upto)
 
 
-def _people(draft: Draft) -> set[StateKey]:
-    """The members that a timeline is about: who sent its events, and whose membership they change."""
-    found = {(MEMBER, event.sender) for event in draft.events}
-    found.update((MEMBER, event.state_key) for event in draft.events if event.type == MEMBER and event.state_key)
+def people(events: Iterable[Timed]) -> set[str]:
+    """Whom a timeline is about: who sent its events, and whose membership they change."""
+    found = set()
+    for event in events:
+        found.add(event.sender)
+        if event.type == MEMBER and event.state_key:
+            found.add(event.state_key)
     return found
 
 
@@ -94,7 +104,8 @@ def _lazy(draft: Draft) -> set[StateKey]:
     """The members to be told of: those of the timeline whom the connection does not have as they are; and with a
     timeline that is whole, all whose membership changed."""
     known = frozenset() if draft.sent is None else draft.sent.members
-    found = {key for key in _people(draft) if key in draft.changes or key[1] not in known}
+    about = [(MEMBER, user_id) for user_id in people(draft.events)]
+    found = {key for key in about if key in draft.changes or key[1] not in known}
     if not draft.limited:
         found.update(key for key in draft.changes if key[0] == MEMBER)
     return found
@@ -103,6 +114,8 @@ def _lazy(draft: Draft) -> set[StateKey]:
 def members_after(draft: Draft) -> frozenset[str]:
     """Of whom the connection has the member event, as it is, after this answer."""
     told = frozenset([key[1] for key, nid in draft.state.items() if key[0] == MEMBER and nid is not None])
+    if draft.opening is not None:
+        told = draft.opening.members | told if told else draft.opening.members
     if draft.since is None or draft.sent is None:
         return told if len(told) <= MEMBERS_REMEMBERED else frozenset()
     before = draft.sent.members

@@ -98,12 +98,14 @@ class Entry:
 
     def _fields(self) -> list[bytes]:
         draft = self.draft
-        found = [*self._text(b"name", NAME, "name"), *self._text(b"avatar", AVATAR, "url"), *self._direct()]
+        found = self._direct()
         if self.heroes is not None:
             found.append(b',"heroes":' + orjson.dumps([_hero(user_id, row) for user_id, row in self.heroes]))
+        if draft.opening is not None:
+            return [draft.opening.names, *found]
+        found += [*self._text(b"name", NAME, "name"), *self._text(b"avatar", AVATAR, "url")]
         if draft.joined and draft.room is not None and draft.has_moved(MEMBER):
-            now = draft.room.now
-            found.append(b',"joined_count":%d,"invited_count":%d' % (now.joined, now.invited))
+            found.append(_counts(draft.room.now.joined, draft.room.now.invited))
         return found
 
     def _text(self, name: bytes, key: StateKey, field: str) -> list[bytes]:
@@ -128,7 +130,8 @@ class Entry:
 
     def _state(self) -> list[bytes]:
         now, seen, find = self.telling.now, self.draft.seen, self.rows.get
-        found = []
+        opening = self.draft.opening
+        found = [] if opening is None else opening.at(now)
         for key, nid in self.draft.state.items():
             row = None if nid is None else find(nid)
             if row is not None:
@@ -169,6 +172,16 @@ class Entry:
         else:
             own = event.echo[1] if event.echo[0] == caller.device_nid else None
         return showing.show(event, now, membership=membership, transaction_id=own, relations=related)
+
+
+def names(name: str | None, avatar: str | None, joined: int, invited: int) -> bytes:
+    """What names a room, to who is told everything: its name and avatar, if it has any, and how many are in it."""
+    texts = [b',"%s":' % key + orjson.dumps(text) for key, text in ((b"name", name), (b"avatar", avatar)) if text]
+    return b"".join((*texts, _counts(joined, invited)))
+
+
+def _counts(joined: int, invited: int) -> bytes:
+    return b',"joined_count":%d,"invited_count":%d' % (joined, invited)
 
 
 def _hero(user_id: str, row: StoredEvent | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from homeserver.rooms import aggregations, showing, sight, state, state_rows
 from homeserver.rooms.sight import Sight
 from homeserver.storage import rooms as stored_rooms
 from homeserver.sync import joined
-from homeserver.sync.sliding import beginnings, recency, required_state, timeline
+from homeserver.sync.sliding import beginnings, openings, recency, required_state, timeline
 from homeserver.sync.sliding.connections import LIVE, NEVER, Sent
 from homeserver.sync.sliding.room_entry import AVATAR, NAME, Entry, text_in
 from homeserver.sync.sliding.telling import Draft
@@ -61,7 +61,9 @@ async def tell(
     inside, strange = await _with_rooms(telling, inside)
     await timeline.fill(telling, inside)
     for draft in inside:
-        await required_state.fill(telling.caller.node, draft)
+        if not openings.serves(draft):
+            await required_state.fill(telling.caller.node, draft)
+    await openings.fill(telling, [draft for draft in inside if openings.serves(draft)])
     await _shown_outside(telling, strange)
     told.drafts = {draft.listed.room_nid: draft for draft in (*inside, *strange)}
     told.first = await beginnings.read(telling, selection, wanted, [*inside, *strange])
@@ -215,7 +217,8 @@ async def _write(telling: Telling, selection: Selection, drafts: Sequence[Draft]
 async def _rows(telling: Telling, drafts: Sequence[Draft]) -> Mapping[int, StoredEvent]:
     """The state events that are shown, or looked into."""
     nids = {nid for draft in drafts for nid in draft.state.values() if nid is not None}
-    nids.update(nid for draft in drafts for key in (NAME, AVATAR) if (nid := draft.nid_of(key)) is not None)
+    others = [draft for draft in drafts if draft.opening is None]
+    nids.update(nid for draft in others for key in (NAME, AVATAR) if (nid := draft.nid_of(key)) is not None)
     return await state_rows.find(telling.caller.node, nids) if nids else {}
 
 
@@ -229,7 +232,7 @@ async def _heroes(
     for draft in drafts:
         if not draft.joined or draft.room is None or not (draft.has_moved(MEMBER) or NAME in draft.changes):
             continue
-        if text_in(rows, draft.nid_of(NAME), "name"):
+        if draft.opening.named if draft.opening else text_in(rows, draft.nid_of(NAME), "name"):
             continue
         nid = draft.room.nid
         chosen[nid] = joined.heroes(node, draft.room, reader)

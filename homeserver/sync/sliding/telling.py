@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.state import Room, Timed
     from homeserver.storage.sliding import Listed
     from homeserver.sync.sliding.connections import Sent
+    from homeserver.sync.sliding.openings import Opening
     from homeserver.sync.sliding.request import Config, Form
 
 
@@ -45,7 +46,7 @@ class Draft:
     once more, because more of them are wanted than before.
 
     ``changes``: what became of entries of the state, to row ids, None: it is no more; ``state``: those that are told;
-    ``then``: the whole state, where it is not that of now.
+    ``then``: the whole state, where it is not that of now. ``opening``: state that is told beside ``state``.
     """
 
     listed: Listed
@@ -62,6 +63,7 @@ class Draft:
     changes: Mapping[StateKey, int | None] = field(default_factory=dict)
     state: dict[StateKey, int | None] = field(default_factory=dict)
     then: Mapping[StateKey, int] | None = None
+    opening: Opening | None = None
 
     @property
     def initial(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from homeserver.protocol.event_view import MEMBER, StateKey
@@ -97,6 +97,23 @@ def only(wanted: Wanted) -> Wanted:
     if found is None:
         found = _known[wanted] = wanted
     return found
+
+
+@lru_cache(maxsize=2000)
+def parted(wanted: Wanted, user_id: str) -> tuple[Wanted, Wanted]:
+    """What is wanted whoever asks, and what is because it is this user: entries of which they are the state key. What
+    somebody wants of whom it matters what they do not want is theirs alone.
+    """
+    if any(key == user_id for clause in wanted.clauses for _, key in clause.exclude):
+        return only(Wanted(lazy=wanted.lazy)), wanted
+    common, own = set(), set()
+    for clause in wanted.clauses:
+        mine = frozenset(pair for pair in clause.include if pair[1] == user_id)
+        if mine:
+            own.add(Clause(mine, clause.exclude))
+        if mine != clause.include:
+            common.add(Clause(clause.include - mine, clause.exclude))
+    return only(Wanted(frozenset(common), wanted.lazy)), only(Wanted(frozenset(own)))
 
 
 def from_json(value: list[Any]) -> Wanted:
