@@ -242,6 +242,7 @@ def test_declarations_are_found_under_each_form_of_their_path() -> None:
         key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): f"{__name__}:state",
         key("GET", "/_matrix/client/r0/rooms/{roomId}/state/{eventType}"): f"{__name__}:state",
         key("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}"): f"{__name__}:state",
+        key("GET", "/_matrix/client/r0/rooms/{roomId}/state/{eventType}/{stateKey}"): f"{__name__}:state",
     }
 
 

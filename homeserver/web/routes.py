@@ -6,7 +6,7 @@ empty, and an encoded slash stays inside its segment.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
@@ -120,7 +120,8 @@ def route(
     """Declare ``async def endpoint(server, request) -> Response | dict``; the function itself stays as it is.
 
     ``path`` has named segments, ``/rooms/{roomId}/state``, which ``request.args`` holds decoded. ``also`` are
-    other forms of it: a path, or a word such as ``r0`` that stands in the place of the version. ``limit`` is
+    other forms of it: a path, or a word such as ``r0`` that stands in the place of the version, in those paths of the
+    same version, too. ``limit`` is
     REQUEST unless given (FEDERATION for signed requests); ``body`` is at most 64 KiB where nobody authenticates,
     and what the settings say elsewhere. ``unless_suspended`` refuses a suspended user: for what others would notice.
     ``refuse``: see `Route`.
@@ -129,7 +130,7 @@ def route(
         limit = Limit.FEDERATION if auth is Auth.SIGNED else Limit.REQUEST
     if body is None and auth in (Auth.NONE, Auth.OPTIONAL):
         body = SMALL_BODY
-    forms = tuple(form if form.startswith("/") else _versioned(path, form) for form in also)
+    forms = tuple(_forms(path, tuple(also)))
 
     def declare(endpoint: F) -> F:
         made: Route[Any] = Route(
@@ -156,6 +157,17 @@ def route(
 def declared(*endpoints: Callable[..., Any]) -> list[Route[Any]]:
     """The routes that were declared on these functions."""
     return [made for endpoint in endpoints for made in _declared.get(endpoint, ())]
+
+
+def _forms(path: str, also: Sequence[str]) -> Iterator[str]:
+    """The other paths of a route."""
+    version = "/".join(path.split("/")[:4]) + "/"
+    alike = [path, *(form for form in also if form.startswith(version))]
+    for form in also:
+        if form.startswith("/"):
+            yield form
+        else:
+            yield from (_versioned(each, form) for each in alike)
 
 
 def _versioned(path: str, version: str) -> str:

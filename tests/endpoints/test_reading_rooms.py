@@ -56,6 +56,16 @@ async def test_the_whole_state(play: Play) -> None:
 
 
 @aio
+async def test_old_clients_need_no_state_key_either(play: Play) -> None:
+    alice = await play.user("alice")
+    room = f"/_matrix/client/r0/rooms/{quote(await play.room_of(alice))}"
+    for ending, topic in (("", {"topic": "Roses"}), ("/", {"topic": "Tulips"})):
+        path = f"{room}/state/m.room.topic{ending}"
+        assert (await alice.asks("PUT", path, topic)).status == 200
+        assert (await alice.asks("GET", path)).json == topic
+
+
+@aio
 async def test_one_entry_of_the_state(play: Play) -> None:
     alice = await play.user("alice")
     room_id = await play.create(alice, topic="Roses")

@@ -111,6 +111,11 @@ def test_addresses_find_their_route(method: str, path: str, template: str, args:
 def test_other_versions_of_a_path() -> None:
     for version in ("v3", "r0", "v1"):
         assert found(TABLE, "POST", f"/_matrix/client/{version}/login") == (f"{CS}/login", {})
+    early = "/_matrix/client/unstable/org.example/state/{type}"
+    forms = table(f"GET {CS}/state/{{type}}/{{key}} r0 {CS}/state/{{type}} {early}")
+    for path in (f"{CS}/state/a", "/_matrix/client/r0/state/a", "/_matrix/client/unstable/org.example/state/a"):
+        assert found(forms, "GET", path) == (f"{CS}/state/{{type}}/{{key}}", {"type": "a"})
+    assert len(forms.routes[0].paths) == 5
     with pytest.raises(ValueError, match="no version"):
         route("GET", "/health", auth=Auth.NONE, also=["r0"])
 
