@@ -13,10 +13,10 @@ import click
 import orjson
 
 from homeserver.command_line.answers import JSON, no, tell
-from homeserver.command_line.orders import PRIVATE, described, read_object, write_object
+from homeserver.command_line.orders import PRIVATE, day, described, read_object, write_object
 from homeserver.protocol import disclosure_orders, epochs, key_files
 from homeserver.protocol.disclosure_orders import Order
-from homeserver.protocol.epochs import BoxUnopened
+from homeserver.protocol.epochs import BoxUnopened, Period
 from homeserver.protocol.errors import BadJson, InvalidParam, InvalidSignature
 
 KEY = click.option(
@@ -125,12 +125,20 @@ def _words(said: dict[str, Any], order: Order, name: str, key_file: Path) -> dic
             share = epochs.open_share(b64decode(each["shares"][name]), bytes(key))
             if (share.node, share.epoch, share.custodian) != (order.node, each["epoch"], name):
                 no(f"domicile: the share of epoch {each['epoch']} is of another epoch, or of another custodian")
+            if share.period is not None and not _concerns(order, share.period):
+                used = f"{day(share.period.since)} to {day(share.period.until)}"
+                no(f"domicile: epoch {share.epoch} is of {used}, and the order is not: no share is given for it")
             words[str(share.epoch)] = share.words
     except BoxUnopened:
         no(f"domicile: {key_file} does not open the shares of {name}")
     except (KeyError, TypeError, ValueError):
         no("domicile: this file holds no shares; `domicile disclose shares ORDER --out FILE` writes it")
     return words
+
+
+def _concerns(order: Order, period: Period) -> bool:
+    """Whether something of the period of an order can be in an epoch: whoever asks for shares may ask for too many."""
+    return period.since < order.scope.until and order.scope.since < period.until
 
 
 COMMANDS = (disclose_sign, disclose_share)

@@ -49,8 +49,7 @@ async def _ready(tx: Transaction, server: Server, node: Node, number: int, homes
     refused = await _refused(found)
     if refused is not None:
         raise refused
-    epochs = await sealed.epochs_of(tx, found.order.scope) if _asks_sealed(found.order) else []
-    return Ready(found.order, await conditions.counting(tx, server, found.order), epochs)
+    return Ready(found.order, await conditions.counting(tx, server, found.order), await _reached(found))
 
 
 async def open_order(server: Server, node: Node, number: int, entered: Mapping[int, Sequence[str]]) -> dict[str, Any]:
@@ -73,9 +72,7 @@ async def open_order(server: Server, node: Node, number: int, entered: Mapping[i
 async def _epochs(tx: Transaction, server: Server, node: Node, number: int, homes: Mapping[str, str]) -> list[Epoch]:
     """The epochs in an order's scope; none when it is not to be opened anyway."""
     found = await steps.taken(tx, server, node, number, homes)
-    if not _asks_sealed(found.order) or await _refused(found) is not None:
-        return []
-    return await sealed.epochs_of(tx, found.order.scope)
+    return [] if await _refused(found) is not None else await _reached(found)
 
 
 async def _refused(found: Taken) -> DisclosureRefused | None:
@@ -87,12 +84,18 @@ async def _refused(found: Taken) -> DisclosureRefused | None:
 
 async def _unopened(found: Taken, secrets: sealed.Opened) -> DisclosureRefused | None:
     """Whether the order reaches other epochs by now than those whose secrets are there: it opens once, and whole."""
-    order = found.order
-    reached = await sealed.epochs_of(found.tx, order.scope) if _asks_sealed(order) else []
-    if [epoch.number for epoch in reached] == secrets.numbers:
+    if [epoch.number for epoch in await _reached(found)] == secrets.numbers:
         return None
-    words = f"Meanwhile something has changed about what {order.label} reaches; look which shares it takes now"
+    words = f"Meanwhile something has changed about what {found.order.label} reaches; look which shares it takes now"
     return conditions.refusal(Why.SHARES_MISSING, words)
+
+
+async def _reached(found: Taken) -> list[Epoch]:
+    """The epochs that it takes shares of."""
+    if not _asks_sealed(found.order):
+        return []
+    keep = found.server.policy.now.retention(found.node.jurisdiction).sessions.ms
+    return await sealed.epochs_of(found.tx, found.order.scope, found.server.clock.now_ms() - keep)
 
 
 def _asks_sealed(order: Order) -> bool:

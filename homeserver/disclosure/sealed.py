@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
 
 
-async def epochs_of(tx: Transaction, scope: Scope) -> list[Epoch]:
-    """The epochs to which something is sealed that is about the accounts of an order, and may be of its period."""
+async def epochs_of(tx: Transaction, scope: Scope, oldest: int) -> list[Epoch]:
+    """The epochs to which something is sealed that is about the accounts of an order, and may be of its period.
+
+    ``oldest``: since when records may be there (milliseconds since 1970). What is to be destroyed is not among them,
+    though it has yet to be done: the node was down, or somebody has put an older database there.
+    """
+    due = await stored_epochs.due(tx, oldest) or 0
     reached = [
         each.epoch
         for each in await stored_epochs.every(tx)
-        if each.can_be_opened and each.born_ts < scope.until and each.ends_ts > scope.since
+        if each.can_be_opened and each.epoch.number > due and each.born_ts < scope.until and each.ends_ts > scope.since
     ]
     numbers = [epoch.number for epoch in reached]
     holding: set[int] = set()

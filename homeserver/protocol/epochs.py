@@ -97,14 +97,23 @@ class Epoch:
         )
 
 
+class Period(NamedTuple):
+    """From when to when at the latest an epoch is used, in milliseconds since 1970."""
+
+    since: int
+    until: int
+
+
 class OpenedShare(NamedTuple):
-    """What a custodian finds in the box: which epoch it would open, and the words."""
+    """What a custodian finds in the box: which epoch it would open, and the words. ``period``: that of the epoch, which
+    nobody can change later who does not have the words; None in boxes of before it was in them."""
 
     node: str
     epoch: int
     custodian: str
     threshold: int
     words: str
+    period: Period | None
 
 
 def read_key(text: str) -> bytes:
@@ -123,7 +132,7 @@ def write_key(key: bytes) -> str:
     return b64encode(key).decode().rstrip("=")
 
 
-def born(node: str, number: int, custodians: Mapping[str, bytes], threshold: int) -> Epoch:
+def born(node: str, number: int, custodians: Mapping[str, bytes], threshold: int, period: Period) -> Epoch:
     """A new epoch, whose secret is forgotten when this returns.
 
     ``custodians``: their X25519 public keys by name. Raises ValueError for a threshold or a number of custodians that
@@ -143,7 +152,8 @@ def born(node: str, number: int, custodians: Mapping[str, bytes], threshold: int
     shares = {}
     for (name, key), part in zip(custodians.items(), parts, strict=True):
         words = part.mnemonic()
-        told = {"node": node, "epoch": number, "custodian": name, "threshold": threshold, "words": words}
+        told: dict[str, Any] = {"node": node, "epoch": number, "custodian": name, "threshold": threshold}
+        told |= {"words": words, **period._asdict()}
         try:
             box = crypto_box_seal(canonical.encode(told), key)
         except (CryptoError, ValueError, TypeError, RuntimeError) as error:
@@ -156,8 +166,14 @@ def open_share(box: bytes, secret_key: bytes) -> OpenedShare:
     """What was sealed to a custodian, opened by their secret key. Raises BoxUnopened."""
     said = _opened(box, secret_key)
     try:
+        period = Period(int(said["since"]), int(said["until"])) if "since" in said else None
         return OpenedShare(
-            str(said["node"]), int(said["epoch"]), str(said["custodian"]), int(said["threshold"]), str(said["words"])
+            str(said["node"]),
+            int(said["epoch"]),
+            str(said["custodian"]),
+            int(said["threshold"]),
+            str(said["words"]),
+            period,
         )
     except (KeyError, TypeError, ValueError):
         raise BoxUnopened("what was sealed there is no share") from None

@@ -38,9 +38,9 @@ async def current(tx: Transaction, ceiling: Disclosure, now_ms: int) -> StoredEp
         stored.note_use(tx, newest.epoch.number, now_ms)
         return newest
     number = _number(now_ms, 0 if newest is None else newest.epoch.number)
-    epoch = protocol.born(tx.node, number, custodians, ceiling.threshold)
-    salt = random_bytes(SALT_BYTES)
     ends_ts = now_ms + ceiling.epoch.ms
+    epoch = protocol.born(tx.node, number, custodians, ceiling.threshold, protocol.Period(now_ms, ends_ts))
+    salt = random_bytes(SALT_BYTES)
     stored.put(tx, epoch, salt, now_ms, ends_ts)
     tx.after_commit(lambda: log.info("epoch begun", node=epoch.node, epoch=epoch.number))
     return stored.StoredEpoch(epoch, salt, now_ms, now_ms, ends_ts, None)

@@ -155,6 +155,24 @@ async def test_shares_that_are_not_right_open_nothing_and_the_register_says_so(d
 
 @ON_SQLITE
 @aio
+async def test_what_is_too_old_and_has_yet_to_be_destroyed_is_not_told(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    noticing_all(bureau.deployment)
+    await used(bureau, "sara")
+    await bureau.deployment.clock.advance(30 * DAY / 1000)
+    await used(bureau, "sara", address="203.0.113.9")
+    order = await bureau.approved(fields=["ip_addresses"], until=bureau.now + DAY, expires=bureau.now + 90 * DAY)
+    right = await words(bureau, order, "leila", "omid")
+    assert len(right) == 2
+    await bureau.deployment.clock.advance(65 * DAY / 1000)
+    newest = await words(bureau, order, "leila", "omid")
+    assert list(newest) == list(right)[1:]
+    (account,) = (await bureau.open(order, shares=right))["accounts"]
+    assert account["sessions"] == [{"ip_address": "203.0.113.9"}]
+
+
+@ON_SQLITE
+@aio
 async def test_custodians_are_handed_nothing_before_an_order_is_approved(deploy: Deploy) -> None:
     bureau = await Bureau.opened(deploy)
     noticing_all(bureau.deployment)

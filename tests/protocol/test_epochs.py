@@ -13,6 +13,7 @@ from homeserver.protocol import epochs
 from homeserver.protocol.epochs import (
     BoxUnopened,
     Epoch,
+    Period,
     SessionRecord,
     ShareFalse,
     ShareOfAnother,
@@ -21,6 +22,7 @@ from homeserver.protocol.epochs import (
     ShareUnreadable,
 )
 
+PERIOD = Period(1_789_000_000_000, 1_791_000_000_000)
 RECORD = SessionRecord("@nima:example.org", "PHONE", "198.51.100.7", "Telephone/1.0", 1_790_000_000_000)
 
 
@@ -31,10 +33,10 @@ class Made(NamedTuple):
 
 def make(custodians: int, threshold: int, number: int = 1, node: str = "tehran") -> Made:
     keys = {f"custodian {n}": PrivateKey.generate() for n in range(custodians)}
-    epoch = epochs.born(node, number, {name: bytes(key.public_key) for name, key in keys.items()}, threshold)
+    epoch = epochs.born(node, number, {name: bytes(key.public_key) for name, key in keys.items()}, threshold, PERIOD)
     opened = [epochs.open_share(epoch.shares[name].box, bytes(key)) for name, key in keys.items()]
-    assert [(each.node, each.epoch, each.custodian, each.threshold) for each in opened] == [
-        (node, number, name, threshold) for name in keys
+    assert [(each.node, each.epoch, each.custodian, each.threshold, each.period) for each in opened] == [
+        (node, number, name, threshold, PERIOD) for name in keys
     ]
     return Made(epoch, [each.words for each in opened])
 
@@ -135,10 +137,10 @@ def test_what_cannot_be_split_is_refused() -> None:
     key = bytes(PrivateKey.generate().public_key)
     for custodians, threshold in [(1, 1), (3, 1), (2, 3), (0, 0), (17, 2)]:
         with pytest.raises(ValueError, match="cannot be"):
-            epochs.born("tehran", 1, {str(n): key for n in range(custodians)}, threshold)
+            epochs.born("tehran", 1, {str(n): key for n in range(custodians)}, threshold, PERIOD)
     for bad in (bytes(32), b"short"):
         with pytest.raises(ValueError, match="nothing can be sealed to the key of b"):
-            epochs.born("tehran", 1, {"a": key, "b": bad}, 2)
+            epochs.born("tehran", 1, {"a": key, "b": bad}, 2, PERIOD)
 
 
 def test_an_epoch_knows_whom_it_is_for(made: Made) -> None:
