@@ -14,6 +14,7 @@ from homeserver.e2ee import key_format, remote_keys
 from homeserver.protocol import key_proofs
 from homeserver.protocol.errors import Refusal, ServerUnreachable
 from homeserver.protocol.identifiers import domain_of
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.device_keys import Proof
 from homeserver.transparency import peers
 from homeserver.transparency.peers import Heard
@@ -38,8 +39,7 @@ async def query_keys(
 ) -> dict[str, UserKeys]:
     """See `context.Remote.query_keys`. spec: server-server-api/#post_matrixfederationv1userkeysquery"""
     found: dict[str, UserKeys] = {}
-    for start in range(0, len(user_ids), USERS_AT_ONCE):
-        part = user_ids[start : start + USERS_AT_ONCE]
+    for part in in_parts(user_ids, USERS_AT_ONCE):
         question: dict[str, Any] = {"device_keys": {user_id: [] for user_id in part}}
         answer = await _ask(server, node, destination, "query", question, seconds)
         devices, masters, self_signing = (
@@ -102,8 +102,7 @@ async def claim_keys(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """See `context.Remote.claim_keys`. spec: server-server-api/#post_matrixfederationv1userkeysclaim"""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for start in range(0, len(wanted), CLAIMS_AT_ONCE):
-        part = wanted[start : start + CLAIMS_AT_ONCE]
+    for part in in_parts(wanted, CLAIMS_AT_ONCE):
         asked: dict[str, dict[str, str]] = {}
         for each in part:
             asked.setdefault(each.user_id, {})[each.device_id] = each.algorithm

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from federation.rooms_reading import known_event
 from homeserver.protocol.errors import Forbidden, LimitExceeded, NotFound
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import auth_links, events, state
 from homeserver.storage.events import Verdict
 
@@ -126,8 +127,8 @@ async def pdus(reading: Reading, event_ids: Sequence[str]) -> AsyncIterator[byte
     """
     yield b"["
     comma = b""
-    for start in range(0, len(event_ids), PIECE):
-        rows = await reading.node.read(events.of_room, reading.room.nid, event_ids[start : start + PIECE])
+    for part in in_parts(event_ids, PIECE):
+        rows = await reading.node.read(events.of_room, reading.room.nid, part)
         encoded = [reading.whole(row) for row in rows if row.verdict != Verdict.REJECTED]
         if encoded:
             yield comma + b",".join(encoded)

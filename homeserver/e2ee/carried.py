@@ -19,6 +19,7 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.key_log import Manifest
 from homeserver.protocol.key_proofs import LARGEST
 from homeserver.residency import gate
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import device_keys as stored
 from homeserver.storage import key_copies
 from homeserver.transparency import heads, proving
@@ -113,8 +114,7 @@ async def _get(server: Server, node: Node) -> bool:
     wanted.difference_update(by_home.pop(node.name, ()))
     whole = True
     for home, user_ids in by_home.items():
-        for start in range(0, len(user_ids), proving.MOST):
-            part = user_ids[start : start + proving.MOST]
+        for part in in_parts(user_ids, proving.MOST):
             wanted.difference_update(part)  # who is wanted again from here on is so because of newer keys
             waiting = set(part)
             try:

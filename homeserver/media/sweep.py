@@ -13,6 +13,7 @@ from homeserver.media import remote_media, retention, store
 from homeserver.media.download import Known
 from homeserver.media.store import DRAFTS, Files
 from homeserver.protocol.errors import NodeUnavailable
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import media as stored
 from homeserver.storage import remote_media as stored_copies
 from homeserver.storage.directory import Kind
@@ -53,8 +54,8 @@ async def sweep_node(server: Server, node: Node) -> None:
     await _release(server, node, {path.name.partition(".")[0] for path in drafts})
     for folder in await files.run(node, _folders, node.media):
         old = await files.run(node, _old_files, folder, before)
-        for start in range(0, len(old), BATCH):
-            await _clear(server, node, old[start : start + BATCH])
+        for part in in_parts(old, BATCH):
+            await _clear(server, node, part)
 
 
 async def _expire(server: Server, node: Node) -> None:

@@ -20,6 +20,7 @@ from homeserver.push.badges import Badge
 from homeserver.push.lines import Follower, Followers
 from homeserver.push.sending import NODE_RETRY, Sending
 from homeserver.rooms.onlookers import Onlookers
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import pushers as stored
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class _Watch:
         """Read the pushers of residents again."""
         self.onlookers.wanted = True  # first: what comes after the rows were read is not missed
         by_user: dict[int, list[StoredPusher]] = {user_nid: [] for user_nid in user_nids}
-        for first in range(0, len(user_nids), PAGE):
-            for row in await self.node.read(stored.of_users, user_nids[first : first + PAGE]):
+        for part in in_parts(user_nids, PAGE):
+            for row in await self.node.read(stored.of_users, part):
                 by_user[row.user_nid].append(row)
         for user_nid, rows in by_user.items():
             self.take(user_nid, rows)

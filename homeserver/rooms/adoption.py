@@ -21,6 +21,7 @@ from homeserver.rooms import application_services, encounters
 from homeserver.rooms.state import Rooms, entry_of
 from homeserver.rooms.steps import replaced
 from homeserver.runtime.breath import unhurried
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import events, outbox, peers, rooms, state, streams, timeline_gaps, users
 from homeserver.storage.directory import Kind
 from homeserver.storage.events import NewEvent, Verdict
@@ -229,8 +230,8 @@ async def _open(
 
 async def _known(tx: Transaction, event_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
     found: dict[str, tuple[int, int | None]] = {}
-    for start in range(0, len(event_ids), CHUNK):
-        found |= await events.known(tx, event_ids[start : start + CHUNK])
+    for part in in_parts(event_ids, CHUNK):
+        found |= await events.known(tx, part)
     return found
 
 

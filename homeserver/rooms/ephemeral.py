@@ -13,6 +13,7 @@ import orjson
 
 from homeserver.rooms import receipts, ticks, typing_notices
 from homeserver.rooms.receipts import READ, READ_PRIVATE, RECEIPT_PARCELS
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import receipts as stored
 from homeserver.storage.streams import Stream
 
@@ -99,8 +100,8 @@ async def _read(
 ) -> list[tuple[str, int, Receipt]]:
     found: list[tuple[str, int, Receipt]] = []
     for room_nids, after in ((fresh, 0), (changed, since)):
-        for start in range(0, len(room_nids), ROOMS_AT_ONCE):
-            rows = await stored.since(tx, room_nids[start : start + ROOMS_AT_ONCE], after, upto)
+        for part in in_parts(room_nids, ROOMS_AT_ONCE):
+            rows = await stored.since(tx, part, after, upto)
             found += [(READ, room_nid, receipt) for room_nid, receipt in rows]
     if private:
         rows = await stored.private_since(tx, user_nid, since, upto)

@@ -19,6 +19,7 @@ from homeserver.rooms.state import Rooms
 from homeserver.rooms.steps import Step
 from homeserver.runtime.apart import Apart
 from homeserver.runtime.breath import unhurried
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import events as stored
 from homeserver.storage import graph, streams, users
 from homeserver.storage.events import NewEvent, Verdict
@@ -67,8 +68,7 @@ async def keep(server: Server, node: Node, room_id: str, events: Sequence[Event]
     judge = partial(auth_chain.judge, room.rules, wanted, known, rejected | untrue)
     judged = judge() if len(wanted) < LONG else await node.memory(Apart).run(judge)
     refused = judged.rejected | untrue
-    for start in range(0, len(judged.ordered), AT_ONCE):
-        part = judged.ordered[start : start + AT_ONCE]
+    for part in in_parts(judged.ordered, AT_ONCE):
         await _store(server, node, room_id, [(wanted[each], each in refused) for each in part])
     return Kept(frozenset((known.keys() & wanted.keys()) | set(judged.ordered)), frozenset(judged.lacking))
 
@@ -103,8 +103,8 @@ async def lacking(node: Node, room: Room, event_ids: Collection[str]) -> set[str
 async def copy(node: Node, room_id: str, rows: Sequence[StoredEvent]) -> None:
     """Copy events from another node of this deployment, which has judged them. Raises NotFound without the room."""
     room = await state.get(node, room_id)
-    for start in range(0, len(rows), AT_ONCE):
-        await node.advance(_copy, node, room.nid, rows[start : start + AT_ONCE])
+    for part in in_parts(rows, AT_ONCE):
+        await node.advance(_copy, node, room.nid, part)
 
 
 async def _copy(tx: Transaction, node: Node, room_nid: int, rows: Sequence[StoredEvent]) -> None:

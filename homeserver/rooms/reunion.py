@@ -25,6 +25,7 @@ from homeserver.rooms.persist import commit
 from homeserver.rooms.receive import receive
 from homeserver.rooms.state import membership_in
 from homeserver.rooms.stripped import stripped_keys, stripped_state
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import aftermath, chores, erasures, events, forgotten, rooms, streams
 from homeserver.storage.directory import Kind
 from homeserver.storage.erasures import Erased
@@ -147,8 +148,7 @@ def _unmarked(_: Transaction) -> None:
 async def _tell(server: Server, node: Node, other: Node, held: Held, since: int, upto: int | None) -> int:
     missing = await _missing(node, other, held.room_nid, since, upto)
     rules = rules_of((await other.read(rooms.by_nid, held.room_nid)).version)
-    for start in range(0, len(missing), AT_ONCE):
-        part = missing[start : start + AT_ONCE]
+    for part in in_parts(missing, AT_ONCE):
         found = {row.event_nid: row for row in await other.read(events.by_nids, part)}
         keys = await other.read(events.transactions_of, [row.event_id for row in found.values()])
         under_way: list[asyncio.Future[None]] = []

@@ -19,6 +19,7 @@ from homeserver.protocol.client_format import content_of
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import sight, state
 from homeserver.rooms.state import timed
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import events, room_texts, rooms
 from homeserver.storage import state as stored_state
 
@@ -78,8 +79,8 @@ async def hits(caller: Caller, search: Search) -> list[Hit]:
     room_ids = {each.room_nid: each.room_id for each in await node.read(rooms.memberships_of, caller.user_nid)}
     room_nids = list(room_ids) if search.words and types else []
     fitting: list[tuple[int, float, StoredEvent]] = []
-    for start in range(0, len(room_nids), AT_ONCE):
-        for room_nid, row in await node.read(room_texts.said, room_nids[start : start + AT_ONCE], types):
+    for part in in_parts(room_nids, AT_ONCE):
+        for room_nid, row in await node.read(room_texts.said, part, types):
             rank = _rank(search, row)
             if rank > 0 and search.takes(room_ids[room_nid], row):
                 fitting.append((room_nid, rank, row))

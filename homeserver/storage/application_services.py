@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.events import COLUMNS, StoredEvent
 from homeserver.storage.users import NID_OF
 
@@ -132,8 +133,7 @@ async def waiting(tx: Transaction, service: str, after: int, upto: int, limit: i
 async def events(tx: Transaction, event_nids: Sequence[int]) -> dict[int, ToldEvent]:
     """Events by row id."""
     found: dict[int, ToldEvent] = {}
-    for start in range(0, len(event_nids), AT_ONCE):
-        part = event_nids[start : start + AT_ONCE]
+    for part in in_parts(event_nids, AT_ONCE):
         rows = await tx.all(
             f"SELECT {COLUMNS}, r.room_id, i.state FROM events e JOIN users u ON u.user_nid = e.sender_nid"
             " JOIN rooms r ON r.room_nid = e.room_nid"
@@ -156,8 +156,7 @@ async def receipts(tx: Transaction, items: Sequence[Item]) -> list[ToldReceipt]:
         (Kind.PRIVATE_RECEIPT, "private_receipts", "user_nid"),
     ):
         chosen, private = [item for item in items if item.kind is kind], kind is Kind.PRIVATE_RECEIPT
-        for start in range(0, len(chosen), AT_ONCE):
-            part = chosen[start : start + AT_ONCE]
+        for part in in_parts(chosen, AT_ONCE):
             refs, places = sorted({item.ref_nid for item in part}), [item.pos for item in part]
             rows = await tx.all(
                 "SELECT c.pos, r.room_id, u.user_id, c.thread_id, c.event_id, c.ts"
@@ -175,8 +174,7 @@ async def letters(tx: Transaction, positions: Sequence[int]) -> list[Letter]:
     """The messages to devices of users whom services have made that wait at some positions: those to people are for
     their own devices, whatever namespace they are in."""
     found: list[Letter] = []
-    for start in range(0, len(positions), AT_ONCE):
-        part = positions[start : start + AT_ONCE]
+    for part in in_parts(positions, AT_ONCE):
         rows = await tx.all(
             "SELECT t.pos, u.user_id, d.device_id, t.message FROM to_device t"
             " JOIN devices d ON d.device_nid = t.device_nid JOIN users u ON u.user_nid = t.user_nid"
@@ -203,8 +201,7 @@ async def changed_keys(tx: Transaction, after: int, upto: int, limit: int) -> tu
 async def rooms_of(tx: Transaction, user_ids: Sequence[str]) -> dict[str, list[str]]:
     """The ids of the rooms that users are in, as this node knows it, by user id."""
     found: dict[str, list[str]] = {}
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         rows = await tx.all(
             "SELECT u.user_id, r.room_id FROM users u JOIN memberships m ON m.user_nid = u.user_nid"
             f" JOIN rooms r ON r.room_nid = m.room_nid WHERE u.user_id IN ({_marks(part)}) AND m.membership = 'join'",

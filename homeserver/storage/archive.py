@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import belongings, migrate
 from homeserver.storage.postgres import dialect
 
@@ -130,8 +131,8 @@ async def clear(tx: Transaction, tables: Collection[Layout]) -> None:
 
 async def put(tx: Transaction, layout: Layout, rows: Sequence[Row]) -> None:
     """Write rows of a table as they were."""
-    for start in range(0, len(rows), PAGE):
-        await tx.many(_insert(layout), rows[start : start + PAGE])
+    for part in in_parts(rows, PAGE):
+        await tx.many(_insert(layout), part)
 
 
 def _insert(layout: Layout) -> str:

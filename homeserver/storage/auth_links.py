@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import events
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection
 
     from homeserver.storage.engine import Transaction
     from homeserver.storage.events import StoredEvent
@@ -28,7 +29,7 @@ async def chain(tx: Transaction, event_ids: Collection[str]) -> set[str]:
     One trip for each 5,000 of them, however long the chains are.
     """
     found: set[str] = set()
-    for part in _parts(event_ids):
+    for part in in_parts(event_ids, AT_ONCE):
         rows = await tx.all(
             "WITH RECURSIVE chain (event_id) AS ("
             " SELECT l.cites FROM events e JOIN auth_links l ON l.event_nid = e.event_nid"
@@ -44,7 +45,7 @@ async def chain(tx: Transaction, event_ids: Collection[str]) -> set[str]:
 async def chain_of_state(tx: Transaction, event_ids: Collection[str]) -> set[str]:
     """`chain` for the events of a whole state. Few events are cited by many: these alone are followed further."""
     direct: set[str] = set()
-    for part in _parts(event_ids):
+    for part in in_parts(event_ids, AT_ONCE):
         rows = await tx.all(
             "SELECT DISTINCT l.cites FROM events e JOIN auth_links l ON l.event_nid = e.event_nid"
             f" WHERE e.event_id IN ({_marks(part)})",
@@ -60,7 +61,7 @@ async def edges(tx: Transaction, event_ids: Collection[str], most: int) -> dict[
     The nearest come first. Those that the node does not have are left out.
     """
     found: dict[str, list[str]] = {}
-    for part in _parts(event_ids):
+    for part in in_parts(event_ids, AT_ONCE):
         rows = await tx.all(
             f"{_near(part)} SELECT n.event_id, l.cites FROM near n JOIN events e ON e.event_id = n.event_id"
             " LEFT JOIN auth_links l ON l.event_nid = e.event_nid",
@@ -79,7 +80,7 @@ async def near(
 ) -> list[StoredEvent]:
     """The same events as of `edges`, whole; with ``room_nid`` only those of that room."""
     found: set[str] = set()
-    for part in _parts(event_ids):
+    for part in in_parts(event_ids, AT_ONCE):
         rows = await tx.all(f"{_near(part)} SELECT event_id FROM near", *part, len(part) + most)
         found.update(row[0] for row in rows)
     return await (events.by_ids(tx, found) if room_nid is None else events.of_room(tx, room_nid, found))
@@ -91,12 +92,6 @@ def _near(part: Collection[str]) -> str:
         " UNION SELECT l.cites FROM chain c JOIN events e ON e.event_id = c.event_id"
         " JOIN auth_links l ON l.event_nid = e.event_nid), near AS (SELECT event_id FROM chain LIMIT ?)"
     )
-
-
-def _parts(event_ids: Iterable[str]) -> Iterator[list[str]]:
-    wanted = list(event_ids)
-    for start in range(0, len(wanted), AT_ONCE):
-        yield wanted[start : start + AT_ONCE]
 
 
 def _marks(part: Collection[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.directory import Kind
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ async def among(directory: Directory, localparts: Collection[str]) -> dict[str, 
     names = {directory.hash(Kind.USER, localpart): localpart for localpart in localparts}
     keys = list(names)
     found: dict[str, bool] = {}
-    for start in range(0, len(keys), AT_ONCE):
-        rows = await directory.engine.read(_among, keys[start : start + AT_ONCE])
+    for part in in_parts(keys, AT_ONCE):
+        rows = await directory.engine.read(_among, part)
         found.update((names[key], erased) for key, erased in rows)
     return found
 

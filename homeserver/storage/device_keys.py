@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -162,8 +164,7 @@ async def list_of(tx: Transaction, user_id: str) -> tuple[int, UserKeys] | None:
 async def signatures_under(tx: Transaction, signer_nid: int, user_ids: Sequence[str]) -> list[Signature]:
     """The signatures of a resident under the keys of these users, wherever they are at home."""
     found: list[Signature] = []
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         rows = await tx.all(
             "SELECT target_user_id, target_key_id, signing_key_id, signature FROM user_signatures"
             f" WHERE signer_nid = ? AND target_user_id IN ({','.join('?' * len(part))})",

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeserver.runtime.lru import Lru
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.engine import Scope, asks_once
 from homeserver.storage.group_commit import GroupCommit
 
@@ -110,11 +111,9 @@ class Directory:
         if len(found) == len(names):
             return found
         hashes = {self.hash(kind, name): name for name in names if name not in found}
-        keys = list(hashes)
-        for start in range(0, len(keys), AT_ONCE):
+        for part in in_parts(hashes, AT_ONCE):
             changes = self._changes
-            part = await self.engine.read(_find_all, kind.value, keys[start : start + AT_ONCE])
-            for key, node in part.items():
+            for key, node in (await self.engine.read(_find_all, kind.value, part)).items():
                 found[hashes[key]] = node
                 if changes == self._changes:
                     known[hashes[key]] = node
@@ -184,11 +183,10 @@ class Directory:
     async def ask_all(self, kind: Kind, names: Collection[str]) -> dict[str, str]:
         """The nodes of those names that have a route, as the database has it."""
         hashes = {self.hash(kind, name): name for name in names}
-        keys = list(hashes)
         found: dict[str, str] = {}
-        for start in range(0, len(keys), AT_ONCE):
-            part = await self.engine.read(_find_all, kind.value, keys[start : start + AT_ONCE])
-            found.update((hashes[key], node) for key, node in part.items())
+        for part in in_parts(hashes, AT_ONCE):
+            held = await self.engine.read(_find_all, kind.value, part)
+            found.update((hashes[key], node) for key, node in held.items())
         return found
 
     async def release(self, kind: Kind, name: str) -> None:

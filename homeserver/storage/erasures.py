@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.nodes import Mirror
 from homeserver.storage.users import NID_OF
 
@@ -55,8 +56,7 @@ async def is_erased(tx: Transaction, user_nid: int) -> bool:
 async def known_among(tx: Transaction, user_ids: Sequence[str]) -> list[str]:
     """Those of some users whom this node knows, and does not know to be erased."""
     found: list[str] = []
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         marks = ",".join("?" * len(part))
         rows = await tx.all(
             f"SELECT u.user_id FROM users u WHERE u.user_id IN ({marks})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from homeserver.protocol import canonical, relations
 from homeserver.protocol.identifiers import domain_of
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import user_directory
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
@@ -212,9 +213,7 @@ async def by_id(tx: Transaction, room_nid: int, event_id: str) -> StoredEvent | 
 async def by_ids(tx: Transaction, event_ids: Collection[str]) -> list[StoredEvent]:
     """Those of the events that this node has, in no particular order."""
     found: list[StoredEvent] = []
-    wanted = list(event_ids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    for part in in_parts(event_ids, 500):
         found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)})", *part))
     return found
 
@@ -222,9 +221,7 @@ async def by_ids(tx: Transaction, event_ids: Collection[str]) -> list[StoredEven
 async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEvent]:
     """Events by row id, in no particular order."""
     found: list[StoredEvent] = []
-    wanted = list(event_nids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    for part in in_parts(event_nids, 500):
         found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_nid IN ({_marks(part)})", *part))
     return found
 
@@ -237,8 +234,7 @@ async def of_state_key(
     Those without a place in the timeline come before the others.
     """
     found: list[tuple[int, int | None, bytes]] = []
-    for start in range(0, len(room_nids), 500):
-        part = room_nids[start : start + 500]
+    for part in in_parts(room_nids, 500):
         rows = await tx.all(
             f"SELECT room_nid, pos, client FROM events WHERE room_nid IN ({_marks(part)}) AND type = ?"
             " AND state_key = ? AND verdict = 0 ORDER BY CASE WHEN pos IS NULL THEN 0 ELSE 1 END, pos, depth",
@@ -256,8 +252,7 @@ async def landmarks(tx: Transaction, room_nids: Sequence[int]) -> list[tuple[int
     (room_nid, type, pos, client); those without a place in the timeline come before the others.
     """
     found: list[tuple[int, str, int | None, bytes]] = []
-    for start in range(0, len(room_nids), 500):
-        part = room_nids[start : start + 500]
+    for part in in_parts(room_nids, 500):
         rows = await tx.all(
             f"SELECT room_nid, type, pos, client FROM events WHERE room_nid IN ({_marks(part)})"
             " AND type IN ('m.room.create', 'm.room.history_visibility') AND state_key = '' AND verdict = 0"
@@ -288,9 +283,7 @@ async def room_of(tx: Transaction, event_id: str) -> str | None:
 async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) -> list[StoredEvent]:
     """`by_ids` for events of one room: those of others are left out."""
     found: list[StoredEvent] = []
-    wanted = list(event_ids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    for part in in_parts(event_ids, 500):
         found += _stored(
             await tx.all(
                 f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)}) AND e.room_nid = ?", *part, room_nid
@@ -302,9 +295,7 @@ async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) ->
 async def ids(tx: Transaction, event_nids: Collection[int]) -> list[str]:
     """The ids of events by row id, in no particular order."""
     found: list[str] = []
-    wanted = list(event_nids)
-    for start in range(0, len(wanted), 5000):
-        part = wanted[start : start + 5000]
+    for part in in_parts(event_nids, 5000):
         rows = await tx.all(f"SELECT event_id FROM events WHERE event_nid IN ({_marks(part)})", *part)
         found += [row[0] for row in rows]
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import device_keys, streams
 from homeserver.storage.device_keys import AT_ONCE
 
@@ -79,8 +80,7 @@ async def lend(tx: Transaction, user_ids: Sequence[str], holder: str) -> tuple[i
 
     Returns the position as of which they are, too.
     """
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         await tx.run(
             "INSERT INTO key_holders (user_nid, node) SELECT u.user_nid, CAST(? AS TEXT) FROM users u"
             f" JOIN residents r ON r.user_nid = u.user_nid WHERE u.user_id IN ({','.join('?' * len(part))})"

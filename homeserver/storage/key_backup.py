@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -113,8 +115,7 @@ async def put(tx: Transaction, user_nid: int, version: int, sessions: Sequence[S
     spec: client-server-api/#server-side-key-backups
     """
     changed = False
-    for start in range(0, len(sessions), AT_ONCE):
-        part = sessions[start : start + AT_ONCE]
+    for part in in_parts(sessions, AT_ONCE):
         rows = await tx.all(
             "INSERT INTO backup_sessions (user_nid, version, room_id, session_id, first_message_index,"
             f" forwarded_count, is_verified, session_data) VALUES {','.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(part))}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import device_keys
 from homeserver.storage.device_keys import AT_ONCE, USER_SIGNING
 
@@ -67,8 +68,7 @@ def drop_copy(tx: Transaction, user_nid: int) -> None:
 async def sharing_with_residents(tx: Transaction, user_ids: Sequence[str]) -> dict[str, int]:
     """Row ids of those users who share a joined room with a resident."""
     found: dict[str, int] = {}
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         rows = await tx.all(
             "SELECT u.user_id, u.user_nid FROM users u WHERE u.user_id IN"
             f" ({','.join('?' * len(part))}) AND EXISTS (SELECT 1 FROM memberships theirs"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def put(tx: Transaction, index: int, tag: bytes, leaf: bytes) -> None:
 async def newest(tx: Transaction, tags: Collection[bytes]) -> dict[bytes, Placed]:
     """The last leaf about each of these users, if there is any."""
     found = {}
-    wanted = list(tags)
-    for start in range(0, len(wanted), AT_ONCE):
-        part = wanted[start : start + AT_ONCE]
+    for part in in_parts(tags, AT_ONCE):
         rows = await tx.all(
             "SELECT tag, leaf_index, leaf FROM key_log_leaves WHERE leaf_index IN (SELECT MAX(leaf_index)"
             f" FROM key_log_leaves WHERE tag IN ({','.join('?' * len(part))}) GROUP BY tag)",
@@ -133,9 +132,7 @@ async def leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
 async def tiles(tx: Transaction, wanted: Collection[TileName]) -> dict[TileName, bytes]:
     """The hashes of these tiles, as many as there are."""
     found: dict[TileName, bytes] = {}
-    names = list(wanted)
-    for start in range(0, len(names), AT_ONCE):
-        part = names[start : start + AT_ONCE]
+    for part in in_parts(wanted, AT_ONCE):
         marks = ",".join(["(?, ?)"] * len(part))
         rows = await tx.all(
             f"SELECT level, place, hashes FROM key_log_tiles WHERE (level, place) IN (VALUES {marks})",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.belongings import BelongingRow
 from homeserver.storage.users import NID_OF
 
@@ -310,8 +311,7 @@ async def homes_of(tx: Transaction, user_nid: int) -> list[EarlierHome]:
 async def places_on(tx: Transaction, node: str, room_nids: Sequence[int]) -> list[tuple[int, int, int]]:
     """Where events of rooms stand on another node, and here: (room_nid, position there, position here)."""
     found: list[tuple[int, int, int]] = []
-    for start in range(0, len(room_nids), 500):
-        part = room_nids[start : start + 500]
+    for part in in_parts(room_nids, 500):
         marks = ",".join("?" * len(part))
         rows = await tx.all(
             f"SELECT room_nid, node_pos, pos FROM places_elsewhere WHERE node = ? AND room_nid IN ({marks})",
@@ -374,8 +374,7 @@ async def timeline_places(tx: Transaction, room_nid: int, limit: int) -> list[tu
 async def replicas_of(tx: Transaction, room_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """The rooms that this node holds, with their row ids, and whether all of their history is here."""
     found: dict[str, tuple[int, bool]] = {}
-    for start in range(0, len(room_ids), 500):
-        part = room_ids[start : start + 500]
+    for part in in_parts(room_ids, 500):
         marks = ",".join("?" * len(part))
         rows = await tx.all(
             "SELECT room_id, room_nid, CASE WHEN history_before IS NULL THEN 1 ELSE 0 END FROM rooms"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -171,8 +173,8 @@ async def counts(tx: Transaction, device_nid: int) -> tuple[dict[str, int], list
 async def claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Claimed]:
     """Take a key for each device that has one: its oldest one-time key, else its fallback key."""
     found: list[Claimed] = []
-    for start in range(0, len(wanted), AT_ONCE):
-        found += await _claim(tx, wanted[start : start + AT_ONCE])
+    for part in in_parts(wanted, AT_ONCE):
+        found += await _claim(tx, part)
     return found
 
 

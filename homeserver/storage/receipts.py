@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.engine import asks_once
 from homeserver.storage.users import NID_OF
 
@@ -128,8 +129,7 @@ async def unread_starts(tx: Transaction, user_nid: int, room_nids: Sequence[int]
     From a count that was kept, or else from what they have read, or from their joining. Two trips for each 500 rooms.
     """
     found: dict[int, UnreadStart] = {}
-    for first in range(0, len(room_nids), 500):
-        part = room_nids[first : first + 500]
+    for part in in_parts(room_nids, 500):
         marks = ",".join("?" * len(part))
         read = await _read_to(tx, user_nid, part)
         kept = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.engine import asks_once
 from homeserver.storage.events import COLUMNS, FROM, StoredEvent
 from homeserver.storage.users import NID_OF
@@ -56,8 +57,7 @@ async def related(
     What ``ignored`` users sent is left out. One trip when there is nothing, up to four more for 500 events.
     """
     found = Related()
-    for start in range(0, len(event_ids), AT_ONCE):
-        part = event_ids[start : start + AT_ONCE]
+    for part in in_parts(event_ids, AT_ONCE):
         kinds: dict[str, list[str]] = {}
         for parent, kind in await tx.all(
             "SELECT DISTINCT parent_id, rel_type FROM relations"

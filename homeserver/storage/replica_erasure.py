@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.tables import TABLES
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ async def rooms_of(tx: Transaction, user_nid: int) -> dict[int, str]:
 async def unneeded(tx: Transaction, room_nids: Sequence[int]) -> list[int]:
     """Those of the rooms that no resident is in, was in, or is invited to."""
     found: list[int] = []
-    for start in range(0, len(room_nids), 500):
-        part = room_nids[start : start + 500]
+    for part in in_parts(room_nids, 500):
         marks = ",".join("?" * len(part))
         rows = await tx.all(f"SELECT room_nid FROM rooms r WHERE room_nid IN ({marks}) AND NOT {_NEEDED}", *part)
         found += [int(row[0]) for row in rows]

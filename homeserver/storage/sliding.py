@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.account_data import DELETED
 from homeserver.storage.engine import asks_once
 from homeserver.storage.events import COLUMNS, StoredEvent
@@ -23,9 +24,7 @@ AT_ONCE = 500
 
 
 def _parts(values: Collection[int] | Collection[str]) -> Iterator[tuple[str, Sequence[int] | Sequence[str]]]:
-    whole = list(values)
-    for start in range(0, len(whole), AT_ONCE):
-        part = whole[start : start + AT_ONCE]
+    for part in in_parts(values, AT_ONCE):
         yield ",".join("?" * len(part)), part  # type: ignore[misc]  # a list of one of the two
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homeserver.protocol import stickiness
 from homeserver.protocol.client_format import sticky_ms
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.events import COLUMNS, StoredEvent, Verdict
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def keep(tx: Transaction, now_ms: int, events: Sequence[NewEvent], pos: int = 0)
 async def of_rooms(tx: Transaction, room_nids: Collection[int], after: int, upto: int, now_ms: int) -> list[Sticky]:
     """What is sticky in rooms with ``after < position <= upto``, in order; of each sender in each room the newest."""
     found: list[Sticky] = []
-    wanted = list(room_nids)
-    for start in range(0, len(wanted), _AT_ONCE):
-        part = wanted[start : start + _AT_ONCE]
+    for part in in_parts(room_nids, _AT_ONCE):
         rows = await tx.all(
             f"SELECT s.room_nid, s.pos, s.expires_ts, {COLUMNS} FROM ("
             "SELECT t.event_nid, t.room_nid, t.pos, t.expires_ts, ROW_NUMBER() OVER"

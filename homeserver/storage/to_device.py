@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ Letter = tuple[int, int, bytes]
 async def recipients(tx: Transaction, user_ids: Sequence[str]) -> list[Recipient]:
     """All devices of those users who reside here."""
     found: list[Recipient] = []
-    for start in range(0, len(user_ids), AT_ONCE):
-        part = user_ids[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         rows = await tx.all(
             "SELECT u.user_id, d.device_id, d.device_nid, d.user_nid FROM users u"
             f" JOIN devices d ON d.user_nid = u.user_nid WHERE u.user_id IN ({','.join('?' * len(part))})",

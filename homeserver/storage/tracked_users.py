@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from homeserver.runtime.parts import in_parts
 from homeserver.storage.device_keys import AT_ONCE
 
 if TYPE_CHECKING:
@@ -81,9 +82,7 @@ async def members_of(tx: Transaction, room_nids: Collection[int]) -> list[tuple[
 async def sharing_with(tx: Transaction, user_nid: int, user_ids: Collection[str]) -> set[str]:
     """Which of these users share a joined room with a resident."""
     found: set[str] = set()
-    asked = list(user_ids)
-    for start in range(0, len(asked), AT_ONCE):
-        part = asked[start : start + AT_ONCE]
+    for part in in_parts(user_ids, AT_ONCE):
         rows = await tx.all(
             f"SELECT u.user_id FROM users u WHERE u.user_id IN ({','.join('?' * len(part))})"
             " AND EXISTS (SELECT 1 FROM memberships theirs JOIN memberships mine ON mine.room_nid = theirs.room_nid"

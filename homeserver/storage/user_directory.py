@@ -13,6 +13,7 @@ import orjson
 
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.event_view import MEMBER
+from homeserver.runtime.parts import in_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +94,9 @@ async def search(tx: Transaction, user_nid: int, term: str, limit: int) -> list[
     )
     found = [Found(*row) for row in shared]
     open_rooms = await _open_rooms(tx) if len(found) < limit else []
-    for start in range(0, len(open_rooms), AT_ONCE):
+    for part in in_parts(open_rooms, AT_ONCE):
         if len(found) >= limit:
             break
-        part = open_rooms[start : start + AT_ONCE]
         in_the_open = await tx.all(
             f"SELECT u.user_id, e.client FROM memberships theirs{_FITTING}"
             f" AND theirs.room_nid IN ({','.join('?' * len(part))}) LIMIT ?",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.runtime.parts import in_parts
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -74,9 +76,7 @@ async def any_resident(tx: Transaction) -> bool:
 async def residents_among(tx: Transaction, user_ids: Collection[str]) -> list[int]:
     """Row ids of those of the users who are residents of this node."""
     found: list[int] = []
-    wanted = list(user_ids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    for part in in_parts(user_ids, 500):
         marks = ",".join("?" * len(part))
         rows = await tx.all(
             f"SELECT user_nid FROM users JOIN residents USING (user_nid) WHERE user_id IN ({marks})", *part

@@ -16,6 +16,7 @@ from homeserver.rooms.persist import commit
 from homeserver.rooms.state import Rooms
 from homeserver.rooms.state_rows import StateRows
 from homeserver.runtime.jobs import Postponed
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import application_services, events, replica_erasure, rooms, users
 from homeserver.storage.directory import Kind
 
@@ -158,8 +159,8 @@ async def erase_replica(server: Server, node: Node, room_nid: int, room_id: str)
     while await node.write(replica_erasure.erase_events, room_nid):
         pass
     groups = await node.read(replica_erasure.groups, room_nid)
-    for start in range(0, len(groups), AT_ONCE):
-        await node.write(replica_erasure.erase_groups, room_nid, groups[start : start + AT_ONCE])
+    for part in in_parts(groups, AT_ONCE):
+        await node.write(replica_erasure.erase_groups, room_nid, part)
     peers = await node.read(replica_erasure.peers_of, room_nid)
     named = await node.read(replica_erasure.is_named, room_nid)
     names = [each.name for each in server.nodes]

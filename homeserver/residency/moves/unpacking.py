@@ -18,6 +18,7 @@ from homeserver.rooms import delayed, transactions
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.rooms.outgoing import Lines
 from homeserver.rooms.state import Rooms
+from homeserver.runtime.parts import in_parts
 from homeserver.storage import belongings, events, pins, rooms, users
 from homeserver.storage import moves as stored
 from homeserver.storage.belongings import BELONGINGS, CARRIED, Fate, Translation
@@ -125,8 +126,8 @@ async def _rooms(tx: Transaction, rows: Rows, held: Sequence[carrying.Membership
 async def _known(tx: Transaction, event_ids: set[str]) -> dict[str, tuple[int, int | None]]:
     found: dict[str, tuple[int, int | None]] = {}
     wanted = sorted(event_ids)
-    for start in range(0, len(wanted), belongings.PAGE):
-        found |= await events.known(tx, wanted[start : start + belongings.PAGE])
+    for part in in_parts(wanted, belongings.PAGE):
+        found |= await events.known(tx, part)
     return found
 
 
