@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from homeserver.protocol import checkpoints, merkle, signed_notes, witnessing
 from homeserver.protocol.log_alarms import Kind, Link, Side, base64
-from homeserver.protocol.signed_notes import InvalidNote, NamedKey
+from homeserver.protocol.signed_notes import InvalidNote, NamedKey, Note
 from homeserver.protocol.witnessing import Submission
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.outbound import own_place
@@ -81,7 +81,7 @@ def _size(answer: Answer) -> int | None:
 
 def _signature(server: Server, note: signed_notes.Note, key: NamedKey, answer: Answer) -> Signature:
     try:
-        signed = note.with_signatures(signed_notes.read_signatures(answer.body))
+        signed = Note(note.text, tuple(signed_notes.read_signatures(answer.body)))  # and none that it gave before
         seconds = checkpoints.witnesses(signed, [key]).get(key)
     except InvalidNote as fault:
         raise Refused(f"its answer is none: {fault}") from None

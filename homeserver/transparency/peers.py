@@ -21,7 +21,7 @@ from homeserver.protocol.key_proofs import NotProved
 from homeserver.runtime.lru import Lru
 from homeserver.storage import peer_logs, witnessed_logs
 from homeserver.storage.peer_logs import Contradiction, PeerLog
-from homeserver.transparency import alarms, heads
+from homeserver.transparency import alarms, heads, witnessing
 from homeserver.transparency.agreement import manifest_of
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ async def _accuse(server: Server, origin: str, known: PeerLog, made: PeerLog) ->
             if await routes.write(alarms.sound, server, alarm):
                 heads.stir(server)
             return
+    if signed is not None and made.head.size < signed.head.size:
+        # Many that are told are of sizes that no witness has seen: ask only where it is known that somebody answers.
+        known_place = witnessed.url is not None
+        await witnessing.look_back(server, witnessed, signed_notes.read(made.checkpoint), ask=known_place)
 
 
 def _contradict(one: PeerLog, other: PeerLog) -> bool:

@@ -32,6 +32,8 @@ LARGEST_OVERVIEW: Final = 2**20
 """Bytes of what a deployment says of all its logs."""
 SECONDS: Final = 10.0
 """How long each answer is waited for."""
+ALARMS: Final = 100
+"""Of so many alarms, the newest, it is checked whether they are true."""
 REQUESTS: Final = 64
 """How often a log is asked in one look: two heads of the largest trees need a third of that."""
 
@@ -107,7 +109,7 @@ class RemoteLog:
         except orjson.JSONDecodeError:
             return None
         found = said.get("alarms") if isinstance(said, dict) else None
-        proofs = (self._proof(each) for each in found) if isinstance(found, list) else ()
+        proofs = (self._proof(each) for each in found[-ALARMS:]) if isinstance(found, list) else ()
         return next((each for each in proofs if each is not None), None)
 
     def _proof(self, said: Any) -> Lie | None:

@@ -201,6 +201,7 @@ class _Look:
         lies: list[Lie] = []
         explained: list[Signed] = []
         for suspect in suspects:
+            await asyncio.sleep(0)  # it is some milliseconds of arithmetic each time
             try:
                 lie = await self._lie(suspect)
             except Untold as fault:

@@ -67,10 +67,10 @@ async def sign(server: Server, raw: bytes) -> bytes:
             made = rules.judge(submission, NamedKey.read(held.key), held.head)
         except Contradicted as fault:
             assert held.note is not None  # nothing contradicts the log without leaves
-            await _accuse(server, held, signed_notes.read(held.note), submission, fault.fork)
+            await _accuse(server, held, signed_notes.read(held.note), submission.note, fault.fork)
             raise
         except Behind:
-            await _look_back(server, held, submission)
+            await look_back(server, held, submission.note)
             raise
         except Unproved as fault:
             if held.refusal is None:
@@ -113,29 +113,36 @@ async def _note(tx: Transaction, held: Witnessed, head: Head, note: bytes, secon
     return True
 
 
-async def _look_back(server: Server, held: Witnessed, submission: Submission) -> None:
-    """Hold a checkpoint against what was signed here when the log had as many leaves."""
-    made = checkpoints.read(submission.note.text).head
+async def look_back(server: Server, held: Witnessed, shown: Note, *, ask: bool = True) -> None:
+    """Hold a checkpoint, which the log has signed, against what was signed here when the log had as many leaves. Where
+    nothing was, the log is asked (later), unless ``ask`` is false. Raises NodeUnavailable."""
+    made = checkpoints.read(shown.text).head
     note = await server.nodes.directory.engine.read(signed_checkpoints.up_to, held.origin, made.size)
     before = None if note is None else signed_notes.read(note)
     was = EMPTY if before is None else checkpoints.read(before.text).head
     if before is None or was.size < made.size:
-        await suspecting.keep(server, held, submission.note)
+        if ask:
+            await suspecting.keep(server, held, shown)
     elif was.root != made.root:
-        await _accuse(server, held, before, submission, Fork(made.root, ()))
+        await _accuse(server, held, before, shown, Fork(made.root, ()))
 
 
-async def _accuse(server: Server, held: Witnessed, before: Note, submission: Submission, fork: Fork) -> None:
+async def _accuse(server: Server, held: Witnessed, before: Note, shown: Note, fork: Fork) -> None:
     """Keep both checkpoints, which the log has signed, and of which one is a lie."""
-    shown = Note(submission.note.text, (_by_log(submission.note, held),))
-    await server.nodes.directory.engine.write(_sound, server, held, alarms.against(held.key, before, shown, fork))
-    heads.stir(server)
+    engine = server.nodes.directory.engine
+    if await engine.read(alarms.about, held.origin, Side.WITNESS) is not None:
+        return  # anybody may say it again, as often as they like
+    alarm = alarms.against(held.key, before, Note(shown.text, (_by_log(shown, held),)), fork)
+    if await engine.write(_sound, server, alarm):
+        heads.stir(server)
 
 
-async def _sound(tx: Transaction, server: Server, held: Witnessed, alarm: Link) -> None:
-    await alarms.sound(tx, server, alarm)
+async def _sound(tx: Transaction, server: Server, alarm: Link) -> bool:
+    if not await alarms.sound(tx, server, alarm):
+        return False
     said = "The log has signed two checkpoints that cannot both be true"
-    await witnessed_logs.note_refusal(tx, held.origin, server.clock.now_ms(), said)
+    await witnessed_logs.note_refusal(tx, alarm.origin, server.clock.now_ms(), said)
+    return True
 
 
 async def checkpoint(server: Server, place: str) -> bytes:

@@ -13,22 +13,24 @@ import pytest
 from homeserver.control import commands
 from homeserver.e2ee import remote_lists
 from homeserver.e2ee.asking import Asking
-from homeserver.protocol import canonical, checkpoints, key_proofs, log_alarms
+from homeserver.protocol import canonical, checkpoints, key_proofs, log_alarms, merkle, signed_notes
 from homeserver.protocol.checkpoints import Head
 from homeserver.protocol.key_log import Manifest
 from homeserver.protocol.key_proofs import NotProved
 from homeserver.protocol.log_alarms import Link
 from homeserver.protocol.signed_notes import public_key
 from homeserver.protocol.signing import SigningKey
+from homeserver.protocol.witnessing import Submission
 from homeserver.runtime.exchange import Answer
 from homeserver.runtime.outbound import Place
-from homeserver.transparency import heads, peers, sequencing
+from homeserver.storage import witnessed_logs
+from homeserver.transparency import heads, peers, sequencing, witnessing
 from homeserver.transparency.peers import Peers
 from tests.e2ee.play import Device
 from tests.federation.test_user_keys import QUERY, device_of, held, lie, questions, share, towns, update_of
 from tests.network import Network
 from tests.rooms.play import Play
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 from tests.transparency.stranger import FIELD, Stranger, Unproved
 
 ORIGIN = "there.test/_domicile/v1/key-log/tehran"
@@ -108,6 +110,11 @@ def shown_otherwise(network: Network, monkeypatch: pytest.MonkeyPatch, change: C
     monkeypatch.setattr(network, "carry", carried)
 
 
+def telling(checkpoint: str) -> Callable[[Json], object]:
+    """What is changed when they tell this checkpoint."""
+    return lambda told: told.update(checkpoint=checkpoint)
+
+
 @aio
 async def test_two_histories_are_kept_for_ever(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there, alice, bob = await neighbours(network)
@@ -150,6 +157,53 @@ async def test_it_is_an_alarm_when_the_log_is_witnessed_here(network: Network, m
     link = {name: alarm[name] for name in Link.__dataclass_fields__}
     log_alarms.check(log_alarms.read(canonical.encode(link)))
     assert (alarm["kind"], alarm["origin"], alarm["shown"]) == ("two_histories", ORIGIN, forged)
+    here.deployment.observed.faults.clear()
+
+
+@ON_SQLITE
+@aio
+async def test_it_is_one_too_when_what_was_signed_was_smaller(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, alice, bob = await neighbours(network)
+    server, node = there.server, there.node("tehran")
+    key = await heads.public_key(server, node)
+    await commands.perform(here.server, "log-witness-add", {"log": ORIGIN, "key": key.write()})
+
+    async def signs(old: int) -> Head:
+        shown = await heads.current(server, node)
+        assert shown is not None
+        parts = merkle.consistency_parts(old, shown.head.size)
+        roots = await heads.subtrees(node, {part for group in parts for part in group})
+        proof = tuple(merkle.assembled(parts, roots))
+        await witnessing.sign(here.server, Submission(old, proof, signed_notes.read(shown.note)).write())
+        return shown.head
+
+    first = await signs(0)
+    old = heads.signed(server, ORIGIN, node, first).write().decode()
+    for _ in range(2):
+        await (await bob.another()).publish()
+    await hashed(there)
+    last = await signs(first.size)
+    assert last.size > first.size + 1
+    forged = heads.signed(server, ORIGIN, node, Head(first.size, b"x" * 32)).write().decode()
+    between = heads.signed(server, ORIGIN, node, Head(first.size + 1, b"x" * 32)).write().decode()
+    directory = here.server.nodes.directory.engine
+    for told, place, alarms, unexplained in (
+        (between, None, 0, 0),  # nobody knows where it could be asked
+        (old, "https://there.test/log", 0, 0),
+        (between, "https://there.test/log", 0, 1),
+        (forged, None, 1, 1),
+    ):
+        named = (ORIGIN, "", key.write(), witnessing.EMPTY, 0, place)
+        await directory.write(witnessed_logs.add, *named)
+        with monkeypatch.context() as patch:
+            shown_otherwise(network, patch, telling(told))
+            await alice.query(bob)
+        await peers.look_at_all(here.server)
+        assert len((await commands.perform(here.server, "log-status", {}))["alarms"]) == alarms
+        (log,) = (await commands.perform(here.server, "log-witness-list", {}))["logs"]
+        assert log["unexplained"] == unexplained  # of which the log is asked
     here.deployment.observed.faults.clear()
 
 

@@ -257,6 +257,11 @@ async def test_a_witness_that_lies_is_one_that_does_not_sign(deploy: Deploy) -> 
     await deployment.clock.advance(7200)
     await scene.round()
     assert await scene.witnesses() == {"paris": None, "zurich": None}
+    again = await scene.begin()  # and is asked once more, what is shown having its signature
+    scene.zurich.lie = lambda method, target, body: (200, lies["not signed with its key"](method)[1])
+    await scene.round()
+    assert "not signed with its key" in ((await scene.witnesses())["zurich"] or "")
+    assert again.node("tehran").memory(KeyLog).fault is None
 
 
 async def _forget_heads(tx: Transaction) -> None:

@@ -64,7 +64,7 @@ async def begun(deployment: Deployment, size: int, at: int | None = None) -> tup
 
 
 @aio
-async def test_a_fork_at_a_power_of_two_is_an_alarm(deploy: Deploy) -> None:
+async def test_a_fork_at_a_power_of_two_is_an_alarm(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = await deploy()
     log, shelf, wires = await begun(deployment, 8, at=5)
     status, body, _ = await asked(deployment, shelf.log.submission(8, 18))
@@ -84,6 +84,9 @@ async def test_a_fork_at_a_power_of_two_is_an_alarm(deploy: Deploy) -> None:
     await looked(again)
     assert len(await raised(again)) == 1
     assert (await told(again))["size"] == 8
+    with monkeypatch.context() as patch:  # whoever says it once more has nothing written
+        patch.setattr(again.server.nodes.directory.engine, "write", _kill)
+        assert (await asked(again, unproved(shelf.log, 0, 8)))[0] == 409
 
 
 @ON_SQLITE
@@ -333,6 +336,9 @@ async def test_a_log_that_shows_nothing_more_tells_why(deployment: Deployment) -
         await deployment.clock.advance(1800)
         assert await looked(deployment) is not None
         assert await raised(deployment) == []
+    shelf.alarms = [true, *[confession(log, log, 8, 18)] * remote_logs.ALARMS]
+    await deployment.clock.advance(1800)
+    assert await looked(deployment) is not None  # nobody reads as many
     shelf.alarms = [confession(log, log, 8, 18), true]
     await deployment.clock.advance(1800)
     assert await looked(deployment) is None
@@ -355,6 +361,7 @@ async def test_what_was_explained_is_not_brought_up_again(deployment: Deployment
         await deployment.clock.advance(1800)
         assert await looked(deployment) is None
     assert len(await raised(deployment)) == 1
+    assert (await told(deployment))["refusal"] is None
     assert (await asked(deployment, log.submission(20, 21)))[0] == 200
     for size in (18, 17):  # the one that is known does not hide the other
         await asked(deployment, unproved(lie, 0, size))
