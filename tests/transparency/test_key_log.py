@@ -20,7 +20,7 @@ from homeserver.protocol.merkle import Frontier, assembled, check_consistency, c
 from homeserver.storage import key_audiences, key_log, log_heads
 from homeserver.storage.engine import Transaction
 from homeserver.storage.nodes import Node
-from homeserver.transparency import changes, heads, sequencing
+from homeserver.transparency import changes, heads, sequencing, statements
 from homeserver.transparency.heads import KeyLog
 from tests.deployment import FLOWING, POLICY, Deploy, Deployment
 from tests.e2ee.play import Device, Identity
@@ -83,6 +83,24 @@ async def test_what_changes_keys_is_in_the_log(deployment: Deployment) -> None:
     assert {leaf.time for leaf in leaves} == {deployment.clock.now_ms() // 1000}
     for name in (alice.user_id, bob.user_id, "alice", "bob"):
         assert name.encode() not in b"".join(await Stranger(deployment).entries(len(leaves)))
+
+
+@ON_SQLITE
+@aio
+async def test_no_leaf_is_earlier_than_the_one_before_it_though_the_clock_was_set_back(deployment: Deployment) -> None:
+    clock, server, tehran = deployment.clock, deployment.server, deployment.node("tehran")
+    await device(deployment, "alice")
+    began = clock.now_ms() // 1000
+    clock._start_ms -= 2 * 86_400_000
+    await device(deployment, "bob")
+    said = ("register", 1, "a" * 64, clock.now_ms())
+    assert await tehran.write(lambda tx: statements.append(server, tx, *said))
+    clock._start_ms += 3 * 86_400_000
+    await device(deployment, "dora")
+    await caught_up(deployment)
+    entries = [orjson.loads(each) for each in await Stranger(deployment).entries(4)]
+    assert [each["time"] for each in entries] == [began, began, began, began + 86_400]
+    assert len(await Stranger(deployment).leaves()) == 3
 
 
 @aio
