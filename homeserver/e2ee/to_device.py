@@ -17,10 +17,12 @@ from config.residency import DataClass
 from homeserver.accounts import recipients
 from homeserver.e2ee import held_messages, mailboxes, to_servers
 from homeserver.e2ee.mailboxes import Events
+from homeserver.e2ee.publication import KEYS
 from homeserver.e2ee.to_servers import MAX_MESSAGE
 from homeserver.protocol.encryption_rules import ENCRYPTED
 from homeserver.protocol.errors import InvalidParam, NodeUnavailable, TooLarge
 from homeserver.residency import gate, traffic
+from homeserver.rooms.replicas import caught_up
 from homeserver.storage import client_transactions, outbox, received, streams
 from homeserver.storage import to_device as stored
 from homeserver.storage.client_transactions import Echo
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 TO_DEVICE = "to_device"
 """The kind of parcel that holds messages to devices."""
+
+KEYS_FIRST = 2.0
+"""Seconds that messages to another node wait for public keys that are under way there."""
 
 MAX_TYPE = 255
 """Characters of an event type."""
@@ -151,12 +156,16 @@ def _refuse_border(
 
 async def _hand_over(server: Server, own: Node, name: str, key: bytes, events: Events) -> bool:
     """Deliver on another node; False when it is down, an isolation lies between, or earlier messages still wait to be
-    shipped there."""
+    shipped there. Public keys that are under way arrive first: clients drop what a device asks of them that they do not
+    know yet, such as to be verified."""
     node = server.nodes[name]
-    if server.policy.now.holds(own.jurisdiction, node.jurisdiction):
+    if server.policy.now.holds(own.jurisdiction, node.jurisdiction) or not node.engine.health().up:
         return False
-    if not node.engine.health().up or await own.read(outbox.waiting_of_kind, name, TO_DEVICE):
+    messages_wait, keys_wait = await own.read(outbox.waiting_of_kinds, name, TO_DEVICE, KEYS)
+    if messages_wait:
         return False
+    if keys_wait:
+        await caught_up(server, own, node, KEYS_FIRST)
     try:
         await node.advance_together(_receive, server, node, key, events)
     except NodeUnavailable:

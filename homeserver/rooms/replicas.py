@@ -269,8 +269,8 @@ def _mark(source: str, pos: int) -> Mark:
     return lambda tx: outbox.set_applied(tx, source, pos)
 
 
-async def caught_up(server: Server, source: Node, destination: Node) -> None:
-    """Wait until what is true on ``source`` now has been applied to ``destination``, for a bounded time.
+async def caught_up(server: Server, source: Node, destination: Node, seconds: float = CATCH_UP) -> None:
+    """Wait until what is true on ``source`` now has been applied to ``destination``, for so long at most.
 
     So that a user who joined a room that another node orders finds it on their own. Returns early when the
     destination is down: then it will be true later.
@@ -278,7 +278,7 @@ async def caught_up(server: Server, source: Node, destination: Node) -> None:
     if source is destination:
         return
     target = source.position
-    deadline = server.clock.monotonic() + CATCH_UP
+    deadline = server.clock.monotonic() + seconds
     # Positions are also taken by what is not shipped: a round has to look before it can say how far it came.
     server.wakeups.wake(("outbox", source.name))
     while True:

@@ -64,10 +64,17 @@ async def waiting(tx: Transaction, destination: str, after: int, limit: int) -> 
     return [Parcel(*row) for row in rows]
 
 
-async def waiting_of_kind(tx: Transaction, destination: str, kind: str) -> bool:
-    """Whether parcels of a kind wait for a node."""
-    row = await tx.one("SELECT 1 FROM outbox WHERE destination = ? AND kind = ? LIMIT 1", destination, kind)
-    return row is not None
+async def waiting_of_kinds(tx: Transaction, destination: str, kind: str, moving: str) -> tuple[bool, bool]:
+    """Whether parcels of one kind wait for a node, and whether parcels of another one do that are not held back."""
+    row = await tx.one(
+        "SELECT EXISTS (SELECT 1 FROM outbox WHERE destination = ? AND kind = ?),"
+        " EXISTS (SELECT 1 FROM outbox WHERE destination = ? AND kind = ? AND pos > 0)",
+        destination,
+        kind,
+        destination,
+        moving,
+    )
+    return (False, False) if row is None else (bool(row[0]), bool(row[1]))
 
 
 async def depth(tx: Transaction) -> dict[str, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from homeserver.accounts import deactivation
-from homeserver.e2ee import mailboxes
+from homeserver.e2ee import mailboxes, publication
 from homeserver.storage import devices, streams
 from homeserver.storage import to_device as stored
 from homeserver.storage.engine import Transaction
@@ -136,6 +137,36 @@ async def test_over_the_border_in_order_and_once_whoever_is_down(cast: Cast, eng
     await play.begin()
     await play.settle()
     assert events(await bob.sync(answer["next_batch"])) == []
+
+
+@aio
+async def test_keys_that_are_under_way_come_first(play: KeyPlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What receives a message of a device that it does not know yet may drop it, as it cannot tell whose it is."""
+    alice, bob = await play.device("alice", published=False), await play.device("bob", "paris")
+    await play.room_of(alice.user, bob.user)
+    await play.settle()
+    paris, arriving, go = play.node("paris"), asyncio.Event(), asyncio.Event()
+    advance = paris.advance
+
+    async def slow(fn: Any, *args: Any, **kw: Any) -> Any:
+        if fn is publication._apply:
+            arriving.set()
+            await go.wait()
+        return await advance(fn, *args, **kw)
+
+    monkeypatch.setattr(paris, "advance", slow)
+    since = (await bob.sync())["next_batch"]
+    await alice.publish()
+    await arriving.wait()
+    sending = asyncio.create_task(alice.send("t1", {bob.user_id: {bob.device_id: message("is it you?")}}))
+    for _ in range(3):  # by then it waits
+        await alice.sync()
+        assert events(await bob.sync(since)) == []
+    go.set()
+    assert (await sending).status == 200
+    answer = await bob.sync(since)
+    assert contents(answer) == [message("is it you?")]
+    assert alice.user_id in answer["device_lists"]["changed"]
 
 
 @aio
