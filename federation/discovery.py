@@ -17,6 +17,7 @@ import orjson
 from federation.caching import lifetime_of
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.identifiers import is_server_name, parse_server_name
+from homeserver.runtime import pauses
 from homeserver.runtime.addresses import address_of
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
@@ -129,7 +130,7 @@ def _delegate_in(body: bytes) -> str | None:
 def _failed(now: float, before: Delegation | None, *, keep: bool) -> Delegation:
     """What holds after an attempt that gave nothing. ``keep``: the host may still mean what it said before."""
     failures = 1 if before is None else before.failures + 1
-    until = now + min(FIRST_PAUSE * 2 ** min(failures - 1, 10), LONGEST_PAUSE)
+    until = now + pauses.after(failures, FIRST_PAUSE, LONGEST_PAUSE)
     if keep and before is not None and before.to is not None and now < before.said + LONGEST_LIFE:
         return Delegation(before.to, min(until, before.said + LONGEST_LIFE), before.said, failures)
     return Delegation(None, until, now, failures)

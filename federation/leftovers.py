@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from federation.sender import FIRST_PAUSE, LEAST_SPREAD, MOST_FAILURES
+from federation.sender import FIRST_PAUSE
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms.outgoing import Lines
+from homeserver.runtime import pauses
 from homeserver.storage import peers
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ REPLACED: Final = ("m.device_list_update", "m.signing_key_update")
 def failures_in(seconds: float, longest: float) -> int:
     """How often a server that is away has been tried in vain after so long, with pauses of at most ``longest``."""
     count, passed = 1, 0.0
-    while passed < seconds and count < MOST_FAILURES:
-        passed += LEAST_SPREAD * min(FIRST_PAUSE * 2.0 ** (count - 1), longest)
+    while passed < seconds and count < pauses.MOST_FAILURES:
+        passed += pauses.LEAST_SPREAD * pauses.after(count, FIRST_PAUSE, longest)
         count += 1
     return count
 

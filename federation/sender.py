@@ -26,6 +26,7 @@ from homeserver.e2ee import introductions
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency import authors
 from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
+from homeserver.runtime import pauses
 from homeserver.runtime.exchange import Unreachable
 from homeserver.storage import peers
 from homeserver.storage.peers import PeerRow
@@ -42,12 +43,6 @@ log = structlog.get_logger("federation.sender")
 
 FIRST_PAUSE: Final = 1.0
 """Seconds after the first failure; doubles each time."""
-
-LEAST_SPREAD: Final = 0.75
-"""A pause is between this part of its length and all of it, so that not all servers are tried at once."""
-
-MOST_FAILURES: Final = 60
-"""Failures in a row are counted up to here."""
 
 ISOLATION_PAUSE: Final = 10.0
 """Seconds until it is asked again whether an isolation lies between a node and a server."""
@@ -134,7 +129,7 @@ class _Sender:
             line = self.lines.held[row.server] = Line(row.server, None, self.node.position)
             line.failures = row.failures
             if row.failures:
-                wait = max(row.retry_ts - now, 0) / 1000 + random.uniform(0, SPREAD)  # noqa: S311 - see `fail`
+                wait = max(row.retry_ts - now, 0) / 1000 + random.uniform(0, SPREAD)  # noqa: S311 - not all at once, nothing more
                 self.pause(line, wait)
                 reach.remember(self.server, row.server, row.failures, wait)
         self.lines.scanned = True
@@ -261,8 +256,7 @@ class _Sender:
         """Leave what waits for a server in the database until it is asked again whether it may go."""
         line.fleeting.clear()
         line.rely_on_database(self.node.position)
-        spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all servers at once, nothing more
-        self.pause(line, ISOLATION_PAUSE * spread)
+        self.pause(line, pauses.spread(ISOLATION_PAUSE))
 
     async def make_up(self, name: str) -> None:
         """Tell a server that is back after too long of the keys that have changed. Raises NodeUnavailable."""
@@ -324,13 +318,12 @@ class _Sender:
 
     def fail(self, line: Line, batch: Batch | None) -> None:
         """The server could not be reached: it is tried again later, first with the same transaction."""
-        line.failures = min(line.failures + 1, MOST_FAILURES)
+        line.failures = min(line.failures + 1, pauses.MOST_FAILURES)
         line.bound = batch.upto if batch is not None and batch.items else line.bound
         line.fleeting.clear()
         line.rely_on_database(self.node.position)
         longest = self.server.settings.federation.longest_backoff.seconds
-        spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all servers at once, nothing more
-        seconds = min(FIRST_PAUSE * 2.0 ** (line.failures - 1), longest) * spread
+        seconds = pauses.spread(pauses.after(line.failures, FIRST_PAUSE, longest))
         self.pause(line, seconds)
         retry_ts = self.server.clock.now_ms() + round(seconds * 1000)
         self.note(PeerRow(line.server, line.cursor or 0, line.failures, retry_ts))

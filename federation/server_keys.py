@@ -20,6 +20,7 @@ from federation import key_documents, remote
 from federation.key_slots import Slots, Standing
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.protocol.signing import VerifyKey, sign_json, signing_key_ids
+from homeserver.runtime import pauses
 from homeserver.runtime.exchange import Unreachable
 from homeserver.runtime.lru import Lru
 from homeserver.storage import peers, servers
@@ -214,7 +215,7 @@ async def _asked(server: Server, server_name: str, place: Place) -> None:
         del known.slots.held[server_name]
     before = known.pauses.get(server_name)
     failures = 0 if heard else 1 + (before.failures if before else 0)
-    seconds = SHORTEST_REST if heard else min(FIRST_PAUSE * 2 ** min(failures - 1, 10), LONGEST_PAUSE)
+    seconds = SHORTEST_REST if heard else pauses.after(failures, FIRST_PAUSE, LONGEST_PAUSE)
     known.pauses[server_name] = Pause(server.clock.monotonic() + seconds, failures)
 
 

@@ -264,12 +264,7 @@ async def _attempt(
 
 
 def _text(auth: Mapping[str, Any], name: str) -> str:
-    value = auth.get(name)
-    if value is None:
-        raise MissingParam(f"Missing parameter: auth.{name}")
-    if not isinstance(value, str):
-        raise BadJson(f"auth.{name} must be a string")
-    return value
+    return _text_of(auth, name, f"auth.{name}")
 
 
 async def _dummy(_server: Server, _operation: Operation, _auth: Mapping[str, Any]) -> str:
@@ -343,6 +338,8 @@ async def named_user(server: Server, body: Mapping[str, Any]) -> str:
     identifier = body.get("identifier")
     if identifier is None and ("address" in body or "medium" in body):
         identifier = {**body, "type": "m.id.thirdparty"}
+    if identifier is None and body.get("user") is None:
+        raise MissingParam("Missing parameter: identifier")
     if identifier is None:
         return _text_of(body, "user")
     if not isinstance(identifier, dict):
@@ -367,12 +364,13 @@ NOBODY: Final = "!"
 """What no localpart can be, nor begin with."""
 
 
-def _text_of(body: Mapping[str, Any], name: str) -> str:
+def _text_of(body: Mapping[str, Any], name: str, called: str | None = None) -> str:
+    """``called``: what the parameter is called in a refusal."""
     value = body.get(name)
     if value is None:
-        raise MissingParam(f"Missing parameter: {'identifier' if name == 'user' else name}")
+        raise MissingParam(f"Missing parameter: {called or name}")
     if not isinstance(value, str):
-        raise BadJson(f"{name} must be a string")
+        raise BadJson(f"{called or name} must be a string")
     return value
 
 

@@ -15,7 +15,6 @@ from homeserver.accounts import interactive, passwords
 from homeserver.accounts.interactive import DUMMY, OAUTH, PASSWORD, REGISTRATION_TOKEN, SSO
 from homeserver.endpoints import browsing, forms, identity_pages
 from homeserver.endpoints.identity_pages import MEDIUM_OF, what
-from homeserver.pages import rendering
 from homeserver.protocol.errors import Forbidden, LimitExceeded, NotFound, Unauthorized
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
@@ -126,17 +125,7 @@ async def confirm(server: Server, request: Request) -> Response:
             await interactive.attempt(server, session, stage, {"token": sent.get("token") or ""})
     except (LimitExceeded, Unauthorized) as fault:
         return _page(server, browser, operation, stage, session, fault)
-    said = browser.language.text
-    return browsing.show(
-        server,
-        browser,
-        "message.html",
-        opened_by_client=True,
-        heading=said("Confirmed"),
-        lines=[said("You can close this page and go on where you began.")],
-        onward="",
-        done=rendering.DONE,
-    )
+    return browsing.done(server, browser, browser.language.text("Confirmed"))
 
 
 async def _confirm_owner(

@@ -125,6 +125,21 @@ def show(
     )
 
 
+def done(server: Server, browser: Browser, heading: str) -> Response:
+    """The page after the last step of what a client has opened a browser for; it tells the client."""
+    lines = [browser.language.text("You can close this page and go on where you began.")]
+    return show(
+        server,
+        browser,
+        "message.html",
+        opened_by_client=True,
+        heading=heading,
+        lines=lines,
+        onward="",
+        done=rendering.DONE,
+    )
+
+
 def marks(server: Server, browser: Browser) -> Sequence[tuple[str, str]]:
     """The header by which a browser is given its mark, if it has none."""
     return [_set_cookie(server, _MARK, browser.mark)] if browser.is_new else ()

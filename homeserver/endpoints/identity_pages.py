@@ -17,7 +17,6 @@ from homeserver.accounts.interactive import STAGE_OF
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.validation import Wish
 from homeserver.endpoints import browsing, forms
-from homeserver.pages import rendering
 from homeserver.protocol.errors import NotFound, Refusal
 from homeserver.protocol.threepids import EMAIL, MSISDN, email_address, phone_number
 from homeserver.web.limits import Limit
@@ -148,14 +147,4 @@ async def proved(server: Server, request: Request) -> Response:
             raise
         address = (sent.get("address") or "")[:300]
         return _page(server, browser, asked, fault, address=address, sid=sid[:300], secret=secret[:300])
-    said = browser.language.text
-    return browsing.show(
-        server,
-        browser,
-        "message.html",
-        opened_by_client=True,
-        heading=said("Confirmed"),
-        lines=[said("You can close this page and go on where you began.")],
-        onward="",
-        done=rendering.DONE,
-    )
+    return browsing.done(server, browser, browser.language.text("Confirmed"))

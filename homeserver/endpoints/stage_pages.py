@@ -11,7 +11,7 @@ from config.placement import MustChoose, place
 from homeserver.accounts import interactive, registration
 from homeserver.accounts.letters import Purpose
 from homeserver.endpoints import browsing, forms
-from homeserver.pages import places, rendering
+from homeserver.pages import places
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.web.limits import Limit
 
@@ -67,18 +67,9 @@ async def chosen_place(server: Server, request: Request) -> Response:
     sent = forms.in_body(request)
     browser = await browsing.browser_of(server, request)
     browsing.check_form(server, request, browser, sent)
-    session, said = sent.need("session"), browser.language.text
+    session = sent.need("session")
     nodes, node = _nodes(server, session), sent.get("node")
     if node is None or node not in nodes:
         return _page(server, browser, session, nodes, InvalidParam("Choose where your data is to rest."))
     interactive.complete(server, session, interactive.NODE, node)
-    return browsing.show(
-        server,
-        browser,
-        "message.html",
-        opened_by_client=True,
-        heading=said("Chosen"),
-        lines=[said("You can close this page and go on where you began.")],
-        onward="",
-        done=rendering.DONE,
-    )
+    return browsing.done(server, browser, browser.language.text("Chosen"))

@@ -9,7 +9,6 @@ spec: push-gateway-api/#homeserver-behaviour
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from homeserver.push.gateways import Result
 from homeserver.push.lines import Followers
 from homeserver.push.notification import Names
 from homeserver.rooms import state
+from homeserver.runtime import pauses
 from homeserver.storage import pushers as stored
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ log = structlog.get_logger("push")
 
 FIRST_PAUSE: Final = 2.0
 """Seconds after the first failure; doubles each time."""
-
-LEAST_SPREAD: Final = 0.75
-"""A pause is between this part of its length and all of it."""
-
-MOST_FAILURES: Final = 60
-"""Failures in a row are counted up to here."""
 
 NODE_RETRY: Final = 1.0
 """Seconds until a node whose database is down is asked again."""
@@ -260,7 +254,7 @@ class Sending:
         """The gateway did not take it: it is tried again later, until that has gone on for too long."""
         now = self.server.clock.now_ms()
         line.failing_ts = line.failing_ts or now
-        line.failures = min(line.failures + 1, MOST_FAILURES)
+        line.failures = min(line.failures + 1, pauses.MOST_FAILURES)
         if now - line.failing_ts >= self.server.settings.push.give_up_after.ms:
             self.dropped.inc("gateway away", by=len(line.queue))
             line.queue.clear()
@@ -269,8 +263,7 @@ class Sending:
             line.failures = line.failing_ts = line.retry_ts = 0
         else:
             longest = self.server.settings.push.longest_backoff.seconds
-            spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all at once, nothing more
-            seconds = min(FIRST_PAUSE * 2.0 ** (line.failures - 1), longest) * spread
+            seconds = pauses.spread(pauses.after(line.failures, FIRST_PAUSE, longest))
             line.retry_ts = now + round(seconds * 1000)
             self.pause(line, seconds)
         self.note(line)

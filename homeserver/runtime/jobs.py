@@ -12,6 +12,7 @@ from contextvars import Context
 
 import structlog
 
+from homeserver.runtime import pauses
 from homeserver.runtime.clock import Clock
 from homeserver.runtime.telemetry import Telemetry
 
@@ -113,7 +114,7 @@ class Jobs:
             if self._stopping:
                 return
             if job.failures:
-                await self._clock.sleep(min(FIRST_BACKOFF * 2 ** (job.failures - 1), LAST_BACKOFF))
+                await self._clock.sleep(pauses.after(job.failures, FIRST_BACKOFF, LAST_BACKOFF))
                 job.due.set()
             elif job.every is not None:
                 await self._rest(job, job.every)

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from federation import batches, leftovers
-from federation.sender import MOST_FAILURES
 from homeserver.rooms.outgoing import Lines
+from homeserver.runtime.pauses import MOST_FAILURES
 from homeserver.storage import peers
 from homeserver.storage.engine import Transaction
 from tests.deployment import User

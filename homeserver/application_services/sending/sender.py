@@ -10,7 +10,6 @@ spec: application-service-api/#pushing-events
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
@@ -29,6 +28,7 @@ from homeserver.protocol.errors import NodeUnavailable, UserInUse
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.rooms import ticks
 from homeserver.rooms.application_services import read_aliases
+from homeserver.runtime import pauses
 from homeserver.runtime.exchange import Unreachable
 from homeserver.storage import application_services as stored
 from homeserver.storage.application_services import Pending
@@ -47,12 +47,6 @@ FIRST_PAUSE: Final = 1.0
 """Seconds after the first failure; doubles each time."""
 
 LONGEST_PAUSE: Final = 300.0
-
-LEAST_SPREAD: Final = 0.75
-"""A pause is between this part of its length and all of it."""
-
-MOST_FAILURES: Final = 60
-"""Failures in a row are counted up to here."""
 
 ISOLATION_PAUSE: Final = 10.0
 """Seconds until it is asked again whether an isolation lies between a node and a service."""
@@ -288,9 +282,8 @@ class _Sender:
     async def fail(self, reason: str) -> None:
         """The service has not taken the transaction: it gets the same one later."""
         self.outcomes.inc(self.service.id, "failed")
-        self.failures = min(self.failures + 1, MOST_FAILURES)
-        spread = random.uniform(LEAST_SPREAD, 1.0)  # noqa: S311 - not all services at once, nothing more
-        seconds = min(FIRST_PAUSE * 2.0 ** (self.failures - 1), LONGEST_PAUSE) * spread
+        self.failures = min(self.failures + 1, pauses.MOST_FAILURES)
+        seconds = pauses.spread(pauses.after(self.failures, FIRST_PAUSE, LONGEST_PAUSE))
         self.retry_ts = self.server.clock.now_ms() + round(seconds * 1000)
         if self.failures in (1, 5) or self.failures % 20 == 0:
             log.warning(
