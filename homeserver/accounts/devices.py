@@ -14,7 +14,7 @@ from homeserver.accounts import callers, sessions
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.key_log import Reason
 from homeserver.sealing import last_days
-from homeserver.storage import browser_sessions, chores, dehydrated_devices, oauth_grants
+from homeserver.storage import browser_sessions, chores, dehydrated_devices, oauth_grants, unsigned_devices
 from homeserver.storage import devices as stored_devices
 from homeserver.storage.streams import Stream
 from homeserver.transparency import changes as key_changes
@@ -134,17 +134,20 @@ async def remove_within(
     if device_ids is None:
         browser_sessions.drop_of(tx, user_nid)
         oauth_grants.drop_of(tx, user_nid)
+    names = [device.device_id for device in gone]
+    released = [] if closing else await unsigned_devices.released(tx, user_nid, names)
     had_keys = await stored_devices.delete(tx, user_nid, gone)
     if had_keys:
         if not closing:
             await key_changes.append(tx, server, node, user_id, Reason.DEVICE_REMOVED)
-        await tell(tx, server, node, user_nid, [device.device_id for device in gone])
+        await tell(tx, server, node, user_nid, [*names, *released])
     tx.after_commit(lambda: callers.forget(server, node, user_id))
     return had_keys
 
 
 async def tell(tx: Transaction, server: Server, node: Node, user_nid: int, gone: Sequence[str] = ()) -> None:
-    """Announce, after the commit, that a resident's public keys changed: those of the devices ``gone`` are no more.
+    """Announce, after the commit, that a resident's public keys changed: those of the devices ``gone`` are no more, or
+    are shown to others now.
 
     Only inside `Node.advance`.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.e2ee import device_keys, key_format, notices, publication, unsigned
+from homeserver.e2ee import contested, device_keys, key_format, notices, publication, unsigned
 from homeserver.e2ee.failures import Failures
 from homeserver.e2ee.key_format import SigningKey, core
 from homeserver.e2ee.uploads import joined, own_signatures
@@ -94,7 +94,8 @@ async def _upload(
         reason = Reason.IDENTITY_RESET if reset else Reason.CROSS_SIGNING
         if SELF_SIGNING in keys:
             await unsigned.note_identity(tx, server, caller.user_id, caller.user_nid)
-        changed = publication.Changed(signing=bool({MASTER, SELF_SIGNING} & keys.keys()), reason=reason)
+        shown = contested.reset(tx, server, caller, mine) if reset else ()
+        changed = publication.Changed((), bool({MASTER, SELF_SIGNING} & keys.keys()), reason, shown)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
         if reset or MASTER not in held:  # from now on the devices that these have not signed are withheld
             await notices.tell(tx, server, caller.node, caller.user_id, reason, but=caller.device_id)
@@ -144,7 +145,8 @@ async def _add_signatures(
     if own or under_others:
         devices = [key_id for key_id in own if key_id in mine.devices]
         unsigned_devices.settle(tx, caller.user_nid, devices)
-        changed = publication.Changed(devices, signing=len(devices) < len(own))
+        shown = contested.signed(tx, caller, mine) if len(devices) < len(own) else ()
+        changed = publication.Changed(devices, signing=len(devices) < len(own), shown=shown)
         pos = await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
         stored.put_signatures(tx, caller.user_nid, pos, under_others)
     return failures

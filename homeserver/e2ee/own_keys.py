@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 class OwnDevice(NamedTuple):
     """A device with keys. ``signed``: by its owner, None for who has nothing to sign with; ``withheld``: others are not
-    shown it for want of that; ``logged``: the key log speaks of it."""
+    shown it for want of that, or while the identity is ``contested``; ``logged``: the key log speaks of it."""
 
     device_id: str
     name: str
     signed: bool | None
     withheld: bool
     logged: bool
+    contested: bool
 
 
 class Change(NamedTuple):
@@ -58,8 +59,9 @@ async def of_user(server: Server, node: Node, user_id: str) -> OwnKeys:
             device_id,
             device.display_name or "",
             is_signed(keys, device_id, user_id) if can_sign else None,
-            device.withheld,
+            device.withheld or keys.contested,
             device_id in known,
+            keys.contested,
         )
         for device_id, device in sorted(keys.devices.items())
         if not orjson.loads(device.keys).get("dehydrated")

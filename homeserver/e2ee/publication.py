@@ -48,12 +48,14 @@ CHORES_AT_ONCE = 50
 class Changed(NamedTuple):
     """What of a user's keys changed that other servers are told: devices, and whether cross-signing keys did.
 
-    ``reason``: what the key log says of it; None when only signatures have changed.
+    ``reason``: what the key log says of it; None when only signatures have changed. ``shown``: devices that have the
+    keys that they had, and are shown now, or not any more.
     """
 
     devices: Sequence[str] = ()
     signing: bool = False
     reason: Reason | None = None
+    shown: Sequence[str] = ()
 
 
 async def publish(
@@ -76,8 +78,9 @@ async def publish(
         await key_changes.append(tx, server, node, user_id, changed.reason, changed.devices)
     targets, lost = _nodes(node, audience)
     abroad = to_servers.allowed(server, node, DataClass.KEYS, audience.servers)
-    updates = max(1, len(changed.devices))
-    edus = len(abroad) * (len(changed.devices) + changed.signing)
+    devices = list(dict.fromkeys((*changed.devices, *changed.shown)))
+    updates = max(1, len(devices))
+    edus = len(abroad) * (len(devices) + changed.signing)
     first = streams.take(tx, node.position, updates + len(targets) + len(lost) + edus)
     pos = first + updates - 1
     last = pos + len(targets) + len(lost) + edus
@@ -85,7 +88,7 @@ async def publish(
     await _send(tx, node, user_id, user_nid, pos + 1, targets, lost)
     if edus:
         keys = await _shown(tx, user_id)
-        made = to_servers.device_list_updates(abroad, user_id, keys, changed.devices, first, audience.changed_at)
+        made = to_servers.device_list_updates(abroad, user_id, keys, devices, first, audience.changed_at)
         if changed.signing:
             made += to_servers.signing_key_update(abroad, user_id, keys)
         to_servers.write(tx, node, pos + 1 + len(targets) + len(lost), made)

@@ -118,6 +118,6 @@ async def _withhold(tx: Transaction, server: Server, node: Node, waiting: Sequen
 
 async def _show_again(tx: Transaction, server: Server, node: Node, waiting: Sequence[Unsigned]) -> None:
     for (user_nid, user_id), theirs in groupby(waiting, lambda each: (each.user_nid, each.user_id)):
-        shown = [each.device_id for each in theirs]
-        unsigned_devices.show(tx, user_nid, shown)
-        await publication.publish(tx, server, node, user_id, user_nid, publication.Changed(shown))
+        unsigned_devices.show(tx, user_nid, [each.device_id for each in theirs])
+        keys = (await stored.of_users(tx, [user_id])).get(user_id, UserKeys())
+        await publication.publish(tx, server, node, user_id, user_nid, publication.Changed(list(keys.devices)))

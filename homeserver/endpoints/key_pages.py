@@ -31,6 +31,10 @@ WHY: Final[Mapping[Reason, str]] = {
 """What a leaf of the log says to whom it is about."""
 
 UNLOGGED: Final = "The key log does not know this device: somebody has put it there. Nobody else is shown it."
+CONTESTED: Final = (
+    "Your identity was reset while devices that you had signed are still there. Nobody else is shown a device of yours"
+    " until one of those has verified the new identity, or they are logged out."
+)
 WITHHELD: Final = "You have not signed this device: nobody else is shown it any more. Verify it, or log it out."
 UNSIGNED: Final = "You have not signed this device yet. Verify it with another of yours, or log it out."
 SIGNED: Final = "You have signed this device."
@@ -74,6 +78,8 @@ async def keys_page(server: Server, request: Request) -> Response:
 def _state(device: OwnDevice) -> str:
     if not device.logged:
         return UNLOGGED
+    if device.contested:
+        return CONTESTED
     if device.withheld:
         return WITHHELD
     return "" if device.signed is None else SIGNED if device.signed else UNSIGNED

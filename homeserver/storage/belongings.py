@@ -161,7 +161,7 @@ _LIST = (
     _own("earlier_homes", "epoch", "node left_pos came_pos"),
     _own("move_receipts", "move_id", "ended_ts receipt"),
     # Public, or of rooms, and so in tables of which replicas exist.
-    _own("device_keys", "device_id", "keys unsigned_since withheld"),
+    _own("device_keys", "device_id", "keys unsigned_since withheld awaited"),
     _own("cross_signing_keys", "usage", "key"),
     _own("event_transactions", "txn_key", "event_id ts"),
     _own("receipts", "room_nid:room thread_id", "event_id event_pos:event ts pos:pos", "room_nid thread_id"),

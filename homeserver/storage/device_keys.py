@@ -26,11 +26,13 @@ USER_SIGNING = "user_signing"
 class DeviceKeys(NamedTuple):
     """The keys of one device: canonical JSON without ``unsigned``, and its name, which only its own node has.
 
-    ``withheld``: it has gone unsigned for so long that others are not shown it."""
+    ``withheld``: it has gone unsigned for so long that others are not shown it. ``awaited``: the identity before the
+    present one had signed it, and it has not vouched for that."""
 
     keys: bytes
     display_name: str | None
     withheld: bool = False
+    awaited: bool = False
 
 
 class Proof(NamedTuple):
@@ -68,6 +70,11 @@ class UserKeys:
     leaf: bytes | None = None
     proof: Proof | None = None
 
+    @property
+    def contested(self) -> bool:
+        """Whether the identity was replaced, and none of the devices that the one before had signed vouches for it."""
+        return any(device.awaited for device in self.devices.values())
+
     def nameless(self) -> UserKeys:
         """These keys for another node, which is not told what the devices are called."""
         devices = {device_id: DeviceKeys(device.keys, None) for device_id, device in self.devices.items()}
@@ -87,7 +94,7 @@ _DEVICE, _RESIDENT, _COPIED, _SIGNING, _SIGNATURE, _REMOTE, _MANIFEST, _LEAF, _P
 _FOUND = (
     "WITH asked AS (SELECT user_nid, user_id FROM users WHERE user_id IN ({marks}))"
     # First what has keys: it says which type each column has.
-    f" SELECT a.user_id, {_DEVICE}, d.device_id, d.keys, n.display_name, '', d.withheld"
+    f" SELECT a.user_id, {_DEVICE}, d.device_id, d.keys, n.display_name, '', d.withheld + 2 * d.awaited"
     " FROM asked a JOIN device_keys d ON d.user_nid = a.user_nid"
     " LEFT JOIN devices n ON n.user_nid = d.user_nid AND n.device_id = d.device_id"  # names never leave their node
     f" UNION ALL SELECT a.user_id, {_RESIDENT}, '', NULL, '', '', a.user_nid"
@@ -136,11 +143,11 @@ async def of_users_for(
         for user_id, kind, *_, user_nid in rows:
             if kind in (_RESIDENT, _COPIED, _REMOTE):
                 found[user_id] = UserKeys(user_nid=user_nid, copied=kind != _RESIDENT, remote=kind == _REMOTE)
-        for user_id, kind, name, blob, text, signature, withheld in rows:
+        for user_id, kind, name, blob, text, signature, marks in rows:
             if kind == _SIGNATURE:
                 signatures.append(Signature(user_id, name, text, signature))
             elif kind == _DEVICE and user_id in found:
-                found[user_id].devices[name] = DeviceKeys(blob, text, bool(withheld))
+                found[user_id].devices[name] = DeviceKeys(blob, text, bool(marks & 1), bool(marks & 2))
             elif kind == _SIGNING and user_id in found:
                 found[user_id].signing[name] = blob
             elif kind == _MANIFEST and user_id in found:

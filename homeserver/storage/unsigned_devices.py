@@ -1,5 +1,6 @@
 """Which devices of residents their owners' self-signing keys have not signed, since when, and which of them are
-withheld from others for that (homeserver/e2ee/unsigned.py decides).
+withheld from others for that (homeserver/e2ee/unsigned.py decides); and whose word for a new identity is awaited
+(homeserver/e2ee/contested.py).
 """
 
 from __future__ import annotations
@@ -63,9 +64,29 @@ def withhold(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> Non
 def show(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:
     """Queue that others are shown devices although they are unsigned."""
     tx.later(
-        "UPDATE device_keys SET withheld = 0 WHERE user_nid = ? AND device_id = ?",
+        "UPDATE device_keys SET withheld = 0, awaited = 0 WHERE user_nid = ? AND device_id = ?",
         [(user_nid, device_id) for device_id in device_ids],
     )
+
+
+def await_word(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:
+    """Queue that one of these devices has to vouch for their owner's identity."""
+    tx.later(
+        "UPDATE device_keys SET awaited = 1 WHERE user_nid = ? AND device_id = ?",
+        [(user_nid, device_id) for device_id in device_ids],
+    )
+
+
+def await_none(tx: Transaction, user_nid: int) -> None:
+    """Queue that somebody's identity is believed."""
+    tx.later("UPDATE device_keys SET awaited = 0 WHERE user_nid = ?", [(user_nid,)])
+
+
+async def released(tx: Transaction, user_nid: int, gone: Collection[str]) -> list[str]:
+    """The devices with keys that stay when devices go whose word was awaited, and nobody's is any more; else none."""
+    rows = await tx.all("SELECT device_id, awaited FROM device_keys WHERE user_nid = ?", user_nid)
+    awaited = {str(row[0]) for row in rows if row[1]}
+    return [str(row[0]) for row in rows if row[0] not in gone] if awaited and awaited <= set(gone) else []
 
 
 async def is_misdated(tx: Transaction, now_ms: int) -> bool:
@@ -101,10 +122,11 @@ async def overdue(tx: Transaction, before_ms: int, limit: int) -> list[Unsigned]
 
 
 async def withheld(tx: Transaction, limit: int) -> list[Unsigned]:
-    """Devices of residents that are withheld."""
+    """Devices of residents that are withheld, or because of which others are."""
     rows = await tx.all(
         "SELECT d.user_nid, u.user_id, d.device_id FROM device_keys d JOIN residents r ON r.user_nid = d.user_nid"
-        " JOIN users u ON u.user_nid = d.user_nid WHERE d.withheld = 1 AND d.unsigned_since IS NOT NULL"
+        " JOIN users u ON u.user_nid = d.user_nid"
+        " WHERE (d.withheld = 1 AND d.unsigned_since IS NOT NULL) OR d.awaited = 1"
         " ORDER BY d.user_nid, d.device_id LIMIT ?",
         limit,
     )

@@ -58,9 +58,11 @@ def logged(keys: UserKeys) -> UserKeys:
 
 
 def for_others(keys: UserKeys) -> UserKeys:
-    """Keys as everybody but their owner is shown them: none that the log does not speak of, and no device that has
-    been left unsigned for too long."""
+    """Keys as everybody but their owner is shown them: none that the log does not speak of, no device that has been
+    left unsigned for too long, and none at all while their identity is contested."""
     known = logged(keys)
+    if keys.contested:
+        return replace(known, devices={})
     if any(device.withheld for device in known.devices.values()):
         shown = {name: device for name, device in known.devices.items() if not device.withheld}
         return replace(known, devices=shown)

@@ -10,6 +10,8 @@ from config.load import policy_from_text
 from homeserver.rooms.presence import Presences
 from tests.deployment import FLOWING, User
 from tests.e2ee.play import Device, Identity, message
+from tests.e2ee.test_cross_signing import confirm
+from tests.e2ee.test_unsigned import sign
 from tests.federation import guests
 from tests.federation.test_sender import LONG, ONE, TWO, contents, kinds, said, sent
 from tests.network import OPEN, Network
@@ -121,6 +123,33 @@ async def test_changes_of_devices_are_told_as_a_chain(network: Network) -> None:
     assert "phone" not in str(first)
     shown = await guests.asks(network.plays[TWO], ONE, "GET", f"/user/devices/{quote(alice.user_id)}")
     assert shown["stream_id"] == third["stream_id"]
+
+
+def list_as_told(network: Network) -> set[str]:
+    """The devices of a user, after all that the second server was told, one after another."""
+    told = edus(network, "m.device_list_update")
+    found: dict[str, bool] = {each["device_id"]: not each.get("deleted", False) for each in told}
+    return {device_id for device_id, there in found.items() if there}
+
+
+@aio
+async def test_devices_of_an_identity_that_is_not_believed_come_back_when_it_is(network: Network) -> None:
+    one, alice, _, _ = await meeting(network)
+    phone, mine, other = Device(alice), Identity(alice.user_id), Identity(alice.user_id)
+    await phone.publish()
+    await phone.gets("POST", "/keys/device_signing/upload", mine.upload())
+    await sign(phone, mine)
+    laptop = await phone.another()
+    await laptop.publish()
+    await network.settle()
+    assert list_as_told(network) == {phone.device_id}
+    await confirm(laptop, other.upload())
+    await sign(laptop, other)
+    await network.settle()
+    assert list_as_told(network) == set()
+    await one.ask(phone.user, "POST", "/logout", {})
+    await network.settle()
+    assert list_as_told(network) == {laptop.device_id}
 
 
 @aio
