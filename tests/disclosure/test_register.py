@@ -16,7 +16,7 @@ import pytest
 from homeserver.disclosure import lapsing, register
 from homeserver.protocol import disclosure_register as chain
 from homeserver.protocol.errors import DisclosureRefused, LogSetBack, NodeUnavailable, RegisterDamaged
-from homeserver.protocol.signing import VerifyKey, decode_base64, verify_json
+from homeserver.protocol.signing import VerifyKey, decode_base64, sign_json, verify_json
 from homeserver.storage import disclosures, key_log
 from homeserver.storage.engine import Transaction
 from homeserver.transparency import sequencing, serving
@@ -315,6 +315,31 @@ async def test_a_stranger_sees_whatever_is_changed(deploy: Deploy) -> None:
         change(register)
         with pytest.raises(checks.Wrong, match=fault):
             await check(register)
+
+
+@ON_SQLITE
+@aio
+async def test_a_stranger_sees_what_is_back_dated_by_who_has_the_key(deploy: Deploy) -> None:
+    bureau = await Bureau.opened(deploy)
+    await bureau.request()
+    await bureau.deployment.clock.advance(60)
+    await bureau.request("hamid")
+    (register,) = (await bureau.shown())["registers"]
+    key, records, checks = bureau.deployment.server.identity.log_key("tehran"), register["records"], stranger()
+
+    def sign(ts: int, kind: str) -> dict[str, Any]:
+        entry = {**records[1]["entry"], "ts": ts, "kind": kind, "signatures": {}}
+        records[1]["entry"] = sign_json(entry, "example.org", key)
+        counts = {**register["head"]["counts"], "requested": 1, kind: 2 if kind == "requested" else 1}
+        digest = hashlib.sha256(checks.canonical(records[1]["entry"])).hexdigest()
+        head = {**register["head"], "counts": counts, "digest": digest, "signatures": {}}
+        return {**register, "head": sign_json(head, "example.org", key)}
+
+    first = records[0]["entry"]["ts"]
+    for ts, kind in ((first, "requested"), (first - 1, "clock")):
+        assert len(checks.check_register("example.org", sign(ts, kind), register["key"]["key"], records)) == 2
+    with pytest.raises(checks.Wrong, match="entry 2 of tehran is older than the one before it"):
+        checks.check_register("example.org", sign(first - 1, "requested"), register["key"]["key"], records)
 
 
 @ON_SQLITE

@@ -87,6 +87,10 @@ async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) ->
     assert paris["register"] is None
     assert tehran["key_log"]["checkpoint"].startswith("example.org/_domicile/v1/key-log/tehran\n")
     assert paris["key_log"]["checkpoint"] is None
+    deployment.server.policy.isolated = {"IR"}
+    await deployment.clock.advance(issuing.KEPT)
+    said = await shown(deployment)
+    assert {each["code"]: each["isolated"] for each in said["jurisdictions"]} == {"FR": False, "IR": True}
 
 
 @ON_SQLITE
