@@ -132,7 +132,7 @@ def witness_list(config: Path, as_json: bool) -> None:
         if each["refusal"] is not None and each["witnessed"]
     ]
     refused += [
-        f"{each['origin']}: {each['unexplained']} checkpoints that it has signed were refused and are not explained yet"
+        f"{each['origin']}: refused, and not explained yet: {each['unexplained']} of its checkpoints"
         for each in answer["logs"]
         if each["unexplained"] and each["witnessed"]
     ]

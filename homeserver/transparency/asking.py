@@ -61,9 +61,9 @@ async def sign(server: Server, node: Node, witness: Witness, shown: Shown, old: 
             answer = await _submit(server, node, witness, shown, size)
     if answer.status == 200:
         return _signature(server, note, key, answer)
-    if answer.status == 404:
-        raise Refused("it does not know this log: its operator has to add it")
     await _examine(server, node, witness, shown)
+    if answer.status == 404:  # it may have known the log once, and shows for ever what it has signed
+        raise Refused("it does not know this log: its operator has to add it")
     if answer.status == 403:
         raise Refused("it says that this log has contradicted itself: ask its operator which checkpoints it was shown")
     size = _size(answer) if answer.status == 409 else None

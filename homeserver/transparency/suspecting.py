@@ -59,9 +59,11 @@ class Suspicions:
 async def keep(server: Server, held: Witnessed, note: Note) -> None:
     """Have a checkpoint looked into that the log has signed, and that was refused. Raises NodeUnavailable."""
     made = remote_logs.opened(note.write(), NamedKey.read(held.key))
+    if not held.head.size or made.head == held.head:
+        return  # nothing contradicts a log of which nothing was signed, or that
     engine = server.nodes.directory.engine
-    if not held.head.size or server.nodes.directory.memory(Suspicions).explained.get((held.origin, made.head)):
-        return  # nothing contradicts a log of which nothing was signed
+    if server.nodes.directory.memory(Suspicions).explained.get((held.origin, made.head)):
+        return
     if await engine.read(refused_checkpoints.waits, held.origin, made.head):
         return
     refused = Refused(made.head, made.note.write())
@@ -158,13 +160,14 @@ async def _look(server: Server, held: Witnessed, refused: Iterable[Refused]) -> 
     assert held.note is not None
     look = _Look(server, held, RemoteLog(server, NamedKey.read(held.key), held.url))
     suspects = [Signed(signed_notes.read(each.note), each.head) for each in refused]
+    found = Found(untold="it takes too long to answer")
     try:
         async with asyncio.timeout(SECONDS):
             found = await look.compare(suspects)
             if found.untold is not None and (lie := await _confessed(look.remote)) is not None:
-                return found._replace(lies=(*found.lies, lie))
+                found = found._replace(lies=(*found.lies, lie))
     except TimeoutError:
-        return Found(untold="it takes too long to answer")
+        pass  # what was found by then stays found
     return found
 
 

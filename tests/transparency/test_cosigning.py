@@ -393,6 +393,31 @@ async def test_a_log_that_has_become_another_is_an_alarm_on_both_sides(deploy: D
     assert (await commands.perform(third.server, "log-status", {}))["alarms"] == []
 
 
+@ON_SQLITE
+@pytest.mark.parametrize("status", [404, 409, 422, 403, 500])
+@aio
+async def test_whatever_a_witness_answers_what_it_shows_is_looked_at(deploy: Deploy, status: int) -> None:
+    scene = Scene(deploy, quorum=1)
+    deployment = await scene.begin()
+    alice = await device(deployment, "alice")
+    for _ in range(3):
+        await (await alice.another()).publish()
+    await scene.round()
+    assert scene.zurich.held.size == 4  # of a power of two the log's proof tells nobody anything but itself
+    node = deployment.node("tehran")
+    await node.write(_lose, deployment.server, node, 2)
+    await node.write(_forget_signatures)
+    await deployment.server.nodes.directory.engine.write(_forget_heads)
+    again = await scene.begin()
+    for name in ("bob", "carol", "dora", "emil"):
+        await device(again, name)
+    scene.wires.cut.add("paris.example")
+    scene.zurich.lie = lambda method, target, body: (status, b"") if method == "POST" else None
+    await scene.round()
+    (alarm,) = (await commands.perform(again.server, "log-status", {}))["alarms"]
+    assert (alarm["kind"], alarm["witness"]) == (Kind.TWO_HISTORIES, "zurich")
+
+
 async def _cut(*_: object) -> None:
     raise InterruptedError
 

@@ -74,6 +74,9 @@ async def test_what_stands_and_what_has_ended(deployment: Deployment, monkeypatc
     await signed(deployment, log.submission(0, 7), key)
     shown = await told("log-witness-list", "witness", "list")
     assert shown.output == f"key: {key.write()}\n{OTHER}: 7 leaves, signed 2023-11-14 22:13:20 UTC\n"
+    await asked(deployment, log.submission(3, 5))
+    shown = await told("log-witness-list", "witness", "list")
+    assert (shown.exit_code, shown.stderr) == (1, f"{OTHER}: refused, and not explained yet: 1 of its checkpoints\n")
     await asked(deployment, _fork("removed", log).submission(7, 12))
     for command, words in (
         ("log-alarms", ["alarm", "list"]),

@@ -9,12 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from homeserver.protocol import checkpoints, log_alarms
+from homeserver.protocol import checkpoints, log_alarms, merkle, tiles
 from homeserver.protocol.branching import Fork
 from homeserver.protocol.checkpoints import Checkpoint, Head
 from homeserver.protocol.log_alarms import Kind, Side
 from homeserver.protocol.signing import SigningKey
 from homeserver.protocol.witnessing import Submission
+from homeserver.runtime.outbound import Place
 from homeserver.storage import refused_checkpoints, signed_checkpoints, witnessed_logs
 from homeserver.transparency import alarms, remote_logs, suspecting
 from tests.deployment import Deploy, Deployment
@@ -240,6 +241,55 @@ async def test_nobody_can_have_the_log_asked_as_often_as_they_like(deployment: D
     assert asked_for < len(wires.asked) <= asked_for + remote_logs.REQUESTS
     waiting = await deployment.server.nodes.directory.engine.read(refused_checkpoints.waiting)
     assert [each.head.size for each in waiting[ORIGIN]] == list(range(30, 30 - refused_checkpoints.MOST, -1))
+
+
+@ON_SQLITE
+@aio
+async def test_a_look_is_bounded_whatever_a_log_signs_and_shows(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, shelf, wires = await begun(deployment, 8)
+
+    def anything(target: str) -> tuple[int, bytes] | None:
+        tile = tiles.read_path(target.split("/")[2:]) if "/tile/" in target else None
+        return None if tile is None else (200, bytes(tile.width * merkle.HASH_BYTES))
+
+    shelf.lie = anything
+    await asked(deployment, Submission(8, (bytes(32),), log.note(8)))
+    assert (await told(deployment))["unexplained"] == 0  # that is what was signed
+    for size in (2**62 + 12345, 2**63 - 1):
+        note = checkpoints.signed(Checkpoint(ORIGIN, Head(size, bytes(32))), log.signer)
+        assert (await asked(deployment, Submission(8, (), note)))[0] == 422
+    assert await looked(deployment) is not None
+    assert "the hashes are not those" in (await told(deployment))["refusal"]
+    assert 16 < len(wires.asked) <= remote_logs.REQUESTS
+    monkeypatch.setattr(remote_logs, "REQUESTS", 3)
+    await deployment.clock.advance(1800)
+    asked_for = len(wires.asked)
+    await looked(deployment)
+    assert len(wires.asked) == asked_for + 3
+    assert "asked too often" in (await told(deployment))["refusal"]
+
+
+@ON_SQLITE
+@aio
+async def test_what_was_found_before_a_log_falls_silent_stays_found(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, shelf, wires = await begun(deployment, 8)
+    lie, real = forked(log, 5), wires.request
+    shelf.size = 20
+    for size in (12, 25):
+        await asked(deployment, unproved(lie, 8, size))
+
+    async def silent(method: str, place: Place, target: str, **named: Any) -> Any:
+        if target == "/":
+            raise TimeoutError  # as when the look has taken as long as it may
+        return await real(method, place, target, **named)
+
+    monkeypatch.setattr(wires, "request", silent)
+    await looked(deployment)
+    assert [each["shown"] for each in await raised(deployment)] == [lie.note(12).write().decode()]
 
 
 def _lies(log: Log) -> list[tuple[str, Callable[[str], tuple[int, bytes] | None]]]:
