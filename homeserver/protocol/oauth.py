@@ -243,9 +243,13 @@ def read_client(body: Mapping[str, Any]) -> dict[str, Any]:
     grants = _strings(body, "grant_types", [AUTHORIZATION_CODE])
     client["grant_types"] = [grant for grant in GRANT_TYPES if grant in grants]
     client["response_types"] = [kind for kind in ("code",) if kind in _strings(body, "response_types", ["code"])]
-    redirects = list(dict.fromkeys(_strings(body, "redirect_uris", [])))
-    if len(redirects) > _MOST_REDIRECTS or not all(may_redirect(uri, kind, host) for uri in redirects):
-        raise OAuthRefusal("invalid_redirect_uri", "A redirect URI is not one that this client may have")
+    given = _strings(body, "redirect_uris", [])
+    redirects = list(dict.fromkeys(given))
+    if len(redirects) > _MOST_REDIRECTS:
+        raise OAuthRefusal("invalid_redirect_uri", f"A client has at most {_MOST_REDIRECTS} redirect URIs")
+    for number, uri in enumerate(given):
+        if not may_redirect(uri, kind, host):
+            raise OAuthRefusal("invalid_redirect_uri", f"redirect_uris[{number}] must be {_redirects_of(kind, host)}")
     by_code = AUTHORIZATION_CODE in client["grant_types"] and "code" in client["response_types"]
     if by_code and not redirects:
         raise OAuthRefusal("invalid_redirect_uri", "The authorization code grant needs a redirect URI")
@@ -254,6 +258,15 @@ def read_client(body: Mapping[str, Any]) -> dict[str, Any]:
     if redirects:
         client["redirect_uris"] = redirects
     return client
+
+
+def _redirects_of(application_type: str, client_host: str) -> str:
+    """What `may_redirect` allows, in words."""
+    web = f"an address of https at {client_host} or below it, the host of client_uri"
+    if application_type != "native":
+        return web
+    owned = ".".join(reversed(client_host.split(".")))
+    return f"{web}, have the scheme {owned} or one that begins so (such as {owned}:/callback), or be http://127.0.0.1/"
 
 
 def _bad(message: str) -> OAuthRefusal:

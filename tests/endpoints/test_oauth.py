@@ -167,6 +167,15 @@ async def test_redirect_uris_of_native_clients(one: Deployment) -> None:
 
 
 @aio
+async def test_which_redirect_uris_a_client_may_have_is_said(one: Deployment) -> None:
+    uris = ["https://app.example.com/callback", "https://app.example.com/callback", "http://app.example.com/"]
+    for kind, words in (("web", "https at example.com or below"), ("native", "com.example:/callback")):
+        answer = await Client(one).register(application_type=kind, redirect_uris=uris)
+        assert "redirect_uris[2]" in answer.json["error_description"]
+        assert words in answer.json["error_description"]
+
+
+@aio
 async def test_metadata_that_is_no_json(one: Deployment) -> None:
     bodies: tuple[object, ...] = ([], "x", 7)
     for body in bodies:
