@@ -55,7 +55,7 @@ async def upload_content(server: Server, request: Request) -> dict[str, Any]:
     content_uri = await upload.upload(
         server,
         request.caller,
-        request.incoming.portions(store.held(request.incoming.declared)),
+        request.incoming,
         declared=request.incoming.declared,
         content_type=content_type(request.header("Content-Type")),
         filename=file_name(request.query.get("filename")),
@@ -92,7 +92,7 @@ async def upload_to_uri(server: Server, request: Request) -> dict[str, Any]:
         request.caller,
         request.args["serverName"],
         request.args["mediaId"],
-        request.incoming.portions(store.held(request.incoming.declared)),
+        request.incoming,
         declared=request.incoming.declared,
         content_type=content_type(request.header("Content-Type")),
         filename=file_name(request.query.get("filename")),

@@ -210,15 +210,12 @@ async def _picture(server: Server, caller: Caller, fetched: _Fetched, until_ms: 
     if start is None or not fetched.whole or not fetched.content.startswith(start):
         return {}
 
-    async def content() -> AsyncIterator[bytes]:
-        yield fetched.content
-
     size = len(fetched.content)
     try:
         uri = await upload.upload(
             server,
             caller,
-            content(),
+            upload.Ready(fetched.content),
             declared=size,
             content_type=kind,
             filename=None,

@@ -90,7 +90,7 @@ def _done(memory: Fetching, name: Name, task: asyncio.Task[RemoteMedium]) -> Non
 
 async def _fetch(server: Server, node: Node, name: Name, wait_ms: int) -> RemoteMedium:
     file_id, most, now = store.new_id(), server.settings.media.max_download, server.clock.now_ms()
-    draft = await store.begin(node, file_id)
+    draft = await store.begin(node)
 
     async def take(piece: bytes) -> None:
         if draft.size + len(piece) > most:
@@ -99,7 +99,7 @@ async def _fetch(server: Server, node: Node, name: Name, wait_ms: int) -> Remote
 
     try:
         head = await server.remote.fetch_media(server, node, *name, wait_ms, take)
-        written = await draft.finish()
+        written = await draft.finish(file_id)
     except BaseException:
         with suppress(NodeUnavailable):
             await draft.discard()

@@ -11,9 +11,11 @@ import os
 import re
 import secrets
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 
 import structlog
@@ -31,17 +33,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK: Final = 256 * 1024
-"""Bytes that are written or read at once."""
-WHOLE: Final = 1024 * 1024
-"""An upload of no more bytes is written when all of it is there: each hop to a thread costs as much as many bytes."""
+"""Bytes that are read at once."""
+ROOM: Final = 1024 * 1024 + 1
+"""Bytes that are received until they are written: each hop to a thread costs as much as many bytes. A body of 1 MiB
+does not fill it, so that its last bytes are its first to be written."""
 THREADS: Final = 4
 """How many files of a node are written or read at the same moment."""
-MANY: Final = 64
-"""More pieces than these are put together before they are written."""
 DRAFTS: Final = "drafts"
 
 _AT_ONCE: Final[int | None] = getattr(os, "RWF_NOWAIT", None)  # "or not at all", which Linux can be told
-_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # for each byte the letter of five of its bits
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_LETTERS: Final = _ALPHABET.encode() * 8  # for each byte the letter of five of its bits
 _ID: Final = re.compile(r"[a-z2-7]{32}")
 _SHELF: Final = re.compile(r"[a-z2-7]{2}")
 _NAME: Final = re.compile(r"([a-z2-7]{32})-([0-9a-f]{16})(?:\..+)?")
@@ -67,11 +69,6 @@ def new_id() -> str:
 def is_ours(media_id: str) -> bool:
     """Whether this could be an id that `new_id` made."""
     return _ID.fullmatch(media_id) is not None
-
-
-def held(declared: int | None) -> int:
-    """How many bytes of an upload of so many wait in memory at most until they are written."""
-    return WHOLE if declared is not None and declared <= WHOLE else CHUNK
 
 
 def path_of(root: Path, media_id: str, digest: bytes) -> Path:
@@ -102,9 +99,11 @@ class Files:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="media")
         self.buffer = bytearray(CHUNK)
         """Where the event loop reads to, for a moment."""
+        self.rooms: deque[mmap] = deque(maxlen=THREADS)
+        """Memory to receive to, which nobody uses at the moment: new memory costs more."""
         self.founded = False
         self.founding = asyncio.Lock()
-        self._lasting: set[Path] = set()  # folders whose names were synced, after they were made
+        self._lasting: set[str] = set()  # names of folders that were synced after they were made
 
     async def run(self, node: Node, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``work(*args)`` in a thread. A folder that fails is a node that fails: raises NodeUnavailable."""
@@ -120,13 +119,16 @@ class Files:
         try:
             draft.rename(path)
         except FileNotFoundError:
-            self._lasting.discard(folder)
-            folder.mkdir(mode=0o700, exist_ok=True)
+            row = [folder.name[0] + letter for letter in _ALPHABET]  # those beside it are needed soon
+            self._lasting.difference_update(row)
+            for name in row:
+                folder.with_name(name).mkdir(mode=0o700, exist_ok=True)
             draft.rename(path)
         _sync_folder(folder)
-        if folder not in self._lasting:  # last: a file system that has written both down has nothing to do
+        if folder.name not in self._lasting:  # last: a file system that has written both down has nothing to do
+            there = os.listdir(folder.parent)
             _sync_folder(folder.parent)
-            self._lasting.add(folder)
+            self._lasting.update(there)
 
 
 async def _founded(node: Node) -> Files:
@@ -158,82 +160,92 @@ def _make(folder: Path) -> None:
 class Draft:
     """A file in the making. Whoever began it finishes or discards it."""
 
-    def __init__(self, node: Node, files: Files, media_id: str, held: int) -> None:
+    def __init__(self, node: Node, files: Files) -> None:
         self.size = 0
-        self._held = held
+        self._room = files.rooms.pop() if files.rooms else mmap(-1, ROOM, MAP_PRIVATE | MAP_ANONYMOUS)
+        self._filled = 0  # bytes of it, which are not written yet
         self._node = node
         self._files = files
-        self._media_id = media_id
-        self._path = node.media / DRAFTS / f"{media_id}.{secrets.token_hex(8)}"
-        self._pieces: list[bytes] = []  # not written yet
-        self._waiting = 0  # bytes of them
+        self._path = node.media / DRAFTS / secrets.token_hex(16)
         self._hash = sha256()
         self._fd = -1
         self._over = False
         self._lock = threading.Lock()  # one that was cancelled may be discarded while a thread still writes
 
-    async def add(self, piece: bytes) -> None:
-        """Take the next bytes; what is more than is to be held is written. Raises NodeUnavailable."""
-        self._pieces.append(piece)
-        self.size += len(piece)
-        self._waiting += len(piece)
-        if self._waiting > self._held:
-            pieces, self._pieces, self._waiting = self._pieces, [], 0
-            await self._files.run(self._node, self._write, pieces)
+    def room(self) -> memoryview:
+        """Where the next bytes are to be put, see `took`. Nothing may be put there once this draft is over."""
+        return memoryview(self._room)[self._filled :]
 
-    async def finish(self) -> Written:
-        """Make it durable, in its place. Raises NodeUnavailable."""
-        return await self._files.run(self._node, self._finish)
+    async def took(self, count: int) -> None:
+        """So many bytes are in the `room`; when it is full they are written. Raises NodeUnavailable."""
+        self.size += count
+        self._filled += count
+        if self._filled == ROOM:
+            await self._files.run(self._node, self._write)
+
+    async def add(self, piece: bytes) -> None:
+        """Take the next bytes. Raises NodeUnavailable."""
+        rest = memoryview(piece)
+        while rest:
+            room = self.room()
+            fitting = rest[: len(room)]
+            room[: len(fitting)] = fitting
+            rest = rest[len(fitting) :]
+            await self.took(len(fitting))
+
+    async def finish(self, media_id: str) -> Written:
+        """Make it durable, in the place of that medium. Raises NodeUnavailable."""
+        return await self._files.run(self._node, self._finish, media_id)
 
     async def discard(self) -> None:
         """Leave nothing behind; without effect on what is finished."""
         await self._files.run(self._node, self._discard)
 
-    def _write(self, pieces: list[bytes]) -> None:
+    def _write(self) -> None:
         with self._lock:
             if self._over:
                 return
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
-            if len(pieces) > MANY:
-                pieces = [b"".join(pieces)]
-            for piece in pieces:
-                self._hash.update(piece)
-            written = os.writev(self._fd, pieces)
-            if written < sum(map(len, pieces)):
-                rest = memoryview(b"".join(pieces))[written:]
-                while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+            content = memoryview(self._room)[: self._filled]
+            self._hash.update(content)
+            while content:
+                content = content[os.write(self._fd, content) :]
+            self._filled = 0
 
-    def _finish(self) -> Written:
-        self._write(self._pieces)
+    def _finish(self, media_id: str) -> Written:
+        self._write()
         with self._lock:
             if self._over:
                 raise FileNotFoundError("the draft has been discarded")
             os.fsync(self._fd)
             self._close()
             digest = self._hash.digest()
-            self._files.place(self._path, path_of(self._node.media, self._media_id, digest))
-            self._over = True
+            self._files.place(self._path, path_of(self._node.media, media_id, digest))
+            self._end()
         return Written(self.size, digest)
 
     def _discard(self) -> None:
         with self._lock:
             if not self._over:
-                self._over = True
+                self._end()
                 if self._fd >= 0:
                     self._close()
                     self._path.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        self._over = True
+        self._files.rooms.append(self._room)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         os.close(fd)
 
 
-async def begin(node: Node, media_id: str, declared: int | None = None) -> Draft:
-    """Begin a draft of a medium's file, of so many bytes if that is known. Raises NodeUnavailable."""
-    return Draft(node, await _founded(node), media_id, held(declared))
+async def begin(node: Node) -> Draft:
+    """Begin a draft of a medium's file. Raises NodeUnavailable."""
+    return Draft(node, await _founded(node))
 
 
 async def keep(node: Node, medium: Medium, name: str, content: bytes) -> None:

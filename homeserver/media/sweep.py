@@ -51,7 +51,6 @@ async def sweep_node(server: Server, node: Node) -> None:
     before = (server.clock.now_ms() - GRACE_MS) / 1000
     drafts = await files.run(node, _old_files, node.media / DRAFTS, before)
     await files.run(node, _unlink, drafts)
-    await _release(server, node, {path.name.partition(".")[0] for path in drafts})
     for folder in await files.run(node, _folders, node.media):
         old = await files.run(node, _old_files, folder, before)
         for part in in_parts(old, BATCH):

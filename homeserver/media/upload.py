@@ -1,4 +1,4 @@
-"""Taking in media: each rests on the node of whoever uploads it, file first, then its route, then its row.
+"""Taking in media: each rests on the node of whoever uploads it, under an id that has its route; file first, then row.
 
 spec: client-server-api/#content-repository
 """
@@ -6,8 +6,8 @@ spec: client-server-api/#content-repository
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from homeserver.media import store
 from homeserver.media.download import Known, arrival
@@ -40,10 +40,31 @@ LONGEST_RETRY_MS: Final = 60_000
 """What a client is told to wait at most when it has too many pending uploads: it may finish one at any moment."""
 
 
+class Body(Protocol):
+    """Where the bytes of an upload come from."""
+
+    async def fill(self, room: memoryview) -> int:
+        """Fill ``room``, and return how many bytes that were: fewer than there is room for only at the end."""
+
+
+class Ready:
+    """A `Body` that is here already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = memoryview(content)
+
+    async def fill(self, room: memoryview) -> int:
+        """See `Body.fill`."""
+        fitting = self._rest[: len(room)]
+        self._rest = self._rest[len(fitting) :]
+        room[: len(fitting)] = fitting
+        return len(fitting)
+
+
 async def upload(
     server: Server,
     caller: Caller,
-    body: AsyncIterator[bytes],
+    body: Body,
     *,
     declared: int | None,
     content_type: str,
@@ -62,11 +83,11 @@ async def upload(
     quota = _quota(server) if until_ms is None else _passing_quota(server)
     if quota is not None:
         await node.read(_check_quota, caller.user_nid, declared or 0, quota)
-    media_id = store.new_id()
-    written = await _receive(server, node, media_id, body, declared)
+    async with _received(server, node, body, declared) as draft:
+        media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, store.new_id)
+        written = await draft.finish(media_id)
     content = Content(content_type, filename, *written)
     try:
-        await server.nodes.directory.add(Kind.MEDIA, media_id, node.name)
         await node.advance_together(_add, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
     except (CommitUnknown, asyncio.CancelledError):
         raise  # there may be a row: the sweep will see
@@ -88,8 +109,7 @@ async def create(server: Server, caller: Caller) -> tuple[str, int]:
     node, rules = caller.node, server.settings.media
     now = server.clock.now_ms()
     expires = now + round(rules.pending_lifetime.seconds * 1000)
-    media_id = store.new_id()
-    await server.nodes.directory.add(Kind.MEDIA, media_id, node.name)
+    media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, store.new_id)
     first = await node.write(stored.reserve, media_id, caller.user_nid, now, expires, rules.pending_uploads)
     if first is not None:
         await server.nodes.directory.release(Kind.MEDIA, media_id)
@@ -102,7 +122,7 @@ async def fill(
     caller: Caller,
     server_name: str,
     media_id: str,
-    body: AsyncIterator[bytes],
+    body: Body,
     *,
     declared: int | None,
     content_type: str,
@@ -124,7 +144,8 @@ async def fill(
     quota = _quota(server)
     if quota is not None:
         await node.read(_check_quota, caller.user_nid, declared or 0, quota)
-    written = await _receive(server, node, media_id, body, declared)
+    async with _received(server, node, body, declared) as draft:
+        written = await draft.finish(media_id)
     content = Content(content_type, filename, *written)
     refused: Forbidden | None = None
     try:
@@ -158,20 +179,23 @@ def uri(server: Server, media_id: str) -> str:
     return f"mxc://{server.name}/{media_id}"
 
 
-async def _receive(
-    server: Server, node: Node, media_id: str, body: AsyncIterator[bytes], declared: int | None
-) -> store.Written:
-    """Bring a body to its place among the node's files."""
+@asynccontextmanager
+async def _received(server: Server, node: Node, body: Body, declared: int | None) -> AsyncIterator[store.Draft]:
+    """Have the bytes of a body on the node, to be finished inside; nothing is left of them otherwise."""
     most = server.settings.media.max_upload
     if declared is not None and declared > most:
         raise _too_large(most)
-    draft = await store.begin(node, media_id, declared)
+    draft = await store.begin(node)
     try:
-        async for piece in body:
-            if draft.size + len(piece) > most:
+        more = True
+        while more:
+            room = draft.room()
+            count = await body.fill(room)
+            if draft.size + count > most:
                 raise _too_large(most)
-            await draft.add(piece)
-        return await draft.finish()
+            await draft.took(count)
+            more = count == len(room)
+        yield draft
     except BaseException:
         with suppress(NodeUnavailable):
             await draft.discard()

@@ -7,23 +7,26 @@ against it.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeserver.runtime.lru import Lru
 from homeserver.runtime.parts import in_parts
-from homeserver.storage.engine import Scope, asks_once
-from homeserver.storage.group_commit import GroupCommit
+from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from homeserver.storage.engine import Engine, Transaction
 
 REMEMBERED = 100_000
 AT_ONCE = 1000
 """Routes that are looked up in one statement."""
+AHEAD = 16
+"""Names that are given a route together, before anything has them. Those that a process leaves lead to nothing."""
 
 NOBODY = ""
 """Stands for a node in the route of a user who is no more: the name stays taken."""
@@ -62,8 +65,8 @@ async def _claim(tx: Transaction, kind: str, key: bytes, node: str) -> str:
     return found
 
 
-async def _add(tx: Transaction, kind: str, key: bytes, node: str) -> None:
-    tx.later("INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)", [(kind, key, node)])
+async def _add(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) -> None:
+    tx.later("INSERT INTO routes (kind, route_key, node) VALUES (?, ?, ?)", rows)
 
 
 async def _reroute(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) -> None:
@@ -83,7 +86,9 @@ class Directory:
 
     def __init__(self, engine: Engine, key: bytes) -> None:
         self.engine = engine
-        self._group = GroupCommit(engine.write)
+        self._ahead: defaultdict[tuple[Kind, str], list[str]] = defaultdict(list)
+        self._adding = asyncio.Lock()
+        engine.watch(lambda health: self._ahead.clear())  # what was written last may be lost
         self._key = key
         self._known: dict[Kind, Lru[str, str]] = {kind: Lru(REMEMBERED) for kind in Kind}
         self._known_hashes: Lru[tuple[Kind, bytes], str] = Lru(REMEMBERED)
@@ -152,15 +157,21 @@ class Directory:
             self._known_hashes[kind, key] = found
         return found
 
-    async def add(self, kind: Kind, name: str, node: str) -> None:
-        """Route to ``node`` a name that nobody can have given before, because it was drawn from so many.
+    async def new_name(self, kind: Kind, node: str, draw: Callable[[], str]) -> str:
+        """A name that is routed to ``node``, and that nobody has been given before: ``draw()`` draws from so many.
 
-        One trip, shared with whoever adds at the same time. Raises ConstraintViolation for a name that has a route.
+        One trip for several names. Raises ConstraintViolation if one of them has a route.
         """
-        key = self.hash(kind, name)
-        with Scope(self.engine.node):
-            await self._group.run(lambda tx: _add(tx, kind.value, key, node))
+        ahead = self._ahead[kind, node]
+        if not ahead:
+            async with self._adding:
+                if not ahead:
+                    names = [draw() for _ in range(AHEAD)]
+                    await self.engine.write(_add, [(kind.value, self.hash(kind, name), node) for name in names])
+                    ahead += names
+        name = ahead.pop()
         self._known[kind][name] = node
+        return name
 
     async def reroute(self, kind: Kind, name: str, node: str) -> None:
         """Route ``name`` to ``node``, wherever it led before."""
@@ -197,6 +208,7 @@ class Directory:
     def forget_all(self) -> None:
         """Ask the database next time, whatever is looked for."""
         self._changes += 1
+        self._ahead.clear()
         self._known = {kind: Lru(REMEMBERED) for kind in Kind}
         self._known_hashes = Lru(REMEMBERED)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.web.unrecognised import AGAIN_MS, Share
 
-HIGH_WATER = 128 * 1024
+HIGH_WATER = 256 * 1024
 """Bytes that may wait for their reader before the connection stops reading."""
 
 
@@ -27,8 +27,8 @@ def too_large(limit: int) -> TooLarge:
     return TooLarge(f"The request body may have at most {limit} bytes")
 
 
-class Incoming(AsyncIterator[bytes]):
-    """A body of at most ``limit`` bytes: read it piece by piece (``async for``), in `portions`, or whole (`whole`).
+class Incoming:
+    """A body of at most ``limit`` bytes: have it put where there is room for it (`fill`), or read it whole (`whole`).
 
     ``declared`` is the Content-Length, or None for a chunked body.
     ``flow(stop)`` is called with True when the connection should stop reading, False when it may go on;
@@ -39,8 +39,10 @@ class Incoming(AsyncIterator[bytes]):
     __slots__ = (
         "_enough",
         "_error",
+        "_filled",
         "_flow",
         "_pieces",
+        "_room",
         "_share",
         "_stopped",
         "_waiter",
@@ -70,7 +72,9 @@ class Incoming(AsyncIterator[bytes]):
         self._wanted = wanted
         self._share = share
         self._pieces: deque[bytes] = deque()
-        self._waiting = 0  # bytes in _pieces
+        self._waiting = 0  # bytes that the reader has not had
+        self._room: memoryview | None = None  # where they go, before _pieces
+        self._filled = 0  # bytes of it
         self._enough: float = 1  # bytes for which the reader waits
         self._stopped = False
         self._error: Exception | None = None
@@ -107,8 +111,8 @@ class Incoming(AsyncIterator[bytes]):
 
     # The connection's side
 
-    def feed(self, piece: bytes) -> None:
-        """Take what has arrived."""
+    def feed(self, piece: bytes | memoryview) -> None:
+        """Take what has arrived. Of ``piece`` itself nothing is kept that can change: it may be a view."""
         self.received += len(piece)
         if self.discarding or self._error is not None:
             return
@@ -118,8 +122,10 @@ class Incoming(AsyncIterator[bytes]):
         if self._share is not None and not self._share.take(len(piece)):
             self.fail(LimitExceeded(AGAIN_MS))
             return
-        self._pieces.append(piece)
         self._waiting += len(piece)
+        rest = self._put(piece)
+        if rest:
+            self._pieces.append(bytes(rest))
         if self._waiter is not None and self._waiting >= self._enough:
             self._wake()
         if self._waiting > HIGH_WATER and self._waiting > self._enough and self._flow is not None:
@@ -156,30 +162,35 @@ class Incoming(AsyncIterator[bytes]):
         await self._have(math.inf)
         return self._all()
 
-    def portions(self, size: int) -> AsyncIterator[bytes]:
-        """Piece by piece; but when none is there its reader is not woken for less than ``size`` bytes, or the rest.
+    async def fill(self, room: memoryview) -> int:
+        """Fill ``room``, and return how many bytes that were: fewer than there is room for only at the end.
 
-        Raises what `whole` does.
+        What arrives meanwhile is put there at once. Raises what `whole` does.
         """
-        return _Portions(self, size)
-
-    async def piece(self, size: int = 1) -> bytes:
-        """The next piece, empty at the end. See `portions`."""
-        await self._have(1 if self._pieces else size)
-        if not self._pieces:
-            return b""
-        piece = self._pieces.popleft()
-        self._waiting -= len(piece)
+        self._room, self._filled = room, 0
+        try:
+            while self._pieces and self._filled < len(room):
+                rest = self._put(self._pieces.popleft())
+                if rest:
+                    self._pieces.appendleft(bytes(rest))
+            await self._have(len(room))
+        finally:
+            self._room = None
+            self._enough = 1
+            self._waiting = sum(map(len, self._pieces))
         if self._waiting <= HIGH_WATER // 2:
             self._go_on()
-        return piece
+        return self._filled
 
-    async def __anext__(self) -> bytes:
-        """The next piece. Raises TooLarge, another refusal, or DisconnectedError."""
-        piece = await self.piece()
-        if not piece:
-            raise StopAsyncIteration
-        return piece
+    def _put(self, piece: bytes | memoryview) -> bytes | memoryview:
+        """Put as much of a piece where the reader wants it as there is room for; returns the rest."""
+        if self._room is None:
+            return piece
+        start = self._filled
+        fitting = piece[: len(self._room) - start]
+        self._filled = start + len(fitting)
+        self._room[start : self._filled] = fitting
+        return piece[len(fitting) :]
 
     async def _have(self, enough: float) -> None:
         """Wait until so many bytes are there, or all that will be. Raises what keeps the rest from coming."""
@@ -212,17 +223,3 @@ class Incoming(AsyncIterator[bytes]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-class _Portions(AsyncIterator[bytes]):
-    """Not a generator, which would have to be closed by who stops in the middle of it."""
-
-    def __init__(self, incoming: Incoming, size: int) -> None:
-        self._incoming = incoming
-        self._size = size
-
-    async def __anext__(self) -> bytes:
-        piece = await self._incoming.piece(self._size)
-        if not piece:
-            raise StopAsyncIteration
-        return piece

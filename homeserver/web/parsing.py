@@ -85,7 +85,9 @@ class RequestParser:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Parse more. Raises Refusal when it is not a request; then nothing more can be parsed."""
-        if self.closed or self._http is None:
+        if self.incoming is not None and self.incoming.declared is not None:
+            data = self._pass_on(self.incoming, self.incoming.declared, data)
+        if not data or self.closed or self._http is None:
             return
         incoming = self.incoming
         try:
@@ -117,6 +119,18 @@ class RequestParser:
         """Let go of what refers to this parser."""
         self.closed = True
         self._http = None
+
+    def _pass_on(self, incoming: Incoming, declared: int, data: bytes | memoryview) -> bytes | memoryview:
+        """Hand on the bytes of a body whose length is known, which would be copied to be parsed; returns the rest."""
+        if self.closed:
+            return b""
+        missing = declared - incoming.received
+        incoming.feed(data[:missing])
+        if len(data) < missing:
+            return b""
+        self._http = httptools.HttpRequestParser(self)  # the one before still waits for this body
+        self.on_message_complete()
+        return data[missing:]
 
     # Called by the parser
 

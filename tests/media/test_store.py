@@ -6,6 +6,7 @@ import asyncio
 import os
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from homeserver.media import store, sweep, upload
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
 from homeserver.storage import media as stored
-from homeserver.storage.directory import Kind
+from homeserver.storage.directory import AHEAD, Kind
 from homeserver.storage.engine import ConstraintViolation, Transaction
 from homeserver.storage.media import Content
 from homeserver.storage.nodes import Node
@@ -129,7 +130,7 @@ async def test_a_crash_at_each_step_of_an_upload(engines: Databases, monkeypatch
     async def cut_later(*args: object, **kwargs: object) -> None:
         raise PowerCutError
 
-    for owner, step in ((os, "writev"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
+    for owner, step in ((os, "write"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, cut_later if owner is stored else cut)
             patch.setattr(store.Draft, "discard", cut_later)  # a process that is gone tidies nothing
@@ -172,9 +173,8 @@ async def test_a_file_is_synced_before_it_has_its_name(deployment: Deployment, m
 async def test_the_name_of_a_new_folder_is_synced_whoever_made_it(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = await deployment.user("alice")
-    await uploaded(alice, b"the first one makes the place for drafts")
-    synced: list[Path] = []
+    node, synced = deployment.node("tehran"), list[Path]()
+    await put(node, "zz")  # the first one makes the place for drafts
     sync = store._sync_folder
 
     def syncing(folder: Path) -> None:
@@ -182,14 +182,24 @@ async def test_the_name_of_a_new_folder_is_synced_whoever_made_it(
         sync(folder)
 
     monkeypatch.setattr(store, "_sync_folder", syncing)
-    media = deployment.node("tehran").media
-    for name, known in (("aa", False), ("aa", True), ("bb", False), ("bb", True)):
+    media = node.media
+    for name, known in (("aa", False), ("aa", True), ("a7", True), ("bb", False), ("bb", True)):
         if name == "bb":  # another process has made it, and perhaps not synced it yet
             (media / name).mkdir(exist_ok=True)
-        monkeypatch.setattr(store, "new_id", lambda name=name, known=known: f"{name}{'23'[known] * 30}")
         synced.clear()
-        await uploaded(alice, CONTENT)
+        await put(node, name)
         assert synced == ([media / name] if known else [media / name, media])
+    rmtree(media / "bb")
+    synced.clear()
+    await put(node, "bb")
+    assert synced == [media / "bb", media]
+
+
+async def put(node: Node, shelf: str) -> None:
+    """Have a file stored in a folder."""
+    draft = await store.begin(node)
+    await draft.add(CONTENT)
+    await draft.finish(shelf + store.new_id()[2:])
 
 
 @aio
@@ -198,16 +208,44 @@ async def test_what_a_disk_takes_piece_by_piece_is_whole(
 ) -> None:
     alice = await deployment.user("alice")
     caller = await alice.caller()
-    writev, write = os.writev, os.write
-    monkeypatch.setattr(os, "writev", lambda fd, pieces: writev(fd, [pieces[0][:1000]]))
+    write = os.write
     monkeypatch.setattr(os, "write", lambda fd, rest: write(fd, rest[: max(1, len(rest) // 2)]))
-    for declared, pieces in ((len(CONTENT), 7), (len(CONTENT), store.MANY + 1), (None, 10)):
-        draft = await store.begin(caller.node, store.new_id(), declared)
-        step = len(CONTENT) // pieces + 1
-        for at in range(0, len(CONTENT), step):
-            await draft.add(CONTENT[at : at + step])
-        assert await draft.finish() == (len(CONTENT), sha256(CONTENT).digest())
-    assert [path.read_bytes() for path in files_in(deployment, "tehran")] == [CONTENT] * 3
+    content = os.urandom(2 * store.ROOM + 1000)
+    for pieces in (1, 7, 64):
+        draft = await store.begin(caller.node)
+        step = len(content) // pieces + 1
+        for at in range(0, len(content), step):
+            await draft.add(content[at : at + step])
+        assert await draft.finish(store.new_id()) == (len(content), sha256(content).digest())
+    assert [path.read_bytes() for path in files_in(deployment, "tehran")] == [content] * 3
+
+
+@aio
+async def test_memory_is_used_again_and_is_nobody_elses_meanwhile(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    node = (await alice.caller()).node
+    first, second = await store.begin(node), await store.begin(node)
+    await first.add(b"what the first one wrote, which is longer")
+    await second.add(b"the second")
+    assert (await first.finish(store.new_id())).size == 41
+    third = await store.begin(node)  # where the first one was
+    await third.add(b"the third")
+    await second.discard()
+    await second.discard()  # and its place is free but once
+    assert len(node.memory(store.Files).rooms) == 1
+    await third.finish(store.new_id())
+    await third.discard()
+    assert len(node.memory(store.Files).rooms) == 2
+    held = [path.read_bytes() for path in files_in(deployment, "tehran")]
+    assert sorted(held) == [b"the third", b"what the first one wrote, which is longer"]
+
+
+@aio
+@pytest.mark.parametrize("size", [1, store.ROOM - 1, store.ROOM, store.ROOM + 1, 3 * store.ROOM])
+async def test_uploads_of_every_size_are_whole(deployment: Deployment, size: int) -> None:
+    alice = await deployment.user("alice")
+    content = os.urandom(size)
+    assert (await get(alice, download_path(await uploaded(alice, content)))).body == content
 
 
 @aio
@@ -215,8 +253,9 @@ async def test_a_pending_uri_outlives_its_broken_upload(deployment: Deployment) 
     alice = await deployment.user("alice")
     media_id = media_id_of(await alice.asks("POST", CREATE))
     caller = await alice.caller()
-    draft = await store.begin(caller.node, media_id)
-    await draft.add(CONTENT)  # and then the process is gone
+    draft = await store.begin(caller.node)
+    await draft.add(os.urandom(store.ROOM))  # and then the process is gone
+    assert len(files_in(deployment, "tehran")) == 1
     age(deployment)
     await sweep.sweep(deployment.server)
     assert files_in(deployment, "tehran") == []
@@ -325,7 +364,7 @@ async def test_a_cancelled_upload_leaves_nothing(deployment: Deployment) -> None
     alice = await deployment.user("alice")
     request, incoming = arriving(alice, "POST", UPLOAD)
     asking = asyncio.ensure_future(answered(deployment, request))
-    incoming.feed(CONTENT)
+    incoming.feed(os.urandom(store.ROOM))
     await until(lambda: files_in(deployment, "tehran") != [])
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -399,25 +438,46 @@ async def test_what_is_in_memory_is_read_without_a_thread(
 @aio
 async def test_uploads_at_the_same_time_share_their_commits(deployment: Deployment) -> None:
     alice = await deployment.user("alice")
-    first = await uploaded(alice, b"the first one makes the folder")
-    node, directory = deployment.node("tehran"), deployment.server.nodes.directory
-    media_ids = [store.new_id() for _ in range(8)]
-    trips = directory.engine.trips
-    await asyncio.gather(*(directory.add(Kind.MEDIA, media_id, "tehran") for media_id in media_ids))
-    assert directory.engine.trips == trips + 1
-    for media_id in media_ids:
-        directory.forget(Kind.MEDIA, media_id)
-        assert await route(deployment, media_id) == "tehran"
-    with pytest.raises(ConstraintViolation):
-        await directory.add(Kind.MEDIA, first, "paris")
-    directory.forget(Kind.MEDIA, first)
-    assert await route(deployment, first) == "tehran"
+    await uploaded(alice, b"the first one makes the folder")
+    node = deployment.node("tehran")
 
     trips = node.engine.trips
     uploads = await asyncio.gather(*(uploaded(alice, CONTENT) for _ in range(8)))
     assert node.engine.trips <= trips + 8
     for media_id in uploads:
         assert (await get(alice, download_path(media_id))).body == CONTENT
+
+
+@aio
+async def test_ids_have_their_routes_before_they_are_given_out(engines: Databases) -> None:
+    await engines.make_breakable("directory")
+    deployment = await start(engines)
+    alice, bob = await deployment.user("alice"), await deployment.user("bob", "paris")
+    directory = deployment.server.nodes.directory
+    trips = directory.engine.trips
+    ids = await asyncio.gather(*(uploaded(user, CONTENT) for user in (alice, bob) for _ in range(AHEAD)))
+    assert directory.engine.trips == trips + 2  # one for each node
+    ids += [media_id_of(await alice.asks("POST", CREATE)), await uploaded(bob, CONTENT)]
+    assert len(set(ids)) == 2 * AHEAD + 2
+    directory.forget_all()  # what the database has, not what is remembered
+    homes = [await route(deployment, media_id) for media_id in ids]
+    assert homes == ["tehran"] * AHEAD + ["paris"] * AHEAD + ["tehran", "paris"]
+
+    trips = directory.engine.trips
+    await uploaded(alice, CONTENT)  # those that were ahead have been forgotten too
+    assert directory.engine.trips == trips + 2  # and the route of the token
+    with pytest.raises(ConstraintViolation):
+        await directory.new_name(Kind.MEDIA, "paris", lambda: ids[0])
+    assert await directory.ask(Kind.MEDIA, ids[0]) == "tehran"
+
+    await uploaded(bob, CONTENT)
+    await engines.take_away("directory")
+    await directory.engine.probe()
+    assert (await send(bob, CONTENT)).status == 503  # none is given out that may not be there any more
+    await engines.bring_back("directory")
+    await directory.engine.probe()
+    await uploaded(bob, CONTENT)
+    assert len(files_in(deployment, "paris")) == AHEAD + 3
 
 
 def test_ids_are_of_all_letters_and_each_is_another() -> None:

@@ -105,8 +105,9 @@ async def sync(props: Props, request: Request) -> dict[str, Any]:
 async def upload(props: Props, request: Request) -> dict[str, Any]:
     props.begun.set()
     size = 0
-    async for piece in request.incoming:
-        size += len(piece)
+    room = memoryview(bytearray(64 * 1024))
+    while count := await request.incoming.fill(room):
+        size += count
         props.pieces += 1
         await props.go.wait()
     return {"size": size}

@@ -29,18 +29,18 @@ class Heard:
     def on_head(self, head: Head) -> Incoming:
         self.requests.append((head.method, head.target, head.headers, head.keep_alive))
         self.bodies.append(bytearray())
-        return _Kept(self.bodies[-1])
+        return _Kept(self.bodies[-1], head.declared)
 
     def on_end(self) -> None:
         self.ends += 1
 
 
 class _Kept(Incoming):
-    def __init__(self, kept: bytearray) -> None:
-        super().__init__(10**9, None)
+    def __init__(self, kept: bytearray, declared: int | None) -> None:
+        super().__init__(10**9, declared)
         self.kept = kept
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         super().feed(piece)
         self.kept += piece
 
@@ -111,7 +111,18 @@ def requests(draw: st.DrawFn) -> bytes:
 STREAMS = st.lists(requests() | st.binary(max_size=40), max_size=4).map(b"".join)
 
 
-@settings(max_examples=1500)
+def test_what_follows_a_body_that_came_in_parts_is_the_next_request() -> None:
+    head = b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    heard = parse(head % 1, b"a", b"bc" + head % 2 + b"d", b"ef" + head % 3 + b"ghi")
+    assert [target for _, target, _, _ in heard.requests] == ["/1", "/2", "/3"]
+    assert [bytes(body) for body in heard.bodies] == [b"abc", b"def", b"ghi"]
+    assert (heard.ends, heard.refusal) == (3, None)
+    last = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\n"
+    heard = parse(last + b"a", b"bc" + head % 2 + b"def")
+    assert (len(heard.requests), heard.ends, heard.refusal) == (1, 1, None)
+
+
+@settings(max_examples=1500, deadline=None)
 @given(STREAMS, st.lists(st.integers(0, 10**6), max_size=12))
 def test_it_makes_no_difference_how_the_bytes_are_cut(data: bytes, places: list[int]) -> None:
     whole, pieces = parse(data), parse(*cut(data, places))

@@ -67,14 +67,14 @@ async def _copy(move: Move, medium: Medium) -> int:
     except NotFound:  # it is lost where it was, which is not the mover's doing
         log.warning("a medium's file is missing and was not copied", node=move.source.name, media_id=medium.media_id)
         return 0
-    draft = await store.begin(move.target, medium.media_id)
+    draft = await store.begin(move.target)
     try:
         if isinstance(content, bytes):
             await draft.add(content)
         else:
             async for piece in content:
                 await draft.add(piece)
-        written = await draft.finish()
+        written = await draft.finish(medium.media_id)
     except BaseException:
         await draft.discard()
         raise
