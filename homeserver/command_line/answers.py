@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from config.problems import Faults
+from homeserver.protocol.plain_text import plain
 from homeserver.runtime import cores, durable
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -21,7 +22,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
 def no(message: str) -> NoReturn:
     """The answer is no."""
-    click.echo(message, err=True)
+    click.echo(_seen(message), err=True)
     sys.exit(1)
 
 
@@ -68,4 +69,9 @@ class Plain(click.Group):
 
 def tell(answer: dict[str, Any], as_json: bool, text: str) -> None:
     """Show an answer: whole, as JSON, or in words."""
-    click.echo(json.dumps(answer) if as_json else text)
+    click.echo(json.dumps(answer) if as_json else _seen(text))
+
+
+def _seen(text: str) -> str:
+    """Lines as a terminal may be given them: they quote what other people and other servers have said."""
+    return "\n".join(plain(line) for line in text.split("\n"))

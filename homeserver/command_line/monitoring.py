@@ -15,6 +15,7 @@ from homeserver.command_line.fetching import Unfetched, fetched
 from homeserver.monitor import keeping
 from homeserver.monitor.keeping import LOGS, MOST_JSON
 from homeserver.monitor.seen import Report, Seen
+from homeserver.protocol.plain_text import plain
 from homeserver.protocol.signed_notes import InvalidNote, NamedKey
 from homeserver.runtime import durable
 
@@ -79,9 +80,9 @@ def monitor(
     if state is not None:
         _keep(state, seen)
     if as_json or not report.faults:
-        tell({"user_id": user_id, **report.as_json()}, as_json, "\n".join(_lines(report)))
+        tell({"user_id": user_id, **report.as_json()}, as_json, "\n".join(plain(line) for line in _lines(report)))
     if report.faults:
-        no("\n".join(f"domicile: {fault}" for fault in report.faults))
+        no("\n".join(f"domicile: {plain(fault)}" for fault in report.faults))
 
 
 class _Site:

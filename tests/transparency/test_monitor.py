@@ -283,6 +283,11 @@ async def test_the_command(deployment: Deployment, tmp_path: Path, monkeypatch: 
     assert state.stat().st_mode & 0o777 == 0o600
     done = run(main, [*called, "--json"])  # by what was kept, without a token
     assert (done.exit_code, orjson.loads(done.stdout)["devices"]) == (0, [alice.device_id])
+    ghost = Report(devices=[alice.device_id, "GHOST\x1b[1A\x1b[2K\n\u202e"])
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping, "look", lambda *_: ghost)
+        said = run(main, called).output
+    assert f"Devices now: {alice.device_id}, GHOST\\x1b[1A\\x1b[2K\\n\\u202e\n" in said, "it hides itself"
     pages.forge(pages.logs["tehran"][:1])
     done = run(main, called)
     assert done.exit_code == 1
