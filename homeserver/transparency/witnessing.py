@@ -24,6 +24,8 @@ from homeserver.storage import refused_checkpoints, signed_checkpoints, witnesse
 from homeserver.transparency import alarms, heads, suspecting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from homeserver.context import Server
     from homeserver.protocol.checkpoints import Checkpoint
     from homeserver.protocol.log_alarms import Link
@@ -163,7 +165,8 @@ async def add(server: Server, log: str, key: str) -> str:
     """Witness the log that signs with this key, from now on; returns what it is called. Raises InvalidParam.
 
     ``log``: what it is called, or the address at which it is served, whose checkpoint is looked at then, and where it
-    is looked at later what became of it. One that was witnessed before goes on from what was signed then.
+    is looked at later what became of it: without one, beside another log of that deployment. One that was witnessed
+    before goes on from what was signed then.
     """
     try:
         named = NamedKey.read(key)
@@ -183,9 +186,21 @@ async def add(server: Server, log: str, key: str) -> str:
     held = await directory.read(witnessed_logs.of, origin)
     if held is not None and held.key != named.write():
         raise InvalidParam(f"{origin} was witnessed with another key, and has to go on with that: {held.key}")
+    if url is None and (held is None or held.url is None):
+        url = _beside(await directory.read(witnessed_logs.all_of_them), origin)
     place = rules.place_of(origin)
     await directory.write(witnessed_logs.add, origin, place, named.write(), EMPTY, server.clock.now_ms(), url)
     return origin
+
+
+def _beside(logs: Iterable[Witnessed], origin: str) -> str | None:
+    """Where a log is read, if another is known whose name, and address, differ in the last part alone."""
+    site, _, label = origin.rpartition("/")
+    for each in logs:
+        other, _, last = each.origin.rpartition("/")
+        if other == site and each.url is not None and each.url.endswith(f"/{last}"):
+            return each.url.removesuffix(last) + label
+    return None
 
 
 async def _look(server: Server, url: str, key: NamedKey) -> None:

@@ -488,6 +488,11 @@ async def test_where_the_log_is_asked(deployment: Deployment) -> None:
     held = await deployment.server.nodes.directory.engine.read(witnessed_logs.of, ORIGIN)
     assert held is not None
     assert held.url == "http://there.example:8008/zurich"
+    for name, place in (("log.example/zurich.2", "http://there.example:8008/zurich.2"), ("log.example.net/a", None)):
+        await witness(deployment, Log([], name))  # it has begun anew, and another
+        beside = await deployment.server.nodes.directory.engine.read(witnessed_logs.of, name)
+        assert beside is not None
+        assert beside.url == place
     wires.asked.clear()
     deployment.server.policy.isolated = {"IR", "FR"}
     await deployment.clock.advance(1800)
