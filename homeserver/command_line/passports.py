@@ -148,6 +148,7 @@ def _lines(said: dict[str, Any]) -> list[str]:
         f"  software    {software['name']} {software['version']}, {same}: {software['build_sha256']}",
         f"  policy      {'none' if version is None else version['serial']}",
         f"  encryption  {encryption}; in the clear: {', '.join(said['encryption']['allowed_in_clear']) or 'nothing'}",
+        *_unsigned_devices(said["encryption"]),
     ]
     for each in said["jurisdictions"]:
         nodes = ", ".join(node["name"] for node in said["nodes"] if node["jurisdiction"] == each["code"])
@@ -155,6 +156,15 @@ def _lines(said: dict[str, Any]) -> list[str]:
     names = ", ".join(f"{each['name']} ({each['jurisdiction']})" for each in said["witnesses"])
     lines.append(f"  witnesses   {names or 'none'}; alarms that are open: {said['alarms']['open']}")
     return [*lines, *(f"  log         {_log(node['key_log'])}" for node in said["nodes"])]
+
+
+def _unsigned_devices(encryption: dict[str, Any]) -> list[str]:
+    """Whether others encrypt for devices that their owners have not signed, if it is said."""
+    if "unsigned_device_grace_ms" not in encryption:
+        return []
+    grace = encryption["unsigned_device_grace_ms"]
+    said = "for ever" if grace is None else f"for {grace / 3_600_000:g} hours" if grace else "to nobody else"
+    return [f"  devices     not signed by their owners: shown {said}"]
 
 
 def _log(log: dict[str, Any]) -> str:

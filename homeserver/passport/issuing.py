@@ -84,12 +84,14 @@ def _federation_list(server: Server) -> dict[str, Any] | None:
 
 
 def _encryption(server: Server) -> dict[str, Any]:
-    """That messages must be encrypted, and what is excepted from that."""
-    settings = server.settings
+    """That messages must be encrypted, and what is excepted from that; and for how long others encrypt for devices that
+    nobody has signed (None: for ever)."""
+    settings, grace = server.settings, server.settings.encryption.unsigned_device_grace
     return {
         "required": not settings.conformance_mode,
         "conformance_mode": settings.conformance_mode,
         "allowed_in_clear": sorted(settings.encryption.allow_in_clear),
+        "unsigned_device_grace_ms": None if grace is None else grace.ms,
     }
 
 

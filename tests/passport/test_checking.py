@@ -24,7 +24,7 @@ SAID = {
     "operator": {"legal_name": None, "contact": None},
     "software": {"name": "Domicile", "version": "1", "build_sha256": "00"},
     "policy": {"version": None},
-    "encryption": {"required": True, "conformance_mode": False, "allowed_in_clear": []},
+    "encryption": {"required": True, "conformance_mode": False, "allowed_in_clear": [], "unsigned_device_grace_ms": 0},
     "jurisdictions": [],
     "nodes": [],
     "witnesses": [],
@@ -56,6 +56,7 @@ def test_a_genuine_one_is_told_and_what_it_was_believed_by(there: Site) -> None:
     done = verify(there.base)
     assert done.exit_code == 0, done.output
     assert "x.example" in done.output
+    assert "not signed by their owners: shown to nobody else" in done.output
     assert f"{there.base}{KEYS}" in done.output
     assert json.loads(verify(there.base, "--json").stdout)["genuine"] is True
 

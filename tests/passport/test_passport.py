@@ -73,6 +73,7 @@ async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) ->
     assert said["operator"]["legal_name"] == "Example <Telecom>"
     assert said["encryption"]["required"] is True
     assert "m.reaction" in said["encryption"]["allowed_in_clear"]
+    assert said["encryption"]["unsigned_device_grace_ms"] == 0
     assert said["software"]["build_sha256"] == build.digest()
     iran, france = sorted(said["jurisdictions"], key=lambda each: str(each["code"]), reverse=True)
     assert (iran["code"], iran["law"]) == ("IR", "قانون داده‌ها")
@@ -91,6 +92,20 @@ async def test_it_says_what_is_so_under_the_servers_signature(deploy: Deploy) ->
     await deployment.clock.advance(issuing.KEPT)
     said = await shown(deployment)
     assert {each["code"]: each["isolated"] for each in said["jurisdictions"]} == {"FR": False, "IR": True}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("grace", "told", "sentence"),
+    [("0s", 0, "not shown"), ("2h", 7_200_000, "for some time"), ("never", None, "shown to others, who")],
+)
+@aio
+async def test_it_says_who_is_encrypted_for(deploy: Deploy, grace: str, told: int | None, sentence: str) -> None:
+    deployment = await deploy(settings=SETTINGS + f'[encryption]\nunsigned_device_grace = "{grace}"\n')
+    assert (await shown(deployment))["encryption"]["unsigned_device_grace_ms"] == told
+    page = await Browser(deployment).get("/_domicile/passport?language=en")
+    (said,) = [line for line in page.text.splitlines() if "owners have not signed" in line]
+    assert sentence in said
 
 
 @ON_SQLITE
