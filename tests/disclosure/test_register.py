@@ -310,6 +310,7 @@ async def test_a_stranger_sees_whatever_is_changed(deploy: Deploy) -> None:
         return found
 
     assert len(await check(await shown())) == 7
+    assert checks.seen("tehran\x1b[2K\n\u202e") == "tehran\\x1b[2K\\n\\u202e"
     for fault, change in CHANGES.items():
         register = await shown()
         change(register)

@@ -179,6 +179,10 @@ async def test_the_script_of_a_stranger_comes_to_the_same(deploy: Deploy, tmp_pa
     assert by_script(tmp_path, {}, key)[0] == 1
     for place in places(said):
         assert by_script(tmp_path, altered(said, place), key)[0] == 1, place
+    posing = {**said, "operator": {**said["operator"], "legal_name": "me\x1b[2K\ngenuine\u202e"}, "signatures": {}}
+    assert (
+        "operator: me\\x1b[2K\\ngenuine\\u202e;" in by_script(tmp_path, sign_json(posing, NAME, identity.key), key)[1]
+    )
     forged = altered(said, ("nodes", 0, "key_log", "checkpoint"))
     forged["nodes"][0]["key_log"]["checkpoint"] = said["nodes"][0]["key_log"]["checkpoint"].replace("\n1\n", "\n9\n")
     del forged["signatures"]

@@ -152,6 +152,10 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         {"answer": shown("device_keys", GHOST={})},
         "speak of the device GHOST as it is",
     ),
+    "a device whose name a terminal would obey": (
+        {"answer": shown("device_keys", **{"GHOST\x1b[2K\nfine": {}})},
+        "speak of the device GHOST\\x1b[2K\\nfine as it is",
+    ),
     "other keys of a device": ({"answer": shown("device_keys", PHONE=DEVICES["LAPTOP"])}, "the device PHONE as it is"),
     "a device is kept back": (
         {"answer": lambda answer: answer["device_keys"][ALICE].pop("LAPTOP")},
