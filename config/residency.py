@@ -87,11 +87,6 @@ def _database_hint(text: str) -> str:
     return ""
 
 
-def _phone_hint(text: str) -> str:
-    digits = re.sub(r"[^0-9]", "", text).lstrip("0")
-    return f'did you mean "+{digits}"?' if digits else ""
-
-
 DATABASE = Text('"sqlite:" and a path, or "postgresql://…"', r"[^\s\0]+.*", accepts=_is_database, hint=_database_hint)
 MEDIA_STORE = Text('"file:" and a path', r"file:(?!//)[^\0]+")
 

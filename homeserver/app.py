@@ -97,21 +97,7 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
     telemetry = Telemetry()
     secret, fresh = credentials.deployment_secret(settings)
     async with AsyncExitStack() as stack:
-        routes = engine_for(
-            "directory",
-            f"sqlite:{credentials.DIRECTORY}",
-            places.migrations("directory"),
-            root=settings.data_dir,
-            clock=clock,
-            sizes=places.sizes(settings),
-        )
-        stack.push_async_callback(routes.close)
-        known = (settings.data_dir / credentials.DIRECTORY).exists()
-        await routes.open(create=fresh or not (known or _something_founded(settings)))
-        if not routes.health().up:
-            raise StartError(
-                f"the directory of users cannot be opened: {routes.health().reason}; restore it from a backup"
-            )
+        routes = await _opened_directory(stack, settings, clock, new=fresh)
         identity = credentials.identity_of(settings, secret, key, *further_keys)
         policy = await _policy_in_force(settings, routes, identity, clock, found)
         there = places.OpenPlaces(settings, routes, clock)
@@ -136,15 +122,29 @@ async def opened(settings: Settings, found: Policy | Faults, clock: Clock | None
             places=there,
         )
         stack.push_async_callback(server.outbound.close)
-        await isolation.load(server)
-        await announcing.load(server)
-        await holding.load(server)
-        metrics.show(server)
-        auditing.show(server)
-        serving.show(server)
-        peers.show(server)
-        holding.show(server)
+        for load in (isolation.load, announcing.load, holding.load):
+            await load(server)
+        for show in (metrics.show, auditing.show, serving.show, peers.show, holding.show):
+            show(server)
         yield server
+
+
+async def _opened_directory(stack: AsyncExitStack, settings: Settings, clock: Clock, *, new: bool) -> Engine:
+    """The directory's database, which is closed with the stack. ``new``: there may be none yet. Raises StartError."""
+    routes = engine_for(
+        "directory",
+        f"sqlite:{credentials.DIRECTORY}",
+        places.migrations("directory"),
+        root=settings.data_dir,
+        clock=clock,
+        sizes=places.sizes(settings),
+    )
+    stack.push_async_callback(routes.close)
+    known = (settings.data_dir / credentials.DIRECTORY).exists()
+    await routes.open(create=new or not (known or _something_founded(settings)))
+    if not routes.health().up:
+        raise StartError(f"the directory of users cannot be opened: {routes.health().reason}; restore it from a backup")
+    return routes
 
 
 async def _policy_in_force(

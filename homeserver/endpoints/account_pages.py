@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from homeserver.endpoints.forms import Form
     from homeserver.web.messages import Request, Response
 
-DEVICES: Final = oauth.ACCOUNT + "?action=org.matrix.devices_list"
 
 _OLDER: Final = {"sessions_list": "devices_list", "session_view": "device_view", "session_end": "device_delete"}
 """COMPAT(Element, 2024): what actions were called before they were specified, with and without ``org.matrix.``."""

@@ -15,7 +15,7 @@ from homeserver.protocol import merkle, signed_notes
 from homeserver.protocol.signed_notes import COSIGNATURE, ED25519, InvalidNote, NamedKey, Note, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from homeserver.protocol.signing import SigningKey
 
@@ -126,9 +126,3 @@ def witnesses(note: Note, keys: Iterable[NamedKey]) -> dict[NamedKey, int]:
     """
     known = [key for key in keys if key.kind == COSIGNATURE]
     return {key: signature.cosigned_at for key, signature in signed_notes.believed(note, known)}
-
-
-def missing_groups(signers: Iterable[NamedKey], groups: Mapping[str, Iterable[NamedKey]]) -> set[str]:
-    """The groups of witnesses of which none is among those who signed."""
-    present = {(key.name, key.key_id) for key in signers}
-    return {name for name, keys in groups.items() if not any((key.name, key.key_id) in present for key in keys)}

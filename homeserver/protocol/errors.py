@@ -297,10 +297,6 @@ class WrongRoomKeysVersion(Refusal):
     errcode, status = "M_WRONG_ROOM_KEYS_VERSION", 403
 
 
-class CannotLeaveServerNoticeRoom(Refusal):
-    errcode, status = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", 403
-
-
 class Exclusive(Refusal):
     errcode, status = "M_EXCLUSIVE", 400
 

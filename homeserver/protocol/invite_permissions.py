@@ -54,10 +54,6 @@ class Permissions:
         return self.otherwise
 
 
-EVERYBODY: Final = Permissions()
-"""What users say who have said nothing."""
-
-
 def read(content: Mapping[str, Any]) -> Permissions:
     """What an entry of account data says; what is malformed in it says nothing."""
     otherwise = Action.BLOCK if content.get("default_action") == "block" else Action.ALLOW

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import Forbidden
@@ -178,13 +178,9 @@ async def _open(
     wanted = [event.event_id for event in arrival.state.values()]
     known = await _known(tx, [*wanted, join.event_id])
     parcels = [NewParcel(name, "room") for name in sorted(counts) if name != node.name]
-    hole = 0 if await timeline_gaps.lowest_place(tx, room_nid) is None else HOLE
     here = [event for event in people.of_ours if known[event.event_id][1] is None]
-    first = hole + await streams.allocate(tx, hole + 4 + len(here) + len(parcels))
-    root = Group(first, 0, None)
-    after = root.successor()
-    after.nid = first + 2 + len(here)
-    before_pos, pos = first + 1, first + 3 + len(here)
+    places = await _places(tx, room_nid, len(here), len(parcels))
+    before_pos, pos = places.before, places.join
     nid = known.get(join.event_id, (pos, None))[0]
     users.intern(tx, [join.sender])
     before = arrival.state.get(own)
@@ -192,33 +188,19 @@ async def _open(
     events.insert(
         tx,
         [
-            *(_row(each, known[each.event_id][0], room_nid, first + 2 + at, None) for at, each in enumerate(here)),
-            _row(join, nid, room_nid, pos, after.nid, unsigned),
+            *(_row(each, known[each.event_id][0], room_nid, before_pos + 1 + at, None) for at, each in enumerate(here)),
+            _row(join, nid, room_nid, pos, places.after.nid, unsigned),
         ],
     )
     state_nids = {key: known[event.event_id][0] for key, event in arrival.state.items()}
-    await asyncio.sleep(0)  # between what takes milliseconds in a large room
-    state.insert_groups(
-        tx,
-        [
-            NewGroup(room_nid, root, None, [(*key, event_nid) for key, event_nid in state_nids.items()]),
-            NewGroup(room_nid, after, root, [(*own, nid)]),
-        ],
-    )
-    await asyncio.sleep(0)
-    gone = [(kind, key) for kind, key, _, _ in await state.current(tx, room_nid) if (kind, key) not in state_nids]
-    state.clear_current(tx, room_nid)
-    changes: list[tuple[int, int, str, str, int | None]] = [(room_nid, before_pos, *key, None) for key in gone]
-    changes += [(room_nid, before_pos, *key, event_nid) for key, event_nid in state_nids.items()]
-    state.change_current(tx, [*changes, (room_nid, pos, *own, nid)], {before_pos: root.nid, pos: after.nid})
-    await asyncio.sleep(0)
+    await _write_state(tx, room_nid, places, state_nids, own, nid)
     _write_members(tx, room_nid, arrival, people, state_nids, (before_pos, pos, nid))
     await asyncio.sleep(0)
     rooms.clear_nodes(tx, room_nid)
     rooms.set_nodes(tx, [(room_nid, name, count) for name, count in counts.items()])
     peers.replace(tx, room_nid, before_pos, people.servers)
     rooms.set_home(tx, room_nid, node.name)
-    rooms.advance(tx, room_nid, [join.event_id], after.nid)
+    rooms.advance(tx, room_nid, [join.event_id], places.after.nid)
     outbox.put(tx, pos + 1, [parcel._replace(room_nid=room_nid, event_nid=nid) for parcel in parcels])
     application_services.mark_event(tx, server, node, arrival.room_id, pos, nid, [join.sender], people.joined)
     residents = await users.residents_among(tx, people.joined)
@@ -226,6 +208,48 @@ async def _open(
         encounters.ask(tx, server, node, room_nid, residents)
     last = pos + len(parcels)
     tx.after_commit(lambda: _announce(server, node, arrival.room_id, room_nid, last, residents))
+
+
+class _Places(NamedTuple):
+    """Where a room begins on this node: the positions before the joins of others of ours and of the join, and the
+    groups of its state there."""
+
+    before: int
+    join: int
+    root: Group
+    after: Group
+
+
+async def _places(tx: Transaction, room_nid: int, others: int, parcels: int) -> _Places:
+    """Allocate them, with room for ``others`` events between, and for so many parcels behind."""
+    hole = 0 if await timeline_gaps.lowest_place(tx, room_nid) is None else HOLE
+    first = hole + await streams.allocate(tx, hole + 4 + others + parcels)
+    root = Group(first, 0, None)
+    after = root.successor()
+    after.nid = first + 2 + others
+    return _Places(first + 1, first + 3 + others, root, after)
+
+
+async def _write_state(
+    tx: Transaction, room_nid: int, places: _Places, state_nids: Mapping[StateKey, int], own: StateKey, join_nid: int
+) -> None:
+    """The state before the join, in place of what there was, and the one after it."""
+    await asyncio.sleep(0)  # between what takes milliseconds in a large room
+    state.insert_groups(
+        tx,
+        [
+            NewGroup(room_nid, places.root, None, [(*key, event_nid) for key, event_nid in state_nids.items()]),
+            NewGroup(room_nid, places.after, places.root, [(*own, join_nid)]),
+        ],
+    )
+    await asyncio.sleep(0)
+    gone = [(kind, key) for kind, key, _, _ in await state.current(tx, room_nid) if (kind, key) not in state_nids]
+    state.clear_current(tx, room_nid)
+    changes: list[tuple[int, int, str, str, int | None]] = [(room_nid, places.before, *key, None) for key in gone]
+    changes += [(room_nid, places.before, *key, event_nid) for key, event_nid in state_nids.items()]
+    changes.append((room_nid, places.join, *own, join_nid))
+    state.change_current(tx, changes, {places.before: places.root.nid, places.join: places.after.nid})
+    await asyncio.sleep(0)
 
 
 async def _known(tx: Transaction, event_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:

@@ -101,15 +101,6 @@ async def by_lineage(tx: Transaction, lineage: bytes) -> Held | None:
     return None if row is None else Held(*row)
 
 
-async def clients_of(tx: Transaction, user_nid: int) -> dict[str, str]:
-    """Which client signed in which of a user's devices, by device id."""
-    rows = await tx.all(
-        "SELECT d.device_id, o.client_id FROM oauth_sessions o JOIN devices d USING (device_nid) WHERE o.user_nid = ?",
-        user_nid,
-    )
-    return {row[0]: row[1] for row in rows}
-
-
 async def is_in_use(tx: Transaction, client_id: str) -> bool:
     """Whether a resident is signed in with this client."""
     return await tx.one("SELECT 1 FROM oauth_sessions WHERE client_id = ? LIMIT 1", client_id) is not None

@@ -39,11 +39,3 @@ async def put(tx: Transaction, provider: str, subject: str, user_nid: int) -> bo
         user_nid,
     )
     return made == 1
-
-
-async def providers_of(tx: Transaction, user_nid: int) -> list[str]:
-    """The providers through which a user can sign in."""
-    rows = await tx.all(
-        "SELECT DISTINCT provider FROM upstream_identities WHERE user_nid = ? ORDER BY provider", user_nid
-    )
-    return [str(row[0]) for row in rows]

@@ -152,14 +152,6 @@ def test_a_log_speaks_for_itself_only() -> None:
         checkpoints.opened(note, key_of_log())
 
 
-def test_a_quorum_is_one_of_each_group() -> None:
-    here, there = key_of_witness("a.example/w"), key_of_witness("b.example/w")
-    groups = {"FR": [here], "DE": [there, key_of_witness()]}
-    assert checkpoints.missing_groups([here], groups) == {"DE"}
-    assert checkpoints.missing_groups([here, key_of_witness()], groups) == set()
-    assert checkpoints.missing_groups([], groups) == {"FR", "DE"}
-
-
 def test_a_later_signature_replaces_the_one_before() -> None:
     note = of_log()
     for seconds in (SECONDS, SECONDS + 5):
