@@ -172,6 +172,8 @@ async def test_the_script_of_a_stranger_comes_to_the_same(deploy: Deploy, tmp_pa
     key = identity.key.verify_key
     status, words = by_script(tmp_path, said, key, "--build", build.digest())
     assert status == 0, words
+    for told in ("in the clear: m.key.verification.accept, ", "have not signed are shown to them alone"):
+        assert told in words
     for told in ("Example <Telecom>", "required", "tehran (IR): 1 leaves, 0 entries", "paris (FR): nothing"):
         assert told in words
     assert by_script(tmp_path, said, key, "--build", "00")[0] == 1

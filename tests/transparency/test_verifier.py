@@ -297,3 +297,4 @@ async def test_the_script_needs_nothing_of_domicile(deployment: Deployment, tmp_
     status, words = verify(folder, pages, *named[:-1], "2", "--witness", f"FR={other}")
     assert (status, "1 groups have signed, and 2 are needed" in words) == (3, True)
     assert verify(folder, pages, *named[:-1], "2", "--witness", f"DE={other}")[0] == 0
+    assert verify(folder, pages, *named[:-1], "2", "--witness", f"DE={key}")[0] == 2  # one, under two names
