@@ -111,7 +111,7 @@ async def _result(
     server: Server, caller: Caller, room: Room, seen: Sight, hit: Hit, around: Around | None
 ) -> dict[str, Any]:
     (shown,) = await _show(server, caller, room, seen, [hit.event])
-    found = {"rank": hit.place.rank, "result": shown}
+    found = {"rank": hit.rank, "result": shown}
     if around is None:
         return found
     pos = hit.event.pos

@@ -50,11 +50,12 @@ class Place(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """An event that was found."""
+    """An event that was found. ``rank``: how closely it fits, also where that is not the order."""
 
     place: Place
     room_id: str
     event: Timed
+    rank: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ async def hits(caller: Caller, search: Search) -> list[Hit]:
     seen = await sight.of_rooms(node, sorted({room_nid for room_nid, *_ in fitting}), caller.user_id)
     hidden = await ignored.of_user(node, caller.user_nid)
     found = [
-        Hit(Place(rank if search.by_rank else 0, row.pos or 0), room_ids[room_nid], timed(row))
+        Hit(Place(rank if search.by_rank else 0, row.pos or 0), room_ids[room_nid], timed(row), rank)
         for room_nid, rank, row in fitting
         if row.sender not in hidden and seen[room_nid].sees(timed(row))
     ]
