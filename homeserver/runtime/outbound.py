@@ -80,6 +80,13 @@ class Streamed:
     body: AsyncIterator[bytes]
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What came of a request: the status of its answer, once there is one."""
+
+    status: int | None = None
+
+
 class Outbound:
     """Asks other servers. ``allowed`` are the ranges exempt from the deny-list; ``clock`` ends idle connections."""
 
@@ -118,19 +125,9 @@ class Outbound:
         Every status is an answer, a redirect too. Raises Unreachable.
         """
         started = self._clock.monotonic()
-        outcome = "cancelled"
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._ask(method, place, _written(method, place, target, headers or {}, body), most)
-            outcome = str(answer.status)
-        except TimeoutError:
-            outcome = Fault.TIMEOUT
-            raise Unreachable(Fault.TIMEOUT, f"no answer within {seconds} seconds") from None
-        except Unreachable as unreachable:
-            outcome = unreachable.fault
-            raise
-        finally:
-            self._requests.inc(outcome)
+        async with self._counted(seconds) as outcome:
+            answer = await self._ask(method, place, _written(method, place, target, headers or {}, body), most)
+            outcome.status = answer.status
         self._seconds.observe(self._clock.monotonic() - started)
         self._bytes.inc("out", by=len(body))
         self._bytes.inc("in", by=len(answer.body))
@@ -152,20 +149,10 @@ class Outbound:
 
         ``seconds``: how long the head, and each further piece, is waited for. Raises Unreachable.
         """
-        outcome = "cancelled"
-        try:
-            async with asyncio.timeout(seconds):
-                request = _written(method, place, target, headers or {}, body)
-                connection, answer, flow = await self._begin(method, place, request, most)
-            outcome = str(answer.status)
-        except TimeoutError:
-            outcome = Fault.TIMEOUT
-            raise Unreachable(Fault.TIMEOUT, f"no answer within {seconds} seconds") from None
-        except Unreachable as unreachable:
-            outcome = unreachable.fault
-            raise
-        finally:
-            self._requests.inc(outcome)
+        async with self._counted(seconds) as outcome:
+            request = _written(method, place, target, headers or {}, body)
+            connection, answer, flow = await self._begin(method, place, request, most)
+            outcome.status = answer.status
         self._bytes.inc("out", by=len(body))
         try:
             yield Streamed(answer.status, answer.headers, self._pieces(flow, seconds))
@@ -173,6 +160,23 @@ class Outbound:
             connection.release()
             if connection.open:
                 self._keep(connection, place)
+
+    @asynccontextmanager
+    async def _counted(self, seconds: float) -> AsyncIterator[_Outcome]:
+        """What is inside asks a server, and is counted by what comes of it. Raises Unreachable after ``seconds``."""
+        outcome, counted = _Outcome(), "cancelled"
+        try:
+            async with asyncio.timeout(seconds):
+                yield outcome
+            counted = str(outcome.status)
+        except TimeoutError:
+            counted = Fault.TIMEOUT
+            raise Unreachable(Fault.TIMEOUT, f"no answer within {seconds} seconds") from None
+        except Unreachable as unreachable:
+            counted = unreachable.fault
+            raise
+        finally:
+            self._requests.inc(counted)
 
     async def _begin(self, method: str, place: Place, request: bytes, most: int) -> tuple[Connection, Answer, Flow]:
         connection = self._kept(place)

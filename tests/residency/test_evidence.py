@@ -243,6 +243,10 @@ async def test_whatever_is_changed_is_named(stage: Staging, tmp_path: Path) -> N
         (changed(bundle, lambda said: said["parts"].reverse()), "the part counters stands where policy/1 belongs"),
         (changed(bundle, lambda said: said["head"].update(made_ts=1)), "the head is not signed by example.org"),
         (changed(bundle, lambda said: said["head"].pop("signatures")), "the bundle lacks something"),
+        (
+            changed(bundle, lambda said: said["parts"].append({"name": "\x1b[2K\nGenuine", "content": {}})),
+            "the part \\x1b[2K\\nGenuine was put in",
+        ),
         (bundle[: len(bundle) // 2], "the bundle is cut off, or is no JSON"),
         (b"", "the bundle is cut off, or is no JSON"),
         (b"[1]", "the bundle lacks something"),
