@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PRIVATE: Final = "org.domicile.disclosure_shares"
 """The type of a file with the words of a custodian's shares."""
 
+_LAST: Final = 253_402_300_800_000
+"""The end of the year 9999, in milliseconds since 1970."""
+
 
 class Order(click.ParamType[tuple[str, int]]):
     """An order's name: its node and its number, ``tehran/3``."""
@@ -52,7 +55,9 @@ def write_object(file: Path, said: Mapping[str, Any]) -> None:
 
 
 def day(ts: int) -> str:
-    """A moment as people read it."""
+    """A moment as people read it; of one that no calendar has, the number of its second."""
+    if not abs(ts) < _LAST:
+        return f"{ts // 1000} seconds after 1970"
     return datetime.fromtimestamp(ts / 1000, UTC).isoformat(sep=" ", timespec="minutes").replace("+00:00", " UTC")
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from nacl.public import PrivateKey
 
 from homeserver.__main__ import main
+from homeserver.command_line.orders import described
 from homeserver.protocol import disclosure_orders, epochs, key_files
 from homeserver.protocol.disclosure_orders import Ceiling, Order, Scope
 from homeserver.protocol.epochs import Period
@@ -54,6 +55,13 @@ def test_what_cannot_be_seen_is_written_out(trick: str, tmp_path: Path) -> None:
         assert all(is_plain(line) for line in shown.split("\n"))
     with pytest.raises(InvalidParam):
         disclosure_orders.text_of("authority", trick.strip() and f"Court{trick}3")
+
+
+def test_times_that_no_calendar_has_are_shown() -> None:
+    scope = ORDER.scope._replace(until=2**53 - 1, expires=253_402_300_799_999)
+    shown = "\n".join(described(orjson.loads(replace(ORDER, scope=scope).write())))
+    assert "to 9007199254740 seconds after 1970" in shown
+    assert "9999-12-31 23:59 UTC" in shown
 
 
 def test_what_people_write_in_their_languages_is_plain() -> None:
