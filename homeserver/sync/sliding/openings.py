@@ -34,7 +34,7 @@ MEMORY_BYTES: Final = 24 * 1024 * 1024
 LARGEST: Final = 256 * 1024
 """The bytes of one beyond which it is not kept."""
 
-# What CPython 3.11 needs for one, and for each entry in it, beside the bytes of the events, as measured.
+# What CPython 3.11 needs at most for one, and for each entry in it, beside the bytes of the events, as measured.
 OPENING_BYTES: Final = 900
 ENTRY_BYTES: Final = 300
 
