@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,26 +17,23 @@ from homeserver.protocol import stickiness
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.events import pdu_bytes
 from homeserver.push import unread
-from homeserver.rooms import aggregations, erasure, showing, sight, state, sticky, tokens
+from homeserver.rooms import aggregations, erasure, showing, sight, sticky, tokens
 from homeserver.rooms.receipts import MAIN
 from homeserver.rooms.state import Room, Timed, timed
 from homeserver.runtime.lru import Lru
 from homeserver.storage import events
 from homeserver.storage import state as stored_state
 from homeserver.storage.streams import Stream
+from homeserver.sync import heroes
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
     from homeserver.protocol.event_view import StateKey
     from homeserver.rooms.epochs import Past
     from homeserver.storage.events import StoredEvent
-    from homeserver.storage.nodes import Node
     from homeserver.storage.rooms import StoredMembership
     from homeserver.storage.sticky_events import Sticky
     from homeserver.sync.filters import SyncFilter
-
-HEROES = 5
-_NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,57 +210,6 @@ def _unsent_members(asked: Asked, room: Room, timeline: Stretch) -> dict[StateKe
     if fresh:
         memory[key] = sent
     return fresh
-
-
-# the summary --------------------------------------------------------------------------------
-
-
-async def summary(asked: Asked, room: Room) -> bytes:
-    """Counts of members, and the heroes of a room without a name. spec: client-server-api/#get_matrixclientv3sync"""
-    found: dict[str, object] = {
-        "m.joined_member_count": room.now.joined,
-        "m.invited_member_count": room.now.invited,
-    }
-    names = [key for key in _NAMES if key in room.now.state]
-    while missing := state.lacking(room.now, names):
-        await state.load_entries(asked.caller.node, room, missing)
-    if not any(_named(room, key) for key in names):
-        found["m.heroes"] = heroes(asked.caller.node, room, asked.caller.user_id)
-    return orjson.dumps(found)
-
-
-def _named(room: Room, key: StateKey) -> bool:
-    event = room.now.event(key)
-    name = None if event is None else event.content.get("name" if key[0] == "m.room.name" else "alias")
-    return isinstance(name, str) and name != ""
-
-
-class Eldest:
-    """The first members of rooms, those who are there and those who are gone, with the position of the state that says
-    so (``node.memory(Eldest)``): whoever is told of a change in a large room needs the same.
-    """
-
-    def __init__(self) -> None:
-        self.of_room: Lru[int, tuple[int, list[str], list[str]]] = Lru(10_000)
-
-
-def heroes(node: Node, room: Room, reader: str) -> list[str]:
-    """The first members beside the reader: those who are in or invited, or else those who left."""
-    memory = node.memory(Eldest).of_room
-    held = memory.get(room.nid)
-    if held is None or held[0] != room.state_pos:
-        held = memory[room.nid] = (room.state_pos, _first(room, "join", "invite"), _first(room, "leave", "ban"))
-    present, gone = ([user_id for user_id in users if user_id != reader] for users in held[1:])
-    return (present or gone)[:HEROES]
-
-
-def _first(room: Room, *memberships: str) -> list[str]:
-    found = (
-        (entry.nid or 0, key[1])
-        for key, entry in room.now.state.items()
-        if key[0] == MEMBER and entry.membership in memberships
-    )
-    return [user_id for _, user_id in nsmallest(HEROES + 1, found)]
 
 
 # the whole ----------------------------------------------------------------------------------
@@ -493,5 +438,5 @@ async def _joined_parts(draft: Draft, has_state: bool) -> list[bytes]:
         parts += [b',"unread_thread_notifications":', orjson.dumps(threads)]
     moved = timeline.limited or has_state or any(event.type == MEMBER for event in timeline.events)
     if draft.first or moved:
-        parts += [b',"summary":', await summary(asked, draft.room)]
+        parts += [b',"summary":', await heroes.summary(asked.caller, draft.room)]
     return parts

@@ -14,7 +14,7 @@ from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import aggregations, showing, sight, state, state_rows
 from homeserver.rooms.sight import Sight
 from homeserver.storage import rooms as stored_rooms
-from homeserver.sync import joined
+from homeserver.sync import heroes
 from homeserver.sync.sliding import beginnings, openings, recency, required_state, timeline
 from homeserver.sync.sliding.connections import LIVE, NEVER, Sent
 from homeserver.sync.sliding.room_entry import AVATAR, NAME, Entry, text_in
@@ -201,13 +201,13 @@ async def _shown_outside(telling: Telling, drafts: Sequence[Draft]) -> None:
 
 async def _write(telling: Telling, selection: Selection, drafts: Sequence[Draft], told: Told) -> None:
     rows = await _rows(telling, drafts)
-    heroes = await _heroes(telling, drafts, rows)
+    chosen = await _heroes(telling, drafts, rows)
     own = await _own_transactions(telling, drafts) if told.first is None else told.first.sent
     related = await _related(telling, drafts, told.first)
     for draft in drafts:
         nid = draft.listed.room_nid
         entry = Entry(telling, draft, rows, own, related)
-        entry.heroes = heroes.get(nid)
+        entry.heroes = chosen.get(nid)
         entry.bump_stamp = await recency.stamp(telling, draft)
         written = entry.encoded(selection.names(nid))
         if written is not None:
@@ -235,7 +235,7 @@ async def _heroes(
         if draft.opening.named if draft.opening else text_in(rows, draft.nid_of(NAME), "name"):
             continue
         nid = draft.room.nid
-        chosen[nid] = joined.heroes(node, draft.room, reader)
+        chosen[nid] = heroes.of_room(node, draft.room, reader)
         for user_id in chosen[nid]:
             member: StateKey = (MEMBER, user_id)
             event_nid = draft.nid_of(member)
