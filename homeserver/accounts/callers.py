@@ -69,6 +69,10 @@ class Remembered(Mirror):
         of_user = self._users.get(token.owner)
         return None if of_user is None else of_user.get(token.digest)
 
+    def knows(self, owner: bytes, digest: bytes) -> bool:
+        """Whether a token is remembered."""
+        return digest in (self._users.get(owner) or ())
+
     def remember(self, token: tokens.Read, known: _Known, generation: int) -> None:
         """Keep what was read while the generation was ``generation``."""
         if generation != self.generation:
@@ -248,7 +252,12 @@ async def _load(server: Server, node: Node, token: tokens.Read) -> _Known:
 
 def listen(server: Server, caller: Caller, keys: Iterable[Hashable]) -> Listener:
     """`Wakeups.listen`, for a request of a caller that waits: see `stay`."""
-    return server.wakeups.listen([*keys, _changed(caller.node, caller.user_id)])
+    changed = _changed(caller.node, caller.user_id)
+    listener = server.wakeups.listen([*keys, changed])
+    token, memory = caller.token_hash, caller.node.memory(Remembered)
+    if token is not None and not memory.knows(owner_hash(server, caller.localpart), token):
+        listener.wake(changed)  # it may have changed before anybody listened
+    return listener
 
 
 async def stay(server: Server, caller: Caller, listener: Listener, woken: Collection[Hashable]) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homeserver.rooms import presence
 from homeserver.rooms.state import arrivals
 from tests.deployment import PASSWORD, Answer, User
 from tests.rooms.play import CLIENT, Play, cast, play
@@ -125,6 +126,25 @@ async def test_one_that_is_logged_out_while_something_comes(
     await play.send(bob, room_id, "not for whoever has the device now")
     answer = await waiting
     assert (answer.status, answer.errcode) == (401, "M_UNKNOWN_TOKEN")
+
+
+@aio
+async def test_one_that_is_logged_out_before_it_waits(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = await play.user("alice"), await play.user("bob")
+    room_id = await play.room_of(alice, bob)
+    lost = await second_device(play, alice)
+    asked = await sync(play, lost, room_id)
+    seen = presence.seen
+
+    async def slow(*args: Any) -> None:
+        monkeypatch.setattr(presence, "seen", seen)
+        await log_out(alice, lost)
+        await seen(*args)
+
+    monkeypatch.setattr(presence, "seen", slow)
+    waiting = await begun(play, asked)
+    assert waiting.done()
+    assert (await waiting).errcode == "M_UNKNOWN_TOKEN"
 
 
 @aio
