@@ -18,6 +18,8 @@ class Proxy:
         self._let_flow()
         self.holds = asyncio.Event()
         """Set once bytes have arrived that are not let through."""
+        self.overheard: bytearray | None = None
+        """What clients say from now on, if there is one."""
         self.port = 0
 
     async def open(self) -> None:
@@ -58,7 +60,7 @@ class Proxy:
             there, back = await asyncio.open_connection(*self._target)
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._forward(reader, back, self._requests_flow))
+                    both.create_task(self._forward(reader, back, self._requests_flow, overhear=True))
                     both.create_task(self._forward(there, writer, self._answers_flow))
             finally:
                 back.transport.abort()
@@ -70,8 +72,17 @@ class Proxy:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()  # from now on the other side can see it
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flow: asyncio.Event,
+        *,
+        overhear: bool = False,
+    ) -> None:
         while chunk := await reader.read(65536):
+            if overhear and self.overheard is not None:
+                self.overheard += chunk
             if not flow.is_set():
                 self.holds.set()
                 await flow.wait()

@@ -125,6 +125,11 @@ class Databases:
             proxy = self._proxies[node] = Proxy(url.hostname or "127.0.0.1", url.port or 5432)
             await proxy.open()
 
+    def overhear(self, node: str = "tehran") -> bytearray:
+        """What is said to the node's PostgreSQL from now on, once it can be taken away."""
+        self._proxies[node].overheard = said = bytearray()
+        return said
+
     async def take_away(self, node: str = "tehran") -> None:
         """Make the node's database unreachable: its directory is moved, or the server's port closed."""
         if self.kind == "sqlite":

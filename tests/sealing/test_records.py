@@ -49,6 +49,22 @@ async def test_custodians_open_what_the_server_has_sealed(deploy: Deploy) -> Non
         assert found_in(content, [ADDRESS], [AGENT]) == [], table
 
 
+@pytest.mark.parametrize("engines", ["postgres"], indirect=True)
+@aio
+async def test_no_address_is_said_to_a_database_server(engines: Databases, deploy: Deploy) -> None:
+    """It could be in its log, or in that of its changes."""
+    await engines.make_breakable("tehran")
+    said = engines.overhear("tehran")
+    deployment = await deploy(policy=SEALING)
+    noticing_all(deployment)
+    nima, tehran = await deployment.user("nima"), deployment.node("tehran")
+    assert await asks(nima) == 200
+    await writing.keep_sealed(deployment.server)
+    assert len(await opened(tehran, nima.user_id)) == 1
+    assert b"INSERT INTO sessions" in said
+    assert found_in(bytes(said), [ADDRESS], [AGENT]) == []
+
+
 @ON_SQLITE
 @aio
 async def test_one_record_a_day_for_each_device_address_and_program(deploy: Deploy) -> None:
