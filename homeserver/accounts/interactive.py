@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from homeserver.accounts import contacts, passwords, registration_tokens, sessions, validation
+from homeserver.accounts import passwords, registration_tokens, sessions, validation
+from homeserver.accounts.identifying import named_user, text_of
 from homeserver.accounts.letters import Purpose
 from homeserver.protocol import threepids
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
-    InvalidParam,
     MissingParam,
     Refusal,
     ThreepidAuthFailed,
     Unauthenticated,
     Unauthorized,
-    Unknown,
     UserLocked,
 )
 from homeserver.runtime.passing import Passing
@@ -264,7 +263,7 @@ async def _attempt(
 
 
 def _text(auth: Mapping[str, Any], name: str) -> str:
-    return _text_of(auth, name, f"auth.{name}")
+    return text_of(auth, name, f"auth.{name}")
 
 
 async def _dummy(_server: Server, _operation: Operation, _auth: Mapping[str, Any]) -> str:
@@ -305,7 +304,7 @@ def _identity(server: Server, operation: Operation, auth: Mapping[str, Any], med
         raise MissingParam("Missing parameter: auth.threepid_creds")
     if not isinstance(credentials, dict):
         raise BadJson("auth.threepid_creds must be an object")
-    sid, client_secret = _text_of(credentials, "sid"), _text_of(credentials, "client_secret")
+    sid, client_secret = text_of(credentials, "sid"), text_of(credentials, "client_secret")
     if operation.purpose is None:
         raise Forbidden("This kind of authentication is not offered here")
     validation.proof(server, operation.purpose, sid, client_secret, medium)
@@ -324,54 +323,6 @@ async def _password(server: Server, operation: Operation, auth: Mapping[str, Any
     if verified[1].locked:
         raise UserLocked("This account has been locked", soft_logout=True)
     return whose
-
-
-async def named_user(server: Server, body: Mapping[str, Any]) -> str:
-    """Whom a login or a stage names: ``identifier``, or from older clients ``user``, or ``medium`` and ``address``.
-
-    An identifier that is nobody's gives a name that is nobody's, so that the answer is the same as to a wrong password,
-    and takes as long. Raises MissingParam, BadJson, Unknown for a type of identifier that is not known,
-    NodeUnavailable.
-
-    spec: client-server-api/#identifier-types
-    """
-    identifier = body.get("identifier")
-    if identifier is None and ("address" in body or "medium" in body):
-        identifier = {**body, "type": "m.id.thirdparty"}
-    if identifier is None and body.get("user") is None:
-        raise MissingParam("Missing parameter: identifier")
-    if identifier is None:
-        return _text_of(body, "user")
-    if not isinstance(identifier, dict):
-        raise BadJson("identifier must be an object")
-    kind = _text_of(identifier, "type")
-    if kind == "m.id.user":
-        return _text_of(identifier, "user")
-    if kind not in ("m.id.thirdparty", "m.id.phone"):
-        raise Unknown("The type of an identifier is m.id.user, m.id.thirdparty or m.id.phone")
-    try:
-        if kind == "m.id.thirdparty":
-            found = threepids.identifier(_text_of(identifier, "medium"), _text_of(identifier, "address"))
-        else:
-            number = "phone" if "phone" in identifier else "number"  # COMPAT(matrix-js-sdk, 2019): as drafts had it
-            found = threepids.phone_number(_text_of(identifier, number), _text_of(identifier, "country"))
-    except InvalidParam:
-        return NOBODY
-    return await contacts.owner(server, found) or f"{NOBODY} {found.address}"
-
-
-NOBODY: Final = "!"
-"""What no localpart can be, nor begin with."""
-
-
-def _text_of(body: Mapping[str, Any], name: str, called: str | None = None) -> str:
-    """``called``: what the parameter is called in a refusal."""
-    value = body.get(name)
-    if value is None:
-        raise MissingParam(f"Missing parameter: {called or name}")
-    if not isinstance(value, str):
-        raise BadJson(f"{called or name} must be a string")
-    return value
 
 
 async def _sso(_server: Server, _operation: Operation, _auth: Mapping[str, Any]) -> str:

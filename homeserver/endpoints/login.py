@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.accounts import callers, devices, interactive, login_tokens, sessions
+from homeserver.accounts import callers, devices, identifying, interactive, login_tokens, sessions
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.sessions import DeviceWish, Login
 from homeserver.e2ee import publication
@@ -64,7 +64,7 @@ async def log_in(server: Server, request: Request) -> dict[str, Any]:
         login = await _by_password(server, body, wish)
     elif kind == SERVICE:
         service = callers.service_of(server, request.token())
-        login = await sessions.log_in_for_service(server, service, await interactive.named_user(server, body), wish)
+        login = await sessions.log_in_for_service(server, service, await identifying.named_user(server, body), wish)
     else:
         raise Unknown("This server does not know that type of login")
     return {**login.as_json(), "well_known": {"m.homeserver": {"base_url": server.settings.base_url}}}
@@ -72,7 +72,7 @@ async def log_in(server: Server, request: Request) -> dict[str, Any]:
 
 async def _by_password(server: Server, body: dict[str, Any], wish: DeviceWish) -> Login:
     password = reading.text(body, "password", required=True)
-    user = await interactive.named_user(server, body)
+    user = await identifying.named_user(server, body)
     return await sessions.log_in(server, user, password, wish)
 
 

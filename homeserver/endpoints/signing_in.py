@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from config.placement import Attributes, MustChoose, place
 from homeserver.accounts import (
     contacts,
-    interactive,
+    identifying,
     passwords,
     registration,
     registration_tokens,
@@ -83,7 +83,7 @@ async def log_in(server: Server, request: Request) -> Response:
 
 
 async def _token(server: Server, user: str, password: str) -> str:
-    whose = sessions.full_user_id(server, await interactive.named_user(server, {"identifier": _identifier(user)}))
+    whose = sessions.full_user_id(server, await identifying.named_user(server, {"identifier": _identifier(user)}))
     verified = await passwords.verify(server, whose, password)
     if verified is None:
         raise Forbidden("Invalid username or password")
