@@ -94,7 +94,7 @@ async def _upload(
         reason = Reason.IDENTITY_RESET if reset else Reason.CROSS_SIGNING
         if SELF_SIGNING in keys:
             await unsigned.note_identity(tx, server, caller.user_id, caller.user_nid)
-        shown = contested.reset(tx, server, caller, mine) if reset else ()
+        shown = contested.reset(tx, server, caller, mine, keys[MASTER].key) if reset else ()
         changed = publication.Changed((), bool({MASTER, SELF_SIGNING} & keys.keys()), reason, shown)
         await publication.publish(tx, server, caller.node, caller.user_id, caller.user_nid, changed)
         if reset or MASTER not in held:  # from now on the devices that these have not signed are withheld

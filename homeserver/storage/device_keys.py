@@ -27,12 +27,13 @@ class DeviceKeys(NamedTuple):
     """The keys of one device: canonical JSON without ``unsigned``, and its name, which only its own node has.
 
     ``withheld``: it has gone unsigned for so long that others are not shown it. ``awaited``: the identity before the
-    present one had signed it, and it has not vouched for that."""
+    present one had signed it, and it has not vouched for that; ``heard``: it may, whether it is waited for or not."""
 
     keys: bytes
     display_name: str | None
     withheld: bool = False
     awaited: bool = False
+    heard: bool = False
 
 
 class Proof(NamedTuple):
@@ -147,7 +148,7 @@ async def of_users_for(
             if kind == _SIGNATURE:
                 signatures.append(Signature(user_id, name, text, signature))
             elif kind == _DEVICE and user_id in found:
-                found[user_id].devices[name] = DeviceKeys(blob, text, bool(marks & 1), bool(marks & 2))
+                found[user_id].devices[name] = DeviceKeys(blob, text, bool(marks & 1), marks >> 1 == 1, marks > 1)
             elif kind == _SIGNING and user_id in found:
                 found[user_id].signing[name] = blob
             elif kind == _MANIFEST and user_id in found:

@@ -69,11 +69,16 @@ def show(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:
     )
 
 
-def await_word(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:
-    """Queue that one of these devices has to vouch for their owner's identity."""
+_AWAITED, _HEARD = 1, 2
+
+
+def await_word(tx: Transaction, user_nid: int, device_ids: Collection[str], heard: Collection[str]) -> None:
+    """Queue that one of these devices has to vouch for their owner's identity, as long as one is there; those ``heard``
+    may do so too."""
+    marks = [(_AWAITED, device_id) for device_id in device_ids] + [(_HEARD, device_id) for device_id in heard]
     tx.later(
-        "UPDATE device_keys SET awaited = 1 WHERE user_nid = ? AND device_id = ?",
-        [(user_nid, device_id) for device_id in device_ids],
+        "UPDATE device_keys SET awaited = ? WHERE user_nid = ? AND device_id = ?",
+        [(mark, user_nid, device_id) for mark, device_id in marks],
     )
 
 
@@ -85,7 +90,7 @@ def await_none(tx: Transaction, user_nid: int) -> None:
 async def released(tx: Transaction, user_nid: int, gone: Collection[str]) -> list[str]:
     """The devices with keys that stay when devices go whose word was awaited, and nobody's is any more; else none."""
     rows = await tx.all("SELECT device_id, awaited FROM device_keys WHERE user_nid = ?", user_nid)
-    awaited = {str(row[0]) for row in rows if row[1]}
+    awaited = {str(row[0]) for row in rows if row[1] == _AWAITED}
     return [str(row[0]) for row in rows if row[0] not in gone] if awaited and awaited <= set(gone) else []
 
 

@@ -38,10 +38,11 @@ class Quarrel:
         await self.ghost.publish(one_time_keys=self.ghost.one_time_keys("A", "B"))
         assert await self.seen() == {self.alice.device_id}
 
-    async def reset(self, by: Device) -> None:
-        """Another identity, which signs the device that makes it."""
+    async def reset(self, by: Device, *, vouch: bool = True) -> None:
+        """Another identity, which signs the device that makes it, and is signed by that, as clients do."""
         self.theirs = Identity(self.alice.user_id)
-        await confirm(by, self.theirs.upload())
+        upload = self.theirs.upload()
+        await confirm(by, {**upload, "master_key": by.sign(upload["master_key"])} if vouch else upload)
         await sign(by, self.theirs)
 
     async def seen(self) -> set[str]:
@@ -134,6 +135,26 @@ async def test_her_own_device_makes_an_identity_that_is_believed(cast: Cast) -> 
     await sign(second, it.theirs)
     await it.reset(it.alice)  # she has signed the device on which she does it, and another
     assert await it.seen() == {it.alice.device_id}
+
+
+@ON_SQLITE
+@aio
+async def test_whoever_is_logged_in_as_a_device_of_hers_has_not_its_key(cast: Cast) -> None:
+    it = await quarrel(cast)
+    second = await it.alice.another()
+    await second.publish()
+    await sign(second, it.mine)
+    await it.reset(second, vouch=False)
+    assert await it.seen() == set()
+    name = it.theirs.master.verify_key.base64
+    vouched = second.sign(it.theirs.master_key())  # some clients sign it a moment later
+    assert await second.gets("POST", SIGN, {it.alice.user_id: {name: vouched}}) == {"failures": {}}
+    assert await it.seen() == {second.device_id}
+    await sign(it.alice, it.theirs)
+    await it.reset(second, vouch=False)
+    assert await it.seen() == set()
+    await it.alice.gets("POST", "/logout", {})
+    assert await it.seen() == {second.device_id}  # there is no other of hers
 
 
 @ON_SQLITE
