@@ -143,6 +143,9 @@ async def test_devices_of_an_identity_that_is_not_believed_come_back_when_it_is(
     await laptop.publish()
     await network.settle()
     assert list_as_told(network) == {phone.device_id}
+    await sign(laptop, mine)
+    await network.settle()
+    assert list_as_told(network) == {phone.device_id, laptop.device_id}
     await confirm(laptop, other.upload())
     await sign(laptop, other)
     await network.settle()
