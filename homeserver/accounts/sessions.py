@@ -241,8 +241,7 @@ async def refresh(server: Server, token: str, client_id: str | None = None) -> R
     """New tokens for a refresh token, which stays valid until one of the new ones is used.
 
     It must be of a session that the client ``client_id`` began by OAuth, or, without one, of a legacy login. Raises
-    UnknownToken (``soft_logout``
-    when it expired), UserLocked.
+    UnknownToken (``soft_logout`` when it expired), UserLocked.
 
     spec: client-server-api/#refreshing-access-tokens
     """
