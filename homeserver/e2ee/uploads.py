@@ -14,7 +14,7 @@ from homeserver.e2ee import key_format, notices, one_time_keys, publication, uns
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.protocol.key_log import Reason
 from homeserver.storage import device_keys as stored_devices
-from homeserver.storage import key_audiences
+from homeserver.storage import key_audiences, unsigned_devices
 from homeserver.storage import one_time_keys as stored
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ async def _upload(tx: Transaction, server: Server, caller: Caller, what: Upload)
     stored.put_fallback(tx, user_nid, device_nid, what.fallback_keys)
     keys = None if what.device_keys is None else merged(what.device_keys, held.device_keys, caller.user_id)
     if keys is not None:
+        are_news = held.device_keys is None or not _is_same(held.device_keys, keys)
         stored_devices.put_device(tx, user_nid, caller.device_id, keys)
+        if are_news:
+            unsigned_devices.mute(tx, user_nid, caller.device_id)
         await unsigned.note(tx, server, caller.user_id, user_nid, caller.device_id, what.device_keys or {})
         audience = key_audiences.NOBODY if held.alone else None
         changed = publication.Changed([caller.device_id], reason=Reason.DEVICE_KEYS)
         await publication.publish(tx, server, caller.node, caller.user_id, user_nid, changed, audience)
-        if held.device_keys is None or not _is_same(held.device_keys, keys):
+        if are_news:
             await notices.tell(tx, server, caller.node, caller.user_id, Reason.DEVICE_KEYS, [caller.device_id])
     tx.after_commit(lambda: one_time_keys.remember(caller.node, device_nid, counts))
     return counts.one_time_keys

@@ -148,7 +148,9 @@ async def of_users_for(
             if kind == _SIGNATURE:
                 signatures.append(Signature(user_id, name, text, signature))
             elif kind == _DEVICE and user_id in found:
-                found[user_id].devices[name] = DeviceKeys(blob, text, bool(marks & 1), marks >> 1 == 1, marks > 1)
+                found[user_id].devices[name] = DeviceKeys(
+                    blob, text, bool(marks & 1), marks >> 1 in (1, 3), marks >> 1 in (1, 2)
+                )
             elif kind == _SIGNING and user_id in found:
                 found[user_id].signing[name] = blob
             elif kind == _MANIFEST and user_id in found:

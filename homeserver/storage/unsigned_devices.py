@@ -69,7 +69,8 @@ def show(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:
     )
 
 
-_AWAITED, _HEARD = 1, 2
+_AWAITED, _HEARD, _MUTE = 1, 2, 3
+"""What ``awaited`` says: one of these has to vouch, or go; this one may vouch; this one can only go."""
 
 
 def await_word(tx: Transaction, user_nid: int, device_ids: Collection[str], heard: Collection[str]) -> None:
@@ -82,6 +83,15 @@ def await_word(tx: Transaction, user_nid: int, device_ids: Collection[str], hear
     )
 
 
+def mute(tx: Transaction, user_nid: int, device_id: str) -> None:
+    """Queue that the word of a device, which has other keys now, counts no more."""
+    tx.later(
+        "UPDATE device_keys SET awaited = CASE awaited WHEN ? THEN ? WHEN ? THEN 0 ELSE awaited END"
+        " WHERE user_nid = ? AND device_id = ?",
+        [(_AWAITED, _MUTE, _HEARD, user_nid, device_id)],
+    )
+
+
 def await_none(tx: Transaction, user_nid: int) -> None:
     """Queue that somebody's identity is believed."""
     tx.later("UPDATE device_keys SET awaited = 0 WHERE user_nid = ?", [(user_nid,)])
@@ -90,7 +100,7 @@ def await_none(tx: Transaction, user_nid: int) -> None:
 async def released(tx: Transaction, user_nid: int, gone: Collection[str]) -> list[str]:
     """The devices with keys that stay when devices go whose word was awaited, and nobody's is any more; else none."""
     rows = await tx.all("SELECT device_id, awaited FROM device_keys WHERE user_nid = ?", user_nid)
-    awaited = {str(row[0]) for row in rows if row[1] == _AWAITED}
+    awaited = {str(row[0]) for row in rows if row[1] in (_AWAITED, _MUTE)}
     return [str(row[0]) for row in rows if row[0] not in gone] if awaited and awaited <= set(gone) else []
 
 

@@ -159,6 +159,26 @@ async def test_whoever_is_logged_in_as_a_device_of_hers_has_not_its_key(cast: Ca
 
 @ON_SQLITE
 @aio
+async def test_a_device_of_hers_that_has_got_other_keys_cannot_vouch(cast: Cast) -> None:
+    it = await quarrel(cast)
+    second = await it.alice.another()
+    await second.publish()
+    await sign(second, it.mine)
+    await it.reset(it.ghost)
+    taken = Device(second.user)  # by whoever logs in as that device
+    await taken.publish()
+    name = it.theirs.master.verify_key.base64
+    vouched = taken.sign(it.theirs.master_key())
+    assert await taken.gets("POST", SIGN, {it.alice.user_id: {name: vouched}}) == {"failures": {}}
+    assert await it.seen() == set()
+    await it.alice.gets("POST", "/logout", {})
+    assert await it.seen() == set()
+    await taken.gets("POST", "/logout", {})
+    assert await it.seen() == {it.ghost.device_id}
+
+
+@ON_SQLITE
+@aio
 async def test_a_dehydrated_device_is_not_waited_for(cast: Cast) -> None:
     it = await quarrel(cast)
     assert (await Sleeper(it.alice, it.mine, "SLEEPER").put()).status == 200

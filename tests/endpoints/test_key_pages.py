@@ -7,6 +7,8 @@ from homeserver.endpoints import key_pages
 from homeserver.pages.languages import LANGUAGES, SOURCE, language
 from homeserver.protocol.key_log import Reason
 from tests.deployment import PASSWORD, SETTINGS, Deploy
+from tests.e2ee.play import Identity
+from tests.e2ee.test_cross_signing import confirm
 from tests.endpoints.visiting import Browser
 from tests.support import ON_SQLITE, aio
 from tests.transparency import ghosts
@@ -46,8 +48,22 @@ async def test_who_is_signed_in_sees_devices_and_changes(deploy: Deploy) -> None
     assert GHOST in page.text
 
 
+@ON_SQLITE
+@aio
+async def test_it_says_why_nobody_is_shown_any(deploy: Deploy) -> None:
+    deployment = await deploy()
+    alice, _, _ = await cast(deployment)
+    second = await alice.another()
+    await second.publish()
+    await confirm(second, Identity(alice.user_id).upload())
+    browser = Browser(deployment)
+    await browser.sign_in("alice", PASSWORD)
+    page = await browser.get(key_pages.KEYS)
+    assert page.text.count(key_pages.CONTESTED) == 2
+
+
 def test_every_language_says_all_of_it() -> None:
-    said = {*key_pages.WHY.values(), *STATES}
+    said = {*key_pages.WHY.values(), *STATES, key_pages.CONTESTED}
     assert key_pages.WHY.keys() == set(Reason)
     for code in LANGUAGES:
         assert code == SOURCE or said - language(code).texts.keys() == set()
