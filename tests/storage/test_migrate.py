@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from homeserver.storage import migrate
 from homeserver.storage.engine import Transaction
 from homeserver.storage.migrate import Migration, NotCreated, SchemaMismatch, load, pending, split, statements
 from homeserver.storage.postgres.dialect import rewrite, translate
+from homeserver.storage.sqlite.file import File
 from tests.support import Databases, aio
 
 FIRST = Migration(1, "first", "CREATE TABLE one (id INTEGER PRIMARY KEY); INSERT INTO one (id) VALUES (1)")
@@ -99,6 +102,21 @@ async def test_several_processes_may_start_at_once(engines: Databases) -> None:
     started = [engines.engine(migrations=[FIRST, SECOND]) for _ in range(4)]
     await asyncio.gather(*(engine.open(create=True) for engine in started))
     assert [await engine.read(ones) for engine in started] == [[1, 2]] * 4
+
+
+def test_a_file_may_be_made_by_several_at_once(tmp_path: Path) -> None:
+    """SQLite lets one of them change the journal, and tells the others that the file is locked."""
+
+    def make(path: Path, together: threading.Barrier) -> None:
+        file = File(path, 2**20)
+        together.wait()
+        file.open(writing=True, create=True).close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(100):
+            together, path = threading.Barrier(8), tmp_path / f"{number}" / "node.db"
+            for made in [pool.submit(make, path, together) for _ in range(8)]:
+                made.result()
 
 
 @pytest.mark.parametrize("name", ["node", "directory"])

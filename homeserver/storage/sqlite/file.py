@@ -19,12 +19,15 @@ BUSY_SECONDS = 5
 """How long another process may hold the file's write lock before this one gives up."""
 STATEMENTS = 400
 """Prepared statements that each connection keeps."""
+WAL = "journal_mode = WAL"
+ATTEMPTS = 100
+"""How often the journal is changed while others who have just made the file do so, too."""
 
 # No memory-mapped reads (mmap_size 0): a failing disk would then be a SIGBUS that takes all nodes with it, where
 # pread gives an error that takes one. secure_delete: what is erased is overwritten, in the file and not in a promise.
 PRAGMAS = (
     f"busy_timeout = {BUSY_SECONDS * 1000}",
-    "journal_mode = WAL",
+    WAL,
     "synchronous = FULL",
     "foreign_keys = ON",
     "mmap_size = 0",
@@ -61,7 +64,7 @@ class File:
         )
         try:
             for pragma in self._pragmas if writing else (*self._pragmas, "query_only = ON"):
-                raw.execute(f"PRAGMA {pragma}").fetchall()
+                _set(raw, pragma)
             if raw.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 raise Lost(f"{self.path}: this file system cannot hold a write-ahead log")
             if self._identity is not None:
@@ -121,6 +124,19 @@ def peek(path: Path, table: str, sql: str) -> list[Row]:
             return raw.execute(sql).fetchall() if known else []
     except (sqlite3.Error, OSError) as fault:
         raise Unreachable(f"{path}: {fault}") from fault
+
+
+def _set(raw: sqlite3.Connection, pragma: str) -> None:
+    """Make a setting. SQLite waits for nobody else who changes the journal, but for a lock it does."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            raw.execute(f"PRAGMA {pragma}").fetchall()
+            return
+        except sqlite3.OperationalError as fault:
+            if pragma != WAL or fault.sqlite_errorcode != sqlite3.SQLITE_BUSY or not left:
+                raise
+            raw.execute("BEGIN IMMEDIATE")
+            raw.execute("ROLLBACK")
 
 
 def _identify(path: Path | str) -> Identity:
