@@ -35,14 +35,25 @@ class Ignored(Mirror):
 
 async def of_user(node: Node, user_nid: int) -> frozenset[str]:
     """The user ids that a resident ignores. Usually no trip."""
-    memory = node.memory(Ignored).of_user
-    held = memory.get(user_nid)
-    if held is not None and not node.changes.changed(Stream.ACCOUNT_DATA, user_nid, held[0]):
-        return held[1]
+    known = remembered(node, user_nid)
+    if known is not None:
+        return known
     await node.start()
     at = node.position
-    content = await node.read(account_data.find, user_nid, account_data.GLOBAL, LIST)
+    return remember(node, user_nid, at, await node.read(account_data.find, user_nid, account_data.GLOBAL, LIST))
+
+
+def remembered(node: Node, user_nid: int) -> frozenset[str] | None:
+    """The user ids that a resident ignores; None when a trip would be needed."""
+    held = node.memory(Ignored).of_user.get(user_nid)
+    if held is None or node.changes.changed(Stream.ACCOUNT_DATA, user_nid, held[0]):
+        return None
+    return held[1]
+
+
+def remember(node: Node, user_nid: int, at: int, content: bytes | None) -> frozenset[str]:
+    """Keep what somebody has read of a resident, after the position ``at``; returns what it says."""
     listed = None if content is None else orjson.loads(content).get("ignored_users")
     found = frozenset(listed) if isinstance(listed, dict) and listed else NOBODY
-    memory[user_nid] = (at, found)
+    node.memory(Ignored).of_user[user_nid] = (at, found)
     return found

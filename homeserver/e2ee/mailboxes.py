@@ -113,6 +113,12 @@ class Mailboxes:
         self.task: asyncio.Task[None] | None = None
 
 
+def note_empty(node: Node, device_nid: int, upto: int) -> None:
+    """Somebody has seen that no message waits for the device with a position up to this one."""
+    empty_to = node.memory(Mailboxes).empty_to
+    empty_to[device_nid] = max(upto, empty_to.get(device_nid) or 0)
+
+
 async def waiting(node: Node, device_nid: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
     """The oldest messages for a device with ``after < pos <= upto``: (pos, JSON of the event).
 
@@ -144,7 +150,7 @@ async def acknowledge(node: Node, device_nid: int, upto: int) -> None:
         mailboxes.seen[device_nid] = upto
         if mailboxes.task is None:
             mailboxes.task = asyncio.get_running_loop().create_task(_forget_seen(node, mailboxes))
-    mailboxes.empty_to[device_nid] = max(upto, mailboxes.empty_to.get(device_nid) or 0)
+    note_empty(node, device_nid, upto)
 
 
 async def _forget_seen(node: Node, mailboxes: Mailboxes) -> None:

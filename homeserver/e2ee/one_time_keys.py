@@ -15,7 +15,7 @@ import orjson
 
 from config.residency import DataClass
 from homeserver.accounts import recipients
-from homeserver.e2ee import failures, shown_keys
+from homeserver.e2ee import failures, mailboxes, shown_keys
 from homeserver.e2ee.asking import Asking
 from homeserver.e2ee.shown_keys import NO_READER
 from homeserver.protocol.identifiers import domain_of
@@ -71,7 +71,7 @@ class Remembered:
 
 
 async def counts(node: Node, user_nid: int, device_nid: int) -> Counts:
-    """What a device of a resident has left. Usually no trip.
+    """What a device of a resident has left. Usually no trip; one tells whether the mailbox is empty, too.
 
     spec: client-server-api/#e2e-extensions-to-sync
     """
@@ -81,7 +81,10 @@ async def counts(node: Node, user_nid: int, device_nid: int) -> Counts:
     if known is not None and not node.changes.changed(Stream.DEVICE_LISTS, user_nid, known[0]):
         return known[1]
     position, generation = node.position, memory.generation
-    found = shown(*await node.read(stored.counts, device_nid))
+    left, unused, waiting = await node.read(stored.counts, device_nid)
+    if not waiting:
+        mailboxes.note_empty(node, device_nid, position)
+    found = shown(left, unused)
     if generation == memory.generation:
         memory.held[device_nid] = (position, found)
     return found

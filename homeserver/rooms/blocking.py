@@ -39,7 +39,7 @@ async def _of_id(tx: Transaction, user_id: str) -> list[Permissions]:
 
 async def permissions(tx: Transaction, user_nid: int) -> list[Permissions]:
     """What a resident says about who may invite them; empty for everybody who has said nothing. One trip."""
-    return [read(orjson.loads(content)) for content in await account_data.of_types(tx, user_nid, TYPES)]
+    return [read(orjson.loads(content)) for content in (await account_data.of_types(tx, user_nid, TYPES)).values()]
 
 
 def hides(said: list[Permissions], sender: str) -> bool:

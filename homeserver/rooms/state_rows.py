@@ -49,7 +49,9 @@ async def find(node: Node, event_nids: Collection[int]) -> Mapping[int, StoredEv
     found = memory.held.find(event_nids)
     if len(found) < len(event_nids):
         generation = memory.generation
-        for row in await node.read(events.by_nids, [nid for nid in event_nids if nid not in found]):
+        missing = [nid for nid in event_nids if nid not in found]
+        read = events.few_by_nids if len(missing) <= events.AT_ONCE else events.by_nids
+        for row in await node.read(read, missing):
             kept = found[row.event_nid] = row._replace(rest=b"")
             if generation == memory.generation:
                 memory.held[row.event_nid] = kept

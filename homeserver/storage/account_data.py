@@ -47,16 +47,17 @@ async def find(tx: Transaction, user_nid: int, room_nid: int, kind: str) -> byte
 
 
 @asks_once
-async def of_types(tx: Transaction, user_nid: int, kinds: Sequence[str]) -> list[bytes]:
-    """The contents of those entries of an account that are there."""
+async def of_types(tx: Transaction, user_nid: int, kinds: Sequence[str]) -> dict[str, bytes]:
+    """The contents of those entries of an account that are there, by type, in the order of these."""
     marks = ",".join("?" * len(kinds))
     rows = await tx.all(
-        f"SELECT content FROM account_data WHERE user_nid = ? AND room_nid = ? AND type IN ({marks}) ORDER BY type",
+        f"SELECT type, content FROM account_data WHERE user_nid = ? AND room_nid = ? AND type IN ({marks})"
+        " ORDER BY type",
         user_nid,
         GLOBAL,
         *kinds,
     )
-    return [row[0] for row in rows if row[0] != DELETED]
+    return {kind: content for kind, content in rows if content != DELETED}
 
 
 @asks_once

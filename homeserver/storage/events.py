@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from homeserver.storage.engine import Row, Transaction
 
+AT_ONCE = 500
+"""Values in one statement."""
+
 
 class Verdict(IntEnum):
     """What the checks on an event came to."""
@@ -213,16 +216,22 @@ async def by_id(tx: Transaction, room_nid: int, event_id: str) -> StoredEvent | 
 async def by_ids(tx: Transaction, event_ids: Collection[str]) -> list[StoredEvent]:
     """Those of the events that this node has, in no particular order."""
     found: list[StoredEvent] = []
-    for part in in_parts(event_ids, 500):
+    for part in in_parts(event_ids, AT_ONCE):
         found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)})", *part))
     return found
+
+
+@asks_once
+async def few_by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEvent]:
+    """`by_nids` of at most `AT_ONCE`."""
+    return _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_nid IN ({_marks(event_nids)})", *event_nids))
 
 
 async def by_nids(tx: Transaction, event_nids: Collection[int]) -> list[StoredEvent]:
     """Events by row id, in no particular order."""
     found: list[StoredEvent] = []
-    for part in in_parts(event_nids, 500):
-        found += _stored(await tx.all(f"SELECT {COLUMNS} {FROM} WHERE e.event_nid IN ({_marks(part)})", *part))
+    for part in in_parts(event_nids, AT_ONCE):
+        found += await few_by_nids(tx, part)
     return found
 
 
@@ -234,7 +243,7 @@ async def of_state_key(
     Those without a place in the timeline come before the others.
     """
     found: list[tuple[int, int | None, bytes]] = []
-    for part in in_parts(room_nids, 500):
+    for part in in_parts(room_nids, AT_ONCE):
         rows = await tx.all(
             f"SELECT room_nid, pos, client FROM events WHERE room_nid IN ({_marks(part)}) AND type = ?"
             " AND state_key = ? AND verdict = 0 ORDER BY CASE WHEN pos IS NULL THEN 0 ELSE 1 END, pos, depth",
@@ -252,7 +261,7 @@ async def landmarks(tx: Transaction, room_nids: Sequence[int]) -> list[tuple[int
     (room_nid, type, pos, client); those without a place in the timeline come before the others.
     """
     found: list[tuple[int, str, int | None, bytes]] = []
-    for part in in_parts(room_nids, 500):
+    for part in in_parts(room_nids, AT_ONCE):
         rows = await tx.all(
             f"SELECT room_nid, type, pos, client FROM events WHERE room_nid IN ({_marks(part)})"
             " AND type IN ('m.room.create', 'm.room.history_visibility') AND state_key = '' AND verdict = 0"
@@ -283,7 +292,7 @@ async def room_of(tx: Transaction, event_id: str) -> str | None:
 async def of_room(tx: Transaction, room_nid: int, event_ids: Collection[str]) -> list[StoredEvent]:
     """`by_ids` for events of one room: those of others are left out."""
     found: list[StoredEvent] = []
-    for part in in_parts(event_ids, 500):
+    for part in in_parts(event_ids, AT_ONCE):
         found += _stored(
             await tx.all(
                 f"SELECT {COLUMNS} {FROM} WHERE e.event_id IN ({_marks(part)}) AND e.room_nid = ?", *part, room_nid

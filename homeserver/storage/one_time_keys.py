@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.runtime.parts import in_parts
+from homeserver.storage.engine import asks_once
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -158,16 +159,20 @@ def put_fallback(tx: Transaction, user_nid: int, device_nid: int, keys: Sequence
     )
 
 
-async def counts(tx: Transaction, device_nid: int) -> tuple[dict[str, int], list[str]]:
-    """How many one-time keys of each algorithm are left, and the algorithms of fallback keys that were never used."""
+@asks_once
+async def counts(tx: Transaction, device_nid: int) -> tuple[dict[str, int], list[str], bool]:
+    """How many one-time keys of each algorithm are left, and the algorithms of fallback keys that were never used;
+    and whether a message waits for the device, so that nobody has to ask that with a trip of its own."""
     rows = await tx.all(
         "SELECT 0, algorithm, COUNT(*) FROM one_time_keys WHERE device_nid = ? AND claimed = 0 GROUP BY algorithm"
-        " UNION ALL SELECT 1, algorithm, 0 FROM fallback_keys WHERE device_nid = ? AND used = 0",
+        " UNION ALL SELECT 1, algorithm, 0 FROM fallback_keys WHERE device_nid = ? AND used = 0"
+        " UNION ALL SELECT 2, '', 0 WHERE EXISTS (SELECT 1 FROM to_device WHERE device_nid = ?)",
+        device_nid,
         device_nid,
         device_nid,
     )
     left = {algorithm: count for kind, algorithm, count in rows if kind == 0}
-    return left, sorted(algorithm for kind, algorithm, _ in rows if kind == 1)
+    return left, sorted(row[1] for row in rows if row[0] == 1), any(row[0] == 2 for row in rows)
 
 
 async def claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Claimed]:

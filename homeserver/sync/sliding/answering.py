@@ -58,6 +58,9 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         wish = replace(wish, extensions=replace(wish.extensions, to_device=inbox))
     if inbox is not None and inbox.since is not None and inbox.since <= node.position:
         await mailboxes.acknowledge(node, caller.device_nid, inbox.since)
+    device = node, caller.user_nid, caller.device_nid
+    if wish.pos is None and wish.extensions.e2ee:  # first, since it tells whether there are messages
+        await one_time_keys.counts(*device)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
     with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
@@ -70,7 +73,7 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
             if server.wakeups.stopping or server.wants_alone(caller.user_id):
                 break
             woken = await listener.wait(left)
-    counts = await one_time_keys.counts(node, caller.user_nid, caller.device_nid) if wish.extensions.e2ee else None
+    counts = await one_time_keys.counts(*device) if wish.extensions.e2ee else None
     change = Change(look.told.sent, look.beside.account)
     number = await connections.keep(server, caller, wish.conn_id, wish.pos, standing, change)
     return writing.encoded(wish, Pos(number, look.token), look.listed, look.selection, look.told, look.beside, counts)
@@ -78,9 +81,9 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
 
 async def _look(server: Server, caller: Caller, wish: Wish, standing: Standing) -> Look:
     node = caller.node
+    direct = await marks.direct(caller)  # first, since it tells whom they ignore
     ignoring = await ignored.of_user(node, caller.user_nid)
     gone = await erasure.known(node)
-    direct = await marks.direct(caller)
     while True:
         listed = await room_list.of_caller(caller)
         filtered = await selection.filtered(caller, listed, wish, standing.rooms)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from homeserver.accounts import ignored
 from homeserver.runtime.lru import Lru
 from homeserver.storage import account_data, sliding
 from homeserver.storage.nodes import Mirror
@@ -42,17 +43,18 @@ class Marks(Mirror):
 
 
 async def direct(caller: Caller) -> frozenset[str]:
-    """The room ids of the caller's direct chats. Usually no trip."""
-    node, memory = caller.node, caller.node.memory(Marks).direct
-    held = memory.get(caller.user_nid)
-    if held is not None and not node.changes.changed(Stream.ACCOUNT_DATA, caller.user_nid, held[0]):
+    """The room ids of the caller's direct chats. Usually no trip; one tells whom they ignore, too (see ignored.py)."""
+    node, user_nid, memory = caller.node, caller.user_nid, caller.node.memory(Marks).direct
+    held = memory.get(user_nid)
+    if held is not None and not node.changes.changed(Stream.ACCOUNT_DATA, user_nid, held[0]):
         return held[1]
     at = node.position
-    content = await node.read(account_data.find, caller.user_nid, account_data.GLOBAL, DIRECT)
-    found = NO_ROOMS if content is None else _rooms_in(content)
+    contents = await node.read(account_data.of_types, user_nid, (DIRECT, ignored.LIST))
+    ignored.remember(node, user_nid, at, contents.get(ignored.LIST))
+    found = _rooms_in(contents[DIRECT]) if DIRECT in contents else NO_ROOMS
     if held is not None and held[1] == found:
         found = held[1]
-    memory[caller.user_nid] = (at, found)
+    memory[user_nid] = (at, found)
     return found
 
 
