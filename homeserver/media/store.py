@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 import structlog
 
 from homeserver.protocol.errors import NodeUnavailable, NotFound
+from homeserver.runtime import durable
 from homeserver.storage import media as stored
 
 if TYPE_CHECKING:
@@ -124,10 +125,10 @@ class Files:
             for name in row:
                 folder.with_name(name).mkdir(mode=0o700, exist_ok=True)
             draft.rename(path)
-        _sync_folder(folder)
+        durable.sync_folder(folder)
         if folder.name not in self._lasting:  # last: a file system that has written both down has nothing to do
             there = os.listdir(folder.parent)
-            _sync_folder(folder.parent)
+            durable.sync_folder(folder.parent)
             self._lasting.update(there)
 
 
@@ -151,7 +152,7 @@ async def _founded(node: Node) -> Files:
 
 def _make(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _sync_folder(folder.parent)
+    durable.sync_folder(folder.parent)
 
 
 # -- writing
@@ -261,14 +262,6 @@ def _keep(files: Files, root: Path, path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     files.place(draft, path)
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 async def holds(node: Node, media_id: str, digest: bytes, size: int) -> bool:

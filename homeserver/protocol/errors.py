@@ -307,12 +307,6 @@ class UnknownDevice(Refusal):
     errcode, status = "M_UNKNOWN_DEVICE", 400
 
 
-class ServiceLoginUnsupported(Refusal):
-    """Users cannot be logged in here. spec: application-service-api/#server-admin-style-permissions"""
-
-    errcode, status = "M_APPSERVICE_LOGIN_UNSUPPORTED", 400
-
-
 class UrlNotSet(Refusal):
     """An application service has no address. spec: application-service-api/#pinging-1"""
 
