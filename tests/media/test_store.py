@@ -13,6 +13,7 @@ import pytest
 
 from homeserver.media import store, sweep, upload
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
+from homeserver.runtime import durable
 from homeserver.storage import media as stored
 from homeserver.storage.directory import AHEAD, Kind
 from homeserver.storage.engine import ConstraintViolation, Transaction
@@ -130,7 +131,7 @@ async def test_a_crash_at_each_step_of_an_upload(engines: Databases, monkeypatch
     async def cut_later(*args: object, **kwargs: object) -> None:
         raise PowerCutError
 
-    for owner, step in ((os, "write"), (os, "fsync"), (Path, "rename"), (store, "_sync_folder"), (stored, "add")):
+    for owner, step in ((os, "write"), (os, "fsync"), (Path, "rename"), (durable, "sync_folder"), (stored, "add")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, cut_later if owner is stored else cut)
             patch.setattr(store.Draft, "discard", cut_later)  # a process that is gone tidies nothing
@@ -175,13 +176,13 @@ async def test_the_name_of_a_new_folder_is_synced_whoever_made_it(
 ) -> None:
     node, synced = deployment.node("tehran"), list[Path]()
     await put(node, "zz")  # the first one makes the place for drafts
-    sync = store._sync_folder
+    sync = durable.sync_folder
 
     def syncing(folder: Path) -> None:
         synced.append(folder)
         sync(folder)
 
-    monkeypatch.setattr(store, "_sync_folder", syncing)
+    monkeypatch.setattr(durable, "sync_folder", syncing)
     media = node.media
     for name, known in (("aa", False), ("aa", True), ("a7", True), ("bb", False), ("bb", True)):
         if name == "bb":  # another process has made it, and perhaps not synced it yet
