@@ -77,15 +77,13 @@ async def in_order(server: Server, own: Node, room_id: str, draft: Draft) -> tup
     home = await server.nodes.of_room(room_id)
     if home is None:
         raise NotFound("There is no such room")
-    if home is not own:
-        earlier = await _ordered_by(own, draft.txn_key)
+    if draft.txn_key is not None:
+        earlier = await _ordered_before(server, own, home, draft.txn_key)
         if earlier is not None:
-            return own, earlier
-        if not can_reach(server, own, home) and await _was_sent_there(own, draft.txn_key):
-            raise NodeUnavailable(home.name)  # it may have been ordered there
+            return earlier
     if home is not own and can_reach(server, own, home):
         try:
-            return home, await order(server, home, room_id, await _leave_echo(server, own, draft))
+            return home, await order(server, home, room_id, await _leave_echo(server, own, home, draft))
         except CommitUnknown:
             raise  # only the same request, repeated, may find out
         except NodeUnavailable:
@@ -103,25 +101,39 @@ def can_reach(server: Server, own: Node, home: Node) -> bool:
     return home.engine.health().up and open_both_ways
 
 
-async def _ordered_by(node: Node, txn_key: bytes | None) -> str | None:
-    """The event that a request made on a node before, also if it is waiting for its commit there."""
-    if txn_key is None:
+async def _ordered_before(server: Server, own: Node, home: Node, txn_key: bytes) -> tuple[Node, str] | None:
+    """The event that a request made before where ``home`` would not find it, and the node on which it was ordered: on
+    the sender's own, or on another that ordered the room then, and from which it may not have arrived yet.
+
+    Raises NodeUnavailable when it may have been ordered where it cannot be asked for now.
+    """
+    if home is not own:
+        earlier = await _ordered_by(own, txn_key)
+        if earlier is not None:
+            return own, earlier
+    name = await transactions.asked_node(own, txn_key)
+    asked = next((node for node in server.nodes if node.name == name), None)
+    if asked is None:  # nobody else; or a node that has left, and all that it had ordered was elsewhere before
         return None
+    if asked is not own and not can_reach(server, own, asked):
+        raise NodeUnavailable(asked.name)
+    earlier = None if asked in (own, home) else await _ordered_by(asked, txn_key)
+    return None if earlier is None else (asked, earlier)
+
+
+async def _ordered_by(node: Node, txn_key: bytes) -> str | None:
+    """The event that a request made on a node before, also if it is waiting for its commit there."""
     earlier = node.memory(_UnderWay).events.get(txn_key)
     return await transactions.event_of(node, txn_key) if earlier is None else await asyncio.shield(earlier)
 
 
-async def _was_sent_there(own: Node, txn_key: bytes | None) -> bool:
-    """Whether an earlier request with this key left the sender's node for the one that orders the room."""
-    return txn_key is not None and await own.read(client_transactions.known, txn_key)
-
-
-async def _leave_echo(server: Server, own: Node, draft: Draft) -> Draft:
-    """Remember on the sender's node that the event is theirs, before it is ordered elsewhere."""
+async def _leave_echo(server: Server, own: Node, home: Node, draft: Draft) -> Draft:
+    """Remember on the sender's node that the event is theirs, before it is ordered on ``home``."""
     if draft.txn_key is None or draft.echo is None:
         return draft
     own.memory(Echoes).sent[draft.txn_key] = draft.echo
-    await own.write(client_transactions.put, draft.txn_key, draft.echo, server.clock.now_ms())
+    own.memory(transactions.Seen).add(draft.txn_key)
+    await own.write(client_transactions.ask, draft.txn_key, draft.echo, server.clock.now_ms(), home.name)
     return replace(draft, echo=None)
 
 

@@ -1,7 +1,8 @@
 """Transaction ids: a request that is repeated finds the event that it made, also after a restart.
 
 Almost every request is new, so the question must cost nothing: a Bloom filter over the (already uniformly hashed)
-keys that the node's database holds says "surely new" without a trip.
+keys of which the node's database knows an event, or that another node was asked for one, says "surely new" without a
+trip.
 
 spec: client-server-api/#transaction-identifiers
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage import events
+from homeserver.storage import client_transactions, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from homeserver.context import Caller, Server
+    from homeserver.storage.engine import Transaction
     from homeserver.storage.nodes import Node
 
 BITS = 1 << 23
@@ -70,7 +72,11 @@ async def load(node: Node) -> None:
     """Read the keys of earlier runs, once."""
     seen = node.memory(Seen)
     if not seen.loaded:
-        seen.load(await node.read(events.transaction_keys))
+        seen.load(await node.read(_keys))
+
+
+async def _keys(tx: Transaction) -> list[bytes]:
+    return await events.transaction_keys(tx) + await client_transactions.asked(tx)
 
 
 async def event_of(node: Node, key: bytes) -> str | None:
@@ -79,3 +85,9 @@ async def event_of(node: Node, key: bytes) -> str | None:
     if node.memory(Seen).maybe(key):
         return await node.read(events.transaction_event, key)
     return None
+
+
+async def asked_node(own: Node, key: bytes) -> str | None:
+    """The node that the sender's asked last to order the event of a transaction key. Usually no trip."""
+    await load(own)
+    return await own.read(client_transactions.asked_node, key) if own.memory(Seen).maybe(key) else None

@@ -134,7 +134,7 @@ _LIST = (
         "event_id event_pos:event ts pos:pos",
         "room_nid thread_id",
     ),
-    _own("client_transactions", "txn_key", "device_nid:device txn_id ts"),
+    _own("client_transactions", "txn_key", "device_nid:device txn_id ts asked_node"),
     _own("dehydrated_devices", "device_nid:device", "device_data"),
     _row_of("reports", "ts room_id event_id about reason", "report_id"),
     _own("thread_subscriptions", "room_nid:room root_id", "pos:pos subscribed automatic", "room_nid root_id"),

@@ -22,17 +22,21 @@ class Echo(NamedTuple):
     txn_id: str
 
 
+_OF_RESIDENT = (
+    "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts, asked_node)"
+    " SELECT ?, user_nid, device_nid, CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS TEXT)"
+    " FROM devices WHERE device_nid = ? AND user_nid = ?"
+)
+
+
 def remember(tx: Transaction, rows: Sequence[tuple[bytes, Echo, int]]) -> None:
     """Queue rows of (transaction key, device and id, milliseconds since 1970).
 
     Those of a device that is not here any more, since its user has been moved away meanwhile, are left out.
     """
     tx.later(
-        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts)"
-        " SELECT ?, user_nid, device_nid, CAST(? AS TEXT), CAST(? AS BIGINT)"
-        " FROM devices WHERE device_nid = ? AND user_nid = ?"
-        " ON CONFLICT DO NOTHING",
-        [(key, echo.txn_id, ts, echo.device_nid, echo.user_nid) for key, echo, ts in rows],
+        f"{_OF_RESIDENT} ON CONFLICT DO NOTHING",
+        [(key, echo.txn_id, ts, None, echo.device_nid, echo.user_nid) for key, echo, ts in rows],
     )
 
 
@@ -44,9 +48,23 @@ def claim(tx: Transaction, key: bytes, echo: Echo, ts: int) -> None:
     )
 
 
-async def put(tx: Transaction, key: bytes, echo: Echo, ts: int) -> None:
-    """Remember one."""
-    remember(tx, [(key, echo, ts)])
+async def ask(tx: Transaction, key: bytes, echo: Echo, ts: int, node: str) -> None:
+    """Remember that ``node`` is asked to order the event of a transaction, before it is."""
+    await tx.run(
+        f"{_OF_RESIDENT} ON CONFLICT (txn_key) DO UPDATE SET asked_node = excluded.asked_node",
+        *(key, echo.txn_id, ts, node, echo.device_nid, echo.user_nid),
+    )
+
+
+async def asked_node(tx: Transaction, key: bytes) -> str | None:
+    """The node that was asked last to order the event of a transaction, None when it was the device's own or none."""
+    row = await tx.one("SELECT asked_node FROM client_transactions WHERE txn_key = ?", key)
+    return None if row is None or row[0] is None else str(row[0])
+
+
+async def asked(tx: Transaction) -> list[bytes]:
+    """The keys of the transactions whose events other nodes were asked to order."""
+    return [row[0] for row in await tx.all("SELECT txn_key FROM client_transactions WHERE asked_node IS NOT NULL")]
 
 
 async def known(tx: Transaction, key: bytes) -> bool:

@@ -14,6 +14,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,10 @@ class Sending:
     def repeat(self, base_url: str) -> None:
         """Repeat everything that has no answer, and one thing that has."""
         address = urlsplit(base_url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
         last = list(self.answered)[-1:]
-        for txn_id in [txn for txn, event_id in self.answered.items() if event_id is None] + last:
-            self.send(connection, txn_id)
-        connection.close()
+        with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)) as connection:
+            for txn_id in [txn for txn, event_id in self.answered.items() if event_id is None] + last:
+                self.send(connection, txn_id)
 
 
 def events_seen(api: Api, room: str) -> list[dict[str, Any]]:

@@ -56,10 +56,11 @@ async def test_who_is_switched_while_somebody_looks_is_not_said_to_have_come(
     play = await stage()
     alice = await play.device("alice")
     await play.move(alice)
-    looked, switched, seen = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun, looked, switched, seen = (asyncio.Event() for _ in range(4))
     bring, finish, arrivals = rooms_ahead.bring, erasing.finish, stored.arrivals
 
     async def once_looked(*args: Any) -> None:
+        begun.set()
         await looked.wait()
         await bring(*args)
 
@@ -77,6 +78,7 @@ async def test_who_is_switched_while_somebody_looks_is_not_said_to_have_come(
     monkeypatch.setattr(rooms_ahead, "bring", once_looked)
     monkeypatch.setattr(erasing, "finish", once_seen)
     await play.command("residency-move", user=alice.user_id, to="tehran")
+    await begun.wait()  # whoever takes up moves looks for arrivals as well
     with monkeypatch.context() as patch:
         patch.setattr(stored, "arrivals", until_switched)
         assert (await play.status(alice))["state"] != "done"
@@ -135,7 +137,7 @@ async def test_a_device_that_has_left_meanwhile_is_not_noted_for_what_it_sent(st
     caller, home = await alice.user.caller(), play.node("tehran")
     echo = client_transactions.Echo(caller.user_nid, caller.device_nid, "t")
     await play.move(alice)
-    await home.write(client_transactions.put, b"key", echo, 0)
+    await home.write(client_transactions.ask, b"key", echo, 0, "paris")
     assert not await home.read(client_transactions.known, b"key")
 
 

@@ -6,6 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
+from homeserver.residency.moves.rehoming import all_follow
+from homeserver.rooms.transactions import Seen
+from homeserver.storage.directory import Kind
 from tests.rooms.play import Cast, Play, ciphertext
 from tests.support import Databases, aio
 
@@ -127,3 +130,33 @@ async def test_joining_while_the_home_node_is_away(cast: Cast, engines: Database
     await play.assert_equal(room_id, ordered=False)
     assert await play.texts(alice, room_id) == ["hello"]
     assert (await play.replica("tehran", room_id)).now.nodes == {"tehran": 1, "paris": 2}
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@aio
+async def test_a_request_is_repeated_when_another_node_orders_the_room(
+    cast: Cast, engines: Databases, forgotten: bool
+) -> None:
+    """What the one before had ordered has not arrived yet; also after a restart, and when it cannot be asked."""
+    play = await breakable(cast, engines)
+    alice, bob = await play.user("alice"), await play.user("bob", "paris")
+    room_id = await play.room_of(alice, bob)
+    await play.end()
+    first = await play.send(bob, room_id, "once", "t")
+    paris = play.node("paris")
+    await all_follow(play.server, room_id, paris, ["tehran", "paris"])
+    await play.server.nodes.directory.reroute_all([(Kind.ROOM, room_id)], "paris")
+    assert first not in await play.event_ids("paris", room_id)
+    if forgotten:
+        for name in ("tehran", "paris"):
+            vars(play.node(name).memory(Seen)).update(vars(Seen()))
+    assert await play.send(bob, room_id, "once", "t") == first
+    await cut_off(play, engines, "tehran")
+    refused = await play.refused(bob, "PUT", f"/rooms/{quote(room_id)}/send/m.room.encrypted/t", ciphertext("?"))
+    assert (refused.status, refused.json["org.domicile.reason"]) == (503, "node_unavailable")
+    await play.send(bob, room_id, "new", "u")
+    await reconnect(play, engines, "tehran")
+    await play.begin()
+    await play.settle()
+    assert sorted(await play.texts(alice, room_id)) == sorted(await play.texts(bob, room_id)) == ["new", "once"]
+    assert await play.send(bob, room_id, "once", "t") == first

@@ -28,6 +28,7 @@ CALLS = {"all", "one", "run", "many", "later"}
 
 MAY_SCAN = {
     "SELECT txn_key FROM event_transactions": "once, when the server starts",
+    "SELECT txn_key FROM client_transactions WHERE asked_node": "once, when the server starts",
     "SELECT destination, COUNT(*) FROM outbox GROUP BY destination": "for the metrics: as long as the backlog",
     "SELECT server FROM peers WHERE failures": "a job, once an hour",
     "SELECT server FROM peers WHERE gone_since": "seldom: what it says is remembered",

@@ -103,7 +103,7 @@ async def unpack(tx: Transaction, server: Server, move: Move, arriving: Arriving
     await _note_places(tx, move, arriving.places, room_nids)
     last = arrival + positions - 1
     devices = list(translation.devices.values())
-    keys = [row.key for row in rows["event_transactions"]]
+    keys = [row.key for table in ("event_transactions", "client_transactions") for row in rows[table]]
     joined = {each.room_id: each.membership == "join" for each in held}
     tx.after_commit(lambda: _announce(server, move, user_nid, last, devices, keys, joined))
     account = {**move.account, "left_pos": arriving.position, "came_pos": arrival}
