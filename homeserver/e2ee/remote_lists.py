@@ -195,6 +195,7 @@ async def _heed(server: Server, node: Node, user_id: str, take: Callable[[Transa
         await shown_keys.miss(server, node)
         raise
     if to_be_asked:
+        node.memory(Asking).overtake(user_id)  # what began to be asked since may have been kept before the news was
         begin_refresh(server, node, user_id)
 
 
@@ -286,9 +287,17 @@ def begin_refresh(server: Server, node: Node, user_id: str) -> asyncio.Task[bool
     """Begin to ask for a stale list, unless that is under way; None when too many are."""
     refreshing = node.memory(Asking).refreshing
     task = refreshing.get(user_id)
-    if task is None and len(refreshing) < MOST_REFRESHES:
-        task = refreshing[user_id] = asyncio.get_running_loop().create_task(_refresh(server, node, user_id))
-        task.add_done_callback(lambda _: refreshing.pop(user_id))
+    if task is not None and not task.done():
+        return task
+    if task is None and len(refreshing) >= MOST_REFRESHES:
+        return None
+
+    def forget(ended: asyncio.Task[bool]) -> None:
+        if refreshing.get(user_id) is ended:
+            del refreshing[user_id]
+
+    task = refreshing[user_id] = asyncio.get_running_loop().create_task(_refresh(server, node, user_id))
+    task.add_done_callback(forget)
     return task
 
 

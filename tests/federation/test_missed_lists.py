@@ -4,6 +4,7 @@ the server is killed before that.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -148,6 +149,41 @@ async def test_a_list_that_a_crash_left_stale_is_asked_for(network: Network) -> 
     shown = await alice.query(bob)
     assert set(shown["device_keys"][bob.user_id]) == {bob.device_id, second.device_id}
     assert len(network.exchanges) == asked
+
+
+@aio
+async def test_news_of_what_was_asked_for_and_kept_a_moment_before(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await towns(network)
+    alice, bob = await device_of(here, "alice"), await device_of(there, "bob")
+    node = here.node("tehran")
+    await share(here, alice.user, bob)
+    version = await held(here, bob)
+    ask, kept, ends = remote_lists._ask_list, asyncio.Event(), asyncio.Event()
+
+    async def ending_late(*args: Any) -> bool:
+        known = await ask(*args)
+        kept.set()
+        await ends.wait()
+        return known
+
+    async def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(node, "advance", advance)
+        remote_lists.begin_refresh(here.server, node, bob.user_id)
+        await kept.wait()
+        return await advance(*args)
+
+    advance = node.advance
+    monkeypatch.setattr(remote_lists, "_ask_list", ending_late)
+    monkeypatch.setattr(node, "advance", overtaken)
+    await remote_lists.mark_stale(here.server, node, bob.user_id)
+    assert await copies(node) == {bob.user_id: (version, True)}
+    ends.set()
+    await network.settle()
+    await network.clock.advance(remote_lists.PAUSE)
+    await network.settle()
+    assert await copies(node) == {bob.user_id: (version, False)}
 
 
 @aio
