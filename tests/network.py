@@ -14,14 +14,17 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from federation.reach import Absences
 from homeserver import app, credentials
 from homeserver.context import Identity
+from homeserver.e2ee.asking import Asking
 from homeserver.protocol.signing import SigningKey
 from homeserver.rooms.outgoing import Lines
+from homeserver.rooms.presence import Presences
 from homeserver.runtime import outbound
 from homeserver.runtime.addresses import Address
 from homeserver.runtime.clock import FakeClock
@@ -50,6 +53,9 @@ consent = false
 """
 )
 """Everything that may flows, to servers that nobody has placed too."""
+
+A_WHILE = 0.02
+"""Seconds after which it is looked again at what those do who are waited for."""
 
 PIECE = 10_000
 """Bytes of an answer that come at once, where it is taken as it comes."""
@@ -256,8 +262,11 @@ class Network:
                 raise Unreachable(Fault.TIMEOUT, "lost on the way")
 
     async def settle(self) -> None:
-        """Wait until everything has arrived that can: on all nodes, and on all servers that can be reached."""
+        """Wait until everything has arrived that can before the clock moves on: on all nodes, on all servers that can
+        be reached, and what these ask for because of it.
+        """
         while True:
+            crossed = len(self.exchanges)
             for play in self.plays.values():
                 await play.settle()
             nodes = [node for play in self.plays.values() if play.is_shipping for node in play.server.nodes]
@@ -265,13 +274,22 @@ class Network:
                 await asyncio.sleep(0)
                 continue
             lines = [line for node in nodes for line in node.memory(Lines).held.values()]
-            sending = [line.task for line in lines if line.task]
-            if sending:
-                await asyncio.wait(sending)
-            elif any(line.due for line in lines):
+            busy = [line.task for line in lines if line.task] + self._beside()
+            if busy:
+                await asyncio.wait(busy, timeout=A_WHILE)  # one of them may fall asleep
+            elif any(line.due for line in lines) or crossed != len(self.exchanges):
                 await asyncio.sleep(0)
             else:
                 return
+
+    def _beside(self) -> list[asyncio.Task[Any]]:
+        """What nodes do for which no request waits, and which does not wait for the clock: they tell of presence, and
+        ask for lists of keys anew.
+        """
+        nodes = [node for play in self.plays.values() for node in play.server.nodes]
+        telling = [followed.task for node in nodes for followed in node.memory(Presences).followed.values()]
+        asking = [task for node in nodes for task in node.memory(Asking).refreshing.values()]
+        return [task for task in [*telling, *asking] if task is not None and task not in self.clock.asleep]
 
     async def end(self) -> None:
         """Stop everything."""

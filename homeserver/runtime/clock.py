@@ -77,13 +77,14 @@ class _FakeTimer:
 
 
 class FakeClock:
-    """A clock for tests that moves only when told to."""
+    """A clock for tests that moves only when told to. ``asleep``: the tasks for which nothing goes on until it does."""
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
         self._start_ms = now_ms
         self._elapsed = 0.0
         self._order = itertools.count()
         self._timers: list[tuple[float, int, _FakeTimer]] = []  # a heap by due time, then by order of the calls
+        self.asleep: set[asyncio.Task[Any] | None] = set()
 
     def now_ms(self) -> int:
         """The start plus what was advanced, in milliseconds."""
@@ -99,15 +100,19 @@ class FakeClock:
             await asyncio.sleep(0)
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
 
         def wake() -> None:
+            self.asleep.discard(task)
             if not done.done():
                 done.set_result(None)
 
         timer = self.call_later(seconds, wake)
+        self.asleep.add(task)
         try:
             await done
         finally:
+            self.asleep.discard(task)
             timer.cancel()
 
     def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:

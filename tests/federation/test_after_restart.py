@@ -11,7 +11,6 @@ import pytest
 
 from homeserver.rooms import presence, presence_elsewhere
 from homeserver.rooms.from_servers import TYPING_SECONDS
-from homeserver.rooms.presence import Presences
 from tests.deployment import User
 from tests.federation.forging import Scene, scene
 from tests.federation.test_edus import ephemeral, pushed, synced, typing
@@ -37,9 +36,6 @@ async def poll(network: Network, play: Play, user: User, minutes: int) -> None:
 async def pass_by(network: Network, play: Play, seconds: float) -> None:
     """Let time pass, and what it changes of who is there be told."""
     await network.clock.advance(seconds)
-    for followed in list(play.node("tehran").memory(Presences).followed.values()):
-        if followed.task is not None:
-            await followed.task
     await network.settle()
 
 

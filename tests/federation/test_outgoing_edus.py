@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 from urllib.parse import quote
@@ -247,9 +248,9 @@ async def test_typing_is_told_when_it_begins_and_ends_and_forgotten_meanwhile(ne
 async def be_online(play: Play, user: User, **more: str) -> None:
     """Be seen online; those who are to know have been told when it ends."""
     await play.ask(user, "PUT", f"/presence/{quote(user.user_id)}/status", {"presence": "online", **more})
-    for followed in list(play.node("tehran").memory(Presences).followed.values()):
-        if followed.task is not None:
-            await followed.task
+    everybody = [followed for node in play.server.nodes for followed in node.memory(Presences).followed.values()]
+    while telling := [followed.task for followed in everybody if followed.task is not None]:
+        await asyncio.wait(telling)
 
 
 @aio

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.deployment import User
 from tests.e2ee.play import Device
 from tests.federation.test_media import download, upload
+from tests.federation.test_outgoing_edus import be_online
 from tests.federation.test_spaces import put, space
 from tests.matrix.rows import BUT_ISOLATED, DENIED, HERE, IN, NODES, OUT, THERE, Attempt, Mark, Row, Try, quoted
 from tests.matrix.world import World
@@ -42,9 +43,8 @@ async def media(world: World, word: str) -> Attempt:
 
 async def presence(world: World, word: str) -> Attempt:
     yield word.encode()
-    path = f"/presence{quoted(world.bob.user_id)}/status"
-    await world.here.ask(world.bob, "PUT", path, {"presence": "online", "status_msg": word})
-    yield await world.told(world.alice, "GET", CLIENT + path)
+    await be_online(world.here, world.bob, status_msg=word)
+    yield await world.told(world.alice, "GET", f"{CLIENT}/presence{quoted(world.bob.user_id)}/status")
 
 
 async def keys(world: World, word: str) -> Attempt:

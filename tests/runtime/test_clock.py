@@ -52,9 +52,11 @@ async def test_a_cancelled_sleep_leaves_no_timer() -> None:
     clock = FakeClock()
     sleeping = asyncio.create_task(clock.sleep(10))
     await clock.advance(1)
+    assert clock.asleep == {sleeping}
     sleeping.cancel()
     await asyncio.wait([sleeping])
     assert clock.waiting == 0
+    assert not clock.asleep
 
 
 @aio
