@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from federation.multipart import around
 from homeserver.media import download, store, thumbnails
 from homeserver.media.content_types import disposition
 from homeserver.media.thumbnails import Wish
+from homeserver.web import media_queries
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, route
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.media.store import Reading
     from homeserver.web.messages import Request
-
-WAIT_MS: Final = 20_000
-"""How long content that is not there yet is waited for, unless the other server says otherwise."""
-LARGEST_WISH: Final = 100_000
-"""Pixels; a thumbnail of more is none."""
 
 
 @route(
@@ -52,18 +48,10 @@ async def download_content(server: Server, request: Request) -> Response:
 )
 async def thumbnail(server: Server, request: Request) -> Response:
     """A smaller picture of one of our media; never one that moves."""
-    query = request.query
-    query.require("width")
-    query.require("height")
-    wish = Wish(
-        query.integer("width", 0, low=1, high=LARGEST_WISH),
-        query.integer("height", 0, low=1, high=LARGEST_WISH),
-        query.choice("method", ("crop", "scale"), "scale"),
-    )
-    query.boolean("animated")
+    wish = Wish(*media_queries.thumbnail(request.query))
     node, medium = await download.local(server, *_wish(server, request))
     made = await thumbnails.find(server, node, medium, wish)
-    named = disposition(made.content_type, f"thumbnail.{made.content_type.rpartition('/')[2]}")
+    named = disposition(made.content_type, made.filename)
     if made.content is not None:
         return _parts(made.content, len(made.content), made.content_type, named)
     assert medium.size is not None
@@ -72,8 +60,8 @@ async def thumbnail(server: Server, request: Request) -> Response:
 
 def _wish(server: Server, request: Request) -> tuple[str, str, int]:
     """The media id, the jurisdiction of who asks, and how long they would wait."""
-    wait_ms = request.query.integer("timeout_ms", WAIT_MS, low=0)
-    return request.args["mediaId"], server.policy.now.jurisdiction_of_server(request.origin), wait_ms
+    asking = server.policy.now.jurisdiction_of_server(request.origin)
+    return request.args["mediaId"], asking, media_queries.wait_ms(request.query)
 
 
 def _parts(content: bytes | Reading, size: int, content_type: str, named: str) -> Response:

@@ -10,6 +10,7 @@ from homeserver.media import download, previews, store, thumbnails, upload
 from homeserver.media.content_types import content_type, disposition, file_name
 from homeserver.media.thumbnails import Wish
 from homeserver.protocol.errors import NotFound
+from homeserver.web import media_queries
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, json_response
 from homeserver.web.routes import Auth, route
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from homeserver.context import Server
     from homeserver.web.messages import Request
 
-WAIT_MS: Final = 20_000
-"""How long a client waits for content that is not there yet, unless it says otherwise."""
-LARGEST_WISH: Final = 100_000
-"""Pixels; a thumbnail of more is none."""
 SAFE: Final = (
     (
         "Content-Security-Policy",
@@ -162,10 +159,7 @@ async def preview(server: Server, request: Request) -> Response:
 )
 async def download_content(server: Server, request: Request) -> Response:
     """The content, or the part of it that is asked for, under the name it was uploaded with or the one asked for."""
-    wait_ms = request.query.integer("timeout_ms", WAIT_MS, low=0)
-    node, medium = await download.find(
-        server, request.caller, request.args["serverName"], request.args["mediaId"], wait_ms
-    )
+    node, medium = await download.find(server, request.caller, *_sought(request))
     assert medium.size is not None
     tag = download.tag(medium)
     if _has(request, tag):
@@ -200,28 +194,13 @@ async def download_content(server: Server, request: Request) -> Response:
 )
 async def thumbnail(server: Server, request: Request) -> Response:
     """A smaller picture of the content; never one that moves."""
-    query = request.query
-    query.require("width")
-    query.require("height")
-    wish = Wish(
-        query.integer("width", 0, low=1, high=LARGEST_WISH),
-        query.integer("height", 0, low=1, high=LARGEST_WISH),
-        query.choice("method", ("crop", "scale"), "scale"),
-    )
-    query.boolean("animated")
-    node, medium = await download.find(
-        server,
-        request.caller,
-        request.args["serverName"],
-        request.args["mediaId"],
-        query.integer("timeout_ms", WAIT_MS, low=0),
-    )
+    wish = Wish(*media_queries.thumbnail(request.query))
+    node, medium = await download.find(server, request.caller, *_sought(request))
     made = await thumbnails.find(server, node, medium, wish)
     tag = download.tag(medium, f"{wish.width}x{wish.height}-{wish.method}")
     if _has(request, tag):
         return _unchanged(tag)
-    name = f"thumbnail.{made.content_type.rpartition('/')[2]}"
-    headers = [*SAFE, ("ETag", tag), ("Content-Disposition", disposition(made.content_type, name))]
+    headers = [*SAFE, ("ETag", tag), ("Content-Disposition", disposition(made.content_type, made.filename))]
     content = made.content
     if content is None:
         whole = await store.read(node, medium)
@@ -259,6 +238,11 @@ async def frozen(server: Server, request: Request) -> dict[str, Any]:
     spec: client-server-api/#content-repo-client-behaviour
     """
     raise NotFound("Media are given out to those who are logged in: use /_matrix/client/v1/media")
+
+
+def _sought(request: Request) -> tuple[str, str, int]:
+    """The server and the id of the medium, and how long the client would wait."""
+    return request.args["serverName"], request.args["mediaId"], media_queries.wait_ms(request.query)
 
 
 def _has(request: Request, tag: str) -> bool:

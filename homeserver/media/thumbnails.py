@@ -62,6 +62,11 @@ class Made(NamedTuple):
     content_type: str
     content: bytes | None
 
+    @property
+    def filename(self) -> str:
+        """Under which name it is given out."""
+        return f"thumbnail.{self.content_type.rpartition('/')[2]}"
+
 
 def frame_for(sizes: Iterable[Thumbnail], wish: Wish) -> Wish | None:
     """The smallest size of those that are made which covers the wish, of the same method if possible.
