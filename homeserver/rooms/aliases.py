@@ -16,7 +16,7 @@ from homeserver.protocol.errors import AliasInUse, BadAlias, BadJson, Forbidden,
 from homeserver.protocol.event_view import CREATE, POWER_LEVELS
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate, traffic
-from homeserver.rooms import application_services, state
+from homeserver.rooms import application_services, nearby, state
 from homeserver.storage import rooms, users
 from homeserver.storage.directory import Kind
 
@@ -102,10 +102,7 @@ async def create(server: Server, caller: Caller, alias: str, room_id: str) -> No
     if domain != server.name:
         raise InvalidParam("Aliases of other servers cannot be made here")
     exclusive.check_alias(server, alias, caller.service)
-    home = await server.nodes.of_room(room_id)
-    if home is None:
-        raise NotFound("There is no such room")
-    room = await state.get(home, room_id)
+    home, room = await nearby.at_home(server, room_id)
     if room.now.membership(caller.user_id) != "join" and caller.service is None:
         raise Forbidden("You are not in that room")
     gate.check(server, DataClass.EVENTS, caller.node.jurisdiction, home.jurisdiction)
@@ -150,8 +147,7 @@ async def found(server: Server, alias: str, asking: str) -> FoundRoom:
 async def delete(server: Server, caller: Caller, alias: str) -> None:
     """Remove an alias: its creator may, an administrator, who may change the room's canonical alias, and the
     application service whose alias it is. Raises Forbidden, NotFound, Exclusive."""
-    home = await server.nodes.of_alias(alias)
-    found = None if home is None else await home.read(rooms.find_alias, alias)
+    home, found = await _find(server, alias)
     if home is None or found is None:
         raise NotFound("There is no such room alias")
     room_id, creator = found
@@ -179,10 +175,7 @@ async def has_power_for(node: Node, room: Room, user_id: str, event_type: str) -
 async def of_room(server: Server, caller: Caller, room_id: str) -> list[str]:
     """The local aliases of a room that the caller is in, or that everybody may read. Raises Forbidden, NotFound,
     FlowDenied."""
-    home = await server.nodes.of_room(room_id)
-    if home is None:
-        raise NotFound("There is no such room")
-    room = await state.get(home, room_id)
+    home, room = await nearby.at_home(server, room_id)
     visibility = ("m.room.history_visibility", "")
     await state.require(home, room, [visibility])
     event = room.now.event(visibility)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from config.residency import UNKNOWN, DataClass
 from homeserver.application_services.third_party import instance_id
-from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
+from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable
 from homeserver.residency import gate, traffic
-from homeserver.rooms import aliases, state, summaries
+from homeserver.rooms import aliases, nearby, summaries
 from homeserver.storage import application_services, published, rooms
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from config.application_services import ApplicationService
     from homeserver.context import Caller, Server
-    from homeserver.rooms.state import Room
     from homeserver.storage.nodes import Node
     from homeserver.storage.published import Ranked
 
@@ -142,7 +141,7 @@ def jurisdiction_of(asking: Node | None) -> str:
 
 async def set_visibility(server: Server, caller: Caller, room_id: str, public: bool) -> None:
     """Publish a room, or take it out of the directory. Raises Forbidden, NotFound."""
-    home, room = await _held(server, room_id)
+    home, room = await nearby.at_home(server, room_id)
     if public:
         check_publisher(server, caller)
     allowed = room.now.membership(caller.user_id) == "join" and await aliases.has_power_for(
@@ -163,7 +162,7 @@ async def set_visibility_in_network(
     """
     if len(network_id) > MOST_NETWORK_ID:
         raise InvalidParam("That is not the ID of a network")
-    home, room = await _held(server, room_id)
+    home, room = await nearby.at_home(server, room_id)
     if public:
         if server.settings.rooms.publish == "nobody":
             raise Forbidden("On this server you may not put rooms into the directory")
@@ -183,12 +182,5 @@ def check_publisher(server: Server, caller: Caller) -> None:
 
 async def is_public(server: Server, room_id: str) -> bool:
     """Whether a room is in the directory. Raises NotFound."""
-    home, room = await _held(server, room_id)
+    home, room = await nearby.at_home(server, room_id)
     return (await home.read(rooms.by_nid, room.nid)).published
-
-
-async def _held(server: Server, room_id: str) -> tuple[Node, Room]:
-    home = await server.nodes.of_room(room_id)
-    if home is None:
-        raise NotFound("There is no such room")
-    return home, await state.get(home, room_id)

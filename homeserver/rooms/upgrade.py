@@ -18,7 +18,7 @@ from homeserver.protocol.encryption_rules import ENCRYPTION
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound, Refusal, TooLarge
 from homeserver.protocol.event_view import CREATE, JOIN_RULES, MEMBER, POWER_LEVELS
 from homeserver.residency import consents, gate
-from homeserver.rooms import aliases, create, doors, following, state
+from homeserver.rooms import aliases, create, doors, following, nearby, state
 from homeserver.rooms.following import TOMBSTONE, predecessor_of
 from homeserver.rooms.ordering import in_order
 from homeserver.rooms.replicas import caught_up
@@ -70,10 +70,7 @@ async def upgrade(server: Server, caller: Caller, room_id: str, rules: RoomRules
     if any(not identifiers.is_user_id(user_id) for user_id in creators):
         raise InvalidParam("'additional_creators' must be an array of user IDs")
     async with server.nodes.directory.memory(Upgrading).alone(room_id):
-        home = await server.nodes.of_room(room_id)
-        if home is None:
-            raise NotFound("There is no such room")
-        old = await state.get(home, room_id)
+        home, old = await nearby.at_home(server, room_id)
         named = list(dict.fromkeys(creators)) if rules.creators_unlimited else []
         await _check(server, caller, home, old, named)
         left = await _left_over(caller, old, rules)
@@ -195,7 +192,7 @@ async def finish(server: Server, caller: Caller, body: bytes) -> None:
 
 
 async def _complete(server: Server, caller: Caller, left: Left) -> None:
-    home, old = await _at_home(server, left.old)
+    home, old = await nearby.at_home(server, left.old)
     await _move(server, caller, home, old, await state.get(caller.node, left.new))
     await _close(server, caller, home, old, left.aliases)
     await caught_up(server, home, caller.node)
@@ -206,17 +203,10 @@ async def _complete(server: Server, caller: Caller, left: Left) -> None:
     await _forget(caller, left)
 
 
-async def _at_home(server: Server, room_id: str) -> tuple[Node, Room]:
-    home = await server.nodes.of_room(room_id)
-    if home is None:
-        raise NotFound("There is no such room")
-    return home, await state.get(home, room_id)
-
-
 async def _say_so(server: Server, caller: Caller, left: Left) -> None:
     """Let the old room point to the new one. First this, then the aliases: whoever follows one that was not moved,
     since a node fell out, is led on. Raises Forbidden, NodeUnavailable."""
-    home, old = await _at_home(server, left.old)
+    home, old = await nearby.at_home(server, left.old)
     await state.require(home, old, [TOMBSTONE])
     tombstone = old.head.event(TOMBSTONE)
     if tombstone is None or tombstone.content.get("replacement_room") != left.new:
