@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.control import recording
-from homeserver.control.arguments import given
-from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.control.arguments import given_node
+from homeserver.protocol.errors import BadJson
 
 if TYPE_CHECKING:
     from homeserver.context import Server
@@ -19,10 +19,7 @@ MOST: Final = 10_000
 
 async def admin_log(server: Server, arguments: Arguments) -> dict[str, Any]:
     """The newest ``limit`` entries, or of these only what rests on ``node``; and what is wrong with any entry."""
-    name, limit = given(arguments, "node"), arguments.get("limit")
-    names = [node.name for node in server.nodes]
-    if name is not None and name not in names:
-        raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
+    name, limit = given_node(server, arguments), arguments.get("limit")
     if limit is None:
         limit = USUAL
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= MOST:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.archives import backing_up, sealing
-from homeserver.control.arguments import given, needed
+from homeserver.control.arguments import given, needed, node_called
 from homeserver.protocol.errors import Conflict, InvalidParam
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ FOLDER: Final = "backups"
 async def backup(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Archive ``node`` into the file ``to``, an absolute path, or a name in the folder `FOLDER` of the data directory;
     sealed to ``key`` if that is given."""
-    name = needed(arguments, "node")
-    names = [node.name for node in server.nodes]
-    if name not in names:
-        raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
-    return await _begin(server, server.nodes[name], arguments)
+    return await _begin(server, node_called(server, needed(arguments, "node")), arguments)
 
 
 async def directory(server: Server, arguments: Arguments) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control.arguments import given, needed, several, user_id_of
+from homeserver.control.arguments import given, needed, node_called, several, user_id_of
 from homeserver.disclosure import approving, lapsing, listing, opening, requesting
 from homeserver.disclosure.requesting import Narrowing, Paper
 from homeserver.protocol import canonical, disclosure_orders
@@ -74,7 +74,7 @@ async def disclose_unseal(server: Server, arguments: Arguments) -> dict[str, Any
 async def disclose_clock(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Have the register of a ``node`` go on by the clock of now, which had run ahead. Everybody is shown the
     ``reason``."""
-    node = _node(server, needed(arguments, "node"))
+    node = node_called(server, needed(arguments, "node"))
     reason = disclosure_orders.text_of("reason", needed(arguments, "reason"))
     done = await lapsing.set_clock_right(server, node, reason)
     return {"node": node.name, "seen": done.seen, "ended": done.ended}
@@ -98,20 +98,13 @@ def _order(server: Server, arguments: Arguments) -> tuple[Node, int]:
     number = arguments.get("number")
     if type(number) is not int or not 0 < number < 2**31:
         raise InvalidParam("An order is named by its node and its number, as in tehran/3")
-    return _node(server, needed(arguments, "node")), number
-
-
-def _node(server: Server, name: str) -> Node:
-    found = next((node for node in server.nodes if node.name == name), None)
-    if found is None:
-        raise InvalidParam(f"There is no node {name}; there are {', '.join(node.name for node in server.nodes)}")
-    return found
+    return node_called(server, needed(arguments, "node")), number
 
 
 def _node_for(server: Server, jurisdiction: str, name: str | None) -> Node:
     """The node on which an order is recorded: the one that was named, or the only one of the jurisdiction."""
     if name is not None:
-        return _node(server, name)
+        return node_called(server, name)
     there = [node for node in server.nodes if node.jurisdiction == jurisdiction]
     if len(there) != 1:
         names = ", ".join(node.name for node in there or server.nodes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.control.arguments import needed
-from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.control.arguments import needed, node_called
+from homeserver.protocol.errors import BadJson
 from homeserver.transparency import alarms, peers, renewing, serving, stating, witnessing
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ async def log_status(server: Server, _: Arguments) -> dict[str, Any]:
 
 async def log_begin_anew(server: Server, arguments: Arguments) -> dict[str, Any]:
     """End the log of a ``node``, for a ``reason`` that everybody is shown, and begin another."""
-    name = needed(arguments, "node")
-    node = next((each for each in server.nodes if each.name == name), None)
-    if node is None:
-        raise InvalidParam(f"There is no node {name}; there are {', '.join(each.name for each in server.nodes)}")
+    node = node_called(server, needed(arguments, "node"))
     return {"origin": await renewing.begin_anew(server, node, needed(arguments, "reason"))}
 
 

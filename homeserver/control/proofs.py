@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.archives import sealing, unpacked
 from homeserver.archives.reading import Archive
-from homeserver.control.arguments import given, several, user_id_of
+from homeserver.control.arguments import given, given_node, several, user_id_of
 from homeserver.protocol.errors import Conflict, InvalidParam
 from homeserver.residency.proofs import audit, auditing, evidence
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 async def residency_audit(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Audit all nodes, or the ``node`` named, and the archives ``backups`` (absolute paths; ``key`` opens them)."""
-    name = _node_name(server, arguments)
+    name = given_node(server, arguments)
     archives = _archives(several(arguments, "backups"), given(arguments, "key"))
     answer = (await auditing.run(server, [] if name is None else [name])).shown()
     answer["findings"] = [{**each, "file": None} for each in answer["findings"]]
@@ -51,7 +51,7 @@ def _archives(paths: Sequence[str], key: str | None) -> list[Archive]:
 async def residency_evidence(server: Server, arguments: Arguments) -> dict[str, Any]:
     """A ``bundle`` of evidence about all nodes, the ``node`` named, or what concerns ``user``; ``texts``: with those of
     the policies."""
-    name, user = _node_name(server, arguments), given(arguments, "user")
+    name, user = given_node(server, arguments), given(arguments, "user")
     if name is not None and user is not None:
         raise InvalidParam("Evidence is of a node or of a user, not of both")
     user_id = None if user is None else user_id_of(server, user)
@@ -63,12 +63,3 @@ async def residency_evidence(server: Server, arguments: Arguments) -> dict[str, 
         "violations": made.violations,
         "key": server.identity.residency_key.verify_key.base64,
     }
-
-
-def _node_name(server: Server, arguments: Arguments) -> str | None:
-    """The node that is asked about, if it is one. Raises InvalidParam."""
-    name = given(arguments, "node")
-    names = [node.name for node in server.nodes]
-    if name is not None and name not in names:
-        raise InvalidParam(f"There is no node {name}; there are {', '.join(names)}")
-    return name
