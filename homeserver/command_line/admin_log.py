@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, moment, no, no_if_down, tell
 from homeserver.command_line.asking import CONFIG, perform
 
 
@@ -25,8 +24,7 @@ def admin_log(node: str | None, limit: int, config: Path, as_json: bool) -> None
     tell(answer, as_json, "\n".join(map(_line, answer["entries"])) or "Nothing has been done yet.")
     if answer["faults"]:
         no("\n".join(f"{_whose(each)}: {each['fault']}" for each in answer["faults"]))
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer)
 
 
 def _whose(fault: dict[str, Any]) -> str:
@@ -34,7 +32,7 @@ def _whose(fault: dict[str, Any]) -> str:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    when = datetime.fromtimestamp(entry["ts"] / 1000, UTC).isoformat(timespec="seconds")
+    when = moment(entry["ts"])
     given = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in entry["arguments"].items())
     of = f"-{entry['begun']}" if entry["begun"] else ""
     why = f" ({entry['errcode']})" if entry["errcode"] else ""

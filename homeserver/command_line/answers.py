@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,17 @@ def no(message: str) -> NoReturn:
     """The answer is no."""
     click.echo(_seen(message), err=True)
     sys.exit(1)
+
+
+def no_if_down(answer: dict[str, Any], missing: str = "not asked") -> None:
+    """The answer is no when ``nodes_down`` are lacking in it; ``missing`` says how."""
+    if answer["nodes_down"]:
+        no(f"domicile: down, and {missing}: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+
+
+def moment(ms: float) -> str:
+    """A time in milliseconds since 1970, to the second, in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def misused(message: str, context: click.Context | None) -> NoReturn:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from homeserver.command_line.answers import JSON, tell
+from homeserver.command_line.answers import JSON, moment, tell
 from homeserver.command_line.asking import CONFIG, perform
 
 JURISDICTION = click.option("--jurisdiction", required=True, help="Whose borders, such as IR.")
@@ -47,7 +46,7 @@ def isolation_status(config: Path, as_json: bool) -> None:
     answer = perform(config, "isolation-status")
     lines = []
     for each in answer["isolated"]:
-        since = datetime.fromtimestamp(each["since_ts"] / 1000, UTC).isoformat(timespec="seconds")
+        since = moment(each["since_ts"])
         lines.append(f"{each['jurisdiction']} is isolated since {since}  {each['reason']}".rstrip())
     for each in answer["waiting"]:
         rows = [f"{count} rows for {name}" for name, count in each["rows_for_nodes"].items()]

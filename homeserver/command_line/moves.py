@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from config.load import load
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, moment, no, no_if_down, tell
 from homeserver.command_line.asking import CONFIG, asked, perform
 
 if TYPE_CHECKING:
@@ -138,8 +137,7 @@ def residency_status(name: str | None, config: Path, as_json: bool) -> None:
     answer = perform(config, "residency-move-status", user=name)
     lines = [_line(each) for each in answer["moves"]]
     tell(answer, as_json, "\n".join(lines) if lines else "Nobody is being moved.")
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer)
 
 
 @click.command("stop", epilog="Example: domicile residency stop parisa")
@@ -174,7 +172,7 @@ def residency_receipts(name: str, config: Path, as_json: bool) -> None:
 
 
 def _receipt_line(said: dict[str, Any]) -> str:
-    when = datetime.fromtimestamp(said["switched_ts"] / 1000, UTC).isoformat(timespec="seconds")
+    when = moment(said["switched_ts"])
     rows = sum(what["rows"] for what in said["copied"].values())
     moved = " -> ".join(f"{said[end]['node']} ({said[end]['jurisdiction']})" for end in ("from", "to"))
     return f"{when}  {moved}  {rows} rows, {said['files']} files; signed by both nodes"

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, moment, no, tell
 from homeserver.command_line.asking import CONFIG, perform
 from homeserver.command_line.fetching import Unfetched, fetched
 from homeserver.passport import build
@@ -138,7 +138,7 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 def _lines(said: dict[str, Any]) -> list[str]:
     """A passport in words."""
-    time = datetime.fromtimestamp(said["time"] / 1000, UTC).isoformat(timespec="seconds")
+    time = moment(said["time"])
     operator, software, version = said["operator"], said["software"], said["policy"]["version"]
     same = "the build of this program" if software["build_sha256"] == build.running() else "another build than this"
     encryption = "required" if said["encryption"]["required"] else "NOT required: a server for tests"

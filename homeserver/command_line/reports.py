@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, moment, no_if_down, tell
 from homeserver.command_line.asking import CONFIG, perform
 
 
@@ -24,13 +23,12 @@ def report_list(config: Path, as_json: bool) -> None:
     answer = perform(config, "report-list")
     lines = []
     for each in answer["reports"]:
-        when = datetime.fromtimestamp(each["ts"] / 1000, UTC).isoformat(timespec="seconds")
+        when = moment(each["ts"])
         what = " ".join(each[name] for name in ("about", "room_id", "event_id") if each[name])
         said = f"{each['reporter']} reports {what}: {each['reason']!r}"
         lines.append(f"{each['node']} {each['report_id']}  {when}  {said}")
     tell(answer, as_json, "\n".join(lines) if lines else "There are no reports.")
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer)
 
 
 @report.command("dismiss", epilog="Example: domicile report dismiss tehran 12")

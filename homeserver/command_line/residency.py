@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from config.load import load
-from homeserver.command_line.answers import JSON, no, tell, write_new
+from homeserver.command_line.answers import JSON, no, no_if_down, tell, write_new
 from homeserver.command_line.asking import CONFIG, asked, perform
 from homeserver.residency.proofs import logs as looked_through
 from homeserver.residency.proofs.logs import Slip
@@ -64,8 +64,7 @@ def residency_audit(
     verdict = f"{bad} things rest where they may not" if bad else "Everything rests where it may"
     looked_at = [*answer["nodes"], *(each["file"] for each in answer["backups"])]
     tell(answer, as_json, "\n".join([*lines, f"{verdict}. Audited: {', '.join(looked_at) or 'no node'}."]))
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not audited: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer, "not audited")
     if bad:
         sys.exit(1)
 
@@ -105,8 +104,7 @@ def residency_evidence(
     written = {**answer, "file": str(target), "sha256": hashlib.sha256(bundle).hexdigest()}
     how = f"To check it: scripts/verify-evidence {target} --key {answer['key']}"
     tell(written, as_json, f"{target}: evidence of {', '.join(answer['nodes']) or 'no node'}, signed. {how}")
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not in it: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer, "not in it")
     if answer["violations"]:
         no("domicile: it says that something rests where it may not; `domicile residency audit` lists what")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from homeserver.command_line.answers import JSON, no, tell
+from homeserver.command_line.answers import JSON, no_if_down, tell
 from homeserver.command_line.asking import CONFIG, perform
 from homeserver.protocol.roles import Role
 
@@ -59,8 +59,7 @@ def user_list(config: Path, as_json: bool) -> None:
     answer = perform(config, "user-list")
     lines = [f"{each['user_id']}  {each['node']}  {' '.join(each['state'])}".rstrip() for each in answer["users"]]
     tell(answer, as_json, "\n".join(lines) if lines else "There are no accounts.")
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer)
 
 
 @user.command("show", epilog="Example: domicile user show parisa")
@@ -148,8 +147,7 @@ def role_list(name: str | None, config: Path, as_json: bool) -> None:
     """Who has which role. Status 1 when a node could not be asked."""
     answer = perform(config, "user-role-list", user=name)
     tell(answer, as_json, "\n".join(map(_roles_of, answer["users"])) or "Nobody has a role.")
-    if answer["nodes_down"]:
-        no(f"domicile: down, and not asked: {', '.join(answer['nodes_down'])}; `domicile check` says why")
+    no_if_down(answer)
 
 
 def _roles_of(answer: dict[str, Any]) -> str:
