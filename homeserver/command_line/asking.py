@@ -78,10 +78,25 @@ def asked(settings: Settings, command: str, arguments: Mapping[str, Any]) -> dic
 
 
 def perform_long(
+    config: Path, command: str, arguments: Mapping[str, Any], then: str, how_far: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    """`perform` for what takes long: the command answers with ``done`` or how far it is, which a terminal is shown in
+    the words of ``how_far``; after that it is asked ``then`` again and again."""
+    try:
+        return _perform_long(config, command, arguments, then, lambda answer: _show(how_far(answer)))
+    finally:
+        _show("")
+
+
+def _show(text: str) -> None:
+    """Put a text in the place of the one that a terminal shows in its last line."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{text}", nl=False, err=True)
+
+
+def _perform_long(
     config: Path, command: str, arguments: Mapping[str, Any], then: str, tell: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """`perform` for what takes long: the command answers with ``done`` or how far it is, which ``tell`` is told; after
-    that it is asked ``then`` again and again."""
     settings, found = load_apart(config)
     if (answer := asked(settings, command, arguments)) is not None:
         while not answer["done"]:

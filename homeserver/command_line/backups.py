@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +52,7 @@ def backup(
         raise click.UsageError("--to is needed, and either --node or --directory")
     into = {"to": os.path.abspath(to), "key": to_key}
     command, arguments = ("backup-directory", into) if node is None else ("backup", {"node": node, **into})
-    try:
-        answer = perform_long(config, command, arguments, "backup-progress", _tell_progress)
-    finally:
-        _end_progress()
+    answer = perform_long(config, command, arguments, "backup-progress", _how_far)
     rows = sum(answer["rows"].values())
     what = "the directory" if node is None else f"node {node}"
     text = f"{to}: {what}, {rows} rows and {answer['files']} files, {answer['bytes']} bytes"
@@ -74,14 +70,8 @@ def _make_key(path: Path, as_json: bool) -> None:
     tell({"file": str(path), "public_key": public}, as_json, words)
 
 
-def _tell_progress(answer: dict[str, Any]) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{answer['rows']} rows, {answer['files']} files", nl=False, err=True)
-
-
-def _end_progress() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)
+def _how_far(answer: dict[str, Any]) -> str:
+    return f"{answer['rows']} rows, {answer['files']} files"
 
 
 @click.command(epilog="Example: domicile restore --node tehran --from /backup/tehran.domicile")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
-
-import click
 
 
 def lines(plan: dict[str, Any]) -> Iterator[str]:
@@ -100,15 +97,7 @@ def _some(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def tell_progress(answer: dict[str, Any]) -> None:
-    """Show on a terminal how far the applying of a plan has come."""
-    if not sys.stderr.isatty():
-        return
+def how_far(answer: dict[str, Any]) -> str:
+    """How far the applying of a plan has come."""
     many = f": {answer['moved']} of {answer['to_move']}" if answer["to_move"] else ""
-    click.echo(f"\r\033[K{answer['step']}{many}", nl=False, err=True)
-
-
-def end_progress() -> None:
-    """Clear the line of the progress."""
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)
+    return f"{answer['step']}{many}"

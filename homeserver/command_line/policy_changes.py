@@ -95,8 +95,7 @@ def residency_plan(file: Path | None, config: Path, as_json: bool) -> None:
 
 
 def _applied(config: Path, command: str, arguments: dict[str, Any], as_json: bool) -> None:
-    answer = perform_long(config, command, arguments, "residency-progress", plans.tell_progress)
-    plans.end_progress()
+    answer = perform_long(config, command, arguments, "residency-progress", plans.how_far)
     tell(answer, as_json, "\n".join([*answer["notes"], f"Version {answer['serial']} is in force."]))
 
 

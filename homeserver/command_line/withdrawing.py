@@ -63,9 +63,7 @@ def residency_withdraw(
         tell(answer, as_json, f"{jurisdiction} is not left after all.")
     elif close:
         wish = {"jurisdiction": jurisdiction}
-        tell_progress = plans.tell_progress
-        answer = perform_long(config, "residency-withdraw-close", wish, "residency-withdraw-progress", tell_progress)
-        plans.end_progress()
+        answer = perform_long(config, "residency-withdraw-close", wish, "residency-withdraw-progress", plans.how_far)
         tell(answer, as_json, f"Nobody rests in {jurisdiction} any more. Next: {NEXT['closed']}")
     elif erase:
         answer = perform(config, "residency-withdraw-erase", jurisdiction=jurisdiction)
