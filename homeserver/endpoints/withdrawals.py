@@ -8,9 +8,8 @@ import orjson
 
 from homeserver.endpoints import browsing
 from homeserver.endpoints.residency_pages import EXPORT
-from homeserver.residency import exporting
+from homeserver.residency import exporting, leaving
 from homeserver.residency.changes import history
-from homeserver.residency.withdrawing import telling
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, Resource, route
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 @route("GET", "/_domicile/v1/residency/withdrawals", auth=Auth.NONE, limit=Limit.REQUEST, resource=Resource.CLIENT)
 async def residency_withdrawals(server: Server, request: Request) -> dict[str, Any]:
     """The jurisdictions that are being left, since when and until when, and receipts of those that were."""
-    return {"server_name": server.name, **history.key_of(server), "withdrawals": await telling.public(server)}
+    return {"server_name": server.name, **history.key_of(server), "withdrawals": await leaving.public(server)}
 
 
 @route("GET", "/_domicile/v1/residency/export", auth=Auth.USER, limit=Limit.DIRECTORY, resource=Resource.CLIENT)

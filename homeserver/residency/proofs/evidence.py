@@ -18,10 +18,10 @@ import orjson
 from homeserver.protocol import canonical, evidence, merkle, move_receipts, policy_chain
 from homeserver.protocol.errors import Conflict, NodeUnavailable, NotFound
 from homeserver.protocol.signing import sign_json
-from homeserver.residency import traffic
+from homeserver.residency import leaving, traffic
 from homeserver.residency.proofs import audit, logged
 from homeserver.residency.proofs.logged import Logged
-from homeserver.storage import archive, isolations, policy_versions, withdrawals
+from homeserver.storage import archive, isolations, policy_versions
 from homeserver.storage import evidence as stored
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def make(server: Server, *, node: str | None = None, user_id: str | None =
             violations += wrong
             if user_id is not None:
                 parts["user"] = _user(user_id, found)
-    parts["withdrawals"] = await _withdrawals(server)
+    parts["withdrawals"] = await leaving.public(server)
     parts["counters"] = await _counters(server)
     residency_key = server.identity.residency_key
     head = {
@@ -221,21 +221,6 @@ def _user(user_id: str, found: _Residents) -> dict[str, Any]:
 
 
 # the deployment -----------------------------------------------------------------------------
-
-
-async def _withdrawals(server: Server) -> list[dict[str, Any]]:
-    """The jurisdictions that are being left, and those that were, with what their nodes have signed in the end."""
-    return [
-        {
-            "jurisdiction": each.jurisdiction,
-            "nodes": list(each.nodes),
-            "state": each.state,
-            "announced_ts": each.announced_ts,
-            "ends_ts": each.ends_ts,
-            "receipt": None if each.receipt is None else canonical.parse_object(each.receipt),
-        }
-        for each in await server.nodes.directory.engine.read(withdrawals.every)
-    ]
 
 
 async def _counters(server: Server) -> dict[str, Any]:
