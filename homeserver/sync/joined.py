@@ -24,7 +24,7 @@ from homeserver.runtime.lru import Lru
 from homeserver.storage import events
 from homeserver.storage import state as stored_state
 from homeserver.storage.streams import Stream
-from homeserver.sync import heroes
+from homeserver.sync import echoes, heroes
 
 if TYPE_CHECKING:
     from homeserver.context import Caller, Server
@@ -237,12 +237,6 @@ class Draft:
         """Whether the client is told everything about the room."""
         return self.since is None or self.asked.full_state
 
-    @property
-    def own(self) -> list[str]:
-        """Events of the user of which memory does not tell under which transaction id they were sent."""
-        user_id = self.asked.caller.user_id
-        return [event.event_id for event in self.timeline.events if event.sender == user_id and event.echo is None]
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -283,7 +277,7 @@ async def load(caller: Caller, drafts: Sequence[Draft]) -> Loaded:
         nids |= {event.event_nid for draft in drafts for event in draft.timeline.events}
     rows = {row.event_nid: row for row in await caller.node.read(events.by_nids, nids)} if nids else {}
     stuck = await _sticky(caller, drafts)
-    unknown = [event_id for draft in drafts for event_id in draft.own]
+    unknown = [event_id for draft in drafts for event_id in echoes.unknown(caller, draft.timeline.events)]
     events_stuck = [each.event for found in stuck.values() for each in found]
     unknown += [event.event_id for event in events_stuck if event.sender == caller.user_id]
     own = await showing.transactions_of(caller, unknown) if unknown else {}
@@ -378,10 +372,7 @@ def _shown(draft: Draft, event: Timed, now: int, loaded: Loaded) -> bytes:
     membership = sight.JOINED if seen is None else seen.membership_at(event.pos)  # no call where many are told
     if event.sender != caller.user_id:
         return showing.show(event, now, membership=membership, relations=related)
-    if event.echo is None:
-        own = loaded.own.get(event.event_id)
-    else:
-        own = event.echo[1] if event.echo[0] == caller.device_nid else None
+    own = echoes.transaction_id(caller, event, loaded.own)
     return showing.show(event, now, membership=membership, transaction_id=own, relations=related)
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from homeserver.rooms import aggregations
 from homeserver.storage import account_data, sliding
 from homeserver.storage.sliding import Shown
+from homeserver.sync import echoes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from homeserver.rooms.state import Timed
     from homeserver.storage.sliding import Beginnings
     from homeserver.sync.sliding.request import Extensions
     from homeserver.sync.sliding.selection import Selection
@@ -41,7 +41,7 @@ async def read(
     ]
     look = aggregations.Look([room for room, _ in asked])
     parents = [event.event_id for _, of_room in asked for event in of_room]
-    own = [event.event_id for event in unknown(telling, drafts)]
+    own = [event_id for draft in drafts for event_id in echoes.unknown(telling.caller, draft.events)]
     caller, shown = telling.caller, Shown(events, parents, own)
     rooms.add(account_data.GLOBAL)
     asker = caller.user_nid, caller.device_nid
@@ -54,9 +54,3 @@ async def read(
 def bundles(draft: Draft) -> bool:
     """Whether events are told with what relates to them: where a timeline is not all that there is to tell."""
     return draft.limited and draft.room is not None
-
-
-def unknown(telling: Telling, drafts: Iterable[Draft]) -> list[Timed]:
-    """The caller's own events of which memory does not tell which device sent them."""
-    user_id = telling.caller.user_id
-    return [event for draft in drafts for event in draft.events if event.sender == user_id and event.echo is None]

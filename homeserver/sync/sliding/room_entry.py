@@ -15,6 +15,7 @@ import orjson
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import showing, sight, tokens
+from homeserver.sync import echoes
 from homeserver.sync.sliding.request import Form
 
 if TYPE_CHECKING:
@@ -167,10 +168,7 @@ class Entry:
         membership = sight.membership_at(self.draft.seen, event.pos)
         if event.sender != caller.user_id:
             return showing.show(event, now, membership=membership, relations=related)
-        if event.echo is None:
-            own = self.own.get(event.event_id)
-        else:
-            own = event.echo[1] if event.echo[0] == caller.device_nid else None
+        own = echoes.transaction_id(caller, event, self.own)
         return showing.show(event, now, membership=membership, transaction_id=own, relations=related)
 
 

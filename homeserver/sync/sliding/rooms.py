@@ -14,7 +14,7 @@ from homeserver.protocol.event_view import MEMBER
 from homeserver.rooms import aggregations, showing, sight, state, state_rows
 from homeserver.rooms.sight import Sight
 from homeserver.storage import rooms as stored_rooms
-from homeserver.sync import heroes
+from homeserver.sync import echoes, heroes
 from homeserver.sync.sliding import beginnings, openings, recency, required_state, timeline
 from homeserver.sync.sliding.connections import LIVE, NEVER, Sent
 from homeserver.sync.sliding.room_entry import AVATAR, NAME, Entry, text_in
@@ -250,7 +250,7 @@ async def _heroes(
 
 async def _own_transactions(telling: Telling, drafts: Sequence[Draft]) -> Mapping[str, str]:
     """Transaction ids of the caller's device, of those events of which memory does not tell."""
-    unknown = [event.event_id for event in beginnings.unknown(telling, drafts)]
+    unknown = [event_id for draft in drafts for event_id in echoes.unknown(telling.caller, draft.events)]
     return await showing.transactions_of(telling.caller, unknown) if unknown else {}
 
 
