@@ -28,11 +28,12 @@ from homeserver.residency import authors
 from homeserver.rooms.outgoing import Line, Lines, OutgoingPdu
 from homeserver.runtime import pauses
 from homeserver.runtime.exchange import Unreachable
+from homeserver.runtime.tasks import Tasks
 from homeserver.storage import peers
 from homeserver.storage.peers import PeerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from federation.batches import Batch
     from homeserver.context import Server
@@ -83,7 +84,7 @@ class _Sender:
         self.server = server
         self.node = node
         self.lines = node.memory(Lines)
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
         self.saving: asyncio.Task[None] | None = None
         self.due: deque[Line] = deque()
         self.starting: asyncio.Task[None] | None = None
@@ -142,10 +143,7 @@ class _Sender:
             if line.timer is not None:
                 line.timer.cancel()
                 line.timer = None
-        while pending := [task for task in self.tasks if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=1)
+        await self.tasks.end()
         self.lines.held.clear()
         self.lines.scanned = False
         with suppress(NodeUnavailable):
@@ -159,7 +157,7 @@ class _Sender:
             line.due = True
             self.due.append(line)
             if self.starting is None:
-                self.starting = self.run_aside(self.start_due())
+                self.starting = self.tasks.start(self.start_due())
 
     async def start_due(self) -> None:
         """Start the tasks of the lines that have something to do, a few at a time: others want to run between them."""
@@ -167,17 +165,10 @@ class _Sender:
             while self.due:
                 for line in [self.due.popleft() for _ in range(min(len(self.due), STARTED_AT_ONCE))]:
                     line.due = False
-                    line.task = self.run_aside(self.work(line))
+                    line.task = self.tasks.start(self.work(line))
                 await asyncio.sleep(0)
         finally:
             self.starting = None
-
-    def run_aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends with the sender."""
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
 
     def pause(self, line: Line, seconds: float) -> None:
         """Leave a server alone for so long."""
@@ -337,7 +328,7 @@ class _Sender:
             row = row._replace(sent_pos=before.sent_pos)
         self.lines.written[row.server] = row
         if self.saving is None:
-            self.saving = self.run_aside(self.save())
+            self.saving = self.tasks.start(self.save())
 
     async def save(self) -> None:
         """Write the cursors that moved, once more have had the time to."""

@@ -22,11 +22,11 @@ from homeserver.push.lines import Followers
 from homeserver.push.notification import Names
 from homeserver.rooms import state
 from homeserver.runtime import pauses
+from homeserver.runtime.tasks import Tasks
 from homeserver.storage import pushers as stored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
-    from typing import Any
+    from collections.abc import Collection
 
     from homeserver.context import Server
     from homeserver.protocol.event_view import StateKey
@@ -63,7 +63,7 @@ class Sending:
     def __init__(self, server: Server, node: Node) -> None:
         self.server = server
         self.node = node
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
         self.saving: asyncio.Task[None] | None = None
         self.unsaved: dict[tuple[int, Key], Progress] = {}
         self.room = asyncio.Semaphore(AT_ONCE)
@@ -77,10 +77,7 @@ class Sending:
         """End all tasks and timers; nothing is lost by it."""
         for line in lines:
             line.wait_no_more()
-        while pending := [task for task in self.tasks if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=1)
+        await self.tasks.end()
         with suppress(NodeUnavailable):
             await self.write()
 
@@ -130,14 +127,7 @@ class Sending:
 
     def begin(self, line: Line) -> None:
         """Start the task of a pusher that has none."""
-        line.task = self.run_aside(self.work(line))
-
-    def run_aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends with the sending."""
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
+        line.task = self.tasks.start(self.work(line))
 
     def pause(self, line: Line, seconds: float) -> None:
         """Leave a pusher alone for so long."""
@@ -272,7 +262,7 @@ class Sending:
         """Have it written soon how far a pusher has come, together with others."""
         self.unsaved[line.owner.user_nid, line.key] = line.progress()
         if self.saving is None:
-            self.saving = self.run_aside(self.save())
+            self.saving = self.tasks.start(self.save())
 
     async def save(self) -> None:
         """Write how far pushers have come, once more have had the time to."""
