@@ -48,9 +48,6 @@ FIRST_PAUSE: Final = 1.0
 ISOLATION_PAUSE: Final = 10.0
 """Seconds until it is asked again whether an isolation lies between a node and a server."""
 
-NODE_RETRY: Final = 1.0
-"""Seconds until a node whose database is down is asked again."""
-
 SAVED_AFTER: Final = 0.5
 """Seconds that may pass before a cursor is written: a server that gets something twice tells it by its id."""
 
@@ -114,7 +111,7 @@ class _Sender:
                     await self.scan()
                 except NodeUnavailable:
                     self.lines.doubted.set()
-                    await self.server.clock.sleep(NODE_RETRY)
+                    await self.server.clock.sleep(pauses.NODE_RETRY)
         finally:
             self.lines.start = None
             await self.stop()
@@ -190,7 +187,7 @@ class _Sender:
                 if batch is None or not await self.deliver(line, batch):
                     break
         except NodeUnavailable:
-            self.pause(line, NODE_RETRY)
+            self.pause(line, pauses.NODE_RETRY)
         except Exception:
             log.exception("sending failed", node=self.node.name, server=line.server)
             self.fail(line, None)
@@ -338,7 +335,7 @@ class _Sender:
                 try:
                     await self.write()
                 except NodeUnavailable:
-                    await self.server.clock.sleep(NODE_RETRY)
+                    await self.server.clock.sleep(pauses.NODE_RETRY)
         finally:
             self.saving = None
 

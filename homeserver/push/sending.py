@@ -41,9 +41,6 @@ log = structlog.get_logger("push")
 FIRST_PAUSE: Final = 2.0
 """Seconds after the first failure; doubles each time."""
 
-NODE_RETRY: Final = 1.0
-"""Seconds until a node whose database is down is asked again."""
-
 SAVED_AFTER: Final = 0.5
 """Seconds that may pass before it is written how far a pusher has come."""
 
@@ -161,7 +158,7 @@ class Sending:
                 if not await self.deliver(line, due):
                     break
         except NodeUnavailable:
-            self.pause(line, NODE_RETRY)
+            self.pause(line, pauses.NODE_RETRY)
         except Exception:
             log.exception("a notification failed", node=self.node.name)
             self.fail(line)
@@ -272,7 +269,7 @@ class Sending:
                 try:
                     await self.write()
                 except NodeUnavailable:
-                    await self.server.clock.sleep(NODE_RETRY)
+                    await self.server.clock.sleep(pauses.NODE_RETRY)
         finally:
             self.saving = None
 

@@ -18,9 +18,10 @@ from homeserver.protocol.errors import NodeUnavailable
 from homeserver.push import judging
 from homeserver.push.badges import Badge
 from homeserver.push.lines import Follower, Followers
-from homeserver.push.sending import NODE_RETRY, Sending
+from homeserver.push.sending import Sending
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.runtime.parts import in_parts
+from homeserver.runtime.pauses import NODE_RETRY
 from homeserver.storage import pushers as stored
 
 if TYPE_CHECKING:

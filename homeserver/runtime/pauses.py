@@ -6,6 +6,9 @@ from __future__ import annotations
 import random
 from typing import Final
 
+NODE_RETRY: Final = 1.0
+"""Seconds until a node whose database is down is asked again."""
+
 LEAST_SPREAD: Final = 0.75
 """A pause is between this part of its length and all of it."""
 

@@ -51,9 +51,6 @@ LONGEST_PAUSE: Final = 300.0
 ISOLATION_PAUSE: Final = 10.0
 """Seconds until it is asked again whether an isolation lies between a node and a service."""
 
-NODE_RETRY: Final = 1.0
-"""Seconds until a node whose database is down is asked again."""
-
 PATIENCE: Final = 60.0
 """Seconds that a service may take for a transaction."""
 
@@ -81,7 +78,7 @@ async def introduce(server: Server) -> None:
             except NodeUnavailable:
                 continue
         if todo:
-            await server.clock.sleep(NODE_RETRY)
+            await server.clock.sleep(pauses.NODE_RETRY)
 
 
 async def _introduce(server: Server, node: Node) -> None:
@@ -193,7 +190,7 @@ class _Sender:
                 await step()
                 return
             except NodeUnavailable:
-                await self.server.clock.sleep(NODE_RETRY)
+                await self.server.clock.sleep(pauses.NODE_RETRY)
             except Exception:
                 log.exception("sending to an application service failed", service=self.service.id)
                 await self.server.clock.sleep(FIRST_PAUSE)
