@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import structlog
 
@@ -31,6 +31,7 @@ from homeserver.protocol.errors import (
     ServerUnreachable,
 )
 from homeserver.residency import traffic
+from homeserver.runtime import redirects
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.outbound import place_of
 
@@ -141,17 +142,14 @@ async def _plain(
                 await take(piece)
             found = streamed.headers
             return MediaHead(found.get("content-type"), filename_in(found.get("content-disposition")))
-        location = streamed.headers.get("location")
-        if streamed.status not in (301, 302, 303, 307, 308) or location is None:
+        location = redirects.location(streamed.status, streamed.headers)
+        if location is None:
             refusal = _refused(streamed.status, errcode, server_name)
             raise NotFound("There is no such medium") if isinstance(refusal, _TooOldError) else refusal
     if left <= 0:
-        raise Unreachable(Fault.BROKEN, f"more than {REDIRECTS} redirects")
-    try:
-        location = urljoin(f"https://{place.host}{target}", location)
-    except ValueError:
-        raise Unreachable(Fault.BROKEN, "a redirect to nowhere") from None
-    return await _elsewhere(server, location, server_name, seconds, take, left)
+        raise redirects.too_many(REDIRECTS)
+    onward = redirects.onward(f"https://{place.host}{target}", location)
+    return await _elsewhere(server, onward, server_name, seconds, take, left)
 
 
 @asynccontextmanager

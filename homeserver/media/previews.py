@@ -20,6 +20,7 @@ from config.residency import DataClass
 from homeserver.media import pages, upload
 from homeserver.protocol.errors import FlowDenied, Forbidden, InvalidParam, LimitExceeded, TooLarge, Unrecognized
 from homeserver.residency import gate, places, traffic
+from homeserver.runtime import redirects
 from homeserver.runtime.exchange import Fault, Unreachable
 from homeserver.runtime.lru import Lru
 from homeserver.runtime.outbound import place_of
@@ -59,7 +60,6 @@ _PICTURES: Final = {
 }
 """Types of pictures, and how they begin: what only says that it is a picture is none."""
 _SAFE: Final = "!$&'()*+,;=:@/?%~-._[]"
-_REDIRECTING: Final = frozenset((301, 302, 303, 307, 308))
 _AGENT: Final = "Domicile (link preview bot)"
 
 log = structlog.get_logger("media")
@@ -238,20 +238,20 @@ async def _fetch(server: Server, node: Node, url: str, accept: str) -> _Fetched:
         async with server.outbound.stream(
             "GET", place, target, headers=headers, most=LARGEST_ANSWER, seconds=PATIENCE
         ) as streamed:
-            location = streamed.headers.get("location")
             if streamed.status == 200:
                 kind = streamed.headers.get("content-type", "")
                 content, whole = await _beginning(
                     streamed.body, _most(kind), partial(traffic.count, server, there, node.jurisdiction)
                 )
                 return _Fetched(url, kind, content, whole)
-        if streamed.status not in _REDIRECTING or location is None:
+        location = redirects.location(streamed.status, streamed.headers)
+        if location is None:
             raise Unreachable(Fault.BROKEN, f"status {streamed.status}")
         try:
-            url = address(urljoin(url, location))
+            url = address(redirects.onward(url, location))
         except (ValueError, InvalidParam):
-            raise Unreachable(Fault.BROKEN, "a redirect to nowhere") from None
-    raise Unreachable(Fault.BROKEN, f"more than {REDIRECTS} redirects")
+            raise redirects.nowhere() from None
+    raise redirects.too_many(REDIRECTS)
 
 
 async def _beginning(body: AsyncIterator[bytes], most: int, count: Callable[[int], None]) -> tuple[bytes, bool]:

@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
+from homeserver.runtime import redirects as redirecting
 from homeserver.runtime.addresses import Address, Network, address_of, is_denied
 from homeserver.runtime.certificates import Trust
 from homeserver.runtime.clock import Clock, Timer
@@ -40,7 +41,6 @@ HTTP: Final = 80
 HTTPS: Final = 443
 
 _REPEATABLE: Final = frozenset(("GET", "PUT"))
-_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _HOST: Final = re.compile(r"[0-9a-z](?:[0-9a-z.-]{0,252}[0-9a-z])?")
 _OWN_HOST: Final = re.compile(r"[0-9a-z_](?:[0-9a-z._-]{0,252}[0-9a-z])?")
 """Names of machines and containers have underscores too."""
@@ -217,14 +217,11 @@ class Outbound:
         for _ in range(redirects + 1):
             place, target = place_of(url)
             answer = await self.request("GET", place, target, most=most, seconds=seconds)
-            location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or location is None:
+            location = redirecting.location(answer.status, answer.headers)
+            if location is None:
                 return answer
-            try:
-                url = urljoin(url, location)
-            except ValueError:
-                raise Unreachable(Fault.BROKEN, "a redirect to nowhere") from None
-        raise Unreachable(Fault.BROKEN, f"more than {redirects} redirects")
+            url = redirecting.onward(url, location)
+        raise redirecting.too_many(redirects)
 
     @property
     def connections(self) -> int:
