@@ -41,8 +41,7 @@ async def _backfill(tx: Transaction, reading: Reading, starts: Collection[str], 
 
 
 async def _latest_first(reading: Reading, walk: _Walk, starts: Collection[str], limit: int) -> list[StoredEvent]:
-    chosen: list[StoredEvent] = []
-    size = 0
+    answer = _Answer(reading, limit)
     queue: list[tuple[int, str]] = []
     seen: set[str] = set()
     wanted: Collection[str] = starts
@@ -53,18 +52,14 @@ async def _latest_first(reading: Reading, walk: _Walk, starts: Collection[str], 
                 seen.add(event_id)
                 heappush(queue, (-row.depth, event_id))
         if not queue:
-            return chosen
+            break
         row = walk.rows[heappop(queue)[1]]
-        if reading.gives(row):
-            size += len(row.client) + len(row.rest)
-            if chosen and size > MOST_BYTES:
-                return chosen
-            chosen.append(row)
-            if len(chosen) == limit:
-                return chosen
+        if not answer.takes(row):
+            break
         wanted = events.followed(row.rest)
         if not await walk.load(wanted):
-            return chosen
+            break
+    return answer.events
 
 
 async def missing(
@@ -83,9 +78,8 @@ async def _missing(
     tx: Transaction, reading: Reading, earliest: Collection[str], latest: Collection[str], limit: int, min_depth: int
 ) -> list[StoredEvent]:
     walk = _Walk(tx, reading.room.nid, limit)
-    chosen: list[StoredEvent] = []
+    answer = _Answer(reading, limit)
     seen = {*earliest, *latest}
-    size = 0
     layer: Sequence[str] = list(dict.fromkeys(latest))
     while layer:
         if not await walk.load(layer):
@@ -97,16 +91,29 @@ async def _missing(
         if not await walk.load(layer):
             break
         layer = [event_id for event_id in layer if event_id in walk.rows and walk.rows[event_id].depth >= min_depth]
-        for row in (walk.rows[event_id] for event_id in layer):
-            if not reading.gives(row):
-                continue
-            size += len(row.client) + len(row.rest)
-            if chosen and size > MOST_BYTES:
-                return chosen
-            chosen.append(row)
-            if len(chosen) == limit:
-                return chosen
-    return chosen
+        if not all(answer.takes(walk.rows[event_id]) for event_id in layer):
+            break
+    return answer.events
+
+
+class _Answer:
+    """The events that the server is given."""
+
+    def __init__(self, reading: Reading, limit: int) -> None:
+        self.events: list[StoredEvent] = []
+        self._reading = reading
+        self._limit = limit
+        self._size = 0
+
+    def takes(self, row: StoredEvent) -> bool:
+        """Give an event, if the server may have it; whether there is room for another."""
+        if not self._reading.gives(row):
+            return True
+        self._size += len(row.client) + len(row.rest)
+        if self.events and self._size > MOST_BYTES:
+            return False
+        self.events.append(row)
+        return len(self.events) < self._limit
 
 
 class _Walk:
