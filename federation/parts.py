@@ -10,12 +10,10 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from federation import reach, remote
 from federation.slices import Slices
 from homeserver.protocol import canonical
-from homeserver.protocol.errors import BadJson, NotJson, ServerUnreachable
+from homeserver.protocol.errors import BadJson, NotJson
 from homeserver.residency import traffic
 from homeserver.runtime.exchange import Fault, Unreachable
 
@@ -32,8 +30,6 @@ MOST_REFUSAL: Final = 64 * 1024
 """Bytes of an answer that is a refusal."""
 AT_ONCE: Final = 500
 """Elements of a list that are given together: so the servers that signed them are asked for keys at the same time."""
-
-log = structlog.get_logger("federation")
 
 
 @asynccontextmanager
@@ -59,7 +55,7 @@ async def ask_for(
     remote.check_flow(server, node, data_class, destination, inward=inward)
     seconds = server.settings.federation.request_timeout.seconds
     there = server.policy.now.jurisdiction_of_server(destination)
-    try:
+    with remote.told_plainly(destination):
         async with _asked(server, destination, method, target, content, node, most, seconds) as streamed:
             pieces = _heard(server, destination, _within(streamed.body, seconds, server.clock))
             refusal = None if streamed.status == 200 else await _refusal(streamed, pieces)
@@ -67,9 +63,6 @@ async def ask_for(
             if refusal is not None:
                 raise refusal
             yield batched(_parts(server, node, there, pieces, lists), lists)
-    except Unreachable as fault:
-        log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
-        raise ServerUnreachable(f"{destination} could not be reached") from None
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ What they answer is not trusted: it is bounded, and it is the caller who checks 
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,7 +20,7 @@ from homeserver.residency.listing import pulling
 from homeserver.runtime.exchange import Fault, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from config.residency import DataClass
     from homeserver.context import Server
@@ -70,10 +71,17 @@ async def ask_for(
     check_flow(server, node, data_class, destination, inward=inward)
     if if_reachable:
         reach.check(server, destination)
-    try:
+    with told_plainly(destination):
         return await ask(
             server, destination, method, target, content, most=most, seconds=seconds, node=node, paired=paired
         )
+
+
+@contextmanager
+def told_plainly(destination: str) -> Iterator[None]:
+    """Turn Unreachable into ServerUnreachable, which clients may read: why it was stands in the log alone."""
+    try:
+        yield
     except Unreachable as fault:
         log.info("a server could not be asked", server=destination, fault=fault.fault.value, reason=str(fault))
         raise ServerUnreachable(f"{destination} could not be reached") from None
