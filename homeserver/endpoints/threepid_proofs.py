@@ -12,7 +12,7 @@ from homeserver.accounts import contacts, registration, validation
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.validation import Wish
 from homeserver.endpoints import browsing, reading
-from homeserver.protocol.errors import InvalidParam, MissingParam, NotFound, Refusal
+from homeserver.protocol.errors import InvalidParam, NotFound, Refusal
 from homeserver.protocol.threepids import EMAIL, MEDIA, MSISDN, email_address, phone_number
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, Resource, route
@@ -195,12 +195,7 @@ async def submit(server: Server, request: Request) -> Response | dict[str, Any]:
 async def page(server: Server, request: Request) -> Response:
     """The page behind a link: a button. Opening it confirms nothing, because programs that guard mail open links."""
     medium = _medium(request)
-    fields = {}
-    for name in ("sid", "client_secret", "token"):
-        value = request.query.get(name)
-        if value is None:
-            raise MissingParam(f"The parameter {name} is missing")
-        fields[name] = value
+    fields = {name: request.query.require(name) for name in ("sid", "client_secret", "token")}
     spoken = browsing.language_of(server, request)
     heading = spoken.text("Confirm your e-mail address" if medium == EMAIL else "Confirm your phone number")
     action = validation.SUBMIT.replace("{medium}", medium)
