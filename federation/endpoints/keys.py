@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from federation import server_keys
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam
+from homeserver.protocol.errors import BadJson, InvalidParam
 from homeserver.protocol.identifiers import is_server_name
+from homeserver.web import reading
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -35,11 +36,7 @@ async def query(server: Server, request: Request) -> dict[str, Any]:
 @route("POST", "/_matrix/key/v2/query", auth=Auth.NONE, spec="server-server-api/#post_matrixkeyv2query")
 async def query_many(server: Server, request: Request) -> dict[str, Any]:
     """The keys of several servers. Which of their keys is asked for makes no difference: all are told."""
-    asked = request.json().get("server_keys")
-    if asked is None:
-        raise MissingParam("'server_keys' is missing")
-    if not isinstance(asked, dict):
-        raise BadJson("'server_keys' must be an object")
+    asked = reading.mapping(request.json(), "server_keys", required=True)
     return {"server_keys": await server_keys.vouch(server, {_name(name): _moment(asked[name]) for name in asked})}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.protocol.errors import BadJson
 from homeserver.rooms import public
+from homeserver.web import reading
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -37,23 +37,10 @@ async def public_rooms(server: Server, request: Request) -> dict[str, Any]:
 async def search_public_rooms(server: Server, request: Request) -> dict[str, Any]:
     """The directory, searched."""
     body = request.json()
-    chosen = _field(body, "filter", dict) or {}
-    types = _field(chosen, "room_types", list)
-    if types is not None and not all(kind is None or isinstance(kind, str) for kind in types):
-        raise BadJson("'room_types' must be an array of strings and null")
-    limit = _field(body, "limit", int)
-    if limit is not None and (isinstance(limit, bool) or limit < 0):
-        raise BadJson("'limit' must be a number of rooms")
-    network = _field(body, "third_party_instance_id", str)
-    term = _field(chosen, "generic_search_term", str)
-    networks = [network] if network else None
-    search = public.Search(term, types, limit or None, _field(body, "since", str), networks)
+    chosen = reading.mapping(body, "filter") or {}
+    types = reading.strings_and_null(chosen, "room_types")
+    limit = reading.integer(body, "limit", low=0) or None
+    network = reading.text(body, "third_party_instance_id")
+    term, since = reading.text(chosen, "generic_search_term"), reading.text(body, "since")
+    search = public.Search(term, types, limit, since, [network] if network else None)
     return await public.listing(server, server.policy.now.jurisdiction_of_server(request.origin), search)
-
-
-def _field(body: dict[str, Any], name: str, kind: type) -> Any:
-    """A field that may be missing. Raises BadJson for one of another kind."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise BadJson(f"'{name}' has the wrong type")
-    return value

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.e2ee import for_servers, one_time_keys
 from homeserver.e2ee.one_time_keys import Wanted
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotFound
+from homeserver.protocol.errors import BadJson, InvalidParam, NotFound
 from homeserver.protocol.identifiers import is_device_id, is_user_id
+from homeserver.web import reading
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:
@@ -76,11 +77,7 @@ async def devices(server: Server, request: Request) -> dict[str, Any]:
 
 def _by_user(server: Server, request: Request, name: str) -> dict[str, Any]:
     """An object whose properties are user ids, without users who are not ours."""
-    found = request.json().get(name)
-    if found is None:
-        raise MissingParam(f"'{name}' is missing")
-    if not isinstance(found, dict):
-        raise BadJson(f"'{name}' must be an object")
+    found = reading.mapping(request.json(), name, required=True)
     if len(found) > MOST_USERS:
         raise InvalidParam(f"Ask for at most {MOST_USERS} users at once")
     return {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.accounts import contacts, deactivation, interactive, letters, registration, validation
 from homeserver.accounts.interactive import BY_PASSWORD, PASSWORD, STAGE_OF, Operation
 from homeserver.accounts.letters import Purpose
-from homeserver.endpoints import reading
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

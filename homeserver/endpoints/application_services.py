@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.application_services import ping as pinging
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import Forbidden, MissingParam
 from homeserver.rooms import public
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

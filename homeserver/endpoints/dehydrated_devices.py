@@ -10,8 +10,8 @@ import orjson
 
 from homeserver.accounts.sessions import DeviceWish
 from homeserver.e2ee import dehydrated
-from homeserver.endpoints import reading
 from homeserver.rooms import tokens
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route

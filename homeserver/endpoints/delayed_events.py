@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.endpoints import reading
 from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, Unknown, Unrecognized
 from homeserver.rooms import delayed
 from homeserver.rooms.delayed import ACTIONS
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from homeserver.accounts import devices, interactive
 from homeserver.accounts.interactive import Operation
 from homeserver.e2ee import publication
-from homeserver.endpoints import reading
+from homeserver.web import reading
 from homeserver.web.messages import json_response
 from homeserver.web.routes import Auth, route
 

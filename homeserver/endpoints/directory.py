@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.application_services import third_party
-from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingToken, NotFound
+from homeserver.protocol.errors import InvalidParam, MissingToken, NotFound
 from homeserver.rooms import aliases, public
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 
@@ -135,11 +135,7 @@ async def search_public_rooms(server: Server, request: Request) -> dict[str, Any
     """The directory, searched."""
     body = request.json(required=False)
     chosen = reading.mapping(body, "filter") or {}
-    types = None
-    if chosen.get("room_types") is not None:
-        types = reading.array(chosen, "room_types")
-        if any(kind is not None and not isinstance(kind, str) for kind in types):
-            raise BadJson("'room_types' must be an array of strings and null")
+    types = reading.strings_and_null(chosen, "room_types")
     network, everywhere = reading.text(body, "third_party_instance_id"), reading.boolean(body, "include_all_networks")
     if everywhere and network is not None:
         raise InvalidParam("'third_party_instance_id' names a network, 'include_all_networks' asks for all")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.endpoints import reading
 from homeserver.endpoints.delayed_events import DELAY, delay_of
 from homeserver.endpoints.stickiness import sticky_of
 from homeserver.protocol.client_format import content_of
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserSuspended
 from homeserver.rooms import delayed, epochs, guests, history, presence, readable, say, showing
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route

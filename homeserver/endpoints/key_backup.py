@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.e2ee import key_backup
 from homeserver.e2ee.key_backup import Session
-from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam
 from homeserver.protocol.versions import MAX_INTEGER
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

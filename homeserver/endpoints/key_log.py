@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.endpoints import reading
 from homeserver.protocol import tiles
 from homeserver.protocol.errors import NotFound
 from homeserver.transparency import proving, serving
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response
 from homeserver.web.routes import Auth, Resource, route

@@ -9,11 +9,11 @@ from homeserver.accounts import interactive, passwords
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.oauth import resets
 from homeserver.e2ee import cross_signing, device_keys, device_lists, one_time_keys, uploads
-from homeserver.endpoints import reading
 from homeserver.endpoints.oauth import ACCOUNT
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam
 from homeserver.rooms import epochs, tokens
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -8,8 +8,8 @@ from homeserver.accounts import callers, devices, identifying, interactive, logi
 from homeserver.accounts.interactive import Operation
 from homeserver.accounts.sessions import DeviceWish, Login
 from homeserver.e2ee import publication
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import MissingToken, Unknown
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

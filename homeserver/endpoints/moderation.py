@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import administration, devices
 from homeserver.control import recording
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import Forbidden, InvalidParam
+from homeserver.web import reading
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:

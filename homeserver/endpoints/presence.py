@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import MissingParam
 from homeserver.rooms import presence
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import push_rules
-from homeserver.endpoints import reading
 from homeserver.protocol.push_rules import check_kind, read_actions, read_rule
 from homeserver.push import notified, pushers
 from homeserver.rooms import epochs, showing, tokens
+from homeserver.web import reading
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import InvalidParam
 from homeserver.push import unread
 from homeserver.rooms import presence, receipts
 from homeserver.rooms.receipts import Reading
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -19,8 +19,8 @@ from homeserver.accounts.interactive import STAGE_OF, Operation
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.registration import NewAccount, Registered
 from homeserver.accounts.sessions import DeviceWish
-from homeserver.endpoints import reading
 from homeserver.endpoints.login import SERVICE, device_wish
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

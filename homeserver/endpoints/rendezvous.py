@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from homeserver.accounts import rendezvous
 from homeserver.accounts.rendezvous import LARGEST
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import Forbidden, MissingParam
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.messages import Response, json_response
 from homeserver.web.routes import Auth, route

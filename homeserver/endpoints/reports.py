@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import reports
-from homeserver.endpoints import reading
 from homeserver.rooms import reporting
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.endpoints import reading
 from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.threepids import identifier
 from homeserver.rooms import aliases, create, guests, inviting_by_address, joining, leaving, membership, third_party
 from homeserver.rooms.identity_servers import IdentityServer
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import InvalidParam
 from homeserver.rooms import history, readable, searching, showing, tokens
 from homeserver.rooms.searching import Hit, Place, Search
 from homeserver.sync import filters
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import BadJson, InvalidParam, UnknownPos
 from homeserver.rooms import tokens
 from homeserver.sync.sliding import wanted
@@ -25,6 +24,7 @@ from homeserver.sync.sliding.request import (
 )
 from homeserver.sync.sliding.sticky import STICKY
 from homeserver.sync.sliding.threads import THREADS
+from homeserver.web import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

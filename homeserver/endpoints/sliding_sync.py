@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from homeserver.endpoints import reading, sliding_request
+from homeserver.endpoints import sliding_request
 from homeserver.rooms import presence
 from homeserver.sync.sliding import answering
 from homeserver.sync.sliding.request import Form
+from homeserver.web import reading
 from homeserver.web.messages import Response, spliced
 from homeserver.web.routes import Auth, route
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.endpoints import reading
 from homeserver.rooms import thread_subscriptions, tokens
 from homeserver.rooms.thread_subscriptions import NEWEST
+from homeserver.web import reading
 from homeserver.web.routes import Auth, route
 
 if TYPE_CHECKING:

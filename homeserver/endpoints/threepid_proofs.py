@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 from homeserver.accounts import contacts, registration, validation
 from homeserver.accounts.letters import Purpose
 from homeserver.accounts.validation import Wish
-from homeserver.endpoints import browsing, reading
+from homeserver.endpoints import browsing
 from homeserver.protocol.errors import InvalidParam, NotFound, Refusal
 from homeserver.protocol.threepids import EMAIL, MEDIA, MSISDN, email_address, phone_number
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, Resource, route
 

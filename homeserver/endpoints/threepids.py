@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts import contacts, interactive
 from homeserver.accounts.interactive import Operation
-from homeserver.endpoints import reading
 from homeserver.protocol.errors import ServerNotTrusted
 from homeserver.protocol.threepids import identifier
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

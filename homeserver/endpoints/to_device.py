@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.e2ee import to_device
-from homeserver.endpoints import reading
 from homeserver.protocol import identifiers
 from homeserver.protocol.errors import BadJson, InvalidParam
+from homeserver.web import reading
 from homeserver.web.limits import Limit
 from homeserver.web.routes import Auth, route
 

@@ -103,6 +103,16 @@ def strings(body: Mapping[str, Any], name: str, *, required: bool = False) -> li
     return found
 
 
+def strings_and_null(body: Mapping[str, Any], name: str) -> list[str | None] | None:
+    """A JSON array of strings, and null among them; None when it is missing."""
+    if body.get(name) is None:
+        return None
+    found = array(body, name)
+    if not all(item is None or isinstance(item, str) for item in found):
+        raise BadJson(f"'{name}' must be an array of strings and null")
+    return found
+
+
 def mappings(body: Mapping[str, Any], name: str, *, required: bool = False) -> list[dict[str, Any]]:
     """A JSON array of objects."""
     found = array(body, name, required=required)
