@@ -96,12 +96,15 @@ async def _check_own(server: Server, caller: Caller, room_id: str, event_id: str
     limit=Limit.MESSAGE,
     also=["r0", STATE + "/{eventType}", STATE + "/{eventType}/"],
     spec="client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey",
-    unless_suspended=True,
 )
 async def set_state(server: Server, request: Request) -> dict[str, Any]:
     """Set an entry of a room's state."""
     args = request.args
     room_id, kind, state_key, content = args["roomId"], args["eventType"], args.get("stateKey", ""), request.json()
+    if request.caller.suspended:
+        leaves = (kind, state_key, content.get("membership")) == ("m.room.member", request.caller.user_id, "leave")
+        if not leaves or request.query.get(DELAY) is not None:
+            raise UserSuspended("You cannot do this while your account is suspended")
     if kind == "m.room.member":
         await guests.check(server, request.caller, room_id)
     delay, sticky_ms = delay_of(server, request), sticky_of(request)

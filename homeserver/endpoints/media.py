@@ -46,6 +46,7 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
     stream=True,
     body=sys.maxsize,  # the settings say how much, and whoever stores it counts
     also=("r0", "v1"),
+    unless_suspended=True,
 )
 async def upload_content(server: Server, request: Request) -> dict[str, Any]:
     """Upload content."""
@@ -66,6 +67,7 @@ async def upload_content(server: Server, request: Request) -> dict[str, Any]:
     auth=Auth.USER,
     limit=Limit.MEDIA,
     spec="client-server-api/#post_matrixmediav1create",
+    unless_suspended=True,
 )
 async def create(server: Server, request: Request) -> dict[str, Any]:
     """Make a content URI for content that comes later."""
@@ -81,6 +83,7 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
     spec="client-server-api/#put_matrixmediav3uploadservernamemediaid",
     stream=True,
     body=sys.maxsize,
+    unless_suspended=True,
 )
 async def upload_to_uri(server: Server, request: Request) -> dict[str, Any]:
     """Upload the content of a URI that was made before."""

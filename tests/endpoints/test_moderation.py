@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -96,6 +97,7 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
     grace, _ = await people(deployment)
     bob, carol = await deployment.user("bob"), await deployment.user("carol")
     room_id = (await bob.asks("POST", CLIENT + "/createRoom", {"preset": "public_chat"})).json["room_id"]
+    second = (await bob.asks("POST", CLIENT + "/createRoom", {})).json["room_id"]
     room = f"{CLIENT}/rooms/{room_id}"
     await carol.asks("POST", room + "/join", {})
     mine, mine_too = [
@@ -103,6 +105,8 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
         for n in (0, 1)
     ]
     hers = (await carol.asks("PUT", room + "/send/m.room.encrypted/1", ciphertext("hers"))).json["event_id"]
+    uri = (await bob.asks("POST", "/_matrix/media/v1/create")).json["content_uri"].removeprefix("mxc://")
+    membership = f"{room}/state/m.room.member/{quote(bob.user_id)}"
     assert (await grace.asks("PUT", f"{ADMIN}/suspend/{bob.user_id}", {"suspended": True})).status == 200
     profile = f"{CLIENT}/profile/{bob.user_id}/displayname"
     for method, path, body in (
@@ -127,6 +131,12 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
         ("PUT", CLIENT + "/directory/room/%23ours:example.org", {"room_id": room_id}),
         ("DELETE", CLIENT + "/directory/room/%23ours:example.org", None),
         ("PUT", f"{CLIENT}/directory/list/room/{room_id}", {"visibility": "public"}),
+        ("PUT", membership, {"membership": "join", "displayname": "x"}),
+        ("PUT", f"{room}/state/m.room.member/{quote(carol.user_id)}", {"membership": "leave"}),
+        ("PUT", membership + "?org.matrix.msc4140.delay=1000", {"membership": "leave"}),
+        ("POST", "/_matrix/media/v3/upload", {}),
+        ("POST", "/_matrix/media/v1/create", None),
+        ("PUT", f"/_matrix/media/v3/upload/{uri}", {}),
         ("PUT", f"{room}/typing/{bob.user_id}", {"typing": True}),
         ("PUT", f"{CLIENT}/presence/{bob.user_id}/status", {"presence": "online", "status_msg": "x"}),
     ):
@@ -141,7 +151,8 @@ async def test_what_a_suspended_user_may_not(deployment: Deployment) -> None:
     assert login.status == 200
     other = User(deployment, bob.user_id, login.json["device_id"], login.json["access_token"])
     assert (await other.asks("POST", CLIENT + "/createRoom", {})).errcode == "M_USER_SUSPENDED"
-    assert (await bob.asks("POST", room + "/leave", {})).status == 200
+    assert (await bob.asks("PUT", membership, {"membership": "leave"})).status == 200
+    assert (await bob.asks("POST", f"{CLIENT}/rooms/{second}/leave", {})).status == 200
     assert (await grace.asks("PUT", f"{ADMIN}/suspend/{bob.user_id}", {"suspended": False})).status == 200
     assert (await bob.asks("POST", room + "/join", {})).status == 200
 
