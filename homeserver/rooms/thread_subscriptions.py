@@ -76,13 +76,8 @@ async def unsubscribe(server: Server, caller: Caller, room_id: str, root_id: str
     """Stop following a thread. Raises NotFound without such an event that the caller may see, Forbidden."""
     room, seen = await readable.reader(server, caller, room_id)
     await history.find(caller.node, room, seen, root_id)
-    await caller.node.advance(_unsubscribe, server, caller, room.nid, root_id)
-
-
-async def _unsubscribe(tx: Transaction, server: Server, caller: Caller, room_nid: int, root_id: str) -> None:
-    held = await stored.find(tx, caller.user_nid, room_nid, root_id)
-    if held is None or held.subscribed:
-        await _say(tx, server, caller, room_nid, root_id, subscribed=False, automatic=False)
+    # Said again, it holds anew: against whatever has called them to the thread since they said it first.
+    await caller.node.advance(_say, server, caller, room.nid, root_id, subscribed=False, automatic=False)
 
 
 async def _say(

@@ -78,6 +78,9 @@ async def test_who_stopped_is_not_made_to_follow_by_the_past(play: Play) -> None
     assert (await follow(alice, room_id, root, after)).status == 200
     assert await follows(alice, room_id, root) is True
     await asks(alice, "DELETE", room_id, root)
+    between = await reply(play, alice, room_id, root)
+    await asks(alice, "DELETE", room_id, root)
+    assert (await follow(alice, room_id, root, between)).status == 409, "they have said it again since"
     assert (await follow(alice, room_id, root)).status == 200
     assert await follows(alice, room_id, root) is False
 
