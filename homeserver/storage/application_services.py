@@ -258,6 +258,13 @@ async def done(tx: Transaction, service: str, upto: int) -> None:
     tx.later("DELETE FROM service_items WHERE pos <= (SELECT MIN(sent_pos) FROM application_services)", [()])
 
 
+async def withdraw(tx: Transaction, service: str) -> None:
+    """Forget the transaction of a service that has not had it, and may have it no more."""
+    await tx.run(
+        "UPDATE application_services SET txn_id = NULL, txn_upto = NULL, txn_body = NULL WHERE service = ?", service
+    )
+
+
 async def failed(tx: Transaction, service: str, failures: int, retry_ts: int) -> None:
     """Note a failure, and when the service is tried again."""
     await tx.run(

@@ -13,6 +13,7 @@ import pytest
 
 from homeserver.application_services.sending import sender
 from homeserver.context import Server
+from homeserver.rooms import ticks
 from homeserver.runtime.clock import SystemClock
 from tests.application_services.bridge import Bridge
 from tests.deployment import FLOWING, NAME, SETTINGS, Answer, Deploy, User
@@ -113,6 +114,14 @@ class Stage:
         told = self.server.nodes.directory.memory(sender.Senders).held[self.bridge.name]
         with self.server.wakeups.listen([told.news_key]) as listener:
             while told.place.pos < position:
+                await listener.wait(0.01)
+
+    async def has_been_told_by_now(self) -> None:
+        """Wait until the first service has been told what has no position, too."""
+        told = self.server.nodes.directory.memory(sender.Senders).held[self.bridge.name]
+        tick = ticks.now(told.node)
+        with self.server.wakeups.listen([told.news_key]) as listener:
+            while told.place.tick < tick or told.pending is not None:
                 await listener.wait(0.01)
 
     async def as_service(self, method: str, path: str, body: object = None, **query: str) -> Answer:

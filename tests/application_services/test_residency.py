@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 
 from config.load import policy_from_text
 from config.policy import Policy
 from homeserver.application_services.sending.gathering import withheld
+from homeserver.application_services.sending.repeating import may_be_sent
+from homeserver.application_services.sending.sender import Senders
 from homeserver.storage.engine import Transaction
+from tests.application_services.bridge import Answering
 from tests.application_services.stage import NODE, SetUp, Stage, path_of
 from tests.deployment import FLOWING, NAME, POLICY
 from tests.e2ee.play import Device, message
@@ -31,6 +36,11 @@ def flows(*classes: str, places: tuple[tuple[str, str], ...] = (("IR", "FR"), ("
 def policy_of(text: str) -> Policy:
     """A policy that can be put in force."""
     return policy_from_text(text, "residency.toml", NAME)
+
+
+def told_by(stage: Stage) -> Any:
+    """What sends to the service."""
+    return stage.server.nodes.directory.memory(Senders).held[stage.bridge.name]
 
 
 def held_back(stage: Stage, data_class: str) -> float:
@@ -109,6 +119,114 @@ async def test_what_somebody_of_another_node_says_needs_a_flow_from_there(set_up
     assert hidden not in stage.bridge.event_ids()
     assert bob.user_id not in {event["sender"] for event in stage.bridge.events()}
     assert held_back(stage, "events") >= 2
+
+
+@aio
+async def test_a_transaction_that_waits_is_made_anew_when_it_may_flow_no_more(set_up: SetUp) -> None:
+    stage = await set_up(place=ABROAD, registration={"receive_ephemeral": True})
+    alice = Device(await stage.play.user("alice"))
+    ghost = Device(await stage.ghost("joe", "BRIDGE"))
+    room_id = await stage.room(alice.user, ghost.user)
+    await stage.bridge.has(await stage.play.send(alice.user, room_id, "before"))
+    stage.bridge.answers["/_matrix/app/v1/transactions"] = Answering(503)
+    secret = await stage.play.send(alice.user, room_id, "before the flow was closed")
+    await alice.send("1", {ghost.user_id: {"BRIDGE": message("in that one too")}})
+    told = told_by(stage)
+    await stage.bridge.until(lambda: told.pending is not None and secret.encode() in told.pending.body)
+    stage.server.policy.now = policy_of(POLICY)
+    stage.bridge.answers.clear()
+    await stage.play.send(alice.user, room_id, "after it")
+    await stage.has_been_told_up_to(stage.play.node("tehran").position)
+    stage.server.policy.now = policy_of(FLOWING)
+    await stage.bridge.has(await stage.play.send(alice.user, room_id, "the last"))
+    assert secret not in stage.bridge.event_ids()
+    assert stage.bridge.letters() == []
+    assert held_back(stage, "events") >= 2
+    assert held_back(stage, "mailbox") == 1
+
+
+@aio
+async def test_a_transaction_that_may_flow_stays_the_same_under_another_policy(set_up: SetUp) -> None:
+    stage = await set_up(place=ABROAD)
+    alice, _, room_id = await stage.meeting()
+    await stage.bridge.has(await stage.play.send(alice, room_id, "before"))
+    stage.bridge.outcomes.extend([503] * 3)
+    begun = len(stage.bridge.attempts)
+    sent = await stage.play.send(alice, room_id, "first")
+    await stage.bridge.until(lambda: len(stage.bridge.attempts) > begun)
+    stage.server.policy.now = policy_of(flows("events", "keys"))
+    await stage.bridge.has(sent)
+    attempts = [asked for asked in stage.bridge.attempts[begun:] if asked.path.startswith("/_matrix/app")]
+    assert len(attempts) == 4
+    assert all(asked == attempts[0] for asked in attempts)
+
+
+EVERYTHING: dict[str, Any] = {
+    "events": [{"sender": "@a:x"}],
+    "ephemeral": [
+        {"type": "m.typing", "content": {"user_ids": ["@b:x"]}},
+        {"type": "m.receipt", "content": {"$1": {"m.read": {"@c:x": {"ts": 1}}}}},
+        {"type": "m.presence", "sender": "@d:x", "content": {}},
+    ],
+    "de.sorunome.msc2409.to_device": [{"sender": "@e:x"}],
+    "org.matrix.msc3202.device_lists": {"changed": ["@f:x"], "left": ["@g:x"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "data_class"),
+    [
+        (("events", 0), "events"),
+        (("ephemeral", 0), "receipts"),
+        (("ephemeral", 1), "receipts"),
+        (("ephemeral", 2), "presence"),
+        (("de.sorunome.msc2409.to_device", 0), "keys"),
+        (("org.matrix.msc3202.device_lists", "changed"), "keys"),
+        (("org.matrix.msc3202.device_lists", "left"), "keys"),
+    ],
+)
+@aio
+async def test_each_part_of_a_transaction_is_asked_of(set_up: SetUp, part: tuple[str, Any], data_class: str) -> None:
+    stage = await set_up(place=ABROAD, sending=False)
+    [service] = stage.server.services
+    name, key = part
+    said = {"events": [], name: {key: EVERYTHING[name][key]} if isinstance(key, str) else [EVERYTHING[name][key]]}
+    others = {"events", "receipts", "presence", "keys"} - {data_class}
+    for classes, expected in ((others, False), ({data_class}, True)):
+        stage.server.policy.now = policy_of(flows(*sorted(classes)))
+        node = stage.play.node("tehran")
+        assert await may_be_sent(stage.server, node, service, orjson.dumps(said)) is expected
+
+
+@aio
+async def test_who_types_or_has_new_keys_elsewhere_needs_a_flow_from_there(set_up: SetUp) -> None:
+    policy = flows("*", places=PAIRS).replace(POLICY, GERMANY)
+    everything = {"receive_ephemeral": True, "org.matrix.msc3202": True}
+    stage = await set_up(place=NODE + 'jurisdiction = "DE"\n', policy=policy, registration=everything)
+    alice, bob = Device(await stage.play.user("alice")), Device(await stage.play.user("bob", "paris"))
+    ghost = await stage.ghost("joe")
+    room_id = await stage.room(alice.user, ghost, bob.user)
+
+    async def types(device: Device, typing: bool) -> None:
+        said = {"typing": typing, "timeout": 9000} if typing else {"typing": False}
+        await device.gets("PUT", path_of(room_id, "typing", device.user_id), said)
+        await stage.play.settle()
+        await stage.has_been_told_by_now()
+
+    for who, typing in ((bob, True), (alice, True), (bob, False), (alice, False)):
+        await types(who, typing)
+    await bob.publish()
+    await stage.play.settle()
+    await alice.publish()
+
+    def changed() -> set[str]:
+        lists = [asked.body["org.matrix.msc3202.device_lists"]["changed"] for asked in stage.bridge.transactions]
+        return {user_id for each in lists for user_id in each}
+
+    await stage.bridge.has(await stage.play.send(alice.user, room_id, "the last"))
+    await stage.bridge.until(lambda: alice.user_id in changed())
+    assert bob.user_id not in changed()
+    assert [each["content"]["user_ids"] for each in stage.bridge.ephemeral("m.typing")] == [[alice.user_id], []]
 
 
 async def _rows(tx: Transaction) -> tuple[int, int]:

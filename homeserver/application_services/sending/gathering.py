@@ -56,6 +56,10 @@ class Place:
     tick: int
 
 
+class Typists(dict[str, frozenset[str]]):
+    """Who types, as a service has been told last, by room id; without the rooms in which nobody does."""
+
+
 class Gathered(NamedTuple):
     """What a service is told next, and how far it has been told then. Nothing of it may have been left to tell."""
 
@@ -80,8 +84,21 @@ def withheld(server: Server) -> Counter:
     )
 
 
-async def gather(server: Server, node: Node, service: ApplicationService, place: Place) -> Gathered:
-    """What comes behind a place. Raises NodeUnavailable."""
+async def lets_out(
+    server: Server, node: Node, service: ApplicationService, data_class: DataClass, owner: str | None = None
+) -> bool:
+    """Whether the policy lets something go from a node to a service; and, of a user of ours, from their own node."""
+    sources = {node.jurisdiction}
+    home = None if owner is None else await server.nodes.of_user(owner)
+    if home is not None:
+        sources.add(home.jurisdiction)
+    return all(gate.may_in_time(server, data_class, source, service.jurisdiction) for source in sources)
+
+
+async def gather(
+    server: Server, node: Node, service: ApplicationService, place: Place, typists: Typists | None = None
+) -> Gathered:
+    """What comes behind a place. ``typists`` is kept up to date. Raises NodeUnavailable."""
     upto, tick = node.position, ticks.now(node)
     items, reached = await node.read(stored.waiting, service.id, place.pos, upto, LOOKED_AT)
     if len(items) > MOST_ITEMS:
@@ -93,7 +110,7 @@ async def gather(server: Server, node: Node, service: ApplicationService, place:
     if service.wants_keys:
         await gathering.take_keys(place.pos, reached)
     if service.receive_ephemeral and reached == upto:
-        await gathering.take_fleeting(place.tick)
+        await gathering.take_fleeting(place.tick, Typists() if typists is None else typists)
         return Gathered(gathering.contents, Place(reached, tick))
     return Gathered(gathering.contents, Place(reached, place.tick))
 
@@ -113,11 +130,7 @@ class _Gathering:
 
     async def may(self, data_class: DataClass, owner: str | None = None) -> bool:
         """Whether the policy lets something go to the service; and, of a user of ours, from their own node."""
-        sources = {self.node.jurisdiction}
-        home = None if owner is None else await self.server.nodes.of_user(owner)
-        if home is not None:
-            sources.add(home.jurisdiction)
-        if all(gate.may_in_time(self.server, data_class, source, self.service.jurisdiction) for source in sources):
+        if await lets_out(self.server, self.node, self.service, data_class, owner):
             return True
         withheld(self.server).inc(data_class.value)
         return False
@@ -173,7 +186,8 @@ class _Gathering:
             names.update(user_id for _, user_id in changed)
         if names | self.moved.keys() and await self.may(DataClass.KEYS):
             sharing = await self.sharing(names | self.moved.keys())
-            self.contents.changed = sorted((names | {u for u, joined in self.moved.items() if joined}) & sharing)
+            came = (names | {u for u, joined in self.moved.items() if joined}) & sharing
+            self.contents.changed = [each for each in sorted(came) if await self.may(DataClass.KEYS, each)]
             self.contents.left = sorted({u for u, joined in self.moved.items() if not joined} - sharing)
         spent = self.node.memory(Spent).take(self.service.has_user)
         for user_id in sorted(self.touched | spent):
@@ -207,23 +221,29 @@ class _Gathering:
 
     # what has no position
 
-    async def take_fleeting(self, seen: int) -> None:
+    async def take_fleeting(self, seen: int, typists: Typists) -> None:
         """Take who types, and who is there, as far as that changed after a tick."""
         told = self.contents.ephemeral
         for room_id, user_ids in typing_notices.since(self.node, seen)[:MOST_EPHEMERAL]:
             if await self.is_in(room_id) and await self.may(DataClass.RECEIPTS):
-                told.append(contents.typing(room_id, user_ids))
+                shown = frozenset([each for each in user_ids if await self.may(DataClass.RECEIPTS, each)])
+                if shown == typists.get(room_id, frozenset()):
+                    continue  # who came or went is somebody of whom the service may not know
+                typists.pop(room_id, None)
+                if shown:
+                    typists[room_id] = shown
+                told.append(contents.typing(room_id, shown))
         if not presence.tracked(self.server):
             return
         presences = self.node.memory(Presences)
         if presences.last_tick <= seen:
             return
-        shown = {each.user_id: each for each in presences.since(seen)[:MOST_EPHEMERAL]}
-        visible = await self.sharing(shown.keys())
+        there = {each.user_id: each for each in presences.since(seen)[:MOST_EPHEMERAL]}
+        visible = await self.sharing(there.keys())
         now = self.server.clock.now_ms()
-        for user_id in shown.keys() & visible:
+        for user_id in there.keys() & visible:
             if await self.may(DataClass.PRESENCE, user_id):
-                told.append(contents.presence(user_id, shown[user_id].content(now)))
+                told.append(contents.presence(user_id, there[user_id].content(now)))
 
 
 async def _find(tx: Transaction, items: Sequence[Item]) -> _Found:

@@ -1,8 +1,9 @@
 """Sends application services what is for them: a task for each, exactly one transaction under way, in order.
 
 Invariants: a transaction is in the database, to the byte, before it is sent the first time, and stays the same however
-often it is repeated, over restarts too; the place up to which a service has been told moves only when it has answered
-with success. A service that cannot be reached costs a timer.
+often it is repeated, over restarts too, unless the policy lets something in it out no more: then it is made anew; the
+place up to which a service has been told moves only when it has answered with success. A service that cannot be reached
+costs a timer.
 
 spec: application-service-api/#pushing-events
 """
@@ -23,7 +24,8 @@ from homeserver.accounts import registration
 from homeserver.accounts.registration import NewAccount
 from homeserver.application_services.asking import ask
 from homeserver.application_services.ping import heard_key
-from homeserver.application_services.sending.gathering import Place, gather
+from homeserver.application_services.sending.gathering import Place, Typists, gather
+from homeserver.application_services.sending.repeating import may_be_sent
 from homeserver.protocol.errors import NodeUnavailable, UserInUse
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.rooms import ticks
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from config.application_services import ApplicationService
+    from config.policy import Policy
     from homeserver.context import Server
     from homeserver.storage.application_services import Standing
     from homeserver.storage.nodes import Node
@@ -152,6 +155,9 @@ class _Sender:
         self.failures = 0
         self.retry_ts = 0
         self.pending: Pending | None = None
+        self.asked: Policy | None = None
+        """The policy that lets out what waits; None: not asked yet."""
+        self.typists = Typists()
         self.ready = asyncio.Event()
         counter = server.telemetry.counter
         self.outcomes = counter(
@@ -225,15 +231,15 @@ class _Sender:
     async def gather(self) -> None:
         """Make the next transaction, if there is something for it."""
         while self.pending is None:
-            before = self.place.pos
-            found = await gather(self.server, self.node, self.service, self.place)
+            before, typists, policy = self.place.pos, Typists(self.typists), self.server.policy.now
+            found = await gather(self.server, self.node, self.service, self.place, typists)
             if found.contents:
                 body = found.contents.body(self.service)
                 pending = Pending(f"{found.place.pos}.{token_hex(6)}", found.place.pos, body)
                 await self.node.write(stored.keep, self.service.id, pending)
-                self.pending, self.place = pending, found.place
+                self.pending, self.place, self.typists, self.asked = pending, found.place, typists, policy
                 return
-            self.place = found.place
+            self.place, self.typists = found.place, typists
             if self.place.pos - self.written > WRITTEN_AFTER:
                 await self.node.write(stored.done, self.service.id, self.place.pos)
                 self.written = self.place.pos
@@ -250,7 +256,7 @@ class _Sender:
     async def deliver(self) -> None:
         """Send the transaction that waits."""
         pending = self.pending
-        if pending is None or self.server.wakeups.stopping:
+        if pending is None or self.server.wakeups.stopping or await self.withdraw(pending):
             return
         path = f"/transactions/{quote(pending.txn_id, safe='')}"
         try:
@@ -275,6 +281,19 @@ class _Sender:
         await self.node.write(stored.done, self.service.id, pending.upto)
         self.pending, self.failures, self.retry_ts, self.written = None, 0, 0, pending.upto
         self.place = Place(max(self.place.pos, pending.upto), self.place.tick)
+
+    async def withdraw(self, pending: Pending) -> bool:
+        """Forget the transaction that waits, in order to make another, if the policy lets it out no more."""
+        policy = self.server.policy.now
+        if policy is self.asked:
+            return False
+        if await may_be_sent(self.server, self.node, self.service, pending.body):
+            self.asked = policy
+            return False
+        log.info("a transaction is made anew, since the policy has changed", service=self.service.id)
+        await self.node.write(stored.withdraw, self.service.id)
+        self.pending, self.place = None, Place(self.written, self.place.tick)
+        return True
 
     async def fail(self, reason: str) -> None:
         """The service has not taken the transaction: it gets the same one later."""
