@@ -1,14 +1,16 @@
 """Events that are sent later, unless their sender, or whom they told of it, cancels them or puts them off (MSC4140).
 
 Each is sent once: whoever takes it from the database sends it under a transaction id of its own, so that a server that
-was killed in between finds the event that it made. What is allowed is asked twice, before it is stored and when it is
-sent; nothing that could be read is ever stored.
+was killed in between finds the event that it made; and who moves its sender to another node waits until it is sent, or
+it is sent from there. What is allowed is asked twice, before it is stored and when it is sent; nothing that could be
+read is ever stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -24,9 +26,11 @@ from homeserver.protocol.errors import (
     NotFound,
     Refusal,
     ServerUnreachable,
+    UserSuspended,
 )
 from homeserver.rooms import say
 from homeserver.rooms.transactions import DELAYED, key_of
+from homeserver.runtime.doors import Doors
 from homeserver.storage import accounts
 from homeserver.storage import delayed_events as stored
 from homeserver.storage.delayed_events import NewDelayed
@@ -146,10 +150,19 @@ async def act(server: Server, delay_id: str, action: str) -> None:
 
     Raises NotFound, DelayedEventOver when the opposite has been done, and for ``send`` what sending raises.
     """
-    node = await _node_of(server, delay_id)
+    doors = server.nodes.directory.memory(Doors)
+    node, user_id = await _place_of(server, delay_id)
+    while doors.is_closed(user_id):
+        await doors.opened(user_id)
+        node, user_id = await _place_of(server, delay_id)  # they may have been moved
+    with doors.inside(user_id):
+        await _act(server, node, user_id, delay_id, action)
+
+
+async def _act(server: Server, node: Node, user_id: str, delay_id: str, action: str) -> None:
     if action == "send":
         try:
-            await _deliver(server, node, delay_id, server.clock.now_ms(), early=True)
+            await _deliver(server, node, user_id, delay_id, server.clock.now_ms(), early=True)
         except PASSING:
             server.wakeups.wake(key(node))  # it will be tried again
             raise
@@ -167,12 +180,13 @@ async def act(server: Server, delay_id: str, action: str) -> None:
         raise DelayedEventOver("It was sent already" if found.action == "send" else "It was cancelled already")
 
 
-async def _node_of(server: Server, delay_id: str) -> Node:
+async def _place_of(server: Server, delay_id: str) -> tuple[Node, str]:
+    """The node on which a delayed event rests, and whose it is."""
     down: NodeUnavailable | None = None
     for node in server.nodes:
         try:
-            if await node.read(stored.find, delay_id) is not None:
-                return node
+            if (found := await node.read(stored.find, delay_id)) is not None:
+                return node, found.user_id
         except NodeUnavailable as error:
             down = error
     raise down or NotFound("There is no such delayed event")
@@ -185,16 +199,22 @@ class _UnderWay:
         self.deliveries: dict[str, asyncio.Future[None]] = {}
 
 
-async def _deliver(server: Server, node: Node, delay_id: str, now_ms: int, *, early: bool = False) -> None:
-    """Send one if its moment has come by ``now_ms``, or ``early``; nothing is done to one that is over.
+async def _deliver(
+    server: Server, node: Node, user_id: str, delay_id: str, now_ms: int, *, early: bool = False
+) -> None:
+    """Send one if its moment has come by ``now_ms``, or ``early``; nothing is done to one that is over. Its sender's
+    door is open, and stays so until it has been sent, whoever waits for that.
 
     Raises what sending raises; unless that passes, it is over then.
     """
     under_way = node.memory(_UnderWay).deliveries
     while (earlier := under_way.get(delay_id)) is not None:
         await asyncio.wait([earlier])
+    inside = ExitStack()
+    inside.enter_context(server.nodes.directory.memory(Doors).inside(user_id))
+    inside.callback(under_way.pop, delay_id)
     mine = under_way[delay_id] = asyncio.ensure_future(_take_and_send(server, node, delay_id, now_ms, early))
-    mine.add_done_callback(lambda _: under_way.pop(delay_id))
+    mine.add_done_callback(lambda _: inside.close())
     await asyncio.shield(mine)
 
 
@@ -214,8 +234,10 @@ async def _take_and_send(server: Server, node: Node, delay_id: str, now_ms: int,
 
 async def _send(server: Server, node: Node, taken: Delayed) -> None:
     account = await node.read(accounts.find, taken.user_id)
-    if account is None or account.deactivated_ts is not None or account.locked or account.suspended:
+    if account is None or account.deactivated_ts is not None or account.locked:
         raise Forbidden("They may not send anything by now")
+    if account.suspended:
+        raise UserSuspended("They may not send anything while their account is suspended")
     # Of no device, so that the transaction ids of devices are others; but it is shown as the device's own.
     owner = Caller(taken.user_id, identifiers.localpart_of(taken.user_id), node, taken.user_nid, "", taken.device_nid)
     content = orjson.loads(taken.content or b"{}")
@@ -258,21 +280,25 @@ async def send_due(server: Server, node: Node) -> float | None:
     while page := await node.read(stored.due, now, after, AT_ONCE):
         assert page[-1].due_ts is not None
         after = (page[-1].due_ts, page[-1].delayed_nid)
-        rooms: dict[str, list[str]] = {}
+        rooms: dict[str, list[Delayed]] = {}
         for each in page:
-            rooms.setdefault(each.room_id, []).append(each.delay_id)
-        left = await asyncio.gather(*(_send_in_turn(server, node, ids, now) for ids in rooms.values()))
+            rooms.setdefault(each.room_id, []).append(each)
+        left = await asyncio.gather(*(_send_in_turn(server, node, due, now) for due in rooms.values()))
         passing = passing or any(left)
     following = await node.read(stored.next_due, now)
     waits = [] if following is None else [min(LONGEST_SLEEP, max(0, following - server.clock.now_ms()) / 1000)]
     return min([*waits, RETRY] if passing else waits, default=None)
 
 
-async def _send_in_turn(server: Server, node: Node, delay_ids: Sequence[str], now_ms: int) -> bool:
+async def _send_in_turn(server: Server, node: Node, due: Sequence[Delayed], now_ms: int) -> bool:
     """Send events of one room; True when one, and what comes after it, has to be tried again."""
-    for delay_id in delay_ids:
+    doors = server.nodes.directory.memory(Doors)
+    for each in due:
+        if doors.is_closed(each.user_id):
+            return True  # they are being moved
         try:
-            await _deliver(server, node, delay_id, now_ms)
+            with doors.inside(each.user_id):
+                await _deliver(server, node, each.user_id, each.delay_id, now_ms)
         except PASSING as error:
             log.info("a delayed event waits", node=node.name, reason=error.message)
             return True

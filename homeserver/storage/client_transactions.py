@@ -22,21 +22,17 @@ class Echo(NamedTuple):
     txn_id: str
 
 
-_OF_RESIDENT = (
-    "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts, asked_node)"
-    " SELECT ?, user_nid, device_nid, CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS TEXT)"
-    " FROM devices WHERE device_nid = ? AND user_nid = ?"
-)
-
-
 def remember(tx: Transaction, rows: Sequence[tuple[bytes, Echo, int]]) -> None:
     """Queue rows of (transaction key, device and id, milliseconds since 1970).
 
     Those of a device that is not here any more, since its user has been moved away meanwhile, are left out.
     """
     tx.later(
-        f"{_OF_RESIDENT} ON CONFLICT DO NOTHING",
-        [(key, echo.txn_id, ts, None, echo.device_nid, echo.user_nid) for key, echo, ts in rows],
+        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts)"
+        " SELECT ?, user_nid, device_nid, CAST(? AS TEXT), CAST(? AS BIGINT)"
+        " FROM devices WHERE device_nid = ? AND user_nid = ?"
+        " ON CONFLICT DO NOTHING",
+        [(key, echo.txn_id, ts, echo.device_nid, echo.user_nid) for key, echo, ts in rows],
     )
 
 
@@ -49,9 +45,14 @@ def claim(tx: Transaction, key: bytes, echo: Echo, ts: int) -> None:
 
 
 async def ask(tx: Transaction, key: bytes, echo: Echo, ts: int, node: str) -> None:
-    """Remember that ``node`` is asked to order the event of a transaction, before it is."""
+    """Remember that ``node`` is asked to order the event of a transaction, before it is; also of a device that is gone
+    by now (an event may be sent later), of a resident only."""
     await tx.run(
-        f"{_OF_RESIDENT} ON CONFLICT (txn_key) DO UPDATE SET asked_node = excluded.asked_node",
+        "INSERT INTO client_transactions (txn_key, user_nid, device_nid, txn_id, ts, asked_node)"
+        " SELECT ?, r.user_nid, COALESCE(d.device_nid, 0), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS TEXT)"
+        " FROM residents r LEFT JOIN devices d ON d.user_nid = r.user_nid AND d.device_nid = ?"
+        " WHERE r.user_nid = ?"
+        " ON CONFLICT (txn_key) DO UPDATE SET asked_node = excluded.asked_node",
         *(key, echo.txn_id, ts, node, echo.device_nid, echo.user_nid),
     )
 

@@ -91,6 +91,13 @@ _OWNED = (
 
 async def delete(tx: Transaction, user_nid: int, gone: Collection[Device]) -> bool:
     """Delete devices of a user with all that is theirs; True when one of them had public keys."""
+    tx.later(  # an event that is being sent for the device, later than it asked, must be sent once all the same
+        "UPDATE client_transactions SET device_nid = 0 WHERE user_nid = ? AND device_nid = ?"
+        " AND asked_node IS NOT NULL AND EXISTS (SELECT 1 FROM delayed_events e"
+        " WHERE e.user_nid = client_transactions.user_nid AND e.device_nid = client_transactions.device_nid"
+        " AND e.action = 'send' AND e.due_ts IS NOT NULL)",
+        [(user_nid, device.device_nid) for device in gone],
+    )
     for table in _OWNED:
         tx.later(
             f"DELETE FROM {table} WHERE user_nid = ? AND device_nid = ?",

@@ -315,8 +315,11 @@ async def test_a_suspended_user_sends_nothing(play: Play) -> None:
     admin = await play.deployment.user("root", admin=True)
     room_id = await play.create(alice)
     await later(alice, room_id, "x", 1000, "t1")
+    early = await later(alice, room_id, "y", 1000, "t2")
     path = f"/_matrix/client/v1/admin/suspend/{quote(alice.user_id)}"
     assert (await admin.asks("PUT", path, {"suspended": True})).status == 200
+    refused = await act(play, early, "send")
+    assert (refused.status, refused.errcode) == (403, "M_USER_SUSPENDED")
     await pass_time(play, 1)
     assert await play.texts(alice, room_id) == []
 
