@@ -175,6 +175,7 @@ async def test_an_acl_keeps_a_server_out(network: Network) -> None:
     await backfilled(there, here, room_id, event_id)
     path = f"/rooms/{quote(room_id)}/state/m.room.server_acl"
     await here.ask(alice, "PUT", path, {"allow": ["*"], "deny": ["*.test"]})
+    await network.settle()  # the message has been sent before
     network.exchanges.clear()
     room = quote(room_id)
     assert await refusal(there, HERE, "GET", f"/backfill/{room}", v=event_id, limit=5) == FORBIDDEN
