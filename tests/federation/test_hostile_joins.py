@@ -370,6 +370,7 @@ async def test_nobody_joins_where_no_flow_leads(network: Network, closed: str) -
     room_id = await a.create(alice, preset="public_chat", name="Hidden")
     answer = await kept_out(bob, room_id, "a.test")
     assert answer.status == 403
+    await network.settle()
     assert b"Hidden" not in network.bytes_out("a.test")
     assert bob.user_id.encode() not in network.bytes_out("b.test")
     if closed == "b.test":

@@ -114,6 +114,7 @@ async def test_no_invitation_leaves_where_no_flow_leads(network: Network) -> Non
     assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
     assert not network.bytes_out("a.test")
     assert await a.refused(alice, "POST", "/createRoom", {"invite": [bob.user_id]})
+    await network.settle()
     assert not network.bytes_out("a.test")
 
 
@@ -188,6 +189,7 @@ async def test_guests_must_be_allowed_beside_each_other(network: Network) -> Non
     both = {"invite": ["@bob:b.test", "@carol:c.test"]}
     answer = await a.refused(alice, "POST", "/createRoom", both)
     assert (answer.status, answer.json["org.domicile.reason"]) == (403, "flow_denied")
+    await network.settle()
     assert not network.bytes_out("a.test")
 
 

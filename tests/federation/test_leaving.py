@@ -62,8 +62,10 @@ async def test_a_refusal_does_not_leave_where_no_flow_leads_any_more(network: Ne
     room_id = await a.create(alice, invite=[bob.user_id])
     closed = await network.found("c.test", policy=POLICY)
     b.server.policy.now = closed.server.policy.now
+    await network.settle()
     before = network.bytes_out("b.test")
     await b.change(bob, room_id, "leave")
+    await network.settle()
     assert network.bytes_out("b.test") == before
     assert await told(b, bob, "invite", room_id) is None
 
