@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -371,6 +371,16 @@ class Places(Protocol):
         ...
 
 
+def resident_key(node: Node, user_nid: int) -> tuple[str, int]:
+    """What waits in ``server.wakeups`` for something that is told to a resident."""
+    return (node.name, user_nid)
+
+
+def outbox_key(node: Node) -> tuple[str, str]:
+    """What waits in ``server.wakeups`` for something to take from a node to others."""
+    return ("outbox", node.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The resources of one running deployment."""
@@ -397,6 +407,16 @@ class Server:
     def wants_alone(self, user_id: str) -> bool:
         """Whether the user's requests should come to their end soon, since the user is about to be moved."""
         return self.nodes.directory.memory(Doors).is_closed(user_id)
+
+    def wake_residents(self, node: Node, user_nids: Iterable[int]) -> None:
+        """Have whoever waits for something that is told to these residents of a node look: there may be some."""
+        name, wake = node.name, self.wakeups.wake
+        for user_nid in user_nids:
+            wake((name, user_nid))  # `resident_key`, without a call for each of thousands
+
+    def wake_outbox(self, node: Node) -> None:
+        """Have what rests in a node's outbox taken to the other nodes."""
+        self.wakeups.wake(outbox_key(node))
 
     async def whose(self, user_id: str) -> Node | None:
         """The node of a local user."""

@@ -109,7 +109,7 @@ async def write(
 
     def announce() -> None:
         node.announce(pos, [(Stream.ACCOUNT_DATA, [user_nid])])
-        server.wakeups.wake((node.name, user_nid))
+        server.wake_residents(node, [user_nid])
 
     tx.after_commit(announce)
 

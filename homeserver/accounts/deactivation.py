@@ -116,6 +116,6 @@ async def _erase(tx: Transaction, server: Server, node: Node, user_id: str, user
     def announce() -> None:
         node.announce(first + len(names), [])
         node.memory(Erased).clear()
-        server.wakeups.wake(("outbox", node.name))
+        server.wake_outbox(node)
 
     tx.after_commit(announce)

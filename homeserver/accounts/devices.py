@@ -159,8 +159,7 @@ async def tell(tx: Transaction, server: Server, node: Node, user_nid: int, gone:
 
     def announce() -> None:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
-        for watcher in watchers:
-            server.wakeups.wake((node.name, watcher))
+        server.wake_residents(node, watchers)
         server.wakeups.wake(chores.key(node.name, KEYS_CHANGED))
 
     tx.after_commit(announce)

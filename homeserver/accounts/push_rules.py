@@ -132,6 +132,6 @@ async def change_within(tx: Transaction, server: Server, caller: Caller, edit: C
     def announce() -> None:
         node.memory(Compiled).forget(user_nid)
         node.announce(pos, [(Stream.ACCOUNT_DATA, [user_nid])])
-        server.wakeups.wake((node.name, user_nid))
+        server.wake_residents(node, [user_nid])
 
     tx.after_commit(announce)

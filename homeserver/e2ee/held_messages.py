@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from homeserver.accounts import recipients
+from homeserver.context import resident_key
 from homeserver.e2ee import mailboxes, shown_keys
 from homeserver.e2ee.mailboxes import EVERY_DEVICE
 from homeserver.e2ee.shown_keys import NO_READER
@@ -97,7 +98,7 @@ async def _watch(server: Server, node: Node, user_id: str, user_nid: int) -> Non
     """Deliver what waits for a user's devices once they are signed, and forget what has waited for too long."""
     held = node.memory(Held)
     try:
-        with server.wakeups.listen([(node.name, user_nid)]) as listener:
+        with server.wakeups.listen([resident_key(node, user_nid)]) as listener:
             while not server.wakeups.stopping and (left := await _look(server, node, user_id)):
                 await listener.wait(left)
     except NodeUnavailable:

@@ -14,7 +14,6 @@ import structlog
 
 from homeserver.accounts import recipients
 from homeserver.e2ee import mailbox_bound
-from homeserver.e2ee.publication import wake
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.rooms import application_services
 from homeserver.runtime.lru import Lru
@@ -81,7 +80,7 @@ def deliver(
     def announce() -> None:
         _expect(node, letters, first)
         node.announce(last, [(Stream.TO_DEVICE, [device_nid for _, device_nid, _ in letters])])
-        wake(server, node, {user_nid for user_nid, _, _ in letters})
+        server.wake_residents(node, {user_nid for user_nid, _, _ in letters})
         mailbox_bound.note(server, node, [device_nid for _, device_nid, _ in letters])
 
     tx.after_commit(announce)

@@ -28,7 +28,7 @@ from homeserver.transparency import changes as key_changes
 from homeserver.transparency.agreement import for_others
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.context import Server
     from homeserver.protocol.key_log import Reason
@@ -95,18 +95,12 @@ async def publish(
 
     def announce() -> None:
         node.announce(last, [(Stream.DEVICE_LISTS, [user_nid])])
-        wake(server, node, {*audience.residents, user_nid})
+        server.wake_residents(node, {*audience.residents, user_nid})
         if targets or lost:
-            server.wakeups.wake(("outbox", node.name))
+            server.wake_outbox(node)
 
     tx.after_commit(announce)
     return pos
-
-
-def wake(server: Server, node: Node, user_nids: Iterable[int]) -> None:
-    """Wake the syncs of residents."""
-    for user_nid in user_nids:
-        server.wakeups.wake((node.name, user_nid))
 
 
 def _nodes(node: Node, audience: Audience) -> tuple[list[str], list[str]]:
@@ -229,7 +223,7 @@ async def _apply(
 
         def announce() -> None:
             destination.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
-            wake(server, destination, audience.residents)
+            server.wake_residents(destination, audience.residents)
 
         tx.after_commit(announce)
 
@@ -278,7 +272,7 @@ async def _publish_waiting(tx: Transaction, server: Server, node: Node, waiting:
             to_servers.write(tx, node, first + len(targets) + len(lost), edus)
     await chores.done(tx, [chore.chore_nid for chore in waiting])
     if sent:
-        tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
+        tx.after_commit(lambda: server.wake_outbox(node))
 
 
 async def _gone(

@@ -16,7 +16,6 @@ import structlog
 
 from homeserver.e2ee import remote_keys, shown_keys
 from homeserver.e2ee.asking import Asking, Question
-from homeserver.e2ee.publication import wake
 from homeserver.e2ee.shown_keys import Remembered
 from homeserver.protocol.errors import BadJson, FlowDenied, InvalidParam, NodeUnavailable, ServerUnreachable
 from homeserver.protocol.identifiers import domain_of, is_device_id, is_user_id
@@ -274,7 +273,7 @@ async def _announce(tx: Transaction, server: Server, node: Node, user_nid: int) 
 
     def announce() -> None:
         node.announce(pos, [(Stream.DEVICE_LISTS, [user_nid])])
-        wake(server, node, residents)
+        server.wake_residents(node, residents)
 
     tx.after_commit(announce)
     return True

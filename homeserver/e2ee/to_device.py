@@ -230,7 +230,7 @@ async def _send(
     to_servers.write(tx, node, first + len(letters) + len(parcels), edus)
     if parcels:
         outbox.put(tx, first + len(letters), parcels)
-        tx.after_commit(lambda: server.wakeups.wake(("outbox", node.name)))
+        tx.after_commit(lambda: server.wake_outbox(node))
 
 
 async def apply_messages(server: Server, _: Node, destination: Node, parcel: Parcel, mark: Mark) -> None:
@@ -278,7 +278,7 @@ async def _apply(
 
         def announce() -> None:
             node.announce(last, [])
-            server.wakeups.wake(("outbox", node.name))
+            server.wake_outbox(node)
 
         tx.after_commit(announce)
 

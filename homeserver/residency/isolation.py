@@ -71,4 +71,4 @@ async def load(server: Server) -> None:
 async def _put_in_force(server: Server) -> None:
     await load(server)
     for node in server.nodes:  # what waits for another node may go now
-        server.wakeups.wake(("outbox", node.name))
+        server.wake_outbox(node)

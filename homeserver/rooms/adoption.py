@@ -281,6 +281,5 @@ def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int,
     people = list(residents)
     node.memory(Rooms).drop(room_id)
     node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, people), (Stream.MEMBERS, [room_nid])])
-    for user_nid in people:
-        server.wakeups.wake((node.name, user_nid))
-    server.wakeups.wake(("outbox", node.name))
+    server.wake_residents(node, people)
+    server.wake_outbox(node)

@@ -130,5 +130,5 @@ async def take_presence(server: Server, origin: str, shown: Shown) -> int:
             continue
         copy = Shown(shown.user_id, shown.state, shown.status, shown.active_ms)
         if residents and presence_elsewhere.show(server, node, copy):
-            presence.wake(server, node, residents)
+            server.wake_residents(node, residents)
     return denied

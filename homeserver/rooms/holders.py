@@ -95,7 +95,7 @@ async def _write(server: Server, node: Node, room: Room, counts: Mapping[str, in
         raise
     memory.end(room)
     if parcels:
-        server.wakeups.wake(("outbox", node.name))
+        server.wake_outbox(node)
 
 
 async def _put(tx: Transaction, room_nid: int, counts: Mapping[str, int], parcels: list[NewParcel]) -> None:

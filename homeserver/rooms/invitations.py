@@ -145,7 +145,7 @@ async def _take(
         for user_nid in people:
             change = MemberChange(member, membership, None, user_nid, stripped)
             node.memory(Onlookers).add(Arrival(None, room.room_id, timed(event._replace(pos=pos)), [change]))
-            server.wakeups.wake((node.name, user_nid))
+            server.wake_residents(node, [user_nid])
 
     tx.after_commit(announce)
 

@@ -252,12 +252,11 @@ def _publish(
     for step, servers in outgoing:
         feed_event(node, step.pos or 0, step.event, servers)
     point_to(node, owed)
-    for user_nid in people.union(*(room.residents.values() for room in touched)):
-        server.wakeups.wake((node.name, user_nid))
+    server.wake_residents(node, people.union(*(room.residents.values() for room in touched)))
     for room in touched:
         server.wakeups.wake(arrivals(node, room))
     if shipped:
-        server.wakeups.wake(("outbox", node.name))
+        server.wake_outbox(node)
     under_way = node.memory(Persister).under_way
     for submission in batch:
         for step in submission.steps:

@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from config.residency import DataClass
+from homeserver.context import resident_key
 from homeserver.protocol import canonical, identifiers
 from homeserver.protocol.errors import Forbidden, InvalidParam, NodeUnavailable, NotFound
 from homeserver.residency import gate
@@ -29,7 +30,7 @@ from homeserver.storage import presence as stored
 from homeserver.storage.presence import StoredPresence
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from homeserver.context import Caller, Server
     from homeserver.runtime.clock import Timer
@@ -306,7 +307,7 @@ def _look_again(server: Server, node: Node, followed: Followed) -> None:
     followed.timer = None
     now = server.clock.monotonic()
     # Requests that wait now belong to the devices that were seen last.
-    waiting = len(server.wakeups.listeners.get((node.name, followed.user_nid), ()))
+    waiting = len(server.wakeups.listeners.get(resident_key(node, followed.user_nid), ()))
     newest_first = sorted(followed.devices.items(), key=lambda item: -item[1][1])
     for place, (device_nid, (state, seen_at)) in enumerate(newest_first):
         if place < waiting:
@@ -370,7 +371,7 @@ async def _save(server: Server, node: Node, followed: Followed) -> None:
 
 async def _spread(server: Server, node: Node, followed: Followed) -> None:
     node.memory(Presences).show(node, followed.shown)
-    wake(server, node, [followed.user_nid, *await node.read(rooms.sharing, followed.user_nid)])
+    server.wake_residents(node, [followed.user_nid, *await node.read(rooms.sharing, followed.user_nid)])
     await _tell_servers(server, node, followed)
     for name in await node.read(rooms.nodes_sharing, followed.user_nid):
         other = server.nodes[name]
@@ -378,7 +379,7 @@ async def _spread(server: Server, node: Node, followed: Followed) -> None:
             continue
         other.memory(Presences).show(other, replace(followed.shown))
         try:
-            wake(server, other, await other.read(rooms.sharing_with, followed.shown.user_id))
+            server.wake_residents(other, await other.read(rooms.sharing_with, followed.shown.user_id))
         except NodeUnavailable:
             continue  # nobody there can look at it either
 
@@ -397,12 +398,6 @@ async def _tell_servers(server: Server, node: Node, followed: Followed) -> None:
         told = {"user_id": shown.user_id, "last_active_ago": 0, **shown.content(server.clock.now_ms())}
         edu = Fleeting(DataClass.PRESENCE, "m.presence", canonical.encode({"push": [told]}))
         pass_on(node, servers, f"presence {shown.user_id}", edu)
-
-
-def wake(server: Server, node: Node, user_nids: Iterable[int]) -> None:
-    """Wake residents."""
-    for user_nid in user_nids:
-        server.wakeups.wake((node.name, user_nid))
 
 
 # what a user is told ------------------------------------------------------------------------

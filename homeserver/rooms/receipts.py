@@ -183,9 +183,9 @@ async def _mark(
             _tell_servers(
                 node, room, [(first + at, each.receipt) for at, each in enumerate(fresh) if each.kind == READ]
             )
-        server.wakeups.wake((node.name, user_nid))
+        server.wake_residents(node, [user_nid])
         if parcels:
-            server.wakeups.wake(("outbox", node.name))
+            server.wake_outbox(node)
 
     tx.after_commit(announce)
 
@@ -208,8 +208,7 @@ async def _fully_read(tx: Transaction, room: Room, user_nid: int) -> int | None:
 
 def wake(server: Server, node: Node, room: Room) -> None:
     """Wake the residents who are in a room."""
-    for user_nid in room.residents.values():
-        server.wakeups.wake((node.name, user_nid))
+    server.wake_residents(node, room.residents.values())
 
 
 # to other servers ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.residency import DataClass
+from homeserver.context import outbox_key
 from homeserver.protocol.errors import NodeUnavailable, NotFound
 from homeserver.protocol.events import from_stored
 from homeserver.protocol.versions import rules_of
@@ -160,7 +161,7 @@ async def ship(server: Server, source: Node, destination: Node, kinds: Mapping[s
     after: int | None = None
     lanes = Lanes(server, source, destination)
     while not server.wakeups.stopping:
-        with server.wakeups.listen([("outbox", source.name)]) as listener:
+        with server.wakeups.listen([outbox_key(source)]) as listener:
             try:
                 if after is None:
                     after = await destination.read(outbox.applied, source.name)
@@ -280,7 +281,7 @@ async def caught_up(server: Server, source: Node, destination: Node, seconds: fl
     target = source.position
     deadline = server.clock.monotonic() + seconds
     # Positions are also taken by what is not shipped: a round has to look before it can say how far it came.
-    server.wakeups.wake(("outbox", source.name))
+    server.wake_outbox(source)
     while True:
         with server.wakeups.listen([("inbox", destination.name)]) as listener:
             if destination.memory(Progress).reached.get(source.name, 0) >= target:

@@ -190,8 +190,7 @@ def _announce(server: Server, node: Node, room_id: str, room_nid: int, pos: int,
     node.memory(Rooms).drop(room_id)
     node.memory(Erased).clear()
     node.announce(pos, [(Stream.TIMELINE, [room_nid]), (Stream.MEMBERSHIP, residents), (Stream.MEMBERS, [room_nid])])
-    for user_nid in residents:
-        server.wakeups.wake((node.name, user_nid))
+    server.wake_residents(node, residents)
 
 
 # what a node missed, and what is older ------------------------------------------------------

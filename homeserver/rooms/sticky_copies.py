@@ -32,5 +32,4 @@ def keep(tx: Transaction, server: Server, node: Node, room_id: str, copies: Sequ
 def _announce(server: Server, node: Node, room_id: str, room_nids: Sequence[int], pos: int) -> None:
     node.announce(pos, [(Stream.STICKY, room_nids)])
     room = node.memory(Rooms).get(room_id)
-    for user_nid in () if room is None else room.residents.values():
-        server.wakeups.wake((node.name, user_nid))
+    server.wake_residents(node, () if room is None else room.residents.values())

@@ -90,7 +90,7 @@ async def _say(
     def announce() -> None:
         node.memory(Followed).forget(user_nid, room_nid)
         node.announce(pos, [(Stream.THREADS, [user_nid])])
-        server.wakeups.wake((node.name, user_nid))
+        server.wake_residents(node, [user_nid])
 
     tx.after_commit(announce)
 

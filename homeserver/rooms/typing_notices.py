@@ -158,8 +158,7 @@ def _expire(server: Server, node: Node, typists: Typists) -> None:
 def _tell(server: Server, node: Node, typists: Typists) -> None:
     typists.tick = node.memory(Typing).last_tick = ticks.tick(node)
     room = node.memory(Rooms).get(typists.room.room_id) or typists.room
-    for user_nid in room.residents.values():
-        server.wakeups.wake((node.name, user_nid))
+    server.wake_residents(node, room.residents.values())
 
 
 def event_of(node: Node, room_id: str, seen: int) -> bytes | None:

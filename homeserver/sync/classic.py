@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.accounts import callers, ignored, push_rules
+from homeserver.context import resident_key
 from homeserver.e2ee import device_lists, mailboxes, one_time_keys
 from homeserver.push import unread
 from homeserver.rooms import blocking, ephemeral, epochs, erasure, presence, sight, state
@@ -124,7 +125,7 @@ async def sync(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         await mailboxes.acknowledge(node, caller.device_nid, seen)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
-    with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
+    with callers.listen(server, caller, [resident_key(node, caller.user_nid)]) as listener:
         while True:
             answer = await _look(server, caller, wish)
             await callers.stay(server, caller, listener, woken)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from homeserver.accounts import callers
+from homeserver.context import resident_key
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.rooms import epochs, history, public, readable, showing, state, tokens
 from homeserver.rooms.tokens import Token
@@ -62,7 +63,7 @@ async def stream(server: Server, caller: Caller, since: str | None, timeout_ms: 
     start = node.position if token is None else min(token.position, node.position)
     if token is not None and epochs.is_past(caller, token):  # this stream says nothing of what it leaves out
         start = caller.came_pos
-    keys: list[tuple[Any, ...]] = [(node.name, caller.user_nid)]
+    keys: list[tuple[Any, ...]] = [resident_key(node, caller.user_nid)]
     if room_id is not None:
         room, _ = await readable.reader(server, caller, room_id)
         keys = [state.arrivals(node, room)]

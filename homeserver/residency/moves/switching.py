@@ -59,7 +59,7 @@ async def switch(server: Server, move: Move, found: Sequence[Shared]) -> bool:
     await note(server, move, State.SWITCHING)
     doors = server.nodes.directory.memory(Doors)
     with doors.closed(move.user_id):
-        server.wakeups.wake((move.source.name, move.user_nid))  # long polls
+        server.wake_residents(move.source, [move.user_nid])  # long polls
         try:
             async with within(server.clock, server.settings.moves.patience.seconds):
                 await doors.empty(move.user_id)

@@ -173,7 +173,7 @@ async def _leave_rooms(server: Server, node: Node) -> None:
         if server.clock.monotonic() > deadline:
             raise Postponed(f"something is still to be done for people on {node.name}")
         await server.clock.sleep(LOOK_AGAIN)
-    server.wakeups.wake(("outbox", node.name))
+    server.wake_outbox(node)
     while waits := await _unshipped(node):
         down = [name for name in waits if not server.nodes[name].engine.health().up]
         if down or server.clock.monotonic() > deadline:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homeserver.accounts import callers, ignored
+from homeserver.context import resident_key
 from homeserver.e2ee import mailboxes, one_time_keys
 from homeserver.rooms import ephemeral, epochs, erasure
 from homeserver.rooms.tokens import Token
@@ -63,7 +64,7 @@ async def answer(server: Server, caller: Caller, wish: Wish) -> list[bytes]:
         await one_time_keys.counts(*device)
     deadline = server.clock.monotonic() + min(wish.timeout / 1000, server.settings.limits.sync_timeout.seconds)
     woken: Set[Hashable] = frozenset()
-    with callers.listen(server, caller, [(node.name, caller.user_nid)]) as listener:
+    with callers.listen(server, caller, [resident_key(node, caller.user_nid)]) as listener:
         while True:
             look = await _look(server, caller, wish, standing)
             await callers.stay(server, caller, listener, woken)
