@@ -16,10 +16,10 @@ import structlog
 from config.residency import DataClass
 from homeserver.e2ee import remote_lists, to_device
 from homeserver.e2ee.remote_lists import Update
-from homeserver.protocol import identifiers, server_acl
+from homeserver.protocol import identifiers
 from homeserver.protocol.errors import NodeUnavailable, Refusal
 from homeserver.residency import gate, traffic
-from homeserver.rooms import from_servers, presence, state
+from homeserver.rooms import acl, from_servers, presence, state
 from homeserver.rooms.presence import Shown
 from homeserver.storage.receipts import Receipt
 
@@ -112,8 +112,7 @@ async def _room(server: Server, origin: str, room_id: object) -> Room:
     if home is None or room is None or not room.head.nodes or origin not in room.head.servers:
         raise _Malformed("not_in_room")
     traffic.concerns(home)
-    await state.require(home, room, [server_acl.SERVER_ACL])
-    if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
+    if not await acl.lets_in(home, room, origin):
         raise _Malformed("acl")
     return room
 

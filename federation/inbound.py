@@ -19,11 +19,11 @@ from config.residency import DataClass
 from federation import edus, gaps, invited
 from federation.entering import entered
 from federation.pdu_checks import Dropped, check_pdus, id_of
-from homeserver.protocol import identifiers, server_acl, versions
+from homeserver.protocol import identifiers, versions
 from homeserver.protocol.errors import BadJson, InvalidParam, LimitExceeded, NodeUnavailable, NotFound
 from homeserver.protocol.event_view import MEMBER
 from homeserver.residency import gate, traffic
-from homeserver.rooms import state
+from homeserver.rooms import acl, state
 from homeserver.runtime.lru import Lru
 from homeserver.storage import received, rooms
 from homeserver.storage.events import Verdict
@@ -307,8 +307,7 @@ async def _committed(taken: Mapping[str, asyncio.Future[None]], results: _Result
 
 async def _barred(server: Server, origin: str, home: Node, room: Room) -> tuple[str, str] | None:
     """Why nothing is taken from a server for a room: for the counter, and for the server."""
-    await state.require(home, room, [server_acl.SERVER_ACL])
-    if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
+    if not await acl.lets_in(home, room, origin):
         return "acl", "The room's access control list does not let your server in"
     there = server.policy.now.jurisdiction_of_server(origin)
     if not gate.may_in_time(server, DataClass.EVENTS, there, home.jurisdiction):

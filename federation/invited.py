@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from federation import previews
 from federation.pdu_checks import Dropped, check_pdus
-from homeserver.protocol import client_format, events, server_acl, versions
+from homeserver.protocol import client_format, events, versions
 from homeserver.protocol.errors import (
     BadJson,
     FlowDenied,
@@ -28,7 +28,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate, traffic
-from homeserver.rooms import blocking, doors, invitations, nearby, state
+from homeserver.rooms import acl, blocking, doors, invitations, nearby
 from homeserver.web.limits import Bucket, Limit, Limits
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ async def _check_room(server: Server, home: Node, origin: str, room_id: str, inv
     found = await nearby.present(server, home, room_id)
     if found is not None:
         node, room = found
-        await state.require(node, room, [server_acl.SERVER_ACL])
-        if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
+        if not await acl.lets_in(node, room, origin):
             raise Forbidden("The room's access control list does not let your server in")
         if room.head.membership(invited) in ("join", "ban"):
             raise Forbidden("That user is in the room already, or banned from it")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from federation.pdu_checks import Dropped, check_pdus
-from homeserver.protocol import events, server_acl
+from homeserver.protocol import events
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
@@ -26,7 +26,7 @@ from homeserver.protocol.identifiers import domain_of, is_user_id
 from homeserver.protocol.membership_rules import AUTHORISED_VIA, authorising_server
 from homeserver.protocol.power_levels import Levels
 from homeserver.residency import gate, traffic
-from homeserver.rooms import doors, joining, proposals, state
+from homeserver.rooms import acl, doors, joining, proposals, state
 from homeserver.rooms.handed_in import place
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ async def room_for(server: Server, origin: str, room_id: str) -> tuple[Node, Roo
     room = None if home is None else await state.find(home, room_id)
     if home is None or room is None or not room.head.nodes:
         raise NotFound("This server is not in that room")
-    await state.require(home, room, [CREATE, server_acl.SERVER_ACL])
-    if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), origin):
+    if not await acl.lets_in(home, room, origin):
         raise Forbidden("The room's access control list does not let your server in")
+    await state.require(home, room, [CREATE])
     return home, room
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from homeserver.protocol import policy_server, server_acl
+from homeserver.protocol import policy_server
 from homeserver.protocol.errors import FlowDenied, Forbidden, NotRecommended
 from homeserver.protocol.event_view import MEMBER
 from homeserver.protocol.identifiers import domain_of, is_user_id
 from homeserver.protocol.policy_server import KEY_ID
 from homeserver.residency import gate
-from homeserver.rooms import state
+from homeserver.rooms import acl, state
 from homeserver.rooms.checks import ENCRYPTION
 from homeserver.rooms.clear_text import is_clear, weakens
 
@@ -57,10 +57,9 @@ async def check(server: Server, home: Node, room: Room, event: Event) -> None:
     Its form, its hash and its sender's signature have been checked. ``home`` is the room's home node. Raises
     NodeUnavailable.
     """
-    await state.require(home, room, [server_acl.SERVER_ACL, ENCRYPTION])
-    name = domain_of(event.sender)
-    if not server_acl.allows(room.head.event(server_acl.SERVER_ACL), name):
+    if not await acl.lets_in(home, room, domain_of(event.sender)):
         raise NotRecommended("The room's access control list does not let the server of the sender in")
+    await state.require(home, room, [ENCRYPTION])
     _check_borders(server, home, room, event)
     if is_clear(server, event):
         raise NotRecommended("Nothing may be said in this room that is not encrypted")
