@@ -6,7 +6,7 @@ or another policy.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.resources import files
@@ -84,21 +84,14 @@ node = "tehran"
 """
 """No flows: nothing crosses the border."""
 
-FLOWING = (
-    POLICY
-    + """
-[[flows]]
-from = "IR"
-to = ["FR"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["IR"]
-classes = ["*"]
-consent = false
-"""
-)
+
+def flow(source: str, *targets: str, classes: Sequence[str] = ("*",)) -> str:
+    """Words of a policy: data of some classes may flow from a jurisdiction to others, and nobody is asked."""
+    to, carried = (orjson.dumps(names).decode().replace(",", ", ") for names in (targets, classes))
+    return f'[[flows]]\nfrom = "{source}"\nto = {to}\nclasses = {carried}\nconsent = false\n'
+
+
+FLOWING = POLICY + flow("IR", "FR") + flow("FR", "IR")
 """Everything that may flows both ways."""
 
 

@@ -33,25 +33,11 @@ from homeserver.runtime.names import Service
 from homeserver.runtime.outbound import Outbound, Place, Streamed
 from homeserver.runtime.telemetry import Telemetry
 from homeserver.web.messages import JSON, Body
-from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, start, system_trust
+from tests.deployment import FLOWING, SETTINGS, Deployment, Observed, flow, start, system_trust
 from tests.rooms.play import Play
 from tests.support import Databases, finish
 
-OPEN = (
-    FLOWING
-    + """
-[[flows]]
-from = "IR"
-to = ["unknown"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["unknown"]
-classes = ["*"]
-consent = false
-"""
-)
+OPEN = FLOWING + flow("IR", "unknown") + flow("FR", "unknown")
 """Everything that may flows, to servers that nobody has placed too."""
 
 A_WHILE = 0.02

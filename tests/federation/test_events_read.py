@@ -11,7 +11,7 @@ from homeserver.protocol.events import from_pdu
 from homeserver.protocol.versions import rules_of
 from homeserver.rooms import state
 from homeserver.runtime.telemetry import Counter
-from tests.deployment import POLICY, User
+from tests.deployment import POLICY, User, flow
 from tests.federation.guests import asks, given, invitation, made, member, message, refusal
 from tests.network import Network
 from tests.rooms.play import Play, ciphertext
@@ -196,21 +196,7 @@ async def test_an_acl_keeps_a_server_out(network: Network) -> None:
 @aio
 @pytest.mark.parametrize("node", ["tehran", "paris"])
 async def test_no_event_goes_where_no_flow_leads(network: Network, node: str) -> None:
-    one_way = (
-        POLICY
-        + """
-[[flows]]
-from = "IR"
-to = ["FR", "unknown"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["IR"]
-classes = ["*"]
-consent = false
-"""
-    )
+    one_way = POLICY + flow("IR", "FR", "unknown") + flow("FR", "IR")
     here, there = await network.found(HERE, policy=one_way), await network.found(THERE)
     alice, bob = await here.user("alice"), await there.user("bob")
     other = await here.user("fr-other" if node == "paris" else "other", node)

@@ -15,7 +15,7 @@ from homeserver.protocol.signing import sign_event
 from homeserver.protocol.versions import rules_of
 from homeserver.runtime.exchange import Answer
 from homeserver.storage import events
-from tests.deployment import POLICY, User
+from tests.deployment import POLICY, User, flow
 from tests.federation.changes import Change, spoil
 from tests.federation.meetings import enter, kept_out, known, members, membership
 from tests.network import OPEN, Network
@@ -347,18 +347,7 @@ PEER = """
 server = "a.test"
 jurisdiction = "FR"
 """
-FR_ONLY = """
-[[flows]]
-from = "IR"
-to = ["FR"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["IR"]
-classes = ["*"]
-consent = false
-"""
+FR_ONLY = flow("IR", "FR") + flow("FR", "IR")
 
 
 @pytest.mark.parametrize("closed", ["a.test", "b.test"])

@@ -24,7 +24,7 @@ from homeserver.protocol.signing import SigningKey
 from homeserver.rooms import state
 from homeserver.storage import events as stored
 from homeserver.storage.events import Verdict
-from tests.deployment import FLOWING, User
+from tests.deployment import FLOWING, User, flow
 from tests.federation.forging import Scene, scene
 from tests.federation.meetings import enter, members
 from tests.federation.test_spoilt_requests import spoilt
@@ -46,22 +46,10 @@ name = "{code}"
 [[peers]]
 server = "{code.lower()}.test"
 jurisdiction = "{code}"
-[[flows]]
-from = "{code}"
-to = ["IR", "FR", "unknown"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "IR"
-to = ["{code}"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["{code}"]
-classes = ["*"]
-consent = false
 """
+        + flow(code, "IR", "FR", "unknown")
+        + flow("IR", code)
+        + flow("FR", code)
         for code in ("DE", "US")
     )
     + """

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from homeserver.media import previews, sweep, upload
 from homeserver.media.previews import AT_ONCE, FAILED_MS, KNOWN_MS, LARGEST_PAGE, LARGEST_PICTURE, REDIRECTS, Looking
 from homeserver.protocol.errors import InvalidParam
-from tests.deployment import FLOWING, SETTINGS, Answer, Deploy, Deployment, User
+from tests.deployment import FLOWING, SETTINGS, Answer, Deploy, Deployment, User, flow
 from tests.federation.authority import Asked, Authority, Script, Stranger, says, silence, writes
 from tests.federation.internet import Internet, Wired
 from tests.media.transfers import download_path, files_in, get, opened, picture, until
@@ -25,16 +25,7 @@ from tests.support import aio
 
 PREVIEW = "/_matrix/client/v1/media/preview_url"
 ON = f"{SETTINGS}\n[media]\nurl_previews = true\n"
-OPEN = (
-    FLOWING
-    + """
-[[flows]]
-from = "IR"
-to = ["unknown"]
-classes = ["media"]
-consent = false
-"""
-)
+OPEN = FLOWING + flow("IR", "unknown", classes=["media"])
 """Media may come to Iran from anywhere, and to France from Iran only."""
 PAGE = b"""<title>A page</title><meta property="og:image" content="/a.png">
 <meta property="og:image:width" content="40">"""

@@ -15,7 +15,7 @@ from homeserver.push import watching
 from homeserver.push.lines import Followers
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.storage.nodes import Node
-from tests.deployment import FLOWING, Answer, User
+from tests.deployment import FLOWING, Answer, User, flow
 from tests.federation.authority import Authority
 from tests.federation.internet import Internet, Wired
 from tests.push.gateway import Gateway
@@ -24,21 +24,7 @@ from tests.support import finish
 
 PUSH = "push.example.net"
 
-WATCHED = (
-    FLOWING
-    + """
-[[flows]]
-from = "IR"
-to = ["unknown"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["unknown"]
-classes = ["*"]
-consent = false
-"""
-)
+WATCHED = FLOWING + flow("IR", "unknown") + flow("FR", "unknown")
 """Notifications may go anywhere."""
 
 

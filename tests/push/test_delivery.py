@@ -13,7 +13,7 @@ from homeserver.push import lines
 from homeserver.push.lines import Followers
 from homeserver.rooms.onlookers import Onlookers
 from homeserver.storage import pushers as stored
-from tests.deployment import FLOWING, SETTINGS, start
+from tests.deployment import FLOWING, SETTINGS, flow, start
 from tests.push.gateway import Gateway
 from tests.push.stage import PUSH, WATCHED, Put, Stage
 from tests.rooms.play import Play
@@ -325,21 +325,16 @@ async def test_what_ignored_users_do_is_not_told(stage: Stage) -> None:
 
 def flows(*classes: str) -> str:
     """Flows from Iran to where the gateway is."""
-    named = ", ".join(f'"{each}"' for each in classes)
     return (
         FLOWING
         + f"""
 [[peers]]
 server = "{PUSH}"
 jurisdiction = "X-CLOUD"
-[[flows]]
-from = "IR"
-to = ["X-CLOUD"]
-classes = [{named}]
-consent = false
 [jurisdictions.X-CLOUD]
 name = "Cloud"
 """
+        + flow("IR", "X-CLOUD", classes=classes)
     )
 
 

@@ -13,7 +13,7 @@ from homeserver.rooms import replicas
 from homeserver.rooms.replicas import ParcelKind
 from homeserver.storage import outbox, streams
 from homeserver.storage.outbox import NewParcel
-from tests.deployment import FLOWING, POLICY, Deploy, Deployment
+from tests.deployment import FLOWING, POLICY, Deploy, Deployment, flow
 from tests.rooms.play import Cast, Play
 from tests.support import ON_SQLITE, aio
 
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
     from homeserver.storage.nodes import Node
     from homeserver.storage.outbox import Parcel
 
-KEYS_ONLY = (
-    POLICY
-    + """
-[[flows]]
-from = "IR"
-to = ["FR"]
-classes = ["keys"]
-consent = false
-"""
-)
+KEYS_ONLY = POLICY + flow("IR", "FR", classes=["keys"])
 
 
 class Carrier:

@@ -13,7 +13,7 @@ from homeserver.rooms import ordering, replicas
 from homeserver.rooms.send import Draft
 from homeserver.storage import events
 from homeserver.storage.nodes import Node
-from tests.deployment import FLOWING
+from tests.deployment import FLOWING, flow
 from tests.rooms.play import Cast, Play, ciphertext
 from tests.rooms.test_outage import breakable, cut_off, reconnect
 from tests.support import Databases, aio
@@ -31,23 +31,9 @@ media = "file:almaty/media"
 [[pins]]""",
         1,
     )
-    + """
-[[flows]]
-from = "KZ"
-to = ["IR", "FR"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "IR"
-to = ["KZ"]
-classes = ["*"]
-consent = false
-[[flows]]
-from = "FR"
-to = ["KZ"]
-classes = ["*"]
-consent = false
-"""
+    + flow("KZ", "IR", "FR")
+    + flow("IR", "KZ")
+    + flow("FR", "KZ")
 )
 
 
