@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from homeserver import places
 from homeserver.archives import backing_up, restoring
@@ -17,7 +20,7 @@ from homeserver.storage.connect import engine_for
 from homeserver.storage.directory import Directory
 from tests.deployment import FLOWING, User, start
 from tests.e2ee.play import KeyPlay
-from tests.support import Databases
+from tests.support import Databases, finish
 
 
 class House:
@@ -90,3 +93,12 @@ class House:
     def still(self, user: User) -> User:
         """Somebody with the token that they had before a restart."""
         return User(self.play.deployment, user.user_id, user.device_id, user.token)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A house in which everything flows between tehran and paris."""
+    made = House(tmp_path)
+    finish(made.begin())
+    yield made
+    finish(made.end())

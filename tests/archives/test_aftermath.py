@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,7 @@ from tests.archives.play import House
 from tests.e2ee.play import Device
 from tests.rooms.play import Play
 from tests.rooms.test_delayed_events import later as send_later
-from tests.support import Databases, aio, finish
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    finish(made.begin())
-    yield made
-    finish(made.end())
+from tests.support import Databases, aio
 
 
 async def later(tx: Transaction) -> int:

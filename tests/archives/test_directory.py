@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +17,7 @@ from homeserver.protocol.errors import Conflict
 from homeserver.storage import closed_accounts
 from tests.archives.play import House
 from tests.media.transfers import uploaded
-from tests.support import aio, finish
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    finish(made.begin())
-    yield made
-    finish(made.end())
+from tests.support import aio
 
 
 async def examined(house: House) -> list[dict[str, Any]]:

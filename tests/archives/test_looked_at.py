@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,7 @@ from homeserver.residency.proofs.audit import Fault
 from homeserver.storage.directory import Kind
 from tests.archives.play import House
 from tests.media.transfers import uploaded
-from tests.support import aio, finish
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    finish(made.begin())
-    yield made
-    finish(made.end())
+from tests.support import aio
 
 
 async def found(house: House, *files: Path, **more: Any) -> set[tuple[str, str, str | None]]:

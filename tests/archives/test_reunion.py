@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +9,7 @@ import pytest
 from homeserver.rooms import reunion
 from tests.archives.play import House
 from tests.deployment import User
-from tests.support import aio, finish
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    finish(made.begin())
-    yield made
-    finish(made.end())
+from tests.support import aio
 
 
 async def rooms_of(house: House, user: User) -> dict[str, Any]:
