@@ -27,7 +27,7 @@ DOWN: Final[Schema] = listed(TEXT)
 
 _STATE: Final = listed({"enum": ["admin", "guest", "locked", "suspended", "deactivated"]})
 _ROLES: Final = listed({"enum": [*Role]})
-_USER: Final = need("user", "A localpart or a user id of this server.", kept=Kept.PERSON)
+USER: Final = need("user", "A localpart or a user id of this server.", kept=Kept.PERSON)
 _ROLE: Final = need("role", f"One of {', '.join(Role)}.", {"type": "string", "enum": [*Role]})
 _PASSWORD: Final = need("password", "The password.", kept=Kept.NOTHING)
 
@@ -61,7 +61,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=LOOKING,
         changes=False,
         door=("GET", "/users/{userId}"),
-        arguments=(_USER,),
+        arguments=(USER,),
         answer=made_of(
             user_id=TEXT,
             created_ts=NUMBER,
@@ -78,7 +78,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=OPERATORS,
         changes=True,
         door=("POST", "/users/{userId}/deactivate"),
-        arguments=(_USER, take("erase", "Whether what they wrote is to be forgotten too.", FLAG)),
+        arguments=(USER, take("erase", "Whether what they wrote is to be forgotten too.", FLAG)),
         answer=made_of(user_id=TEXT),
     ),
     "user-reset-password": Declared(
@@ -86,7 +86,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=OPERATORS,
         changes=True,
         door=("POST", "/users/{userId}/password"),
-        arguments=(_USER, _PASSWORD),
+        arguments=(USER, _PASSWORD),
         answer=made_of(user_id=TEXT),
     ),
     "user-role-list": Declared(
@@ -102,7 +102,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=OPERATORS,
         changes=True,
         door=("PUT", "/users/{userId}/roles/{role}"),
-        arguments=(_USER, _ROLE),
+        arguments=(USER, _ROLE),
         answer=made_of(user_id=TEXT, roles=_ROLES),
     ),
     "user-role-remove": Declared(
@@ -110,7 +110,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=OPERATORS,
         changes=True,
         door=("DELETE", "/users/{userId}/roles/{role}"),
-        arguments=(_USER, _ROLE),
+        arguments=(USER, _ROLE),
         answer=made_of(user_id=TEXT, roles=_ROLES),
     ),
     "report-list": Declared(

@@ -20,12 +20,11 @@ from homeserver.control.declarations import (
     one_of,
     take,
 )
-from homeserver.control.declared.accounts import DOWN, LOOKING
+from homeserver.control.declared.accounts import DOWN, LOOKING, USER
 from homeserver.protocol.roles import Role
 
 MOVERS: Final = frozenset({Role.OPERATOR, Role.RESIDENCY_EDITOR})
 
-_USER: Final = need("user", "A localpart or a user id of this server.", kept=Kept.PERSON)
 _ENDS: Final[Mapping[str, Schema]] = {"user_id": TEXT, "from": TEXT, "to": TEXT}
 _MOVE: Final[Schema] = made_of(
     move_id=TEXT,
@@ -44,7 +43,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         looks_if="dry_run",
         door=("POST", "/residency/moves"),
         arguments=(
-            _USER,
+            USER,
             need("to", "The node where all their data is to rest."),
             take("dry_run", "Say what it would come to, and do nothing.", FLAG),
             take("leave_rooms", "Let the user leave the rooms that may not span the node.", FLAG),
@@ -88,7 +87,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=MOVERS,
         changes=True,
         door=("POST", "/residency/moves/{userId}/stop"),
-        arguments=(_USER, take("forget", "There is nothing to resume then.", FLAG)),
+        arguments=(USER, take("forget", "There is nothing to resume then.", FLAG)),
         answer=made_of(user_id=TEXT),
     ),
     "residency-move-resume": Declared(
@@ -96,7 +95,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=MOVERS,
         changes=True,
         door=("POST", "/residency/moves/{userId}/resume"),
-        arguments=(_USER,),
+        arguments=(USER,),
         answer=made_of(user_id=TEXT),
     ),
     "residency-receipts": Declared(
@@ -104,7 +103,7 @@ DECLARED: Final[Mapping[str, Declared]] = {
         roles=LOOKING,
         changes=False,
         door=("GET", "/users/{userId}/receipts"),
-        arguments=(_USER,),
+        arguments=(USER,),
         answer=made_of(
             server_name=TEXT,
             key_id=TEXT,
