@@ -39,7 +39,19 @@ def _any_of(patterns: Sequence[str]) -> Matcher:
 
 
 @dataclass(frozen=True, slots=True)
-class EventFilter:
+class RoomFilter:
+    """Which rooms a filter, or a part of one, is about."""
+
+    rooms: frozenset[str] | None = None
+    not_rooms: frozenset[str] = frozenset()
+
+    def has_room(self, room_id: str) -> bool:
+        """Whether it is about the room."""
+        return (self.rooms is None or room_id in self.rooms) and room_id not in self.not_rooms
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter(RoomFilter):
     """One of a filter's parts. None in a field: it lets everything through."""
 
     limit: int | None = None
@@ -47,8 +59,6 @@ class EventFilter:
     not_types: Matcher | None = None
     senders: frozenset[str] | None = None
     not_senders: frozenset[str] = frozenset()
-    rooms: frozenset[str] | None = None
-    not_rooms: frozenset[str] = frozenset()
     contains_url: bool | None = None
     lazy_members: bool = False
     redundant_members: bool = False
@@ -64,10 +74,6 @@ class EventFilter:
             and not self.not_senders
             and self.contains_url is None
         )
-
-    def has_room(self, room_id: str) -> bool:
-        """Whether the part is about the room."""
-        return (self.rooms is None or room_id in self.rooms) and room_id not in self.not_rooms
 
     def takes(self, kind: str, sender: str) -> bool:
         """Whether the type and the sender of an event pass."""
@@ -92,11 +98,9 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncFilter:
+class SyncFilter(RoomFilter):
     """A whole filter, but for ``event_fields``: events are always given whole, which the specification allows."""
 
-    rooms: frozenset[str] | None = None
-    not_rooms: frozenset[str] = frozenset()
     include_leave: bool = False
     timeline: EventFilter = field(default_factory=EventFilter)
     state: EventFilter = field(default_factory=EventFilter)
@@ -106,10 +110,6 @@ class SyncFilter:
     account_data: EventFilter = field(default_factory=EventFilter)
     federation_format: bool = False
 
-    def has_room(self, room_id: str) -> bool:
-        """Whether the filter is about the room."""
-        return (self.rooms is None or room_id in self.rooms) and room_id not in self.not_rooms
-
     @property
     def timeline_limit(self) -> int:
         """Events of a timeline that are asked for in one answer."""
@@ -117,6 +117,10 @@ class SyncFilter:
 
 
 EVERYTHING = SyncFilter()
+
+
+def _rooms(part: dict[str, Any]) -> tuple[frozenset[str] | None, frozenset[str]]:
+    return _strings(part, "rooms"), _strings(part, "not_rooms") or frozenset()
 
 
 def _strings(part: dict[str, Any], name: str) -> frozenset[str] | None:
@@ -129,13 +133,12 @@ def _part(part: dict[str, Any] | None) -> EventFilter:
         return EventFilter()
     types, not_types = part.get("types"), part.get("not_types")
     return EventFilter(
+        *_rooms(part),
         part.get("limit"),
         None if types is None else _any_of(types),
         _any_of(not_types) if not_types else None,
         _strings(part, "senders"),
         _strings(part, "not_senders") or frozenset(),
-        _strings(part, "rooms"),
-        _strings(part, "not_rooms") or frozenset(),
         part.get("contains_url"),
         bool(part.get("lazy_load_members")),
         bool(part.get("include_redundant_members")),
@@ -148,8 +151,7 @@ def _compiled(definition: bytes) -> SyncFilter:
     whole = orjson.loads(definition)
     room = whole.get("room") or {}
     return SyncFilter(
-        _strings(room, "rooms"),
-        _strings(room, "not_rooms") or frozenset(),
+        *_rooms(room),
         bool(room.get("include_leave")),
         _part(room.get("timeline")),
         _part(room.get("state")),
