@@ -87,6 +87,18 @@ async def ask_template(
     return _template(answer, room_id, user_id, membership)
 
 
+async def hand_in(
+    server: Server, node: Node, destination: str, route: str, event: Event, *, most: int
+) -> dict[str, Any]:
+    """Give a server the event that was made after its template; its answer. ``route``: such as ``v2/send_leave``.
+
+    Raises FlowDenied, ServerUnreachable, RemoteRefusal.
+    """
+    room_id, event_id = quote(event.room_id, safe=""), quote(event.event_id, safe="")
+    target = f"/_matrix/federation/{route}/{room_id}/{event_id}"
+    return await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=most)
+
+
 def _template(answer: Mapping[str, Any], room_id: str, user_id: str, membership: str) -> Template:
     event = answer.get("event")
     content = event.get("content") if isinstance(event, dict) else None

@@ -6,13 +6,10 @@ spec: server-server-api/#knocking-upon-a-room
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
-from config.residency import DataClass
 from federation import previews
-from federation.handshake import ask_template, by_any, fill
+from federation.handshake import ask_template, by_any, fill, hand_in
 from federation.joining import check_with
-from federation.remote import ask_for
 from homeserver.context import Asked
 from homeserver.protocol import client_format
 
@@ -42,9 +39,6 @@ async def _through(
 ) -> Asked:
     template = await ask_template(server, node, destination, room_id, user_id, "knock")
     event = fill(server, template, room_id, user_id, content)
-    target = f"/_matrix/federation/v1/send_knock/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
-    answer = await ask_for(
-        server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES
-    )
+    answer = await hand_in(server, node, destination, "v1/send_knock", event, most=MOST_BYTES)
     shown = await previews.checked(server, template.rules, room_id, answer.get("knock_room_state"), whole=False)
     return Asked(event, previews.array([*shown, client_format.stripped(event.client)]))

@@ -6,11 +6,8 @@ spec: server-server-api/#leaving-rooms-rejecting-invites
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
-from config.residency import DataClass
-from federation.handshake import ask_template, by_any, fill
-from federation.remote import ask_for
+from federation.handshake import ask_template, by_any, fill, hand_in
 from homeserver.context import Asked
 
 if TYPE_CHECKING:
@@ -40,6 +37,5 @@ async def through(
     """Leave through one server. Raises BadAnswer, RemoteRefusal, ServerUnreachable, FlowDenied."""
     template = await ask_template(server, node, destination, room_id, user_id, "leave")
     event = fill(server, template, room_id, user_id, content)
-    target = f"/_matrix/federation/v2/send_leave/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
-    await ask_for(server, node, DataClass.EVENTS, destination, "PUT", target, event.pdu_bytes(), most=MOST_BYTES)
+    await hand_in(server, node, destination, "v2/send_leave", event, most=MOST_BYTES)
     return event
