@@ -139,7 +139,7 @@ async def authenticate(server: Server, token: str, *, even_locked: bool = False)
     if known.expires_ts is not None and known.expires_ts <= server.clock.now_ms():
         raise UnknownToken("The access token has expired", soft_logout=True)
     if known.locked and not even_locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     return known.caller
 
 
@@ -272,7 +272,7 @@ async def stay(server: Server, caller: Caller, listener: Listener, woken: Collec
         if session is None and await server.nodes.of_user(caller.user_id) is caller.node:  # else they moved meanwhile
             raise UnknownToken("This device was logged out")
         if session is not None and session.locked:
-            raise UserLocked("This account has been locked", soft_logout=True)
+            raise UserLocked
 
 
 def _changed(node: Node, user_id: str) -> Hashable:

@@ -321,7 +321,7 @@ async def _password(server: Server, operation: Operation, auth: Mapping[str, Any
     if verified is None:
         raise Forbidden("Invalid password")
     if verified[1].locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     return whose
 
 

@@ -62,5 +62,5 @@ async def _log_in(tx: Transaction, server: Server, giver: Caller, wish: DeviceWi
     if account is None or account.deactivated_ts is not None or gone:
         raise Forbidden("Invalid login token")
     if account.locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     return await sessions.open_session(tx, server, giver.user_id, giver.user_nid, wish)

@@ -331,7 +331,7 @@ async def change_own_password(
     if node is None or account is None:
         raise NotFound("There is no such user")
     if account.locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     await change_password(server, node, whose, password, log_out=log_out, but=but)
 
 

@@ -129,7 +129,7 @@ async def log_in(server: Server, user: str, password: str, wish: DeviceWish) -> 
         raise Forbidden("Invalid username or password")
     node, account = verified
     if account.locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     return await node.write(open_session, server, account.user_id, account.user_nid, wish)
 
 
@@ -265,7 +265,7 @@ async def _refresh(
     if found.expires_ts is not None and found.expires_ts <= now:
         raise UnknownToken("The refresh token has expired", soft_logout=True)
     if found.locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     for used in await stored_tokens.predecessors(tx, read.digest):
         stored_tokens.revoke_used(tx, used)
     stored_tokens.take_back(tx, read.digest)

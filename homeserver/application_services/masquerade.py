@@ -81,7 +81,7 @@ async def caller(
     if known is None:
         known = await _load(node, service, user_id, device_id)
     if known.locked:
-        raise UserLocked("This account has been locked", soft_logout=True)
+        raise UserLocked
     return known.caller
 
 

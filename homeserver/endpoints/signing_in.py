@@ -89,7 +89,7 @@ async def _token(server: Server, user: str, password: str) -> str:
         raise Forbidden("Invalid username or password")
     node, account = verified
     if account.locked:
-        raise UserLocked("This account has been locked")
+        raise UserLocked
     return await browsers.sign_in(server, node, account.user_id, account.user_nid)
 
 

@@ -236,7 +236,12 @@ class BadAlias(Refusal):
 
 
 class UserLocked(Refusal):
+    """The account is locked; its sessions stay. spec: client-server-api/#account-locking"""
+
     errcode, status = "M_USER_LOCKED", 401
+
+    def __init__(self) -> None:
+        super().__init__("This account has been locked", soft_logout=True)
 
 
 class UserSuspended(Refusal):

@@ -71,7 +71,7 @@ async def sign_in(server: Server, person: Person) -> str | None:
     if found.deactivated:
         raise Forbidden("This account is closed.")
     if found.locked:
-        raise UserLocked("This account has been locked")
+        raise UserLocked
     return await browsers.sign_in(server, node, found.user_id, found.user_nid)
 
 
