@@ -22,7 +22,7 @@ TESTED_ALONE = {
     "homeserver.application_services.masquerade.caller": _SERVICES
     + "test_acting.py::test_users_of_other_nodes_can_be_acted_as_where_that_may_flow",
     "homeserver.accounts.letters.may_reach": _LETTERS,
-    "homeserver.application_services.sending.gathering._Gathering.may": _SERVICES
+    "homeserver.application_services.sending.gathering.lets_out": _SERVICES
     + "test_residency.py::test_only_what_may_flow_is_told",
     "homeserver.application_services.sending.gathering._Gathering.take": _SERVICES
     + "test_residency.py::test_only_what_may_flow_is_told",
