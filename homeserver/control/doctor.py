@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 async def doctor(server: Server, arguments: Arguments) -> dict[str, Any]:
     """Examine everything, or the ``node`` named."""
     name = given_node(server, arguments)
-    found = await examining.examine(server, [] if name is None else [name])
     examined = [node.name for node in server.nodes] if name is None else [name]
+    found = await examining.examine(server, [] if name is None else [name])
     return {"examined": examined, "findings": [each.shown() for each in found]}
