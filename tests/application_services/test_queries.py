@@ -78,6 +78,16 @@ async def test_an_unknown_alias_is_asked_for_and_made(set_up: SetUp) -> None:
     assert len(asked_for(stage.bridge, "new2")) == 1
     none = await alice.asks("GET", f"{CLIENT}/directory/room/{quote(f'#_bridge_none:{NAME}', safe='')}")
     assert (none.status, none.errcode) == (404, "M_NOT_FOUND")
+    begun = len(stage.bridge.asked)
+    other = await alice.asks("GET", f"{CLIENT}/directory/room/{quote(f'#ours:{NAME}', safe='')}")
+    assert (other.status, other.errcode) == (404, "M_NOT_FOUND")
+    assert len(stage.bridge.asked) == begun, "it is told of no alias that is none of its"
+    stage.bridge.on_query = None
+    stage.bridge.answers[f"{APP}/rooms"] = Answering(302)
+    for _ in range(2):
+        moved = await alice.asks("GET", f"{CLIENT}/directory/room/{quote(f'#_bridge_moved:{NAME}', safe='')}")
+        assert (moved.status, moved.errcode) == (404, "M_NOT_FOUND")
+    assert len(asked_for(stage.bridge, "moved")) == 1, "what is no success is a no"
 
 
 @aio

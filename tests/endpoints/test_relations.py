@@ -73,6 +73,8 @@ async def test_children_newest_first_and_page_by_page(play: Play) -> None:
         third = await related(play, user, room_id, root, f"?limit=2&from={second['next_batch']}")
         assert texts(third) == ["reply 0"]
         assert "next_batch" not in third
+        back = await related(play, user, room_id, root, f"?limit=2&dir=f&from={third['prev_batch']}")
+        assert texts(back) == ["reply 1", "reply 2"]
         again = await related(play, user, room_id, root, f"?from={first['next_batch']}&to={second['next_batch']}")
         assert texts(again) == ["reply 2", "reply 1"]
         assert texts(await related(play, user, room_id, root, f"?from={second['next_batch']}&dir=b&to=s0_0")) == [

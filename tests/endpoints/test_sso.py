@@ -100,6 +100,7 @@ async def test_a_legacy_client_logs_in_by_one_provider(deploy: Deploy, tmp_path:
     async with providing(deploy, tmp_path) as (deployment, provider):
         browser = Browser(deployment)
         path = f"/_matrix/client/v3/login/sso/redirect/university?redirectUrl={quote(target, safe='')}"
+        assert (await browser.ask("GET", path + "&action=sing")).status == 400
         sent = await browser.ask("GET", path)
         assert sent.status == 302
         page = await register(browser, provider, sent.location)

@@ -435,6 +435,8 @@ async def test_no_identity_server_is_asked(deployment: Deployment) -> None:
     assert (await alice.asks("POST", THREEPIDS + "/bind", {})).errcode == "M_MISSING_PARAM"
     unbound = await alice.asks("POST", THREEPIDS + "/unbind", {"medium": "email", "address": ALICES})
     assert unbound.json == {"id_server_unbind_result": "no-support"}
+    for incomplete in ({"medium": "email"}, {"address": ALICES}):
+        assert (await alice.asks("POST", THREEPIDS + "/unbind", incomplete)).errcode == "M_MISSING_PARAM"
 
 
 # -- logging in and setting a password

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from federation import remote
 from homeserver.protocol.versions import VERSIONS
 from tests.deployment import User
 from tests.e2ee.play import Device
@@ -20,6 +21,7 @@ from tests.matrix.rows import DENIED, FAR, HERE, IN, THERE, Column, outcome, quo
 from tests.matrix.servers import Servers, meet
 from tests.matrix.world import Phase
 from tests.network import Network
+from tests.rooms.play import Play
 from tests.support import Databases, aio
 
 NOT_FROM_FRANCE = Phase(Column.DENIED, (FAR, "events"))
@@ -126,3 +128,34 @@ async def test_what_an_author_s_node_may_not_send_is_not_given_either(
     border.change(Phase(Column.ALLOWED))
     assert await tries() == ["200"] * 7
     assert sealed("kestrel") in border.left(HERE)
+
+
+def hands_in(there: Play, path: str) -> Awaitable[object]:
+    """Hand in an event that is none."""
+    return remote.ask(there.server, HERE, "PUT", f"/_matrix/federation{path}", {}, most=2**20)
+
+
+@aio
+async def test_no_step_of_a_join_or_a_knock_gets_past_an_author_s_node(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is asked before anything else, so that what is handed in may be nothing at all."""
+    border, dora = await with_france(network, monkeypatch)
+    await border.here.change(dora, border.room_id, "leave")
+    await border.here.settle()
+    rules = f"/rooms{quoted(border.room_id)}/state/m.room.join_rules"
+    await border.here.ask(border.alice, "PUT", rules, {"join_rule": "knock"})
+    by_user, by_event = quoted(border.room_id, f"@carol:{THERE}"), quoted(border.room_id, "$none")
+
+    async def tries() -> list[str]:
+        asked: list[Awaitable[object]] = [
+            asks(border.there, HERE, "GET", f"/make_knock{by_user}", ver=list(VERSIONS)),
+            hands_in(border.there, f"/v2/send_join{by_event}"),
+            hands_in(border.there, f"/v1/send_knock{by_event}"),
+        ]
+        return [await outcome(each) for each in asked]
+
+    border.change(NOT_FROM_FRANCE)
+    assert await tries() == [DENIED] * 3
+    border.change(Phase(Column.ALLOWED))
+    assert await tries() == ["200", "400 M_INVALID_PARAM", "400 M_INVALID_PARAM"]

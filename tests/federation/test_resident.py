@@ -60,12 +60,15 @@ async def test_templates_are_for_users_of_who_asks(network: Network) -> None:
 
 @aio
 async def test_a_server_that_does_not_know_the_version_is_told_it(network: Network) -> None:
-    _, b, _, bob, room_id = await _hall(network)
+    a, b, alice, bob, room_id = await _hall(network)
     path = f"/make_join/{quote(room_id, safe='')}/{quote(bob.user_id, safe='')}"
     assert await refusal(b, "a.test", "GET", path) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
     assert await refusal(b, "a.test", "GET", path, ver=["1", "10"]) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
     assert b'"room_version":"11"' in network.exchanges[-1].answer
     assert (await asks(b, "a.test", "GET", path, ver=["1", "11"]))["room_version"] == "11"
+    room_id = await a.create(alice, preset="public_chat", room_version="1")
+    path = f"/make_join/{quote(room_id, safe='')}/{quote(bob.user_id, safe='')}"
+    assert (await asks(b, "a.test", "GET", path))["room_version"] == "1", "who says nothing knows the first"
 
 
 @aio

@@ -95,7 +95,7 @@ async def test_who_waits_for_an_answer_is_there(play: Play) -> None:
 @aio
 async def test_who_does_nothing_is_idle_and_comes_back_by_doing_something(play: Play) -> None:
     alice, bob = await play.user("alice"), await play.user("bob", "paris")
-    await play.room_of(alice, bob)
+    room_id = await play.room_of(alice, bob)
     watcher = Watcher(play, bob)
     for _ in range(int(IDLE // 30) + 2):
         caller = await poll(play, alice)
@@ -105,7 +105,10 @@ async def test_who_does_nothing_is_idle_and_comes_back_by_doing_something(play: 
     assert found["last_active_ago"] >= IDLE * 1000
     await poll(play, alice)
     assert await watcher.news() == {}, "polling is no activity"
-    presence.active(play.server, caller)
+    typing = f"/rooms/{quote(room_id)}/typing/{quote(alice.user_id)}"
+    await play.ask(alice, "PUT", typing, {"typing": False})
+    assert await watcher.news() == {}, "nor is having stopped to type"
+    await play.ask(alice, "PUT", typing, {"typing": True})
     assert (await watcher.news())[alice.user_id]["presence"] == ONLINE
     presence.active(play.server, caller)
     assert await watcher.news() == {}
