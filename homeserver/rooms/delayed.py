@@ -151,10 +151,12 @@ async def act(server: Server, delay_id: str, action: str) -> None:
     Raises NotFound, DelayedEventOver when the opposite has been done, and for ``send`` what sending raises.
     """
     doors = server.nodes.directory.memory(Doors)
-    node, user_id = await _place_of(server, delay_id)
-    while doors.is_closed(user_id):
-        await doors.opened(user_id)
-        node, user_id = await _place_of(server, delay_id)  # they may have been moved
+    while True:
+        closings = doors.closings
+        node, user_id = await _place_of(server, delay_id)
+        if not doors.is_closed(user_id) and closings == doors.closings:
+            break
+        await doors.opened(user_id)  # they may have been moved, or are being moved
     with doors.inside(user_id):
         await _act(server, node, user_id, delay_id, action)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from homeserver.context import Server
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.residency.moves.rehoming import all_follow
 from homeserver.rooms import delayed, say
@@ -17,6 +18,7 @@ from homeserver.storage import client_transactions
 from homeserver.storage import delayed_events as stored
 from homeserver.storage.directory import Kind
 from homeserver.storage.engine import Transaction
+from homeserver.storage.nodes import Node
 from tests.deployment import User
 from tests.rooms.play import CLIENT, Cast, Play, cast, play
 from tests.rooms.test_delayed_events import act, later, pass_time
@@ -109,6 +111,27 @@ async def test_none_is_sent_while_its_sender_is_being_moved(play: Play) -> None:
     assert (await acting).status == 200
     assert await pass_time(play, 5) is None
     assert sorted(await play.texts(alice, room_id)) == ["due", "early"]
+
+
+@ON_SQLITE
+@aio
+async def test_it_is_looked_for_again_after_a_move_meanwhile(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = await play.user("alice")
+    room_id, doors = await play.create(alice), play.server.nodes.directory.memory(Doors)
+    delay_id = await later(alice, room_id, "once", 100_000, "t")
+    real = delayed._place_of
+    looked: list[str] = []
+
+    async def moved_meanwhile(server: Server, wanted: str) -> tuple[Node, str]:
+        looked.append(wanted)
+        if len(looked) > 1:
+            return await real(server, wanted)
+        with doors.closed(alice.user_id):
+            return play.node("paris"), alice.user_id  # where it was, and is no more
+
+    monkeypatch.setattr(delayed, "_place_of", moved_meanwhile)
+    assert (await act(play, delay_id, "cancel")).status == 200
+    assert len(looked) == 2
 
 
 @ON_SQLITE
