@@ -29,7 +29,7 @@ from homeserver.context import CurrentPolicy, Identity, Server
 from homeserver.control_socket import socket_in
 from homeserver.credentials import StartError
 from homeserver.jobs import Watch, add_jobs
-from homeserver.media import thumbnails
+from homeserver.media import store, thumbnails
 from homeserver.passport import build
 from homeserver.residency import isolation
 from homeserver.residency.changes import applying, chain, recovering, taking
@@ -263,7 +263,9 @@ async def serve(
                 f"{str(error).rstrip('.')}: free the address, or choose another in [[listeners]]"
             ) from None
         add_jobs(server)
+        server.jobs.add("make shelves for media", partial(store.prepare_all, server))
         server.jobs.start()
+        server.jobs.poke("make shelves for media")
         memory.settle()
         watch = Watch(server)
         if isinstance(server.places, places.OpenPlaces):

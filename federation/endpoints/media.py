@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from federation.multipart import around
-from homeserver.media import download, store, thumbnails
+from homeserver.media import download, reading, thumbnails
 from homeserver.media.content_types import disposition
 from homeserver.media.thumbnails import Wish
 from homeserver.web import media_queries
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from homeserver.context import Server
-    from homeserver.media.store import Reading
+    from homeserver.media.reading import Reading
     from homeserver.web.messages import Request
 
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 async def download_content(server: Server, request: Request) -> Response:
     """The content of one of our media."""
     node, medium = await download.local(server, *_wish(server, request))
-    content = await store.read(node, medium)
+    content = await reading.read(node, medium)
     assert medium.size is not None
     return _parts(content, medium.size, medium.content_type, disposition(medium.content_type, medium.filename))
 
@@ -55,7 +55,7 @@ async def thumbnail(server: Server, request: Request) -> Response:
     if made.content is not None:
         return _parts(made.content, len(made.content), made.content_type, named)
     assert medium.size is not None
-    return _parts(await store.read(node, medium), medium.size, made.content_type, named)
+    return _parts(await reading.read(node, medium), medium.size, made.content_type, named)
 
 
 def _wish(server: Server, request: Request) -> tuple[str, str, int]:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from homeserver.archives.writing import Writer
-from homeserver.media import store
-from homeserver.media.store import DRAFTS, Files
+from homeserver.media import shelves
+from homeserver.media.shelves import DRAFTS
+from homeserver.media.store import Files
 from homeserver.protocol.errors import Conflict, NodeUnavailable
 from homeserver.storage import archive, audit, migrate, streams
 from homeserver.storage.tables import UNARCHIVED
@@ -151,7 +152,7 @@ async def _media(node: Node, writer: Writer, known: dict[str, str], backups: Bac
     whole: set[str] = set()
     count = 0
     for path in await run(node, lambda: sorted(media_files(node.media))):
-        named = store.belongs_to(path.name)
+        named = shelves.belongs_to(path.name)
         if named is None or known.get(named[0]) != named[1]:
             continue  # of what came after the rows, or left over from a crash
         name = f"media/{path.relative_to(node.media)}"

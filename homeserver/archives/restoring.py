@@ -18,7 +18,7 @@ from homeserver.accounts.deactivation import DEACTIVATED
 from homeserver.accounts.devices import KEYS_CHANGED
 from homeserver.archives.backing_up import media_files, node_migrations
 from homeserver.archives.sealing import CHUNK, Damaged
-from homeserver.media import store
+from homeserver.media import shelves
 from homeserver.protocol.errors import Conflict
 from homeserver.protocol.identifiers import localpart_of
 from homeserver.runtime import durable
@@ -179,7 +179,7 @@ def _unpack(archive: Archive, media: Path) -> int:
             continue
         _place(media, media / media_path(name), part)
         count += 1
-    (media / store.DRAFTS).mkdir(mode=0o700, exist_ok=True)
+    (media / shelves.DRAFTS).mkdir(mode=0o700, exist_ok=True)
     durable.sync_folder(media)
     return count
 
@@ -187,13 +187,13 @@ def _unpack(archive: Archive, media: Path) -> int:
 def media_path(name: str) -> str:
     """Where a part of an archive stands in a media folder. Raises Damaged for what leads anywhere else."""
     found = _MEDIA.fullmatch(name)
-    if found is None or store.belongs_to(name.rpartition("/")[2]) is None:
+    if found is None or shelves.belongs_to(name.rpartition("/")[2]) is None:
         raise Damaged(f"{name} is no file of a media folder")
     return found[1]
 
 
 def _place(media: Path, path: Path, part: BinaryIO) -> None:
-    drafts = media / store.DRAFTS
+    drafts = media / shelves.DRAFTS
     for folder in (drafts, path.parent):
         if not folder.is_dir():
             folder.mkdir(mode=0o700)

@@ -13,7 +13,7 @@ from homeserver.archives.backing_up import media_files
 from homeserver.disclosure import conditions, register
 from homeserver.doctor import listing, logs, routes
 from homeserver.doctor.findings import Finding
-from homeserver.media import store
+from homeserver.media import shelves
 from homeserver.media.store import Files
 from homeserver.protocol import policy_chain
 from homeserver.protocol.errors import NodeUnavailable
@@ -122,7 +122,7 @@ async def _files(node: Node) -> list[Finding]:
     known = await node.read(audit.file_names)
     whole, strange = set(), 0
     for path in await node.memory(Files).run(node, lambda: list(media_files(node.media))):
-        named = store.belongs_to(path.name)
+        named = shelves.belongs_to(path.name)
         if named is None or known.get(named[0]) != named[1]:
             strange += 1
         elif path.name == f"{named[0]}-{named[1]}":
@@ -130,7 +130,7 @@ async def _files(node: Node) -> list[Finding]:
     if strange:  # what came since the rows were read
         now = await node.read(audit.file_names)
         left = await node.memory(Files).run(node, lambda: list(media_files(node.media)))
-        named_now = [store.belongs_to(path.name) for path in left]
+        named_now = [shelves.belongs_to(path.name) for path in left]
         strange = sum(named is None or now.get(named[0]) != named[1] for named in named_now)
         known = {name: digest for name, digest in known.items() if name in now}
     found = []

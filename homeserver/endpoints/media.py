@@ -6,7 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from homeserver.media import download, previews, store, thumbnails, upload
+from homeserver.media import download, previews, reading, thumbnails, upload
 from homeserver.media.content_types import content_type, disposition, file_name
 from homeserver.media.thumbnails import Wish
 from homeserver.protocol.errors import NotFound
@@ -176,14 +176,14 @@ async def download_content(server: Server, request: Request) -> Response:
     ]
     part = _part(request, medium.size, tag)
     if part is None:
-        content = await store.read(node, medium)
+        content = await reading.read(node, medium)
         return Response(200, content, headers, content_type=medium.content_type, length=medium.size)
     start, length = part
     if length <= 0:
         error = {"errcode": "M_UNKNOWN", "error": "The content has no such part"}
         return json_response(error, 416, [("Content-Range", f"bytes */{medium.size}")])
     headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{medium.size}"))
-    content = await store.read(node, medium, start, length)
+    content = await reading.read(node, medium, start, length)
     return Response(206, content, headers, content_type=medium.content_type, length=length)
 
 
@@ -206,7 +206,7 @@ async def thumbnail(server: Server, request: Request) -> Response:
     headers = [*SAFE, ("ETag", tag), ("Content-Disposition", disposition(made.content_type, made.filename))]
     content = made.content
     if content is None:
-        whole = await store.read(node, medium)
+        whole = await reading.read(node, medium)
         return Response(200, whole, headers, content_type=made.content_type, length=medium.size)
     return Response(200, content, headers, content_type=made.content_type)
 

@@ -51,8 +51,8 @@ def arrival(node: Node, media_id: str) -> tuple[str, str, str]:
 
 def tag(medium: Medium, variant: str = "") -> str:
     """What tells contents apart for caches: an entity tag of HTTP, with its quotes."""
-    assert medium.sha256 is not None
-    return f'"{medium.sha256.hex()}{variant and "-"}{variant}"'
+    assert medium.digest is not None
+    return f'"{medium.digest.hex()}{variant and "-"}{variant}"'
 
 
 async def find(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from config.residency import DataClass
-from homeserver.media import store
+from homeserver.media import shelves, store
 from homeserver.media.content_types import content_type, file_name
 from homeserver.protocol.errors import CommitUnknown, LimitExceeded, NodeUnavailable, RemoteTooLarge
 from homeserver.residency import gate
@@ -66,7 +66,7 @@ async def find(server: Server, node: Node, server_name: str, media_id: str, wait
         await node.write(stored.touch, copy.file_id, now)
         copy = copy._replace(asked_ts=now)
     memory.known[name] = copy
-    return Medium(copy.file_id, 0, copy.content_type, copy.filename, copy.size, copy.sha256, copy.asked_ts, None)
+    return Medium(copy.file_id, 0, copy.content_type, copy.filename, copy.size, copy.digest, copy.asked_ts, None)
 
 
 async def _fetched(server: Server, node: Node, name: Name, wait_ms: int) -> RemoteMedium:
@@ -89,7 +89,7 @@ def _done(memory: Fetching, name: Name, task: asyncio.Task[RemoteMedium]) -> Non
 
 
 async def _fetch(server: Server, node: Node, name: Name, wait_ms: int) -> RemoteMedium:
-    file_id, most, now = store.new_id(), server.settings.media.max_download, server.clock.now_ms()
+    file_id, most, now = shelves.new_id(), server.settings.media.max_download, server.clock.now_ms()
     draft = await store.begin(node)
 
     async def take(piece: bytes) -> None:
@@ -111,10 +111,10 @@ async def _fetch(server: Server, node: Node, name: Name, wait_ms: int) -> Remote
         raise  # there may be a row: the sweep will see
     except Exception:
         with suppress(NodeUnavailable):
-            await store.erase(node, file_id, written.sha256)
+            await store.erase(node, file_id, written.digest)
         raise
     if not added:  # another process was faster
-        await store.erase(node, file_id, written.sha256)
+        await store.erase(node, file_id, written.digest)
         found = await node.read(stored.find, *name)
         assert found is not None
         return found

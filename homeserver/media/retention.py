@@ -59,8 +59,8 @@ async def _remove_idle(
             found.append((media_id, None))
             continue
         removed = await stored.remove(tx, media_id)
-        if removed is not None and removed.sha256 is not None:
-            found.append((media_id, removed.sha256))
+        if removed is not None and removed.digest is not None:
+            found.append((media_id, removed.digest))
 
     def forget() -> None:
         for media_id, _ in found:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from homeserver.media import remote_media, retention, store
+from homeserver.media import remote_media, retention, shelves, store
 from homeserver.media.download import Known
-from homeserver.media.store import DRAFTS, Files
+from homeserver.media.shelves import DRAFTS
+from homeserver.media.store import Files
 from homeserver.protocol.errors import NodeUnavailable
 from homeserver.runtime.parts import in_parts
 from homeserver.storage import media as stored
@@ -79,7 +80,7 @@ def _forget(node: Node, expired: Iterable[tuple[str, bytes | None]]) -> None:
 
 async def _clear(server: Server, node: Node, paths: list[Path]) -> None:
     """Delete those of the files that no row speaks of."""
-    named = {path: names for path in paths if (names := store.belongs_to(path.name)) is not None}
+    named = {path: names for path in paths if (names := shelves.belongs_to(path.name)) is not None}
     ids = {media_id for media_id, _ in named.values()}
     rows = {**await node.read(stored.among, ids), **await node.read(stored_copies.among, ids)}
     left = {path: media_id for path, (media_id, digest) in named.items() if not _speaks_of(rows.get(media_id), digest)}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from homeserver.media import store
+from homeserver.media import reading, store
 from homeserver.protocol.errors import LimitExceeded, TooLarge, Unknown
 
 if TYPE_CHECKING:
@@ -140,13 +140,13 @@ class Studio:
             task.exception()  # whoever still waits is told
 
     async def _make(self, server: Server, node: Node, medium: Medium, frame: Wish | None, stem: str) -> Made:
-        start = await store.read(node, medium, 0, 16)
+        start = await reading.read(node, medium, 0, 16)
         if not isinstance(start, bytes) or not start.startswith(_STARTS):
             raise _no_picture()
         if (medium.size or 0) > LARGEST_SOURCE:
             raise _too_large()
         async with self._turn:
-            content = await store.read(node, medium)
+            content = await reading.read(node, medium)
             picture = content if isinstance(content, bytes) else b"".join([piece async for piece in content])
             drawn = await self._draw(server, picture, frame)
         if drawn.outcome == "large":

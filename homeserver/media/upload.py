@@ -9,7 +9,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from homeserver.media import store
+from homeserver.media import shelves, store
 from homeserver.media.download import Known, arrival
 from homeserver.protocol.errors import (
     CannotOverwriteMedia,
@@ -22,7 +22,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.storage import media as stored
 from homeserver.storage.directory import Kind
-from homeserver.storage.media import Content
+from homeserver.storage.media import Content, Medium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,16 +84,18 @@ async def upload(
     if quota is not None:
         await node.read(_check_quota, caller.user_nid, declared or 0, quota)
     async with _received(server, node, body, declared) as draft:
-        media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, store.new_id)
+        media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, shelves.new_id)
         written = await draft.finish(media_id)
     content = Content(content_type, filename, *written)
     try:
-        await node.advance_together(_add, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms)
+        await node.advance_together(
+            _add, node, quota, media_id, caller.user_nid, content, server.clock.now_ms(), until_ms
+        )
     except (CommitUnknown, asyncio.CancelledError):
         raise  # there may be a row: the sweep will see
     except Exception:
         with suppress(NodeUnavailable):
-            await store.erase(node, media_id, written.sha256)
+            await store.erase(node, media_id, written.digest)
             await server.nodes.directory.release(Kind.MEDIA, media_id)
         raise
     return uri(server, media_id)
@@ -109,7 +111,7 @@ async def create(server: Server, caller: Caller) -> tuple[str, int]:
     node, rules = caller.node, server.settings.media
     now = server.clock.now_ms()
     expires = now + round(rules.pending_lifetime.seconds * 1000)
-    media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, store.new_id)
+    media_id = await server.nodes.directory.new_name(Kind.MEDIA, node.name, shelves.new_id)
     first = await node.write(stored.reserve, media_id, caller.user_nid, now, expires, rules.pending_uploads)
     if first is not None:
         await server.nodes.directory.release(Kind.MEDIA, media_id)
@@ -135,7 +137,7 @@ async def fill(
 
     spec: client-server-api/#put_matrixmediav3uploadservernamemediaid
     """
-    if server_name != server.name or not store.is_ours(media_id):
+    if server_name != server.name or not shelves.is_ours(media_id):
         raise NotFound("There is no such medium")
     node = await server.nodes.of_media(media_id)
     if node is not caller.node:
@@ -154,8 +156,8 @@ async def fill(
     except Forbidden as fault:
         refused = fault
     medium = await node.read(stored.find, media_id)
-    if medium is None or medium.sha256 != written.sha256:  # the same bytes would share the file
-        await store.erase(node, media_id, written.sha256)
+    if medium is None or medium.digest != written.digest:  # the same bytes would share the file
+        await store.erase(node, media_id, written.digest)
     await node.read(_check_pending, media_id, caller.user_nid, server.clock.now_ms())
     raise refused or NotFound("There is no such medium")
 
@@ -169,8 +171,8 @@ async def delete(server: Server, node: Node, media_id: str) -> bool:
     if medium is None:
         return False
     await server.nodes.directory.release(Kind.MEDIA, media_id)
-    if medium.sha256 is not None:
-        await store.erase(node, media_id, medium.sha256)
+    if medium.digest is not None:
+        await store.erase(node, media_id, medium.digest)
     return True
 
 
@@ -239,6 +241,7 @@ async def _check_quota(tx: Transaction, user_nid: int, size: int, quota: Quota) 
 
 async def _add(
     tx: Transaction,
+    node: Node,
     quota: Quota | None,
     media_id: str,
     user_nid: int,
@@ -249,6 +252,8 @@ async def _add(
     if quota is not None:  # again: others of the same user may have come meanwhile
         await _check_quota(tx, user_nid, content.size, quota)
     await stored.add(tx, media_id, user_nid, content, now_ms, until_ms)
+    medium = Medium(media_id, user_nid, *content, now_ms, until_ms)
+    tx.after_commit(lambda: node.memory(Known).note(medium))
 
 
 async def _check_pending(tx: Transaction, media_id: str, user_nid: int, now_ms: int) -> None:

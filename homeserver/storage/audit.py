@@ -164,8 +164,8 @@ async def file_names(tx: Transaction) -> dict[str, str]:
     """The media that rows speak of: id, and the beginning of the digest in the names of their files."""
     found = {}
     for sql in (
-        "SELECT media_id, sha256 FROM media WHERE sha256 IS NOT NULL",
-        "SELECT file_id, sha256 FROM remote_media",
+        "SELECT media_id, digest FROM media WHERE digest IS NOT NULL",
+        "SELECT file_id, digest FROM remote_media",
     ):
         for name, digest in await tx.all(sql):
             found[str(name)] = bytes(digest).hex()[:16]

@@ -153,7 +153,7 @@ _LIST = (
     _own("invitations", "room_nid:room", "state", "room_nid"),
     _own("presence", "", "presence status_msg last_active_ts", "last_active_ts"),
     _own("profiles", "field", "value"),
-    _own("media", "media_id", "content_type filename size sha256 created_ts expires_ts asked_ts"),
+    _own("media", "media_id", "content_type filename size digest created_ts expires_ts asked_ts"),
     _own("consents", "source target", "classes shown language policy_serial given_ts withdrawn_ts"),
     _own("roles", "role", "given_ts"),
     _own("admin_log", "seq", "entry"),

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from homeserver.storage.engine import Transaction
 
-_COLUMNS = "media_id, user_nid, content_type, filename, size, sha256, created_ts, expires_ts"
+_COLUMNS = "media_id, user_nid, content_type, filename, size, digest, created_ts, expires_ts"
 
 
 class Medium(NamedTuple):
-    """One medium. ``size`` in bytes and ``sha256`` (32 bytes) are None while it is pending; times are in milliseconds
-    since 1970, and ``expires_ts`` is None once there is content, unless that is kept for a while only.
+    """One medium. ``size`` in bytes and ``digest`` (see media/digests.py) are None while it is pending; times are in
+    milliseconds since 1970, and ``expires_ts`` is None once there is content, unless that is kept for a while only.
     """
 
     media_id: str
@@ -26,7 +26,7 @@ class Medium(NamedTuple):
     content_type: str
     filename: str | None
     size: int | None
-    sha256: bytes | None
+    digest: bytes | None
     created_ts: int
     expires_ts: int | None
 
@@ -37,7 +37,7 @@ class Content(NamedTuple):
     content_type: str
     filename: str | None
     size: int
-    sha256: bytes
+    digest: bytes
 
 
 async def find(tx: Transaction, media_id: str) -> Medium | None:
@@ -90,7 +90,7 @@ async def reserve(tx: Transaction, media_id: str, user_nid: int, now_ms: int, ex
 async def fill(tx: Transaction, media_id: str, content: Content, now_ms: int) -> bool:
     """Give a pending medium its content; False when it has some already, has expired, or is gone."""
     changed = await tx.run(
-        "UPDATE media SET content_type = ?, filename = ?, size = ?, sha256 = ?, expires_ts = NULL"
+        "UPDATE media SET content_type = ?, filename = ?, size = ?, digest = ?, expires_ts = NULL"
         " WHERE media_id = ? AND size IS NULL AND expires_ts > ?",
         *content,
         media_id,
@@ -109,7 +109,7 @@ async def remove_expired(tx: Transaction, now_ms: int, limit: int) -> list[tuple
     """Delete media whose time is over; returns their ids and the digests of their files, None for pending ones."""
     rows = await tx.all(
         "DELETE FROM media WHERE media_id IN"
-        " (SELECT media_id FROM media WHERE expires_ts <= ? ORDER BY expires_ts LIMIT ?) RETURNING media_id, sha256",
+        " (SELECT media_id FROM media WHERE expires_ts <= ? ORDER BY expires_ts LIMIT ?) RETURNING media_id, digest",
         now_ms,
         limit,
     )
@@ -159,7 +159,7 @@ async def among(tx: Transaction, media_ids: Collection[str]) -> dict[str, bytes 
     if not media_ids:
         return {}
     marks = ",".join("?" * len(media_ids))
-    rows = await tx.all(f"SELECT media_id, sha256 FROM media WHERE media_id IN ({marks})", *media_ids)
+    rows = await tx.all(f"SELECT media_id, digest FROM media WHERE media_id IN ({marks})", *media_ids)
     return {row[0]: row[1] for row in rows}
 
 

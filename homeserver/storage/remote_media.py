@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from homeserver.storage.engine import Transaction
     from homeserver.storage.media import Content
 
-_COLUMNS = "file_id, content_type, filename, size, sha256, asked_ts"
+_COLUMNS = "file_id, content_type, filename, size, digest, asked_ts"
 
 
 class RemoteMedium(NamedTuple):
@@ -20,7 +20,7 @@ class RemoteMedium(NamedTuple):
     content_type: str
     filename: str | None
     size: int
-    sha256: bytes
+    digest: bytes
     asked_ts: int
 
 
@@ -39,7 +39,7 @@ async def add(tx: Transaction, file_id: str, server_name: str, media_id: str, co
         content.content_type,
         content.filename,
         content.size,
-        content.sha256,
+        content.digest,
         now_ms,
         server_name,
         media_id,
@@ -57,7 +57,7 @@ async def remove_idle(tx: Transaction, before_ms: int, limit: int) -> list[tuple
     """Delete copies for which nobody has asked since; returns the names and digests of their files."""
     rows = await tx.all(
         "DELETE FROM remote_media WHERE file_id IN"
-        " (SELECT file_id FROM remote_media WHERE asked_ts < ? ORDER BY asked_ts LIMIT ?) RETURNING file_id, sha256",
+        " (SELECT file_id FROM remote_media WHERE asked_ts < ? ORDER BY asked_ts LIMIT ?) RETURNING file_id, digest",
         before_ms,
         limit,
     )
@@ -69,5 +69,5 @@ async def among(tx: Transaction, file_ids: Collection[str]) -> dict[str, bytes]:
     if not file_ids:
         return {}
     marks = ",".join("?" * len(file_ids))
-    rows = await tx.all(f"SELECT file_id, sha256 FROM remote_media WHERE file_id IN ({marks})", *file_ids)
+    rows = await tx.all(f"SELECT file_id, digest FROM remote_media WHERE file_id IN ({marks})", *file_ids)
     return {row[0]: bytes(row[1]) for row in rows}

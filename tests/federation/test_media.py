@@ -13,7 +13,7 @@ import pytest
 
 from federation import reach, x_matrix
 from federation.multipart import Multipart, NotMultipart, around, boundary_in
-from homeserver.media import store, sweep
+from homeserver.media import shelves, sweep
 from homeserver.media.content_types import filename_in
 from homeserver.media.remote_media import Fetching
 from homeserver.runtime.exchange import Answer, Fault, Unreachable
@@ -444,7 +444,7 @@ async def test_a_file_of_a_copy_is_no_stray(network: Network) -> None:
     await download(alice, media_id)
     (path,) = files_in(here.deployment, "tehran")
     os.utime(path, (0, 0))
-    stray = path.with_name(f"{store.new_id()}-{'0' * 16}")
+    stray = path.with_name(f"{shelves.new_id()}-{'0' * 16}")
     stray.write_bytes(b"left over")
     os.utime(stray, (0, 0))
     await sweep.sweep(here.server)

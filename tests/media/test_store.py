@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
-from homeserver.media import store, sweep, upload
+from homeserver.media import reading, shelves, store, sweep, upload
 from homeserver.protocol.errors import CommitUnknown, NodeUnavailable
 from homeserver.runtime import durable
 from homeserver.storage import media as stored
@@ -184,23 +184,28 @@ async def test_the_name_of_a_new_folder_is_synced_whoever_made_it(
 
     monkeypatch.setattr(durable, "sync_folder", syncing)
     media = node.media
-    for name, known in (("aa", False), ("aa", True), ("a7", True), ("bb", False), ("bb", True)):
-        if name == "bb":  # another process has made it, and perhaps not synced it yet
-            (media / name).mkdir(exist_ok=True)
+    for name, known in (("aa", False), ("aa", True), ("a7", False)):
         synced.clear()
         await put(node, name)
-        assert synced == ([media / name] if known else [media / name, media])
+        assert synced == ([media / name] if known else [media, media / name])
+    synced.clear()
+    (media / "bb").mkdir()  # by a process that was killed before it synced it
+    await store.prepare(node)
+    assert synced == [media]
+    assert len(list(media.iterdir())) == 1 + 32 * 32
+    await put(node, "bb")
+    assert synced == [media, media / "bb"]
     rmtree(media / "bb")
     synced.clear()
     await put(node, "bb")
-    assert synced == [media / "bb", media]
+    assert synced == [media, media / "bb"]
 
 
 async def put(node: Node, shelf: str) -> None:
     """Have a file stored in a folder."""
     draft = await store.begin(node)
     await draft.add(CONTENT)
-    await draft.finish(shelf + store.new_id()[2:])
+    await draft.finish(shelf + shelves.new_id()[2:])
 
 
 @aio
@@ -217,7 +222,7 @@ async def test_what_a_disk_takes_piece_by_piece_is_whole(
         step = len(content) // pieces + 1
         for at in range(0, len(content), step):
             await draft.add(content[at : at + step])
-        assert await draft.finish(store.new_id()) == (len(content), sha256(content).digest())
+        assert await draft.finish(shelves.new_id()) == (len(content), b"\x1e" + blake3(content).digest())
     assert [path.read_bytes() for path in files_in(deployment, "tehran")] == [content] * 3
 
 
@@ -228,13 +233,13 @@ async def test_memory_is_used_again_and_is_nobody_elses_meanwhile(deployment: De
     first, second = await store.begin(node), await store.begin(node)
     await first.add(b"what the first one wrote, which is longer")
     await second.add(b"the second")
-    assert (await first.finish(store.new_id())).size == 41
+    assert (await first.finish(shelves.new_id())).size == 41
     third = await store.begin(node)  # where the first one was
     await third.add(b"the third")
     await second.discard()
     await second.discard()  # and its place is free but once
     assert len(node.memory(store.Files).rooms) == 1
-    await third.finish(store.new_id())
+    await third.finish(shelves.new_id())
     await third.discard()
     assert len(node.memory(store.Files).rooms) == 2
     held = [path.read_bytes() for path in files_in(deployment, "tehran")]
@@ -380,21 +385,21 @@ async def test_readings_close_their_files(deployment: Deployment) -> None:
     node = deployment.node("tehran")
     medium = await node.read(stored.find, media_id)
     assert medium is not None
-    assert medium.sha256 == sha256(CONTENT).digest()
+    assert medium.digest == b"\x1e" + blake3(CONTENT).digest()
     (path,) = files_in(deployment, "tehran")
 
     def held() -> int:
         links = Path("/proc/self/fd").iterdir()
         return sum(os.readlink(link) == str(path) for link in links if link.is_symlink())
 
-    reading = await store.read(node, medium)
-    assert isinstance(reading, store.Reading)
+    begun = await reading.read(node, medium)
+    assert isinstance(begun, reading.Reading)
     assert held() == 1
-    assert await anext(reading) == CONTENT[: store.CHUNK]
-    await reading.aclose()
+    assert await anext(begun) == CONTENT[: reading.CHUNK]
+    await begun.aclose()
     assert held() == 0
-    assert [piece async for piece in reading] == []
-    forgotten = await store.read(node, medium)
+    assert [piece async for piece in begun] == []
+    forgotten = await reading.read(node, medium)
     assert held() == 1
     del forgotten
     await until(lambda: held() == 0)  # the thread that opened it lets go a moment later
@@ -405,8 +410,7 @@ async def test_what_is_in_memory_is_read_without_a_thread(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await deployment.user("alice")
-    content = os.urandom(5 * store.CHUNK // 2)
-    media_id = await uploaded(alice, content)
+    content, short = os.urandom(5 * reading.CHUNK // 2), os.urandom(1000)
     node = deployment.node("tehran")
     hops: list[object] = []
     run, preadv = store.Files.run, os.preadv
@@ -423,17 +427,57 @@ async def test_what_is_in_memory_is_read_without_a_thread(
         assert flags == os.RWF_NOWAIT  # which not every file system knows
         return preadv(fd, [buffers[0][:100_000]], offset)
 
-    monkeypatch.setattr(store.Files, "run", counting)
+    async def takes(number: int) -> None:
+        hops.clear()
+        assert (await get(alice, download_path(media_id))).body == content
+        assert (await get(alice, download_path(short_id))).body == short
+        part = await get(alice, download_path(media_id), Range="bytes=300000-600000")
+        assert part.body == content[300_000:600_001]
+        assert len(hops) == number, hops
+
     monkeypatch.setattr(os, "preadv", lukewarm)
-    assert (await get(alice, download_path(media_id))).body == content
-    assert len(hops) == 1  # it opens the file
-    part = await get(alice, download_path(media_id), Range="bytes=300000-600000")
-    assert part.body == content[300_000:600_001]
-    hops.clear()
+    media_id, short_id = await uploaded(alice, content), await uploaded(alice, short)
+    monkeypatch.setattr(store.Files, "run", counting)
+    await takes(0)
     monkeypatch.setattr(os, "preadv", cold)
-    assert (await get(alice, download_path(media_id))).body == content
-    assert len(hops) == 3
+    await takes(3 + 1 + 2)  # for each chunk, of which the first one opens the file
+    monkeypatch.setattr(os, "preadv", lukewarm)
+    await takes(2)  # for what was not at hand when it was read last
+    await takes(0)
+    files = {path.name[:32]: path for path in files_in(deployment, "tehran")}
+    files[media_id].unlink()
+    files[short_id].write_bytes(short[1:])
+    for lost in (media_id, short_id):
+        assert (await get(alice, download_path(lost))).status == 404
     assert not node.engine.health().reason
+
+
+@aio
+async def test_the_system_keeps_the_newest_files_in_memory(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those before them it is told to drop what it holds; they stay whole, and one may have been deleted."""
+    alice = await deployment.user("alice")
+    dropped: list[str] = []
+
+    def advise(fd: int, start: int, length: int, advice: int) -> None:
+        assert (start, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        dropped.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name[:32])
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(store, "KEPT", 4 * store.LEAST)
+    small = [await uploaded(alice, b"little") for _ in range(4)]
+    assert dropped == []
+    files = {path.name[:32]: path for path in files_in(deployment, "tehran")}
+    files[small[1]].unlink()
+    large = await uploaded(alice, os.urandom(3 * store.LEAST))
+    assert dropped == [small[0], small[2]]
+    await uploaded(alice, os.urandom(2 * store.ROOM))  # more than may be kept of all
+    assert dropped == [small[0], small[2], small[3], large]
+    await uploaded(alice, b"little")
+    assert len(dropped) == 5
+    for media_id in (small[0], small[3]):
+        assert (await get(alice, download_path(media_id))).body == b"little"
 
 
 @aio
@@ -482,9 +526,9 @@ async def test_ids_have_their_routes_before_they_are_given_out(engines: Database
 
 
 def test_ids_are_of_all_letters_and_each_is_another() -> None:
-    made = {store.new_id() for _ in range(200)}
+    made = {shelves.new_id() for _ in range(200)}
     assert len(made) == 200
-    assert all(map(store.is_ours, made))
+    assert all(map(shelves.is_ours, made))
     assert set("".join(made)) == set("abcdefghijklmnopqrstuvwxyz234567")
 
 
@@ -493,5 +537,5 @@ def test_ids_are_of_all_letters_and_each_is_another() -> None:
 )
 def test_no_path_for_what_is_no_id(tmp_path: Path, media_id: str) -> None:
     with pytest.raises(ValueError, match="no media id"):
-        store.path_of(tmp_path, media_id, bytes(32))
-    assert store.path_of(tmp_path, store.new_id(), bytes(32)).is_relative_to(tmp_path)
+        shelves.path_of(tmp_path, media_id, bytes(32))
+    assert shelves.path_of(tmp_path, shelves.new_id(), bytes(32)).is_relative_to(tmp_path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+from hashlib import sha256
 from pathlib import Path
 
+from homeserver.media.download import Known
+from homeserver.media.shelves import path_of
 from homeserver.storage import rooms as stored_rooms
 from homeserver.storage.engine import Transaction
 from tests.deployment import PASSWORD, POLICY, User
@@ -148,3 +151,35 @@ def test_the_needle_is_found_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"xx" + base64.b64encode(b"needle"))
     assert files_with(tmp_path, base64.b64encode(b"needle")) == ["a"]
     assert files_with(tmp_path, b"hay") == []
+
+
+@aio
+async def test_files_with_digests_from_before_are_carried(stage: Staging) -> None:
+    """By SHA-256, which 32 bytes say; one that is damaged keeps its owner, whatever its digest is."""
+    play = await stage()
+    alice = await play.user("alice")
+    content = b"her picture" * 100
+    old, new = [await upload(play, alice, content) for _ in range(2)]
+    await digest_by_sha256(play, "tehran", old, content)
+    await play.move(alice)
+    files: list[Path] = []
+    for media_id, begins in ((old, sha256(content).hexdigest()[:16]), (new, "1e")):
+        files += (play.node("paris").media / media_id[:2]).glob(f"{media_id}-{begins}*")
+    assert [path.read_bytes() for path in files] == [content, content]
+    files[0].write_bytes(content[::-1])
+    await play.command("residency-move", user=alice.user_id, to="tehran")
+    assert f"medium {old} is damaged" in (await play.ended(alice))["reason"]
+
+
+async def digest_by_sha256(play: Stage, name: str, media_id: str, content: bytes) -> None:
+    """Have a medium rest as it would if it had been uploaded when digests were SHA-256."""
+    node = play.node(name)
+    digest = sha256(content).digest()
+
+    async def put(tx: Transaction) -> None:
+        await tx.run("UPDATE media SET digest = ? WHERE media_id = ?", digest, media_id)
+
+    await node.write(put)
+    node.memory(Known).forget(media_id)
+    (path,) = (node.media / media_id[:2]).glob(f"{media_id}-*")
+    path.rename(path_of(node.media, media_id, digest))

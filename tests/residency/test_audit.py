@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from config.load import policy_from_text
-from homeserver.media import store
+from homeserver.media import shelves
 from homeserver.residency.proofs import auditing
 from homeserver.residency.proofs.audit import Fault
 from homeserver.residency.proofs.logs import slips
@@ -145,8 +145,8 @@ async def test_files_of_others_are_found(play: KeyPlay) -> None:
     (paris / "ab").mkdir(parents=True)
     (paris / "ab" / mine.name).write_bytes(mine.read_bytes())
     (paris / "notes.txt").write_text("of a visitor")
-    (paris / store.DRAFTS).mkdir(exist_ok=True)
-    (paris / store.DRAFTS / "half").write_bytes(b"an upload that goes on")
+    (paris / shelves.DRAFTS).mkdir(exist_ok=True)
+    (paris / shelves.DRAFTS / "half").write_bytes(b"an upload that goes on")
     assert await found(play) == {
         ("paris", f"media/ab/{mine.name}", Fault.FOREIGN_FILE, None),
         ("paris", "media/notes.txt", Fault.NO_ROW, None),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from homeserver.media import store
+from homeserver.media import reading, store
 from homeserver.media.download import Known
 from homeserver.protocol.errors import NotFound
 from homeserver.residency.moves.journal import Impossible
@@ -30,13 +30,13 @@ MEDIA = BELONGINGS["media"]
 def medium_of(row: BelongingRow, user_nid: int) -> Medium:
     """What a row of `media` says."""
     values = belongings.values_of(MEDIA, row)
-    names = ("content_type", "filename", "size", "sha256", "created_ts", "expires_ts")
+    names = ("content_type", "filename", "size", "digest", "created_ts", "expires_ts")
     return Medium(values["media_id"], user_nid, *(values[name] for name in names))  # type: ignore[arg-type]
 
 
 def has_file(row: BelongingRow) -> bool:
     """Whether there is a file for a row of `media`."""
-    return medium_of(row, 0).sha256 is not None
+    return medium_of(row, 0).digest is not None
 
 
 async def of_user(node: Node, user_nid: int) -> AsyncIterator[Medium]:
@@ -54,20 +54,20 @@ async def copy(move: Move) -> int:
     """Copy the files that the target does not have; returns how many bytes. Raises NodeUnavailable."""
     copied = 0
     async for medium in of_user(move.source, move.user_nid):
-        if medium.sha256 is None or medium.size is None:
+        if medium.digest is None or medium.size is None:
             continue
-        if not await store.holds(move.target, medium.media_id, medium.sha256, medium.size):
+        if not await store.holds(move.target, medium.media_id, medium.digest, medium.size):
             copied += await _copy(move, medium)
     return copied
 
 
 async def _copy(move: Move, medium: Medium) -> int:
     try:
-        content = await store.read(move.source, medium)
+        content = await reading.read(move.source, medium)
     except NotFound:  # it is lost where it was, which is not the mover's doing
         log.warning("a medium's file is missing and was not copied", node=move.source.name, media_id=medium.media_id)
         return 0
-    draft = await store.begin(move.target)
+    draft = await store.begin(move.target, medium.digest)
     try:
         if isinstance(content, bytes):
             await draft.add(content)
@@ -78,8 +78,8 @@ async def _copy(move: Move, medium: Medium) -> int:
     except BaseException:
         await draft.discard()
         raise
-    if (written.size, written.sha256) != (medium.size, medium.sha256):
-        await store.erase(move.target, medium.media_id, written.sha256)
+    if (written.size, written.digest) != (medium.size, medium.digest):
+        await store.erase(move.target, medium.media_id, written.digest)
         raise Impossible(f"the file of medium {medium.media_id} is damaged on {move.source.name}: restore or delete it")
     return written.size
 
@@ -87,8 +87,8 @@ async def _copy(move: Move, medium: Medium) -> int:
 async def forget(move: Move) -> None:
     """Delete the copies of files on the target of a user who does not come. Raises NodeUnavailable."""
     async for medium in of_user(move.source, move.user_nid):
-        if medium.sha256 is not None:
-            await store.erase(move.target, medium.media_id, medium.sha256)
+        if medium.digest is not None:
+            await store.erase(move.target, medium.media_id, medium.digest)
 
 
 async def erase(source: Node, target: Node, user_nid: int) -> int:
@@ -97,7 +97,7 @@ async def erase(source: Node, target: Node, user_nid: int) -> int:
     erased = 0
     async for medium in of_user(target, user_nid):
         source.memory(Known).forget(medium.media_id)
-        if medium.sha256 is not None:
-            await store.erase(source, medium.media_id, medium.sha256)
+        if medium.digest is not None:
+            await store.erase(source, medium.media_id, medium.digest)
             erased += 1
     return erased

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from config.residency import DataClass
-from homeserver.media import store
+from homeserver.media import shelves, store
 from homeserver.protocol.identifiers import domain_of
 from homeserver.residency import gate
 from homeserver.storage import audit
@@ -176,7 +176,7 @@ async def _files(server: Server, node: Node) -> AsyncIterator[Finding]:
     """Files of the media folder: each belongs to a row of this node."""
     known = await node.read(audit.file_names)
     for path in await node.memory(store.Files).run(node, _walk, node.media):
-        named = store.belongs_to(path.name)
+        named = shelves.belongs_to(path.name)
         if named is not None and known.get(named[0]) == named[1]:
             continue
         home = None if named is None else await server.nodes.directory.find(Kind.MEDIA, named[0])
@@ -191,5 +191,5 @@ def _walk(root: Path) -> list[Path]:
 
 def _files_in(root: Path) -> Iterator[Path]:
     for path in root.rglob("*"):
-        if path.is_file() and store.DRAFTS not in path.relative_to(root).parts[:1]:
+        if path.is_file() and shelves.DRAFTS not in path.relative_to(root).parts[:1]:
             yield path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from homeserver.media import store
+from homeserver.media import shelves
 from homeserver.protocol import policy_chain, withdrawal_receipts
 from homeserver.protocol.errors import Conflict
 from homeserver.residency.changes import chain
@@ -113,7 +113,7 @@ async def _examined(server: Server, place: NodePlace) -> dict[str, Any]:
     root = server.settings.data_dir
     folder = place.media_path(root)
     await destroying.is_there(place.name, _address(server, place), root=root)
-    if strange := await asyncio.to_thread(store.strangers, folder):
+    if strange := await asyncio.to_thread(shelves.strangers, folder):
         raise OSError(f"{folder} holds {', '.join(strange)} too, which no node put there: take that away first")
     files, size = await asyncio.to_thread(destroying.count_folder, folder)
     return {"files": files, "bytes": size, "database": place.engine}
