@@ -10,6 +10,7 @@ import pytest
 
 from config.load import policy_from_text
 from config.policy import Policy
+from homeserver.application_services.sending import sender
 from homeserver.application_services.sending.gathering import withheld
 from homeserver.application_services.sending.repeating import may_be_sent
 from homeserver.application_services.sending.sender import Senders
@@ -159,6 +160,31 @@ async def test_a_transaction_that_may_flow_stays_the_same_under_another_policy(s
     attempts = [asked for asked in stage.bridge.attempts[begun:] if asked.path.startswith("/_matrix/app")]
     assert len(attempts) == 4
     assert all(asked == attempts[0] for asked in attempts)
+
+
+@aio
+async def test_a_transaction_that_waits_is_not_sent_while_its_node_is_isolated(
+    set_up: SetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one for whose next attempt was waited already when the isolation began."""
+    stage = await set_up(place=ABROAD)
+    monkeypatch.setattr(sender, "FIRST_PAUSE", 3600)
+    alice, _, room_id = await stage.meeting()
+    await stage.bridge.has(await stage.play.send(alice, room_id, "before"))
+    stage.bridge.answers["/_matrix/app/v1/transactions"] = Answering(503)
+    sent = await stage.play.send(alice, room_id, "while it is away")
+    told = told_by(stage)
+    with stage.server.wakeups.listen([told.news_key]) as listener:
+        while not told.failures:
+            await listener.wait(0.01)
+    begun = len(stage.bridge.attempts)
+    stage.server.policy.isolated = {"IR"}
+    await told.deliver()
+    assert len(stage.bridge.attempts) == begun
+    stage.bridge.answers.clear()
+    stage.server.policy.isolated = ()
+    await told.deliver()
+    assert sent in stage.bridge.event_ids()
 
 
 EVERYTHING: dict[str, Any] = {

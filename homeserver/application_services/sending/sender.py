@@ -178,6 +178,11 @@ class _Sender:
     def news_key(self) -> tuple[str, str]:
         return ("application service", self.service.id)
 
+    @property
+    def is_isolated(self) -> bool:
+        """Whether nothing may go to the service for now."""
+        return self.server.policy.now.holds(self.node.jurisdiction, self.service.jurisdiction)
+
     async def run(self) -> None:
         """Until cancelled."""
         follower = partial(self.server.wakeups.wake, self.news_key)
@@ -216,7 +221,7 @@ class _Sender:
 
     async def work(self) -> None:
         """Send one transaction, or wait for something to send, or for the end of an isolation."""
-        if self.server.policy.now.holds(self.node.jurisdiction, self.service.jurisdiction):
+        if self.is_isolated:
             await self.server.clock.sleep(ISOLATION_PAUSE)
             return
         if self.pending is None:
@@ -254,9 +259,9 @@ class _Sender:
                 await listener.wait(min(left, LONGEST_PAUSE))
 
     async def deliver(self) -> None:
-        """Send the transaction that waits."""
+        """Send the transaction that waits, unless an isolation has begun since it does."""
         pending = self.pending
-        if pending is None or self.server.wakeups.stopping or await self.withdraw(pending):
+        if pending is None or self.server.wakeups.stopping or await self.withdraw(pending) or self.is_isolated:
             return
         path = f"/transactions/{quote(pending.txn_id, safe='')}"
         try:
