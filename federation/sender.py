@@ -200,6 +200,7 @@ class _Sender:
         """Send a batch; False when the server is to be left alone for a while."""
         if self.is_shut(line.server):
             return True  # it stays where it is; see `work`
+        policy = self.server.policy.now
         items, fleeting = await self.allowed(line.server, batch)
         if not items and not fleeting:
             self.done(line, batch)
@@ -211,6 +212,8 @@ class _Sender:
         target = f"/_matrix/federation/v1/send/{quote(made.txn_id, safe='')}"
         try:
             async with self.room_to_try if line.failures else self.room:
+                if self.server.policy.now is not policy:
+                    return True  # it is made anew
                 answer = await remote.ask(
                     self.server, line.server, "PUT", target, made.body, most=MOST_ANSWER, node=self.node
                 )

@@ -7,7 +7,10 @@ import base64
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from config.load import policy_from_text
+from federation import sender, transactions
 from homeserver.rooms.presence import Presences
 from tests.deployment import FLOWING, User
 from tests.e2ee.play import Device, Identity, message
@@ -17,7 +20,7 @@ from tests.federation import guests
 from tests.federation.test_sender import LONG, ONE, TWO, contents, kinds, said, sent
 from tests.network import OPEN, Network
 from tests.rooms.play import Play
-from tests.support import aio
+from tests.support import ON_SQLITE, aio
 
 AWAY = 8
 """Minutes that a server is away in these tests."""
@@ -298,3 +301,28 @@ async def test_what_a_new_policy_forbids_does_not_leave_though_it_waits(network:
     shown = await said(one, alice, room_id, 1)
     await network.settle()
     assert [pdu["content"]["ciphertext"] for pdu in contents(sent(network, ONE, TWO)[-1])["pdus"]] == shown
+
+
+@ON_SQLITE
+@aio
+async def test_what_is_forbidden_while_it_waits_for_its_turn_does_not_leave(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making a transaction and sending it others may have to be waited for."""
+    one, alice, _, room_id = await meeting(network, letting("*"))
+    await network.settle()
+    make = transactions.transaction
+
+    def isolated_meanwhile(*args: Any) -> Any:
+        one.server.policy.isolated = {"IR"}
+        return make(*args)
+
+    monkeypatch.setattr(sender, "transaction", isolated_meanwhile)
+    (hidden,) = await said(one, alice, room_id, 1)
+    await network.settle()
+    assert one.server.policy.isolated
+    assert hidden.encode() not in network.bytes_out(ONE)
+    monkeypatch.undo()
+    one.server.policy.isolated = ()
+    await back(network)
+    assert hidden.encode() in network.bytes_out(ONE)
