@@ -140,6 +140,7 @@ class Bridge:
         self.attempts.append(asked)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        self._news.set()
         try:
             if self.held is not None:
                 await self.held.wait()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from homeserver.application_services.sending import sender
 from tests.application_services.bridge import HS_TOKEN
 from tests.application_services.stage import SetUp, Stage, path_of
 from tests.deployment import User
@@ -99,11 +102,29 @@ async def test_one_transaction_is_under_way_at_a_time(set_up: SetUp) -> None:
     alice, _, room_id = await stage.meeting()
     stage.bridge.held = asyncio.Event()
     sent = [await stage.play.send(alice, room_id, f"number {n}") for n in range(10)]
-    await stage.bridge.until(lambda: stage.bridge.under_way == 1 or None) if stage.bridge.under_way == 0 else None
+    await stage.bridge.until(lambda: stage.bridge.under_way == 1)
     stage.bridge.held.set()
     await stage.bridge.has(*sent)
     assert stage.bridge.most_under_way == 1
     assert [each for each in stage.bridge.event_ids() if each in sent] == sent
+
+
+@aio
+async def test_a_service_that_shows_itself_while_a_transaction_fails_is_tried_again_at_once(
+    set_up: SetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = await set_up()
+    monkeypatch.setattr(sender, "FIRST_PAUSE", 3600)
+    alice, _, room_id = await stage.meeting()
+    await stage.bridge.has(await stage.play.send(alice, room_id, "before"))
+    stage.bridge.held = asyncio.Event()
+    stage.bridge.outcomes.append(503)
+    sent = await stage.play.send(alice, room_id, "while it starts")
+    await stage.bridge.until(lambda: stage.bridge.under_way == 1)
+    shown = await stage.as_service("POST", "/_matrix/client/v1/appservice/bridge/ping", {})
+    assert shown.status == 200
+    stage.bridge.held.set()
+    await stage.bridge.has(sent)
 
 
 @aio

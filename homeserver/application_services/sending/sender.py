@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from config.application_services import ApplicationService
     from config.policy import Policy
     from homeserver.context import Server
+    from homeserver.runtime.wakeups import Listener
     from homeserver.storage.application_services import Standing
     from homeserver.storage.nodes import Node
 
@@ -189,8 +190,9 @@ class _Sender:
         self.node.followers.append(follower)
         try:
             await self.attempt(self.begin)
-            while not self.server.wakeups.stopping:
-                await self.attempt(self.work)
+            with self.server.wakeups.listen([heard_key(self.service)]) as heard:
+                while not self.server.wakeups.stopping:
+                    await self.attempt(partial(self.work, heard))
         finally:
             self.node.followers.remove(follower)
 
@@ -219,7 +221,7 @@ class _Sender:
         self.failures, self.retry_ts, self.pending = standing.failures, standing.retry_ts, standing.pending
         self.ready.set()
 
-    async def work(self) -> None:
+    async def work(self, heard: Listener) -> None:
         """Send one transaction, or wait for something to send, or for the end of an isolation."""
         if self.is_isolated:
             await self.server.clock.sleep(ISOLATION_PAUSE)
@@ -230,7 +232,7 @@ class _Sender:
                 if self.pending is None:
                     await listener.wait()
                     return
-        await self.rest()
+        await self.rest(heard)
         await self.deliver()
 
     async def gather(self) -> None:
@@ -251,12 +253,11 @@ class _Sender:
             if self.place.pos == before or self.place.pos >= self.node.position:
                 return
 
-    async def rest(self) -> None:
-        """Leave the service alone as long as that is due, unless it shows that it is there."""
-        with self.server.wakeups.listen([heard_key(self.service)]) as listener:
-            left = (self.retry_ts - self.server.clock.now_ms()) / 1000
-            if self.failures and left > 0:
-                await listener.wait(min(left, LONGEST_PAUSE))
+    async def rest(self, heard: Listener) -> None:
+        """Leave the service alone as long as that is due, unless it has shown since the last time that it is there."""
+        left = (self.retry_ts - self.server.clock.now_ms()) / 1000
+        if self.failures and left > 0:
+            await heard.wait(min(left, LONGEST_PAUSE))
 
     async def deliver(self) -> None:
         """Send the transaction that waits, unless an isolation has begun since it does."""
