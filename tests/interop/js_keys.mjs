@@ -69,9 +69,11 @@ export function keys(self) {
             return sessionBackedUp(timeout);
         },
 
-        async restore_key_backup({ recovery_key }) {
+        async restore_key_backup({ recovery_key, timeout }) {
             self.recoveryKey = recovery_key;
             const crypto = self.crypto;
+            // Private keys are taken only where the public ones have come.
+            await self.waitFor(async () => ((await crypto.userHasCrossSigningKeys()) ? true : undefined), timeout);
             await crypto.bootstrapCrossSigning({}); // takes the private keys from the secret storage, signs this device
             await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
             await crypto.checkKeyBackupAndEnable();
