@@ -494,6 +494,19 @@ async def test_uploads_at_the_same_time_share_their_commits(deployment: Deployme
 
 
 @aio
+async def test_what_was_uploaded_is_known_until_it_is_deleted(deployment: Deployment) -> None:
+    alice = await deployment.user("alice")
+    node = deployment.node("tehran")
+    media_id = await uploaded(alice, CONTENT)
+    await alice.asks("GET", "/_matrix/client/v3/account/whoami")  # and so the token is known
+    trips = node.engine.trips
+    assert (await get(alice, download_path(media_id))).body == CONTENT
+    assert node.engine.trips == trips
+    assert await upload.delete(deployment.server, node, media_id)
+    assert (await get(alice, download_path(media_id))).status == 404
+
+
+@aio
 async def test_ids_have_their_routes_before_they_are_given_out(engines: Databases) -> None:
     await engines.make_breakable("directory")
     deployment = await start(engines)
